@@ -1,0 +1,76 @@
+//! Access by the hour: quarantine, release, grant and revoke.
+
+use wardline_proto::v1::{GrantRequest, QuarantineRequest, ReleaseRequest, RevokeRequest};
+
+use crate::{
+    args::{Grant, Quarantine, Release, Revoke},
+    exit::{Exit, Failure},
+    policy::changed,
+    session::Session,
+};
+
+/// Cuts a device off.
+///
+/// # Errors
+/// There is no such device, or the router refuses or does not answer.
+pub(crate) async fn quarantine(session: &Session, args: Quarantine) -> Result<Exit, Failure> {
+    let Quarantine { device, reason } = args;
+    let request = QuarantineRequest { device, reason };
+    let change = session
+        .ask(request, async |mut client, it| client.quarantine(it).await)
+        .await?;
+    changed(session, &change)
+}
+
+/// Ends a quarantine.
+///
+/// # Errors
+/// The device is in none, or the router refuses or does not answer.
+pub(crate) async fn release(session: &Session, args: Release) -> Result<Exit, Failure> {
+    let Release { device, reason } = args;
+    let request = ReleaseRequest { device, reason };
+    let change = session
+        .ask(request, async |mut client, it| client.release(it).await)
+        .await?;
+    changed(session, &change)
+}
+
+/// Adds an allow rule with a lifetime.
+///
+/// # Errors
+/// It names what is not there, or the router refuses or does not answer.
+pub(crate) async fn grant(session: &Session, args: Grant) -> Result<Exit, Failure> {
+    let Grant {
+        from,
+        to,
+        services,
+        lifetime,
+        reason,
+        name,
+    } = args;
+    let request = GrantRequest {
+        from,
+        to,
+        services,
+        for_s: lifetime,
+        reason,
+        name,
+    };
+    let change = session
+        .ask(request, async |mut client, it| client.grant(it).await)
+        .await?;
+    changed(session, &change)
+}
+
+/// Ends a grant.
+///
+/// # Errors
+/// There is no such grant, or the router refuses or does not answer.
+pub(crate) async fn revoke(session: &Session, args: Revoke) -> Result<Exit, Failure> {
+    let Revoke { name, reason } = args;
+    let request = RevokeRequest { name, reason };
+    let change = session
+        .ask(request, async |mut client, it| client.revoke(it).await)
+        .await?;
+    changed(session, &change)
+}

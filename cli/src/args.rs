@@ -1,0 +1,519 @@
+//! The command line: what may be asked, and how it is spelled.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap_complete::Shell;
+use tonic::transport::Uri;
+
+use crate::duration;
+
+/// Control a Wardline router: zones, devices, and what may talk to what.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wardctl",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done (explain: allowed), 1 could not, 2 usage, 3 explain: dropped, \
+                  4 refused."
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// How answers are printed.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub(crate) output: Format,
+    /// How long to wait for the answer [default: 30s; 120s where a document is sent].
+    #[arg(long, global = true, value_parser = duration::positive, value_name = "DURATION")]
+    pub(crate) timeout: Option<Duration>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Args {
+    /// Parses the process's arguments; on a mistake, says so and exits with 2.
+    pub(crate) fn from_command_line() -> Self {
+        Self::parse().checked().unwrap_or_else(|error| error.exit())
+    }
+
+    /// Checks what spans several global arguments, which clap can't express.
+    fn checked(self) -> Result<Self, clap::Error> {
+        let Connection {
+            server,
+            ca,
+            cert,
+            key,
+        } = &self.connection;
+        let complaint = match (server, [ca, cert, key].map(Option::is_some)) {
+            (Server::Unix(_), _) | (Server::Tls(_), [true, true, true]) => return Ok(self),
+            (Server::Tls(_), _) => "an https:// server needs --ca, --cert and --key",
+        };
+        Err(Self::command().error(ErrorKind::MissingRequiredArgument, complaint))
+    }
+}
+
+/// Which router, and how to get there.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Connection {
+    /// The router's socket, unix:///PATH, or https://HOST:PORT.
+    #[arg(
+        long,
+        global = true,
+        env = "WARDLINE_SERVER",
+        default_value = "unix:///run/wardline/api.sock"
+    )]
+    pub(crate) server: Server,
+    /// Who signed the router's certificate (PEM).
+    #[arg(long, global = true, env = "WARDLINE_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// The certificate to show (PEM).
+    #[arg(long, global = true, env = "WARDLINE_CERT", value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, global = true, env = "WARDLINE_KEY", value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// Where a router listens.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Server {
+    /// On a Unix socket.
+    Unix(PathBuf),
+    /// On TCP, with mutual TLS.
+    Tls(Uri),
+}
+
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match path {
+                "" => Err("a socket's path is missing".to_owned()),
+                path => Ok(Self::Unix(path.into())),
+            };
+        }
+        match text.parse::<Uri>() {
+            Ok(uri) if uri.scheme_str() == Some("https") => Ok(Self::Tls(uri)),
+            Ok(_) => Err("expected unix:///PATH or https://HOST:PORT".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON document; for events, one a line.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what runs: revision, ports and how each is attached, tables and their fill
+    Status,
+    /// Show what a document would change; changes nothing
+    Plan(Plan),
+    /// Put a whole document in force, atomically
+    Apply(Apply),
+    /// Add or replace a few objects as one atomic change
+    Put(Apply),
+    /// Delete a few objects as one atomic change
+    Delete(Delete),
+    /// Keep the change that waits for its confirmation
+    Confirm(Confirm),
+    /// Return to an earlier revision
+    Rollback(Rollback),
+    /// List the accepted changes, newest first
+    History(Limit),
+    /// Print the policy document, ready for apply
+    Get(Get),
+    /// Ask for the verdict on a packet that would open a flow; exit code 3 if it is dropped
+    Explain(Explain),
+    /// Cut a device off, both directions, until it is released
+    Quarantine(Quarantine),
+    /// End a device's quarantine
+    Release(Release),
+    /// Allow something for a while
+    Grant(Grant),
+    /// End a grant before its time
+    Revoke(Revoke),
+    /// List the devices and where each was last seen
+    Devices,
+    /// List the live flows
+    Flows(Limit),
+    /// Show packets and bytes by reason and by rule
+    Counters,
+    /// Show drops with their reason, and the passes that a rule logs
+    Events(Events),
+    /// Print a shell's completion script
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+impl Command {
+    /// How long an answer may take unless `--timeout` says so.
+    pub(crate) fn default_timeout(&self) -> Duration {
+        match self {
+            Self::Plan(_) | Self::Apply(_) | Self::Put(_) => Duration::from_secs(120),
+            Self::Status
+            | Self::Delete(_)
+            | Self::Confirm(_)
+            | Self::Rollback(_)
+            | Self::History(_)
+            | Self::Get(_)
+            | Self::Explain(_)
+            | Self::Quarantine(_)
+            | Self::Release(_)
+            | Self::Grant(_)
+            | Self::Revoke(_)
+            | Self::Devices
+            | Self::Flows(_)
+            | Self::Counters
+            | Self::Events(_)
+            | Self::Completions { .. } => Duration::from_secs(30),
+        }
+    }
+}
+
+/// `plan`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Plan {
+    /// The document, YAML or JSON; - for standard input.
+    #[arg(short, long)]
+    pub(crate) file: PathBuf,
+}
+
+/// `apply` and `put`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Apply {
+    /// The document, YAML or JSON; - for standard input.
+    #[arg(short, long)]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) change: Change,
+}
+
+/// `delete`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delete {
+    /// What to delete; KIND is zone, port, device, service or rule, a port's NAME its interface.
+    #[arg(required = true, value_name = "KIND/NAME", value_parser = object)]
+    pub(crate) objects: Vec<String>,
+    #[command(flatten)]
+    pub(crate) change: Change,
+}
+
+/// What goes with every change of the document.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Change {
+    /// Take the change back by itself unless it is confirmed within this time.
+    #[arg(long, value_parser = duration::seconds::<u32>, value_name = "DURATION")]
+    pub(crate) confirm_within: Option<u32>,
+    /// Why, for the history.
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "TEXT"
+    )]
+    pub(crate) reason: String,
+    /// The revision that the change was made from; refused if another is in force.
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_name = "REV"
+    )]
+    pub(crate) base: u64,
+}
+
+/// `confirm`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Confirm {
+    /// The revision to confirm [default: the one that waits].
+    #[arg(value_name = "REV", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) revision: Option<u64>,
+}
+
+/// `rollback`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rollback {
+    /// The revision to return to [default: the one before the one in force].
+    #[arg(value_name = "REV", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) revision: Option<u64>,
+    /// Why, for the history.
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "TEXT"
+    )]
+    pub(crate) reason: String,
+}
+
+/// `history` and `flows`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Limit {
+    /// At most so many.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+}
+
+/// `get`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Get {
+    /// The revision [default: the one in force].
+    #[arg(value_name = "REV", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) revision: Option<u64>,
+}
+
+/// `explain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    /// Who opens: device:NAME, zone:NAME, router, or an address.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) from: String,
+    /// To whom: an address, or the same.
+    #[arg(long, value_name = "ADDRESS|SELECTOR")]
+    pub(crate) to: String,
+    /// A service's name, or a port in place such as tcp/443.
+    pub(crate) service: String,
+    /// The interface that the packet enters [default: one where the source belongs].
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "INTERFACE"
+    )]
+    pub(crate) port: String,
+    /// The packet's source port [default: an ephemeral one].
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) source_port: u16,
+}
+
+/// `quarantine`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Quarantine {
+    /// The device's name.
+    pub(crate) device: String,
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+/// `release`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Release {
+    /// The device's name.
+    pub(crate) device: String,
+    /// Why, for the history.
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "TEXT"
+    )]
+    pub(crate) reason: String,
+}
+
+/// `grant`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Grant {
+    /// Who may open: zone:NAME, device:NAME, cidr:PREFIX, router or any; may be repeated.
+    #[arg(long, required = true, value_name = "SELECTOR")]
+    pub(crate) from: Vec<String>,
+    /// To whom, the same way; may be repeated.
+    #[arg(long, required = true, value_name = "SELECTOR")]
+    pub(crate) to: Vec<String>,
+    /// A service's name, or a port in place such as tcp/443; may be repeated.
+    #[arg(long = "service", required = true, value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// How long, such as 2h, 1h30m or 1d.
+    #[arg(long = "for", value_parser = duration::seconds::<u64>, value_name = "DURATION")]
+    pub(crate) lifetime: u64,
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// The grant's name [default: one is made].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) name: String,
+}
+
+/// `revoke`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Revoke {
+    /// The grant's name.
+    pub(crate) name: String,
+    /// Why, for the history.
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "TEXT"
+    )]
+    pub(crate) reason: String,
+}
+
+/// `events`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Events {
+    /// Begin with the kept events of so long ago [default: all that are kept].
+    #[arg(long, value_parser = duration::seconds::<u64>, value_name = "DURATION")]
+    pub(crate) since: Option<u64>,
+    /// Go on with what happens next.
+    #[arg(short = 'F', long)]
+    pub(crate) follow: bool,
+}
+
+/// The completion script of a shell.
+pub(crate) fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "wardctl", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// An object as `KIND/NAME`; the router knows whether there is one.
+fn object(text: &str) -> Result<String, String> {
+    const KINDS: [&str; 5] = ["zone", "port", "device", "service", "rule"];
+    match text.split_once('/') {
+        Some((kind, name)) if KINDS.contains(&kind) && !name.is_empty() => Ok(text.to_owned()),
+        _ => Err(format!(
+            "expected KIND/NAME, where KIND is {}",
+            KINDS.join(", ")
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Args, clap::Error> {
+        let words = std::iter::once("wardctl").chain(line.split_whitespace());
+        Args::try_parse_from(words)?.checked()
+    }
+
+    fn accepted(line: &str) -> Args {
+        parsed(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn accepts_what_the_contract_lists() {
+        for line in [
+            "status",
+            "plan -f policy.yaml",
+            "apply -f - --confirm-within 60s --reason why --base 7",
+            "put -f fragment.yaml --base 0",
+            "delete zone/pumps port/lan* device/a service/b rule/c --reason gone",
+            "confirm",
+            "confirm 7",
+            "rollback",
+            "rollback 7 --reason oops",
+            "history --limit 5",
+            "get",
+            "get 3",
+            "explain --from device:a --to 10.0.0.1 tcp/443 --port lan1 --source-port 5000",
+            "explain hl7 --from router --to device:ehr",
+            "quarantine camera-1 --reason odd",
+            "release camera-1",
+            "grant --from any --to device:a --service ssh --for 1h30m --reason fix --name n",
+            "revoke n",
+            "devices",
+            "flows",
+            "counters",
+            "events --since 10m --follow",
+            "completions bash",
+        ] {
+            accepted(line);
+        }
+    }
+
+    #[test]
+    fn refuses_as_usage() {
+        for line in [
+            "",
+            "frobnicate",
+            "apply",
+            "apply -f x --confirm-within 60",
+            "apply -f x --confirm-within 0s",
+            "delete",
+            "delete pumps",
+            "delete flow/1",
+            "delete zone/",
+            "rollback -1",
+            "get 0",
+            "explain --from a --to b",
+            "quarantine camera-1",
+            "grant --from a --to b --service c --reason d",
+            "grant --from a --to b --service c --reason d --for soon",
+            "status -o xml",
+            "status --server http://router:7443",
+            "status --server /run/wardline/api.sock",
+            "status --server https://router:7443",
+            "status --server https://router:7443 --cert c --key k",
+        ] {
+            let error = parsed(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn global_arguments_stand_before_or_after_the_command() {
+        for line in ["-o json --timeout 5s status", "status --timeout 5s -o json"] {
+            let args = accepted(line);
+            assert_eq!(args.output, Format::Json);
+            assert_eq!(args.timeout, Some(Duration::from_secs(5)));
+        }
+    }
+
+    #[test]
+    fn a_server_is_a_socket_or_tls() {
+        let server = |text: &str| text.parse::<Server>();
+        assert_eq!(
+            server("unix:///run/a.sock"),
+            Ok(Server::Unix("/run/a.sock".into()))
+        );
+        assert_eq!(server("unix:a.sock"), Ok(Server::Unix("a.sock".into())));
+        assert!(matches!(
+            server("https://[fd00::1]:7443"),
+            Ok(Server::Tls(_))
+        ));
+        accepted("status --server https://router:7443 --ca a --cert c --key k");
+    }
+
+    #[test]
+    fn documents_get_more_time() {
+        let timeout = |line| accepted(line).command.default_timeout().as_secs();
+        assert_eq!((timeout("apply -f x"), timeout("status")), (120, 30));
+    }
+
+    #[test]
+    fn every_shell_has_a_script() {
+        for shell in Shell::value_variants() {
+            assert!(completions(*shell).contains("quarantine"), "{shell}");
+        }
+    }
+}

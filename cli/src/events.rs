@@ -1,0 +1,128 @@
+//! Drops with their reason, and the passes that a rule logs, as they happen.
+
+use anstyle::{AnsiColor, Style};
+use tokio::signal;
+use wardline_proto::v1::{Event, Verdict, WatchEventsRequest};
+
+use crate::{
+    args::Events,
+    exit::{Exit, Failure},
+    humane::{Clock, time, word},
+    output::{self, printable},
+    session::Session,
+};
+
+/// Prints the kept events and, if asked, goes on with what happens next until interrupted.
+///
+/// # Errors
+/// The router refuses, does not answer, or goes away.
+pub(crate) async fn events(session: &Session, args: Events) -> Result<Exit, Failure> {
+    let since_s = args.since.unwrap_or_default();
+    let request = WatchEventsRequest {
+        since_s,
+        follow: args.follow,
+    };
+    if args.follow {
+        tokio::select! {
+            ended = print(session, request) => ended,
+            _ = signal::ctrl_c() => Ok(Exit::Done),
+        }
+    } else {
+        session.within(print(session, request)).await
+    }
+}
+
+async fn print(session: &Session, request: WatchEventsRequest) -> Result<Exit, Failure> {
+    let clock = Clock::system();
+    let mut stream = session
+        .watch(request, async |mut client, it| {
+            client.watch_events(it).await
+        })
+        .await?;
+    while let Some(event) = stream.message().await? {
+        let line = |event: &Event| event_text(event, &clock);
+        if output::entry(session.format, &event, line)?.is_break() {
+            break;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn event_text(event: &Event, clock: &Clock) -> String {
+    let (colour, verdict) = match event.verdict() {
+        Verdict::Pass => (AnsiColor::Green, "pass"),
+        Verdict::Drop | Verdict::Unspecified => (AnsiColor::Red, "drop"),
+    };
+    let style = colour.on_default();
+    let dim = Style::new().dimmed();
+    let when = time(event.time.as_ref())
+        .map(|time| clock.local(time))
+        .unwrap_or_default();
+    let reason = word(event.reason().as_str_name(), "REASON_");
+    let place = match event.vlan {
+        0 => printable(&event.interface),
+        vlan => format!("{}.{vlan}", printable(&event.interface)),
+    };
+    let device = match (event.device.as_str(), event.zone.as_str()) {
+        ("", "") => "-".to_owned(),
+        ("", zone) => format!("({})", printable(zone)),
+        (device, "") => printable(device),
+        (device, zone) => format!("{} ({})", printable(device), printable(zone)),
+    };
+    let mut text = format!(
+        "{dim}{when}{dim:#}  {style}{verdict}{style:#}  {reason:<17} {place}  {device}  {} → {}  {}",
+        printable(&event.source),
+        printable(&event.destination),
+        printable(&event.service),
+    );
+    if !event.rule.is_empty() {
+        text += &format!("  by {}", printable(&event.rule));
+    }
+    if event.observed {
+        text += "  observed";
+    }
+    if event.count > 1 {
+        text += &format!("  ×{}", event.count);
+    }
+    text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{Timestamp, tz::TimeZone};
+    use wardline_proto::v1::Reason;
+
+    use super::*;
+    use crate::table::uncoloured;
+
+    #[test]
+    fn an_event_is_a_line() {
+        let clock = Clock {
+            now: Timestamp::UNIX_EPOCH,
+            zone: TimeZone::UTC,
+        };
+        let event = Event {
+            time: Some(prost_types::Timestamp {
+                seconds: 100,
+                nanos: 5,
+            }),
+            verdict: Verdict::Drop.into(),
+            reason: Reason::DeniedByRule.into(),
+            rule: "no-telnet".to_owned(),
+            device: "camera-1\n".to_owned(),
+            zone: "cameras".to_owned(),
+            interface: "lan3".to_owned(),
+            vlan: 20,
+            source: "10.20.3.1".to_owned(),
+            destination: "10.20.9.5".to_owned(),
+            service: "tcp/23".to_owned(),
+            count: 12,
+            ..Default::default()
+        };
+        assert_eq!(
+            uncoloured(&event_text(&event, &clock)),
+            "1970-01-01 00:01:40  drop  denied_by_rule    lan3.20  camera-1\\n (cameras)  \
+             10.20.3.1 → 10.20.9.5  tcp/23  by no-telnet  ×12\n"
+        );
+    }
+}

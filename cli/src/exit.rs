@@ -1,0 +1,224 @@
+//! How a command ends: its exit code, and what it says on standard error when it fails.
+
+use std::{io::Write as _, process::ExitCode};
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+use wardline_proto::document::Problem;
+
+use crate::output::printable;
+
+/// The exit codes that scripts rely on; usage (2) is clap's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done; for `explain`: allowed.
+    Done = 0,
+    /// Could not: no connection, time-out, internal.
+    Failed = 1,
+    /// `explain`: dropped.
+    Dropped = 3,
+    /// Refused: invalid, unknown, used, stale, not allowed.
+    Refused = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Failure {
+    exit: Exit,
+    lines: Vec<String>,
+}
+
+impl Failure {
+    /// Something could not be done.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Failed,
+            lines: vec![format!("error: {}", message.into())],
+        }
+    }
+
+    /// Something was refused.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Refused,
+            lines: vec![format!("error: {}", message.into())],
+        }
+    }
+
+    /// A document was refused, for each of these reasons.
+    pub(crate) fn problems(problems: &[Problem]) -> Self {
+        let line = |problem: &Problem| match problem.path.as_str() {
+            "" => format!("error: {}", problem.message),
+            _ => problem.to_string(),
+        };
+        Self {
+            exit: Exit::Refused,
+            lines: problems.iter().map(line).collect(),
+        }
+    }
+
+    /// Tells the user on standard error, one problem a line.
+    pub(crate) fn tell(self) -> Exit {
+        let mut text = String::new();
+        for line in &self.lines {
+            text.push_str(&printable(line));
+            text.push('\n');
+        }
+        // With standard error closed there is nobody to tell.
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        self.exit
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let problems = violations(&status);
+        if !problems.is_empty() {
+            return Self {
+                exit: exit(status.code()),
+                ..Self::problems(&problems)
+            };
+        }
+        let meaning = match status.code() {
+            Code::Unimplemented => Some("the router does not offer this call"),
+            Code::Cancelled | Code::DeadlineExceeded => Some("no answer in time"),
+            _ => None,
+        };
+        let message = match (meaning, status.message()) {
+            (Some(meaning), "") => meaning.to_owned(),
+            (Some(meaning), message) => format!("{meaning}: {message}"),
+            (None, "") => status.code().description().to_lowercase(),
+            (None, message) => message.to_owned(),
+        };
+        Self {
+            exit: exit(status.code()),
+            lines: vec![format!("error: {message}")],
+        }
+    }
+}
+
+/// The problems that a status lists beside its message.
+pub(crate) fn violations(status: &Status) -> Vec<Problem> {
+    let problem = |path, message| Problem { path, message };
+    let details = status.get_error_details();
+    let fields = details
+        .bad_request()
+        .into_iter()
+        .flat_map(|it| &it.field_violations);
+    let preconditions = details
+        .precondition_failure()
+        .into_iter()
+        .flat_map(|it| &it.violations);
+    let quotas = details
+        .quota_failure()
+        .into_iter()
+        .flat_map(|it| &it.violations);
+    fields
+        .map(|it| problem(it.field.clone(), it.description.clone()))
+        .chain(preconditions.map(|it| problem(it.subject.clone(), it.description.clone())))
+        .chain(quotas.map(|it| problem(it.subject.clone(), it.description.clone())))
+        .collect()
+}
+
+fn exit(code: Code) -> Exit {
+    match code {
+        Code::Ok => Exit::Done,
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unauthenticated => Exit::Refused,
+        Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_4_and_the_rest_1() {
+        use Code::{
+            Aborted, AlreadyExists, Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition,
+            Internal, InvalidArgument, NotFound, OutOfRange, PermissionDenied, ResourceExhausted,
+            Unauthenticated, Unavailable, Unimplemented, Unknown,
+        };
+        for code in [
+            InvalidArgument,
+            NotFound,
+            Aborted,
+            FailedPrecondition,
+            ResourceExhausted,
+            PermissionDenied,
+            Unauthenticated,
+            AlreadyExists,
+            OutOfRange,
+        ] {
+            assert_eq!(
+                Failure::from(Status::new(code, "no")).exit as u8,
+                4,
+                "{code:?}"
+            );
+        }
+        for code in [
+            Unavailable,
+            DeadlineExceeded,
+            Unimplemented,
+            Internal,
+            Unknown,
+            Cancelled,
+            DataLoss,
+        ] {
+            assert_eq!(
+                Failure::from(Status::new(code, "no")).exit as u8,
+                1,
+                "{code:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_violation_is_a_line_that_begins_with_its_path() {
+        let mut details = ErrorDetails::new();
+        details.add_bad_request_violation("devices[1].zone", "no such zone");
+        details.add_bad_request_violation("", "too large");
+        let status = Status::with_error_details(Code::InvalidArgument, "2 problems", details);
+        let failure = Failure::from(status);
+        assert_eq!(
+            failure.lines,
+            ["devices[1].zone: no such zone", "error: too large"]
+        );
+        assert_eq!(failure.exit, Exit::Refused);
+    }
+
+    #[test]
+    fn without_violations_the_message_is_the_line() {
+        let lines = |code, message| Failure::from(Status::new(code, message)).lines;
+        assert_eq!(
+            lines(Code::Aborted, "base 3 is stale"),
+            ["error: base 3 is stale"]
+        );
+        assert_eq!(
+            lines(Code::Unimplemented, "later"),
+            ["error: the router does not offer this call: later"]
+        );
+    }
+}

@@ -1,0 +1,392 @@
+//! What is there: status, devices, flows and counters.
+
+use std::net::Ipv6Addr;
+
+use serde_json::{Value, json};
+use wardline_proto::{
+    document::to_value,
+    v1::{
+        Attached, DeviceStatus, Flow, GetCountersRequest, GetCountersResponse, GetStatusRequest,
+        GetStatusResponse, ListDevicesRequest, ListFlowsRequest, TableStatus,
+    },
+};
+
+use crate::{
+    args::{Format, Limit},
+    exit::{Exit, Failure},
+    humane::{Clock, bytes, fill, span, time, word},
+    output::{self, printable},
+    session::Session,
+    table::{cell, filled, judged, table},
+};
+
+/// Shows what runs.
+///
+/// # Errors
+/// The router refuses or does not answer.
+pub(crate) async fn status(session: &Session) -> Result<Exit, Failure> {
+    let request = GetStatusRequest {};
+    let status = session
+        .ask(request, async |mut client, it| client.get_status(it).await)
+        .await?;
+    output::warn(&status.warnings);
+    output::answer(session.format, &status, |status| {
+        status_text(status, &Clock::system())
+    })
+}
+
+/// Lists the devices.
+///
+/// # Errors
+/// The router refuses or does not answer.
+pub(crate) async fn devices(session: &Session) -> Result<Exit, Failure> {
+    let request = ListDevicesRequest {};
+    let list = session
+        .ask(request, async |mut client, it| {
+            client.list_devices(it).await
+        })
+        .await?;
+    let text = |devices: &[DeviceStatus]| devices_text(devices, &Clock::system());
+    output::answer(session.format, &list, |list| text(&list.devices))
+}
+
+/// Lists the live flows.
+///
+/// # Errors
+/// The router refuses or does not answer.
+pub(crate) async fn flows(session: &Session, args: Limit) -> Result<Exit, Failure> {
+    let request = ListFlowsRequest {
+        limit: args.limit.unwrap_or_default(),
+    };
+    let mut stream = session
+        .ask(request, async |mut client, it| client.list_flows(it).await)
+        .await?;
+    let mut flows = Vec::new();
+    let all = async {
+        while let Some(flow) = stream.message().await? {
+            flows.push(flow);
+        }
+        Ok(())
+    };
+    session.within(all).await?;
+    match session.format {
+        Format::Table => output::styled(&flows_text(&flows)),
+        format @ (Format::Json | Format::Yaml) => {
+            let flows: Vec<Value> = flows.iter().map(to_value).collect();
+            output::value(format, &json!({ "flows": flows }))
+        }
+    }
+}
+
+/// Shows packets and bytes by reason and by rule.
+///
+/// # Errors
+/// The router refuses or does not answer.
+pub(crate) async fn counters(session: &Session) -> Result<Exit, Failure> {
+    let request = GetCountersRequest {};
+    let counters = session
+        .ask(request, async |mut client, it| {
+            client.get_counters(it).await
+        })
+        .await?;
+    output::answer(session.format, &counters, counters_text)
+}
+
+/// The kernel's tables and how full each is.
+pub(crate) fn tables_text(tables: &[TableStatus]) -> String {
+    let rows = tables.iter().map(|it| {
+        // Above this, what is learned or opened next may find no room.
+        let good = u128::from(it.used) * 10 < u128::from(it.max) * 9;
+        vec![
+            cell(&it.name),
+            cell(it.used.to_string()),
+            cell(it.max.to_string()),
+            judged(fill(it.used, it.max), good),
+        ]
+    });
+    filled(table(&["TABLE", "USED>", "MAX>", "FILL>"]), rows, "tables")
+}
+
+fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
+    let pending = status.pending.as_ref().map(|pending| {
+        let by = time(pending.confirm_by.as_ref());
+        let back = by
+            .map(|by| format!(", taken back {}", clock.distance(by)))
+            .unwrap_or_default();
+        format!("{} waits for its confirmation{back}", pending.revision)
+    });
+    let revision = match status.revision {
+        0 => "none: no policy was applied yet, nothing is attached".to_owned(),
+        revision => revision.to_string(),
+    };
+    let mut text = format!(
+        "router    {}\nversion   {}\nrevision  {revision}\n",
+        printable(&status.router),
+        printable(&status.version)
+    );
+    text += &pending
+        .map(|pending| format!("pending   {pending}\n"))
+        .unwrap_or_default();
+    if status.revision == 0 && status.ports.is_empty() {
+        return text;
+    }
+    let rows = status.ports.iter().map(|it| {
+        let attached = word(it.attached().as_str_name(), "ATTACHED_");
+        let guarded = matches!(it.attached(), Attached::Xdp | Attached::Tc);
+        vec![
+            cell(&it.interface),
+            cell(&it.zone),
+            judged(attached, guarded),
+            cell(&it.reason),
+        ]
+    });
+    text += "\n";
+    text += &filled(
+        table(&["PORT", "ZONE", "ATTACHED", "REASON"]),
+        rows,
+        "ports",
+    );
+    text += "\n";
+    text += &tables_text(&status.tables);
+    text
+}
+
+fn devices_text(devices: &[DeviceStatus], clock: &Clock) -> String {
+    let rows = devices.iter().map(|it| {
+        let seen = time(it.last_seen.as_ref()).map(|time| clock.distance(time));
+        vec![
+            if it.quarantined {
+                judged(&it.name, false)
+            } else {
+                cell(&it.name)
+            },
+            cell(&it.zone),
+            cell(if it.port.is_empty() { "-" } else { &it.port }),
+            cell(seen.unwrap_or_else(|| "never".to_owned())),
+            if it.quarantined {
+                judged("quarantined", false)
+            } else {
+                cell("")
+            },
+            cell(it.addresses.join(" ")),
+            cell(it.macs.join(" ")),
+        ]
+    });
+    let columns = table(&[
+        "DEVICE",
+        "ZONE",
+        "PORT",
+        "SEEN",
+        "STATE",
+        "ADDRESSES",
+        "MACS",
+    ]);
+    filled(columns, rows, "devices")
+}
+
+fn flows_text(flows: &[Flow]) -> String {
+    // From the opener, and to the opener.
+    let both = |values: &[u64], show: fn(u64) -> String| {
+        values
+            .iter()
+            .map(|value| show(*value))
+            .collect::<Vec<_>>()
+            .join(" / ")
+    };
+    let rows = flows.iter().map(|it| {
+        let ports = !it.protocol.starts_with("icmp");
+        vec![
+            cell(&it.protocol),
+            cell(socket(&it.source, ports.then_some(it.source_port))),
+            cell(socket(
+                &it.destination,
+                ports.then_some(it.destination_port),
+            )),
+            cell(&it.state),
+            cell(span(it.age_s)),
+            cell(both(&it.packets, |count| count.to_string())),
+            cell(both(&it.bytes, bytes)),
+            cell(&it.rule),
+        ]
+    });
+    let columns = table(&[
+        "PROTOCOL",
+        "SOURCE",
+        "DESTINATION",
+        "STATE",
+        "AGE>",
+        "PACKETS>",
+        "BYTES>",
+        "RULE",
+    ]);
+    filled(columns, rows, "flows")
+}
+
+/// An address with its port, if the protocol has any.
+fn socket(address: &str, port: Option<u32>) -> String {
+    match port {
+        None | Some(0) => address.to_owned(),
+        Some(port) if address.parse::<Ipv6Addr>().is_ok() => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
+    }
+}
+
+fn counters_text(counters: &GetCountersResponse) -> String {
+    let reasons = counters.reasons.iter().map(|it| {
+        let reason = word(it.reason().as_str_name(), "REASON_");
+        vec![
+            cell(reason),
+            cell(it.packets.to_string()),
+            cell(bytes(it.bytes)),
+        ]
+    });
+    let rules = counters.rules.iter().map(|it| {
+        vec![
+            cell(&it.rule),
+            cell(it.packets.to_string()),
+            cell(bytes(it.bytes)),
+        ]
+    });
+    let mut text = filled(
+        table(&["REASON", "PACKETS>", "BYTES>"]),
+        reasons,
+        "packets yet",
+    );
+    text += "\n";
+    text += &filled(table(&["RULE", "PACKETS>", "BYTES>"]), rules, "rules");
+    if counters.lost_events > 0 {
+        text += &format!("\n{} events were lost\n", counters.lost_events);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{Timestamp, tz::TimeZone};
+    use wardline_proto::v1::{Pending, PortStatus, Reason, ReasonCounter, RuleCounter};
+
+    use super::*;
+    use crate::table::uncoloured;
+
+    fn clock() -> Clock {
+        Clock {
+            now: Timestamp::constant(1000, 0),
+            zone: TimeZone::UTC,
+        }
+    }
+
+    fn at(seconds: i64) -> Option<prost_types::Timestamp> {
+        Some(prost_types::Timestamp { seconds, nanos: 0 })
+    }
+
+    #[test]
+    fn status_is_laid_out() {
+        let status = GetStatusResponse {
+            router: "edge-ward-3".to_owned(),
+            version: "0.1.0".to_owned(),
+            revision: 7,
+            pending: Some(Pending {
+                revision: 7,
+                confirm_by: at(1045),
+            }),
+            ports: vec![PortStatus {
+                interface: "lan1".to_owned(),
+                zone: "pumps".to_owned(),
+                attached: Attached::Tc.into(),
+                reason: "no native XDP".to_owned(),
+                ifindex: 3,
+            }],
+            tables: vec![TableStatus {
+                name: "flows".to_owned(),
+                used: 12,
+                max: 262_144,
+            }],
+            warnings: vec![],
+        };
+        assert_eq!(
+            uncoloured(&status_text(&status, &clock())),
+            "router    edge-ward-3\n\
+             version   0.1.0\n\
+             revision  7\n\
+             pending   7 waits for its confirmation, taken back in 45s\n\n\
+             PORT  ZONE   ATTACHED  REASON\n\
+             lan1  pumps  tc        no native XDP\n\n\
+             TABLE  USED     MAX  FILL\n\
+             flows    12  262144   <1%\n"
+        );
+        assert_eq!(
+            status_text(&GetStatusResponse::default(), &clock()),
+            "router    \nversion   \n\
+             revision  none: no policy was applied yet, nothing is attached\n"
+        );
+    }
+
+    #[test]
+    fn devices_tell_where_they_were_seen() {
+        let seen = DeviceStatus {
+            name: "pump-1".to_owned(),
+            zone: "pumps".to_owned(),
+            macs: vec!["02:00:00:00:01:01".to_owned()],
+            addresses: vec!["10.20.1.11".to_owned(), "fd00::11".to_owned()],
+            port: "lan1".to_owned(),
+            last_seen: at(820),
+            quarantined: true,
+        };
+        let unseen = DeviceStatus {
+            name: "ehr".to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(
+            uncoloured(&devices_text(&[seen, unseen], &clock())),
+            "DEVICE  ZONE   PORT  SEEN    STATE        ADDRESSES            MACS\n\
+             pump-1  pumps  lan1  3m ago  quarantined  10.20.1.11 fd00::11  02:00:00:00:01:01\n\
+             ehr            -     never\n"
+        );
+    }
+
+    #[test]
+    fn flows_show_both_directions() {
+        let flow = Flow {
+            source: "fd00::11".to_owned(),
+            destination: "10.20.9.5".to_owned(),
+            protocol: "tcp".to_owned(),
+            source_port: 50_000,
+            destination_port: 2575,
+            rule: "r".to_owned(),
+            state: "established".to_owned(),
+            age_s: 65,
+            packets: vec![12, 10],
+            bytes: vec![2048, 900],
+        };
+        assert_eq!(
+            uncoloured(&flows_text(&[flow])),
+            "PROTOCOL  SOURCE            DESTINATION     STATE        AGE  PACKETS            BYTES  RULE\n\
+             tcp       [fd00::11]:50000  10.20.9.5:2575  established   1m  12 / 10  2.0 KiB / 900 B  r\n"
+        );
+    }
+
+    #[test]
+    fn counters_are_by_reason_and_by_rule() {
+        let counters = GetCountersResponse {
+            reasons: vec![ReasonCounter {
+                reason: Reason::BadTcpFlags.into(),
+                packets: 3,
+                bytes: 180,
+            }],
+            rules: vec![RuleCounter {
+                rule: "r".to_owned(),
+                packets: 0,
+                bytes: 0,
+            }],
+            lost_events: 2,
+        };
+        assert_eq!(
+            uncoloured(&counters_text(&counters)),
+            "REASON         PACKETS  BYTES\n\
+             bad_tcp_flags        3  180 B\n\n\
+             RULE  PACKETS  BYTES\n\
+             r           0    0 B\n\n\
+             2 events were lost\n"
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! `wardctl`: everything that a Wardline router's API can do, from a shell.
+//!
+//! A command is parsed (`args`), asks the router over gRPC (`session`) and is answered on standard
+//! output (`output`): as a table for people, or as the answer's own JSON or YAML. What goes wrong
+//! is a `Failure` (`exit`), which knows its lines for standard error and its exit code.
+
+#![forbid(unsafe_code)]
+
+mod access;
+mod args;
+mod connect;
+mod duration;
+mod events;
+mod exit;
+mod explain;
+mod humane;
+mod inspect;
+mod output;
+mod policy;
+mod revisions;
+mod session;
+mod table;
+
+use std::process::ExitCode;
+
+use crate::{
+    args::{Args, Command},
+    exit::{Exit, Failure},
+    session::Session,
+};
+
+fn main() -> ExitCode {
+    run(Args::from_command_line())
+        .unwrap_or_else(Failure::tell)
+        .into()
+}
+
+fn run(args: Args) -> Result<Exit, Failure> {
+    let session = Session {
+        connection: args.connection,
+        format: args.output,
+        limit: args
+            .timeout
+            .unwrap_or_else(|| args.command.default_timeout()),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
+    runtime.block_on(perform(&session, args.command))
+}
+
+async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Status => inspect::status(session).await,
+        Command::Plan(args) => policy::plan(session, args).await,
+        Command::Apply(args) => policy::apply(session, args).await,
+        Command::Put(args) => policy::put(session, args).await,
+        Command::Delete(args) => policy::delete(session, args).await,
+        Command::Get(args) => policy::get(session, args).await,
+        Command::Confirm(args) => revisions::confirm(session, args).await,
+        Command::Rollback(args) => revisions::rollback(session, args).await,
+        Command::History(args) => revisions::history(session, args).await,
+        Command::Explain(args) => explain::explain(session, args).await,
+        Command::Quarantine(args) => access::quarantine(session, args).await,
+        Command::Release(args) => access::release(session, args).await,
+        Command::Grant(args) => access::grant(session, args).await,
+        Command::Revoke(args) => access::revoke(session, args).await,
+        Command::Devices => inspect::devices(session).await,
+        Command::Flows(args) => inspect::flows(session, args).await,
+        Command::Counters => inspect::counters(session).await,
+        Command::Events(args) => events::events(session, args).await,
+        Command::Completions { shell } => output::text(&args::completions(shell)),
+    }
+}

@@ -1,0 +1,140 @@
+//! Standard output: answers in the format that was asked for, warnings beside it.
+
+use std::{
+    fmt::Write as _,
+    io::{self, ErrorKind, Write},
+    ops::ControlFlow,
+};
+
+use prost::{Message, Name};
+use serde_json::Value;
+use wardline_proto::document::{to_value, value_to_yaml};
+
+use crate::{
+    args::Format,
+    exit::{Exit, Failure},
+};
+
+/// Prints an answer: the message itself, or what `table` makes of it.
+///
+/// # Errors
+/// Standard output can't be written.
+pub(crate) fn answer<M: Message + Name>(
+    format: Format,
+    message: &M,
+    table: impl FnOnce(&M) -> String,
+) -> Result<Exit, Failure> {
+    match format {
+        Format::Table => styled(&table(message)),
+        Format::Json | Format::Yaml => value(format, &to_value(message)),
+    }
+}
+
+/// Prints a value as one document.
+///
+/// # Errors
+/// Standard output can't be written.
+pub(crate) fn value(format: Format, value: &Value) -> Result<Exit, Failure> {
+    match format {
+        Format::Json | Format::Table => text(&format!("{value:#}\n")),
+        Format::Yaml => text(&value_to_yaml(value)),
+    }
+}
+
+/// Prints text as it is.
+///
+/// # Errors
+/// Standard output can't be written.
+pub(crate) fn text(text: &str) -> Result<Exit, Failure> {
+    write(io::stdout().lock(), text).map(|_| Exit::Done)
+}
+
+/// Prints text for people; its colours go where there is a terminal.
+///
+/// # Errors
+/// Standard output can't be written.
+pub(crate) fn styled(text: &str) -> Result<Exit, Failure> {
+    write(anstream::stdout().lock(), text).map(|_| Exit::Done)
+}
+
+/// Prints one entry of a stream; breaks when nobody reads any more.
+///
+/// # Errors
+/// Standard output can't be written.
+pub(crate) fn entry<M: Message + Name>(
+    format: Format,
+    message: &M,
+    line: impl FnOnce(&M) -> String,
+) -> Result<ControlFlow<()>, Failure> {
+    match format {
+        Format::Table => write(anstream::stdout().lock(), &line(message)),
+        Format::Json => write(io::stdout().lock(), &format!("{}\n", to_value(message))),
+        Format::Yaml => write(
+            io::stdout().lock(),
+            &format!("---\n{}", value_to_yaml(&to_value(message))),
+        ),
+    }
+}
+
+/// Says on standard error what deserves a look.
+pub(crate) fn warn(warnings: &[String]) {
+    for warning in warnings {
+        // With standard error closed there is nobody to tell.
+        let _ = writeln!(io::stderr().lock(), "warning: {}", printable(warning));
+    }
+}
+
+/// A text from elsewhere without what would steer the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            // Writing to a string can't fail.
+            let _ = write!(out, "{}", c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn write(mut out: impl Write, text: &str) -> Result<ControlFlow<()>, Failure> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(Failure::failed(format!("can't write the answer: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Closed(ErrorKind);
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_ends_quietly_and_a_full_disk_does_not() {
+        assert_eq!(
+            write(Closed(ErrorKind::BrokenPipe), "x"),
+            Ok(ControlFlow::Break(()))
+        );
+        assert!(write(Closed(ErrorKind::StorageFull), "x").is_err());
+        assert_eq!(write(Vec::new(), "x"), Ok(ControlFlow::Continue(())));
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_escaped() {
+        assert_eq!(printable("a\u{1b}[2Jb\n→"), "a\\u{1b}[2Jb\\n→");
+    }
+}

@@ -1,0 +1,116 @@
+//! The history: confirm, rollback and history.
+
+use wardline_proto::v1::{
+    ConfirmRequest, ListRevisionsRequest, ListRevisionsResponse, RollbackRequest,
+};
+
+use crate::{
+    args::{Confirm, Limit, Rollback},
+    exit::{Exit, Failure},
+    humane::{Clock, time},
+    output,
+    policy::changed,
+    session::Session,
+    table::{cell, filled, table},
+};
+
+/// Keeps a pending change.
+///
+/// # Errors
+/// Nothing is pending, or the router refuses or does not answer.
+pub(crate) async fn confirm(session: &Session, args: Confirm) -> Result<Exit, Failure> {
+    let request = ConfirmRequest {
+        revision: args.revision.unwrap_or_default(),
+    };
+    let change = session
+        .ask(request, async |mut client, it| client.confirm(it).await)
+        .await?;
+    changed(session, &change)
+}
+
+/// Returns to an earlier revision.
+///
+/// # Errors
+/// There is none, or the router refuses or does not answer.
+pub(crate) async fn rollback(session: &Session, args: Rollback) -> Result<Exit, Failure> {
+    let revision = args.revision.unwrap_or_default();
+    let request = RollbackRequest {
+        revision,
+        reason: args.reason,
+    };
+    let change = session
+        .ask(request, async |mut client, it| client.rollback(it).await)
+        .await?;
+    changed(session, &change)
+}
+
+/// Lists the accepted changes.
+///
+/// # Errors
+/// The router refuses or does not answer.
+pub(crate) async fn history(session: &Session, args: Limit) -> Result<Exit, Failure> {
+    let request = ListRevisionsRequest {
+        limit: args.limit.unwrap_or_default(),
+    };
+    let list = session
+        .ask(request, async |mut client, it| {
+            client.list_revisions(it).await
+        })
+        .await?;
+    output::answer(session.format, &list, |list| {
+        history_text(list, &Clock::system())
+    })
+}
+
+fn history_text(list: &ListRevisionsResponse, clock: &Clock) -> String {
+    let rows = list.revisions.iter().map(|it| {
+        let time = time(it.time.as_ref());
+        vec![
+            cell(it.revision.to_string()),
+            cell(time.map(|time| clock.local(time)).unwrap_or_default()),
+            cell(time.map(|time| clock.distance(time)).unwrap_or_default()),
+            cell(&it.kind),
+            cell(&it.actor),
+            cell(&it.reason),
+        ]
+    });
+    let columns = table(&["REVISION>", "TIME", "AGE", "KIND", "ACTOR", "REASON"]);
+    filled(columns, rows, "revisions")
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{Timestamp, tz::TimeZone};
+    use wardline_proto::v1::Revision;
+
+    use super::*;
+    use crate::table::uncoloured;
+
+    #[test]
+    fn history_is_one_line_a_revision() {
+        let clock = Clock {
+            now: Timestamp::constant(400, 0),
+            zone: TimeZone::UTC,
+        };
+        let revision = Revision {
+            revision: 12,
+            parent: 11,
+            time: Some(prost_types::Timestamp {
+                seconds: 100,
+                nanos: 0,
+            }),
+            actor: "uid:0".to_owned(),
+            reason: "ward\n3".to_owned(),
+            kind: "apply".to_owned(),
+            request_id: String::new(),
+        };
+        let list = ListRevisionsResponse {
+            revisions: vec![revision],
+        };
+        assert_eq!(
+            uncoloured(&history_text(&list, &clock)),
+            "REVISION  TIME                 AGE     KIND   ACTOR  REASON\n      \
+             12  1970-01-01 00:01:40  5m ago  apply  uid:0  ward\\n3\n"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! One command's dealings with the router: connect, ask, wait no longer than told.
+
+use std::{future::Future, time::Duration};
+
+use tokio::time;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    args::{Connection, Format},
+    connect::{Client, connect},
+    exit::Failure,
+};
+
+/// Which router, how its answers are printed, and how long they may take.
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    pub(crate) format: Format,
+    pub(crate) limit: Duration,
+}
+
+impl Session {
+    /// Asks one question.
+    ///
+    /// # Errors
+    /// The router can't be reached, refuses, or takes too long.
+    pub(crate) async fn ask<Q, A>(
+        &self,
+        question: Q,
+        call: impl AsyncFnOnce(Client, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Failure> {
+        self.within(async {
+            let client = connect(&self.connection).await?;
+            Ok(self.call(client, question, call).await?)
+        })
+        .await
+    }
+
+    /// The same on a connection that is there; the answer is the router's own status.
+    ///
+    /// # Errors
+    /// The router's refusal.
+    pub(crate) async fn call<Q, A>(
+        &self,
+        client: Client,
+        question: Q,
+        call: impl AsyncFnOnce(Client, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Status> {
+        let mut request = Request::new(question);
+        request.set_timeout(self.limit);
+        call(client, request).await.map(Response::into_inner)
+    }
+
+    /// Opens a stream that has no end; only its beginning must come in time.
+    ///
+    /// # Errors
+    /// The router can't be reached, refuses, or takes too long.
+    pub(crate) async fn watch<Q, A>(
+        &self,
+        question: Q,
+        call: impl AsyncFnOnce(Client, Request<Q>) -> Result<Response<Streaming<A>>, Status>,
+    ) -> Result<Streaming<A>, Failure> {
+        self.within(async {
+            let client = connect(&self.connection).await?;
+            Ok(call(client, Request::new(question)).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Waits for `answer` as long as the user would.
+    ///
+    /// # Errors
+    /// Its own, or that it took too long.
+    pub(crate) async fn within<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let late = |_| Failure::failed(format!("no answer within {:?}", self.limit));
+        time::timeout(self.limit, answer)
+            .await
+            .unwrap_or_else(|elapsed| Err(late(elapsed)))
+    }
+}

@@ -1,0 +1,771 @@
+//! Every byte that crosses between the kernel's programs and the daemon.
+//!
+//! Integers are in the machine's order. Addresses are in network order, an IPv4 address as
+//! `::ffff:a.b.c.d`. A MAC is the number that its six bytes make, first byte highest. No type has
+//! padding that the compiler could leave unset. Any change to what is here changes
+//! [`ABI_VERSION`], which names the pin directory: pinned maps of another version are never read
+//! as these.
+//!
+//! Tables of a revision hold two revisions at once, told apart by a **slot** (0 or 1) in each key.
+//! A packet reads the active slot once and looks up everything with it.
+
+use crate::cell::{Cell32, Cell64};
+
+/// The version of everything in this file.
+pub const ABI_VERSION: u32 = 1;
+
+/// Interfaces with an index from here up can't be guarded: [`Port`] is an array by index.
+pub const MAX_IFINDEX: u32 = 16_384;
+/// Zones are numbered from 1 to below this.
+pub const MAX_ZONES: u32 = 4_096;
+/// Cells of the epoch table; a device's cell is its number modulo this.
+pub const EPOCH_CELLS: u32 = 4_096;
+/// Flows in one bucket of the flow table.
+pub const WAYS: usize = 8;
+/// Ticks are this many bits coarser than jiffies: 64 ms at 1000 Hz, 0.64 s at 100 Hz.
+pub const TICK_SHIFT: u32 = 6;
+/// A deadline that never comes.
+pub const NEVER: u32 = u32::MAX;
+/// The device number of the router itself; policy numbers devices from 2.
+pub const ROUTER: u32 = 1;
+
+/// An address of either family, in network order.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Address(pub [u64; 2]);
+
+impl Address {
+    /// `::`, which is also what a packet without an address carries.
+    pub const UNSPECIFIED: Self = Self([0; 2]);
+
+    /// The IPv4 address with these four bytes.
+    #[inline(always)]
+    pub fn v4(a: [u8; 4]) -> Self {
+        Self([0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]])])
+    }
+
+    /// The IPv6 address with these sixteen bytes.
+    #[inline(always)]
+    pub fn v6(a: &[u8; 16]) -> Self {
+        Self([
+            u64::from_ne_bytes([a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]]),
+            u64::from_ne_bytes([a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]]),
+        ])
+    }
+
+    /// The sixteen bytes.
+    #[inline(always)]
+    pub fn octets(self) -> [u8; 16] {
+        let (a, b) = (self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes());
+        [
+            a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1], b[2], b[3], b[4], b[5],
+            b[6], b[7],
+        ]
+    }
+
+    /// The address as two numbers, most significant first.
+    #[inline(always)]
+    pub fn number(self) -> [u64; 2] {
+        [u64::from_be(self.0[0]), u64::from_be(self.0[1])]
+    }
+
+    /// Whether this stands for an IPv4 address.
+    #[inline(always)]
+    pub fn is_v4(self) -> bool {
+        let [high, low] = self.number();
+        high == 0 && low >> 32 == 0xffff
+    }
+
+    /// Whether no host may send from it: multicast, broadcast, loopback, "this network", reserved
+    /// (RFC 6890), except that `0.0.0.0` and `::` are for the caller to judge.
+    #[inline(always)]
+    pub fn is_martian_source(self) -> bool {
+        let [high, low] = self.number();
+        if self.is_v4() {
+            let first = (low >> 24) as u8;
+            return first == 127 || first >= 224 || first == 0;
+        }
+        high >> 56 == 0xff || (high == 0 && low == 1)
+    }
+
+    /// `0.0.0.0` or `::`.
+    #[inline(always)]
+    pub fn is_unspecified(self) -> bool {
+        let [high, low] = self.number();
+        high == 0 && (low == 0 || low == 0xffff_0000_0000)
+    }
+
+    /// Whether this is an IPv6 link-local unicast address (RFC 4291 section 2.5.6).
+    #[inline(always)]
+    pub fn is_link_local(self) -> bool {
+        self.number()[0] >> 54 == 0x3fa
+    }
+
+    /// Whether this is a multicast group, or the IPv4 broadcast address.
+    #[inline(always)]
+    pub fn is_group(self) -> bool {
+        let [high, low] = self.number();
+        if self.is_v4() {
+            return (low >> 28) & 0xf == 0xe || low as u32 == u32::MAX;
+        }
+        high >> 56 == 0xff
+    }
+
+    /// Whether this is an IPv6 group of link scope or less (RFC 4291 section 2.7), or an IPv4
+    /// group of the local network block (RFC 5771 section 4).
+    #[inline(always)]
+    pub fn is_link_scope_group(self) -> bool {
+        let [high, low] = self.number();
+        if self.is_v4() {
+            return low as u32 >> 8 == 0xe0_0000;
+        }
+        high >> 56 == 0xff && (high >> 48) & 0xf <= 2
+    }
+}
+
+/// Why a packet passed or was dropped. The numbers are those of the proto.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Reason {
+    /// No rule allows it.
+    NoRule = 1,
+    /// A rule denies it.
+    DeniedByRule = 2,
+    /// Every rule that would allow it has expired.
+    Expired = 3,
+    /// The source MAC belongs to no device.
+    UnknownDevice = 4,
+    /// The source address is not the device's.
+    SpoofedSource = 5,
+    /// The device may not appear on this port.
+    WrongPort = 6,
+    /// The VLAN is not one of the port's, or not the device's.
+    WrongVlan = 7,
+    /// A header is short, inconsistent or nonsense.
+    Malformed = 8,
+    /// IPv4 options in a zone that drops them.
+    IpOptions = 9,
+    /// A fragment in a zone that drops them, or one that can't be judged.
+    Fragment = 10,
+    /// An IPv6 extension header that is not allowed.
+    ExtensionHeader = 11,
+    /// Neither IP, ARP nor one of the zone's ethertypes.
+    UnknownEthertype = 12,
+    /// Belongs to no admitted flow, and opens none.
+    MidFlow = 13,
+    /// A combination of TCP flags that no stack sends.
+    BadTcpFlags = 14,
+    /// An ARP claim that is not the device's.
+    ArpSpoof = 15,
+    /// An ND claim that is not the device's.
+    NdSpoof = 16,
+    /// A router advertisement or redirect from a port that may not send them.
+    RogueRa = 17,
+    /// A DHCP server message from a port that may not send them.
+    RogueDhcp = 18,
+    /// An end is in quarantine.
+    Quarantined = 19,
+    /// The flow table is full.
+    FlowTableFull = 20,
+    /// The device has as many flows as it may have.
+    DeviceQuota = 21,
+    /// No policy has taken force on this port.
+    NotReady = 22,
+    /// A rule allows the flow that this packet opens.
+    Rule = 32,
+    /// Part of an admitted flow.
+    Established = 33,
+    /// An ICMP error about an admitted flow.
+    Related = 34,
+    /// ARP, ND, DHCP and the like, within the device's own bounds.
+    Control = 35,
+    /// Passed only because the zones are in mode observe.
+    Observed = 36,
+}
+
+impl Reason {
+    /// One more than the highest number of a reason.
+    pub const COUNT: u32 = 37;
+
+    /// Every reason, drops first.
+    pub const ALL: [Self; 27] = [
+        Self::NoRule,
+        Self::DeniedByRule,
+        Self::Expired,
+        Self::UnknownDevice,
+        Self::SpoofedSource,
+        Self::WrongPort,
+        Self::WrongVlan,
+        Self::Malformed,
+        Self::IpOptions,
+        Self::Fragment,
+        Self::ExtensionHeader,
+        Self::UnknownEthertype,
+        Self::MidFlow,
+        Self::BadTcpFlags,
+        Self::ArpSpoof,
+        Self::NdSpoof,
+        Self::RogueRa,
+        Self::RogueDhcp,
+        Self::Quarantined,
+        Self::FlowTableFull,
+        Self::DeviceQuota,
+        Self::NotReady,
+        Self::Rule,
+        Self::Established,
+        Self::Related,
+        Self::Control,
+        Self::Observed,
+    ];
+
+    /// Whether a packet with this reason goes on.
+    #[inline(always)]
+    pub fn passes(self) -> bool {
+        self as u8 >= Self::Rule as u8
+    }
+
+    /// Whether a zone in mode observe lets this pass: what policy, state or room drop, never what
+    /// fails by form or place.
+    #[inline(always)]
+    pub fn is_observable(self) -> bool {
+        matches!(
+            self,
+            Self::NoRule
+                | Self::DeniedByRule
+                | Self::Expired
+                | Self::MidFlow
+                | Self::FlowTableFull
+                | Self::DeviceQuota
+        )
+    }
+
+    /// The reason with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| *reason as u8 == number)
+    }
+}
+
+/// A guarded interface, or one that carries what guarded interfaces let in (the bridge above a
+/// port, a VLAN interface on it). Array of `ifindex * 2 + slot`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Port {
+    /// Zone of untagged frames; 0: none.
+    pub zone: u16,
+    /// [`Port::GUARDED`] and the like.
+    pub flags: u16,
+}
+
+impl Port {
+    /// Packets are judged here.
+    pub const GUARDED: u16 = 1;
+    /// What arrives through this interface entered through a guarded port below it.
+    pub const ABOVE: u16 = 2;
+    /// DHCP server messages may enter.
+    pub const DHCP_SERVER: u16 = 4;
+    /// Router advertisements and redirects may enter.
+    pub const ROUTER: u16 = 8;
+
+    /// Where the entry of an interface is.
+    #[inline(always)]
+    pub fn index(ifindex: u32, slot: u32) -> u32 {
+        ifindex * 2 + slot
+    }
+}
+
+/// Key of the zone of a tagged frame: what (interface, VLAN) carries.
+#[inline(always)]
+pub fn vlan_key(slot: u32, ifindex: u32, vlan: u16) -> u64 {
+    (slot as u64) << 63 | (ifindex as u64) << 32 | vlan as u64
+}
+
+/// Key that exists when a zone is on an interface, on whatever VLAN.
+#[inline(always)]
+pub fn carries_key(slot: u32, ifindex: u32, zone: u16) -> u64 {
+    (slot as u64) << 63 | (ifindex as u64) << 32 | 1 << 16 | zone as u64
+}
+
+/// Key that exists when a zone lets a non-IP protocol pass.
+#[inline(always)]
+pub fn ethertype_key(slot: u32, zone: u16, ethertype: u16) -> u64 {
+    (slot as u64) << 63 | 1 << 62 | (zone as u64) << 16 | ethertype as u64
+}
+
+/// Zone settings; array of `slot * MAX_ZONES + zone`.
+pub mod zone {
+    /// The zone exists.
+    pub const EXISTS: u32 = 1;
+    /// What policy or state would drop passes, and is reported.
+    pub const OBSERVE: u32 = 2;
+    /// The zone is on some guarded port.
+    pub const HAS_PORTS: u32 = 4;
+    /// Unlisted MACs may speak.
+    pub const ADMIT_ANY: u32 = 8;
+    /// Fragments may pass.
+    pub const FRAGMENTS: u32 = 16;
+    /// IPv4 options and IPv6 extension headers may pass.
+    pub const IP_OPTIONS: u32 = 32;
+}
+
+/// Key of a MAC.
+#[inline(always)]
+pub fn mac_key(slot: u32, mac: u64) -> u64 {
+    (slot as u64) << 63 | mac
+}
+
+/// The device that a MAC belongs to.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mac {
+    /// The device's number.
+    pub device: u32,
+    /// The only interface where it may appear; 0: any of its zone.
+    pub ifindex: u32,
+    /// Its zone.
+    pub zone: u16,
+    /// [`End::QUARANTINED`], [`End::LEARNS`].
+    pub flags: u16,
+}
+
+/// Key of an exact address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct AddressKey {
+    /// The address.
+    pub address: Address,
+    /// The slot.
+    pub slot: u64,
+}
+
+/// Key of a prefix: the slot, big-endian, then the address, as the trie compares bytes. The
+/// prefix length counts the slot's 32 bits.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PrefixKey {
+    /// The slot, big-endian.
+    pub slot: [u8; 4],
+    /// The address.
+    pub address: [u8; 16],
+}
+
+/// One end of a flow, as policy sees it: what an address is.
+///
+/// An end has up to four names, one of each kind: the class of its device (devices that rules name
+/// alike share one), its zone, its region (addresses inside the same `cidr:` selectors) and `any`.
+/// Policy is looked up for pairs of names. `from` and `to` say which kinds of pairs exist at all,
+/// one bit for each [`pair_bit`], so that a lookup that can't hit is not made.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct End {
+    /// The device's number; 0: no device; [`ROUTER`]: the router.
+    pub device: u32,
+    /// Class of the device; 0: none.
+    pub class: u32,
+    /// Region of the address; 0: in no `cidr:` selector.
+    pub region: u32,
+    /// Zone; 0: none.
+    pub zone: u16,
+    /// [`End::QUARANTINED`] and the like.
+    pub flags: u16,
+    /// Pairs that exist with this end as the opener.
+    pub from: u16,
+    /// Pairs that exist with this end as the other.
+    pub to: u16,
+}
+
+impl End {
+    /// The device is cut off.
+    pub const QUARANTINED: u16 = 1;
+    /// The device has MACs: its addresses can't be on the far side of an uplink.
+    pub const GUARDED: u16 = 2;
+    /// The device has no listed address; it may take free ones of its zone.
+    pub const LEARNS: u16 = 4;
+
+    /// Whether this is the router.
+    #[inline(always)]
+    pub fn is_router(&self) -> bool {
+        self.device == ROUTER
+    }
+
+    /// This end's name of a kind, as it stands in a pair; 0 when it has none.
+    #[inline(always)]
+    pub fn name(&self, kind: u32) -> u32 {
+        let id = match kind {
+            kind::CLASS => self.class,
+            kind::ZONE => self.zone as u32,
+            kind::REGION => self.region,
+            _ => return if self.is_router() { 0 } else { name(kind::ANY, 1) },
+        };
+        if id == 0 { 0 } else { name(kind, id) }
+    }
+}
+
+/// Kinds of names.
+pub mod kind {
+    /// Everything but the router.
+    pub const ANY: u32 = 0;
+    /// A class of devices.
+    pub const CLASS: u32 = 1;
+    /// A zone.
+    pub const ZONE: u32 = 2;
+    /// A region of addresses.
+    pub const REGION: u32 = 3;
+}
+
+/// A name of an end: its kind and its number.
+#[inline(always)]
+pub fn name(kind: u32, id: u32) -> u32 {
+    kind << 28 | (id & 0x0fff_ffff)
+}
+
+/// The bit of a pair of kinds in [`End::from`] and [`End::to`].
+#[inline(always)]
+pub fn pair_bit(from: u32, to: u32) -> u16 {
+    1 << (from * 4 + to)
+}
+
+/// Key of a pair of names: opener, then the other end.
+#[inline(always)]
+pub fn pair_key(slot: u32, from: u32, to: u32) -> u64 {
+    (slot as u64) << 63 | (from as u64) << 32 | to as u64
+}
+
+/// The part of the interval table that says what a pair may do.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Set {
+    /// Index of the first interval.
+    pub first: u32,
+    /// Intervals; at least one, and the first starts at 0.
+    pub count: u32,
+}
+
+/// What a pair may do from one service key up to the next interval's.
+///
+/// A service key is `protocol << 16 | port`, for ICMP `protocol << 16 | type << 8 | code`, and
+/// `protocol << 16` for what has no ports. Order-free policy fits in one deny and one allow: of
+/// several that match, the one that lasts longest is kept.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Interval {
+    /// First service key.
+    pub start: u32,
+    /// Rule that denies; 0: none.
+    pub deny: u32,
+    /// Tick at which it ends.
+    pub deny_until: u32,
+    /// Rule that allows, with [`LOG`]; 0: none.
+    pub allow: u32,
+    /// Tick at which it ends.
+    pub allow_until: u32,
+}
+
+/// Set in a rule number whose new flows make an event.
+pub const LOG: u32 = 1 << 31;
+
+/// What holds for every packet. Only what the daemon sets once, at load.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Settings {
+    /// Buckets of the flow table, minus one; a power of two, minus one.
+    pub bucket_mask: u32,
+    /// Flows that the table may hold.
+    pub flows: u32,
+    /// Flows that one device may have open.
+    pub flows_per_device: u32,
+    /// Devices that have a quota cell.
+    pub devices: u32,
+    /// Jiffies in a second.
+    pub jiffies_per_second: u32,
+    /// Ticks that a TCP flow without answer lives.
+    pub tcp_unanswered: u32,
+    /// Ticks that an established TCP flow lives without a packet.
+    pub tcp_established: u32,
+    /// Ticks that a TCP flow lives after its end.
+    pub tcp_closing: u32,
+    /// Ticks that a UDP flow without answer lives.
+    pub udp: u32,
+    /// Ticks that an answered UDP flow lives without a packet.
+    pub udp_answered: u32,
+    /// Ticks that an ICMP flow lives without a packet.
+    pub icmp: u32,
+    /// Ticks that a learned address belongs to its device without being used.
+    pub learned: u32,
+    /// What the flow table's hash starts from; secret, so that nobody can fill one bucket.
+    pub seed: u64,
+}
+
+/// What a flow is found by: both directions have the same key.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowKey {
+    /// The end with the lower (address, port).
+    pub low: Address,
+    /// The other end.
+    pub high: Address,
+    /// `low port << 48 | high port << 32 | asker << 16 | kind << 8 | protocol`. For an ICMP query
+    /// both ports are its identifier, the kind is the request's type and the asker is the end that
+    /// sends it: 0 low, 1 high.
+    pub ports: u64,
+}
+
+/// A flow, both directions. Index 0 is the key's low end.
+///
+/// Counters and `last` are written without the bucket's lock, the rest under it. `state` is written
+/// whole.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// [`FlowKey`], word by word.
+    pub key: [Cell64; 5],
+    /// Bytes from each end; whole frames.
+    pub bytes: [Cell64; 2],
+    /// Where each end's packets enter: `mac << 16 | ifindex`; 0: not through a guarded port, or no
+    /// packet yet.
+    pub bind: [Cell64; 2],
+    /// Packets from each end.
+    pub packets: [Cell32; 2],
+    /// Device of each end; 0: none.
+    pub devices: [Cell32; 2],
+    /// Sum of both ends' epoch cells when policy was last asked.
+    pub stamp: Cell32,
+    /// The rule that admitted it.
+    pub rule: Cell32,
+    /// Tick of the last packet.
+    pub last: Cell32,
+    /// `low vlan << 20 | high vlan << 8 | bits` of [`state`].
+    pub state: Cell32,
+    /// Tick at which the rule that admitted it ends.
+    pub until: Cell32,
+    /// For a flow that lives only by mode observe: the [`Reason`] it would be dropped for.
+    pub would: Cell32,
+}
+
+/// Bits of [`Flow::state`].
+pub mod state {
+    /// The high end opened the flow.
+    pub const OPENER_HIGH: u32 = 1;
+    /// The other end has answered.
+    pub const ANSWERED: u32 = 2;
+    /// TCP: the opener has acknowledged the answer.
+    pub const CONFIRMED: u32 = 4;
+    /// TCP: the low end has sent FIN.
+    pub const FIN_LOW: u32 = 8;
+    /// TCP: the high end has sent FIN.
+    pub const FIN_HIGH: u32 = 16;
+    /// TCP: an end has sent RST.
+    pub const RESET: u32 = 32;
+    /// No rule admits it; it lives because its zones are in mode observe.
+    pub const OBSERVED: u32 = 64;
+}
+
+/// The kernel's lock; the name is how the kernel finds it in the map's type information.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct bpf_spin_lock {
+    /// The kernel's.
+    pub val: Cell32,
+}
+
+/// One bucket of the flow table: an array indexed by the key's hash.
+///
+/// A table of our own, because the kernel's can't do all of: one lookup for answered and
+/// unanswered flows, eviction that spares answered ones, exact quotas, and reclaiming without the
+/// daemon.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Bucket {
+    /// Held while ways are taken, given back, or change state.
+    pub lock: bpf_spin_lock,
+    /// Not used.
+    pub reserved: Cell32,
+    /// High bits of each way's hash; 0: the way is free.
+    pub tags: [Cell32; WAYS],
+    /// The flows.
+    pub flows: [Flow; WAYS],
+}
+
+/// Packets and bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes; whole frames.
+    pub bytes: u64,
+}
+
+/// Cells of the table of gauges, shared by all processors.
+pub mod gauge {
+    /// Flows in the flow table.
+    pub const FLOWS: u32 = 0;
+    /// Events that the ring had no room for.
+    pub const LOST_EVENTS: u32 = 1;
+    /// The bucket that is looked at next for flows that have timed out.
+    pub const SWEEP: u32 = 2;
+    /// Cells.
+    pub const COUNT: u32 = 4;
+}
+
+/// A learned address: which device claimed it first.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// The device's number.
+    pub device: Cell32,
+    /// Tick of the last packet from it that was judged by policy or by a guard.
+    pub last: Cell32,
+}
+
+/// Where a device was last seen; array by device number.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Tick.
+    pub last: Cell32,
+    /// The interface.
+    pub ifindex: Cell32,
+}
+
+/// What events are limited by: at most one a second for each.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct EventKey {
+    /// The device; 0: none.
+    pub device: u32,
+    /// The rule; 0: none.
+    pub rule: u32,
+    /// The reason.
+    pub reason: u32,
+    /// The interface when there is no device, else 0.
+    pub ifindex: u32,
+}
+
+/// When an event was last sent, and packets since that it did not count.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct EventLimit {
+    /// Jiffies.
+    pub last: Cell64,
+    /// Packets since.
+    pub suppressed: Cell64,
+}
+
+/// One verdict, told to the daemon.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Event {
+    /// Revision that judged it.
+    pub revision: u64,
+    /// Packets that it stands for.
+    pub count: u64,
+    /// Source address; unspecified when the frame has none.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source MAC.
+    pub source_mac: u64,
+    /// Destination MAC.
+    pub destination_mac: u64,
+    /// The rule, without [`LOG`]; 0: none.
+    pub rule: u32,
+    /// The device; 0: none.
+    pub device: u32,
+    /// The interface.
+    pub ifindex: u32,
+    /// Source port, or an echo's identifier.
+    pub source_port: u16,
+    /// Destination port, or ICMP `type << 8 | code`.
+    pub destination_port: u16,
+    /// VLAN; 0: untagged.
+    pub vlan: u16,
+    /// Zone of the device, or of the port's VLAN.
+    pub zone: u16,
+    /// EtherType.
+    pub ethertype: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// [`Reason`]; when [`Event::OBSERVED`] is set, what it would have been dropped for.
+    pub reason: u8,
+    /// [`Event::OBSERVED`], [`Event::EGRESS`].
+    pub flags: u32,
+    /// Not used.
+    pub reserved: u32,
+}
+
+impl Event {
+    /// It passed only because the zones are in mode observe.
+    pub const OBSERVED: u32 = 1;
+    /// It was judged on its way out of the interface.
+    pub const EGRESS: u32 = 2;
+}
+
+macro_rules! sizes {
+    ($($type:ty = $size:literal),* $(,)?) => {
+        $(const _: () = assert!(size_of::<$type>() == $size);)*
+    };
+}
+
+sizes! {
+    Address = 16, Port = 4, Mac = 12, AddressKey = 24, PrefixKey = 20, End = 20, Set = 8,
+    Interval = 20, Settings = 56, FlowKey = 40, Flow = 112, Bucket = 936, Counter = 16,
+    Learned = 8, Seen = 8, EventKey = 16, EventLimit = 16, Event = 96,
+}
+
+impl FlowKey {
+    /// The key's five words.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 5] {
+        [self.low.0[0], self.low.0[1], self.high.0[0], self.high.0[1], self.ports]
+    }
+}
+
+impl Flow {
+    /// The key, as it stands.
+    pub fn key(&self) -> FlowKey {
+        let word = |i: usize| self.key[i].load();
+        FlowKey {
+            low: Address([word(0), word(1)]),
+            high: Address([word(2), word(3)]),
+            ports: word(4),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v6(text: &str) -> Address {
+        Address::v6(&text.parse::<std::net::Ipv6Addr>().unwrap().octets())
+    }
+
+    #[test]
+    fn addresses_are_told_apart() {
+        let v4 = Address::v4([10, 0, 0, 1]);
+        assert!(v4.is_v4() && !v4.is_group() && !v4.is_martian_source());
+        assert_eq!(v4, v6("::ffff:10.0.0.1"));
+        assert!(Address::v4([224, 0, 0, 251]).is_group());
+        assert!(Address::v4([224, 0, 0, 251]).is_link_scope_group());
+        assert!(!Address::v4([239, 1, 1, 1]).is_link_scope_group());
+        assert!(Address::v4([255; 4]).is_group());
+        assert!(Address::v4([127, 0, 0, 1]).is_martian_source());
+        assert!(Address::v4([0; 4]).is_unspecified());
+        assert!(v6("::").is_unspecified() && !v6("::2").is_unspecified());
+        assert!(v6("fe80::1").is_link_local() && v6("febf::1").is_link_local());
+        assert!(!v6("fec0::1").is_link_local() && !v6("2001:db8::1").is_link_local());
+        assert!(v6("ff02::1").is_group() && v6("ff02::1").is_link_scope_group());
+        assert!(!v6("ff05::1").is_link_scope_group());
+        assert!(v6("::1").is_martian_source() && v6("ff02::1").is_martian_source());
+    }
+
+    #[test]
+    fn reasons_keep_their_numbers() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_number(reason as u8), Some(reason));
+            assert!((reason as u32) < Reason::COUNT);
+        }
+        assert_eq!(Reason::from_number(0), None);
+        assert!(!Reason::NotReady.passes() && Reason::Rule.passes());
+    }
+}

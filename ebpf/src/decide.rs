@@ -1,0 +1,744 @@
+//! The decision: a packet and the tables give a verdict.
+//!
+//! Reasons have an order: form, place, quarantine, state, policy, room. The first that applies is
+//! the packet's reason.
+//!
+//! A judgement has steps. The first parses, and passes what belongs to a flow that is admitted
+//! under what holds now; for everything else the others follow: [`enter`] or [`leave`], [`admit`],
+//! [`judge`], [`settle`], [`open`]. Between them all that is known is in [`Work`], which the kernel keeps
+//! outside its stack: what the verifier can't see it can't follow, and each step is verified once
+//! instead of for every way through the ones before.
+
+use crate::{
+    abi::{
+        Address, EPOCH_CELLS, End, FlowKey, LOG, MAX_IFINDEX, MAX_ZONES, NEVER, Port, Reason,
+        carries_key, ethertype_key, mac_key, state, vlan_key, zone,
+    },
+    cell::{Cell32, Cell64},
+    flows::{self, Found, Opening},
+    guards::{self, Sender},
+    packet::{self, Bytes, Packet, Shape, number, tcp},
+    policy::{self, Decision},
+    tables::Tables,
+};
+
+/// What happens to a packet, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Verdict {
+    /// The reason, which also says whether it passes.
+    pub reason: Reason,
+    /// For [`Reason::Observed`], what it would have been dropped for; else the reason.
+    pub would: Reason,
+    /// Whether it is counted and told here; what entered through a guarded port was, there.
+    pub counts: bool,
+    /// Whether it makes an event.
+    pub tells: bool,
+    /// The rule that decided; 0: none.
+    pub rule: u32,
+}
+
+impl Verdict {
+    #[inline(always)]
+    fn of(reason: Reason) -> Self {
+        Self { reason, would: reason, rule: 0, counts: true, tells: !reason.passes() }
+    }
+
+    #[inline(always)]
+    fn by_rule(reason: Reason, rule: u32) -> Self {
+        let tells = !reason.passes() || rule & LOG != 0;
+        Self { rule: policy::rule_number(rule), tells, ..Self::of(reason) }
+    }
+
+    /// A pass that another hook has already counted.
+    #[inline(always)]
+    fn again(reason: Reason) -> Self {
+        Self { counts: false, ..Self::of(reason) }
+    }
+
+    /// A pass that would be a drop if the zones enforced.
+    #[inline(always)]
+    fn observed(would: Reason, rule: u32) -> Self {
+        let rule = policy::rule_number(rule);
+        Self { reason: Reason::Observed, would, rule, counts: true, tells: true }
+    }
+}
+
+impl From<Result<(), Reason>> for Verdict {
+    #[inline(always)]
+    fn from(control: Result<(), Reason>) -> Self {
+        match control {
+            Ok(()) => Self::of(Reason::Control),
+            Err(reason) => Self::of(reason),
+        }
+    }
+}
+
+/// Everything known about a packet while it is judged. Starts as zeros.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// The packet, as far as it could be parsed.
+    pub packet: Packet,
+    /// What the source address is.
+    pub source: End,
+    /// What the destination address is.
+    pub destination: End,
+    /// The slot of the revision that judges.
+    pub slot: u32,
+    /// The present.
+    pub tick: u32,
+    /// The interface where it is judged.
+    pub ifindex: u32,
+    /// The device that it is about: the sender, or for what comes from elsewhere the receiver.
+    pub device: u32,
+    /// Settings of the zone.
+    settings: u32,
+    /// Zone of the port's VLAN; 0: none.
+    pub zone: u16,
+    /// Flags of the port.
+    port: u16,
+    /// [`ENTERS`], [`INNER`], [`OWN`].
+    way: u16,
+    /// What policy says of the flow.
+    decision: Decision,
+    /// 1 when the destination opened the flow, else 0.
+    reversed: u32,
+    /// The flow to open.
+    opening: Opening,
+    /// Room for [`policy::judge`] and [`flows::find`].
+    place: Cell32,
+    /// Room for [`flows::open`].
+    best: Cell64,
+}
+
+/// It enters through a guarded port; else it leaves through one.
+const ENTERS: u16 = 1;
+/// It leaves, and came from an interface behind which there are guarded ports.
+const INNER: u16 = 2;
+/// It leaves, and the router itself sent it.
+const OWN: u16 = 4;
+
+impl Work {
+    #[inline(always)]
+    fn enters(&self) -> bool {
+        self.way & ENTERS != 0
+    }
+
+    #[inline(always)]
+    fn inner(&self) -> bool {
+        self.way & INNER != 0
+    }
+
+    #[inline(always)]
+    fn own(&self) -> bool {
+        self.way & OWN != 0
+    }
+
+    /// Where a packet enters, as a flow remembers it; 0 for what leaves.
+    #[inline(always)]
+    fn bind(&self) -> u64 {
+        if self.enters() { self.packet.source_mac << 16 | self.ifindex as u64 } else { 0 }
+    }
+}
+
+/// Judges a packet that enters through an interface: all steps.
+///
+/// `tag` is the VLAN tag that the kernel took out of the frame.
+pub fn ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tag: Option<u16>,
+    ifindex: u32,
+    tables: &T,
+    work: &mut Work,
+) -> Verdict {
+    start_ingress(bytes, tag, ifindex, tables, work)
+        .or_else(|| enter(bytes, tables, work))
+        .unwrap_or_else(|| judged(bytes, tables, work))
+}
+
+/// Judges a packet that leaves through an interface: all steps.
+///
+/// `from` is the index of the interface that it came from; 0: the router sent it.
+pub fn egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tag: Option<u16>,
+    ifindex: u32,
+    from: u32,
+    tables: &T,
+    work: &mut Work,
+) -> Verdict {
+    start_egress(bytes, tag, ifindex, from, tables, work)
+        .or_else(|| leave(bytes, tables, work))
+        .unwrap_or_else(|| judged(bytes, tables, work))
+}
+
+fn judged<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    work: &mut Work,
+) -> Verdict {
+    admit(bytes, tables, work)
+        .or_else(|| {
+            judge(tables, work);
+            settle(tables, work)
+        })
+        .unwrap_or_else(|| open(tables, work))
+}
+
+/// The first step for a packet that enters; nothing when [`enter`] has to go on.
+#[inline(always)]
+pub fn start_ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tag: Option<u16>,
+    ifindex: u32,
+    tables: &T,
+    work: &mut Work,
+) -> Option<Verdict> {
+    if !context(tables, ifindex, ENTERS, work) {
+        return Some(Verdict::of(Reason::NotReady));
+    }
+    if let Err(reason) = parse(bytes, tag, tables, work) {
+        return Some(Verdict::of(reason));
+    }
+    established(tables, work)
+}
+
+/// The first step for a packet that leaves; nothing when [`leave`] has to go on.
+#[inline(always)]
+pub fn start_egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tag: Option<u16>,
+    ifindex: u32,
+    from: u32,
+    tables: &T,
+    work: &mut Work,
+) -> Option<Verdict> {
+    if !context(tables, ifindex, if from == 0 { OWN } else { 0 }, work) {
+        return Some(Verdict::of(Reason::NotReady));
+    }
+    if from != 0
+        && from < MAX_IFINDEX
+        && let Some(port) = tables.port(Port::index(from, work.slot))
+        && port.flags & (Port::GUARDED | Port::ABOVE) != 0
+    {
+        work.way = INNER;
+    }
+    match parse(bytes, tag, tables, work) {
+        Ok(()) => None,
+        Err(reason) => Some(Verdict::of(reason)),
+    }
+}
+
+/// What judges packets of an interface; false when no revision guards it.
+#[inline(always)]
+fn context<T: Tables + ?Sized>(tables: &T, ifindex: u32, way: u16, work: &mut Work) -> bool {
+    work.way = way;
+    work.ifindex = ifindex;
+    work.device = 0;
+    work.settings = 0;
+    work.zone = 0;
+    work.packet = Packet::default();
+    let Some(slot) = tables.active() else { return false };
+    work.slot = slot & 1;
+    work.tick = tables.tick();
+    if ifindex >= MAX_IFINDEX {
+        return false;
+    }
+    let Some(port) = tables.port(Port::index(ifindex, slot & 1)) else { return false };
+    work.port = port.flags;
+    work.zone = port.zone;
+    port.flags & Port::GUARDED != 0
+}
+
+/// Form: everything about a packet that can be said without knowing who sent it.
+#[inline(always)]
+fn parse<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tag: Option<u16>,
+    tables: &T,
+    work: &mut Work,
+) -> Result<(), Reason> {
+    packet::ethernet(bytes, tag, &mut work.packet)?;
+    if work.packet.vlan != 0 {
+        let key = vlan_key(work.slot, work.ifindex, work.packet.vlan);
+        work.zone = match tables.place(key) {
+            Some(zone) => zone as u16,
+            None => 0,
+        };
+    }
+    if work.zone != 0 {
+        let zone = work.zone as u32 & (MAX_ZONES - 1);
+        if let Some(settings) = tables.zone(work.slot * MAX_ZONES + zone) {
+            work.settings = settings;
+        }
+    }
+    // What entered through a guarded port was judged by that port's zone, and what the router
+    // sends is for the router to form.
+    let judged = work.inner() || work.own();
+    let lenient = if judged { zone::FRAGMENTS | zone::IP_OPTIONS } else { 0 };
+    packet::network(bytes, &mut work.packet, work.settings | lenient, &work.place)?;
+    match work.packet.ethertype {
+        number::IPV4 | number::IPV6 | number::ARP | number::EAPOL => Ok(()),
+        _ if judged => Ok(()),
+        ethertype => {
+            let key = ethertype_key(work.slot, work.zone, ethertype);
+            if tables.place(key).is_some() { Ok(()) } else { Err(Reason::UnknownEthertype) }
+        }
+    }
+}
+
+/// The fast path: a packet of a flow that was admitted under what holds now, from where its
+/// packets come from. One flow lookup, compares, no policy.
+#[inline(always)]
+fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
+    if !has_flow(&work.packet) {
+        return None;
+    }
+    let settings = tables.settings()?;
+    let (key, leg) = flows::key(&work.packet);
+    let found = flows::find(tables, settings, &key, work.tick, &work.place)?;
+    let flow = found.flow;
+    if flow.bind[leg & 1].load() != work.bind()
+        || flows::vlan(found.state, leg) != work.packet.vlan
+        || !is_current(tables, work, &found)
+        || flows::reopens(found.state, &work.packet)
+    {
+        return None;
+    }
+    work.device = flow.devices[leg & 1].load();
+    Some(go_on(tables, work, &found, &key, leg))
+}
+
+/// Lets a packet of a current flow pass, as far as the flow's state has a place for it.
+#[inline(always)]
+fn go_on<T: Tables + ?Sized>(
+    tables: &T,
+    work: &Work,
+    found: &Found<'_>,
+    key: &FlowKey,
+    leg: usize,
+) -> Verdict {
+    let is_observed = found.state & state::OBSERVED != 0;
+    let next = flows::follow(found.state, &work.packet, leg);
+    if next == flows::NOWHERE {
+        return if is_observed {
+            Verdict::observed(Reason::MidFlow, 0)
+        } else {
+            Verdict::of(Reason::MidFlow)
+        };
+    }
+    if next != found.state {
+        flows::set_state(tables, found, key, next);
+    }
+    flows::count(found.flow, leg, work.packet.length, work.tick);
+    if is_observed {
+        // Told when it opened.
+        return Verdict { tells: false, ..Verdict::observed(Reason::NoRule, 0) };
+    }
+    let rule = policy::rule_number(found.flow.rule.load());
+    Verdict { rule, ..Verdict::of(Reason::Established) }
+}
+
+/// Whether policy was asked under the epochs that hold, and the rule has not ended.
+#[inline(always)]
+fn is_current<T: Tables + ?Sized>(tables: &T, work: &Work, found: &Found<'_>) -> bool {
+    let flow = found.flow;
+    let (low, high) = (flow.devices[0].load(), flow.devices[1].load());
+    let (Some(low), Some(high)) =
+        (tables.epoch(epoch(work.slot, low)), tables.epoch(epoch(work.slot, high)))
+    else {
+        return false;
+    };
+    flow.stamp.load() == low.wrapping_add(high) && work.tick < flow.until.load()
+}
+
+/// Where the epoch of a device is. Two epochs are compared by their sum, which changes when either
+/// does, because they only grow.
+#[inline(always)]
+fn epoch(slot: u32, device: u32) -> u32 {
+    slot * EPOCH_CELLS + (device & (EPOCH_CELLS - 1))
+}
+
+/// Whether packets of this shape belong to flows.
+#[inline(always)]
+fn has_flow(packet: &Packet) -> bool {
+    matches!(packet.shape, Shape::Tcp | Shape::Udp | Shape::Query | Shape::Answer | Shape::Other)
+}
+
+/// Place and control, for a packet that enters; nothing when [`admit`] has to go on.
+#[inline(always)]
+pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    work: &mut Work,
+) -> Option<Verdict> {
+    let mut sender = Sender {
+        slot: work.slot,
+        device: 0,
+        zone: work.zone,
+        flags: 0,
+        port: work.port,
+        tick: work.tick,
+    };
+    if let Err(reason) = place(tables, work, &mut sender) {
+        return Some(Verdict::of(reason));
+    }
+    if let Some(seen) = tables.seen(sender.device) {
+        seen.last.store(work.tick);
+        seen.ifindex.store(work.ifindex);
+    }
+    if work.packet.shape == Shape::Frame {
+        if work.packet.ethertype != number::ARP {
+            return Some(Verdict::of(Reason::Control));
+        }
+        let control = guards::arp(bytes, tables, &mut work.packet, &sender, &mut work.source);
+        return Some(control.into());
+    }
+    let source = work.packet.source;
+    let control_only = source.is_link_local() || source.is_unspecified();
+    if !control_only
+        && (source.is_martian_source() || !guards::owns(tables, &sender, &source, &mut work.source))
+    {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    let control = guards::control(bytes, tables, &work.packet, &sender, &mut work.destination);
+    if let Some(verdict) = control {
+        return Some(verdict.into());
+    }
+    if source.is_unspecified() {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    if control_only {
+        // No rule can name a link-local address.
+        work.source = End { device: sender.device, zone: work.zone, ..End::default() };
+        work.destination = End::default();
+        return Some(dropped(tables, work, Reason::NoRule));
+    }
+    None
+}
+
+/// Place: the device of a MAC, where it may be.
+#[inline(always)]
+fn place<T: Tables + ?Sized>(
+    tables: &T,
+    work: &mut Work,
+    sender: &mut Sender,
+) -> Result<(), Reason> {
+    if work.zone == 0 {
+        return Err(Reason::WrongVlan);
+    }
+    let Some(mac) = tables.mac(mac_key(work.slot, work.packet.source_mac)) else {
+        let admitted = work.settings & zone::ADMIT_ANY != 0;
+        return if admitted { Ok(()) } else { Err(Reason::UnknownDevice) };
+    };
+    work.device = mac.device;
+    sender.device = mac.device;
+    sender.flags = mac.flags;
+    if mac.zone != work.zone {
+        let elsewhere = tables.place(carries_key(work.slot, work.ifindex, mac.zone)).is_some();
+        return Err(if elsewhere { Reason::WrongVlan } else { Reason::WrongPort });
+    }
+    if mac.ifindex != 0 && mac.ifindex != work.ifindex {
+        return Err(Reason::WrongPort);
+    }
+    Ok(())
+}
+
+/// Place and control, for a packet that leaves; nothing when [`admit`] has to go on.
+#[inline(always)]
+pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    work: &mut Work,
+) -> Option<Verdict> {
+    if work.zone == 0 {
+        return Some(Verdict::of(Reason::WrongVlan));
+    }
+    if guards::is_control(&work.packet) {
+        if work.inner() {
+            return Some(Verdict::again(Reason::Control));
+        }
+        if work.own() {
+            return Some(Verdict::of(Reason::Control));
+        }
+        return Some(from_outside(bytes, tables, work).into());
+    }
+    if has_flow(&work.packet)
+        && let Some(settings) = tables.settings()
+    {
+        let (key, leg) = flows::key(&work.packet);
+        if let Some(found) = flows::find(tables, settings, &key, work.tick, &work.place) {
+            work.device = found.flow.devices[(leg ^ 1) & 1].load();
+            if found.flow.bind[leg & 1].load() != 0 {
+                // This end is behind a guarded port. Through it, it was judged there; from
+                // elsewhere, somebody borrows its address.
+                return Some(if work.inner() {
+                    Verdict::again(Reason::Established)
+                } else {
+                    Verdict::of(Reason::SpoofedSource)
+                });
+            }
+            if is_current(tables, work, &found) && !flows::reopens(found.state, &work.packet) {
+                return Some(go_on(tables, work, &found, &key, leg));
+            }
+        }
+    }
+    let source = work.packet.source;
+    if source.is_martian_source() || source.is_unspecified() {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    if source.is_link_local() || !policy::end(tables, work.slot, &source, &mut work.source) {
+        work.source = End::default();
+        work.destination = End { zone: work.zone, ..End::default() };
+        return Some(dropped(tables, work, Reason::NoRule));
+    }
+    // A device that is on a guarded port sends through it, and nobody else is the router.
+    let elsewhere =
+        work.source.flags & End::GUARDED != 0 || work.source.is_router() && !work.own();
+    if elsewhere && !work.inner() {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    None
+}
+
+/// Control from an interface that is not guarded (a bridged uplink): it may be anybody's, except
+/// a guarded device's or the router's.
+#[inline(always)]
+fn from_outside<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    work: &mut Work,
+) -> Result<(), Reason> {
+    if work.packet.ethertype == number::ARP {
+        guards::arp_claim(bytes, &mut work.packet)?;
+        let claim = work.packet.source;
+        return if is_ours(tables, work, &claim) { Err(Reason::ArpSpoof) } else { Ok(()) };
+    }
+    if work.packet.shape == Shape::Frame {
+        return Ok(());
+    }
+    let source = work.packet.source;
+    if is_ours(tables, work, &source) {
+        return Err(Reason::SpoofedSource);
+    }
+    if work.packet.shape != Shape::Discovery {
+        return Ok(());
+    }
+    let kind = work.packet.icmp >> 8;
+    if source.is_v4() || kind == 137 {
+        return Err(Reason::RogueRa);
+    }
+    if work.packet.hop_limit != 255 {
+        return Err(Reason::NdSpoof);
+    }
+    if kind == 136 || kind == 135 && source.is_unspecified() {
+        let Some(target) = bytes.read::<16>(work.packet.payload as usize + 8) else {
+            return Err(Reason::Malformed);
+        };
+        let target = Address::v6(target);
+        if is_ours(tables, work, &target) {
+            return Err(Reason::NdSpoof);
+        }
+    }
+    Ok(())
+}
+
+/// Whether an address is a guarded device's or the router's.
+#[inline(always)]
+fn is_ours<T: Tables + ?Sized>(tables: &T, work: &mut Work, address: &Address) -> bool {
+    policy::end(tables, work.slot, address, &mut work.source)
+        && (work.source.flags & End::GUARDED != 0 || work.source.is_router())
+}
+
+/// Quarantine and state, for a packet whose source is what it says; nothing when [`judge`] and
+/// [`settle`] have to go on.
+#[inline(always)]
+pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    work: &mut Work,
+) -> Option<Verdict> {
+    let destination = work.packet.destination;
+    if destination.is_link_local()
+        || !policy::end(tables, work.slot, &destination, &mut work.destination)
+    {
+        // No pair exists with it, so that no rule is found.
+        work.destination = End::default();
+    }
+    if !work.enters() {
+        work.device = work.destination.device;
+    }
+    if (work.source.flags | work.destination.flags) & End::QUARANTINED != 0 {
+        return Some(Verdict::of(Reason::Quarantined));
+    }
+    let Some(settings) = tables.settings() else {
+        return Some(Verdict::of(Reason::NotReady));
+    };
+    if work.packet.shape == Shape::Error {
+        let quoted = packet::quoted(bytes, &work.packet);
+        return Some(match quoted {
+            Some(quoted) if is_related(tables, work, &quoted) => {
+                Verdict { counts: !work.inner(), ..Verdict::of(Reason::Related) }
+            }
+            _ => dropped(tables, work, Reason::MidFlow),
+        });
+    }
+    if !has_flow(&work.packet) {
+        // Membership and discovery that no guard has passed.
+        return Some(dropped(tables, work, Reason::NoRule));
+    }
+    // Policy speaks of who opened the flow, whoever sent this packet.
+    work.reversed = 0;
+    let (key, leg) = flows::key(&work.packet);
+    match flows::find(tables, settings, &key, work.tick, &work.place) {
+        Some(found) if !flows::reopens(found.state, &work.packet) => {
+            work.reversed = u32::from(flows::opener(found.state) != leg);
+            None
+        }
+        _ if opens(&work.packet) => None,
+        _ => Some(dropped(tables, work, Reason::MidFlow)),
+    }
+}
+
+/// Whether an ICMP error is about a packet of a live flow, sent to whom it is sent to. Who sends
+/// the error does not matter: it may be any hop of the path.
+#[inline(always)]
+fn is_related<T: Tables + ?Sized>(tables: &T, work: &Work, quoted: &packet::Quoted) -> bool {
+    if quoted.source != work.packet.destination {
+        return false;
+    }
+    let Some(settings) = tables.settings() else { return false };
+    let key = flows::quoted_key(quoted);
+    match flows::find(tables, settings, &key, work.tick, &work.place) {
+        Some(found) => is_current(tables, work, &found),
+        None => false,
+    }
+}
+
+/// Policy, for the flow that a packet is of or opens.
+#[inline(always)]
+pub fn judge<T: Tables + ?Sized>(tables: &T, work: &mut Work) {
+    work.decision = if work.reversed == 0 {
+        let service = work.packet.service();
+        let (from, to) = (&work.source, &work.destination);
+        policy::judge(tables, work.slot, from, to, service, work.tick, &work.place)
+    } else {
+        let service = asked_service(&work.packet);
+        let (from, to) = (&work.destination, &work.source);
+        policy::judge(tables, work.slot, from, to, service, work.tick, &work.place)
+    };
+}
+
+/// Does what policy says to a flow that exists; nothing when [`open`] has to make one.
+#[inline(always)]
+pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
+    let Some(settings) = tables.settings() else {
+        return Some(Verdict::of(Reason::NotReady));
+    };
+    let Decision { reason, rule, until } = work.decision;
+    let allowed = reason == Reason::Rule;
+    let (key, leg) = flows::key(&work.packet);
+    let found = match flows::find(tables, settings, &key, work.tick, &work.place) {
+        Some(found) if !flows::reopens(found.state, &work.packet) => Some(found),
+        _ => None,
+    };
+    if !allowed && !is_observed(tables, work) {
+        if let Some(found) = found {
+            flows::end(tables, &found, &key);
+        }
+        return Some(Verdict::by_rule(reason, rule));
+    }
+    let (device, other) = (work.source.device, work.destination.device);
+    let (Some(mine), Some(theirs)) =
+        (tables.epoch(epoch(work.slot, device)), tables.epoch(epoch(work.slot, other)))
+    else {
+        return Some(Verdict::of(Reason::NotReady));
+    };
+    work.opening = Opening {
+        key,
+        leg: leg as u32,
+        bind: work.bind(),
+        vlan: work.packet.vlan as u32,
+        device,
+        other,
+        rule,
+        until: if allowed { until } else { NEVER },
+        stamp: mine.wrapping_add(theirs),
+        length: work.packet.length,
+        would: if allowed { 0 } else { reason as u32 },
+    };
+    let found = found?;
+    let next = flows::follow(found.state, &work.packet, leg);
+    if next == flows::NOWHERE {
+        return Some(dropped(tables, work, Reason::MidFlow));
+    }
+    let next = flows::with_vlan(next & !state::OBSERVED, leg, work.packet.vlan);
+    let next = next | if allowed { 0 } else { state::OBSERVED };
+    flows::renew(tables, &found, &work.opening, next);
+    flows::count(found.flow, leg, work.packet.length, work.tick);
+    if !allowed {
+        return Some(Verdict::observed(reason, rule));
+    }
+    let rule = policy::rule_number(rule);
+    Some(Verdict { rule, ..Verdict::of(Reason::Established) })
+}
+
+/// Opens the flow that policy allows, or lets pass.
+#[inline(always)]
+pub fn open<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
+    let Some(settings) = tables.settings() else { return Verdict::of(Reason::NotReady) };
+    let Decision { reason, rule, .. } = work.decision;
+    let room = flows::open(tables, settings, &work.opening, &work.best, work.tick);
+    if reason != Reason::Rule {
+        return Verdict::observed(reason, rule);
+    }
+    match room {
+        Ok(()) => Verdict::by_rule(Reason::Rule, rule),
+        Err(reason) => dropped(tables, work, reason),
+    }
+}
+
+/// Whether a packet may open a flow.
+#[inline(always)]
+fn opens(packet: &Packet) -> bool {
+    match packet.shape {
+        Shape::Tcp => packet.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN,
+        Shape::Answer => false,
+        _ => true,
+    }
+}
+
+/// The service that the opener of a flow asked for, read from the other end's packet.
+#[inline(always)]
+fn asked_service(packet: &Packet) -> u32 {
+    let low = match packet.shape {
+        Shape::Tcp | Shape::Udp => packet.source_port,
+        Shape::Query | Shape::Answer => (packet::query_kind(packet) as u16) << 8,
+        _ => packet.icmp,
+    };
+    (packet.protocol as u32) << 16 | low as u32
+}
+
+/// A drop by policy, state or room, unless mode observe lets it pass.
+#[inline(always)]
+fn dropped<T: Tables + ?Sized>(tables: &T, work: &Work, reason: Reason) -> Verdict {
+    if is_observed(tables, work) { Verdict::observed(reason, 0) } else { Verdict::of(reason) }
+}
+
+/// Whether every end that is a zone with ports is in mode observe, and one is.
+#[inline(always)]
+fn is_observed<T: Tables + ?Sized>(tables: &T, work: &Work) -> bool {
+    const EITHER: u32 = zone::HAS_PORTS | zone::OBSERVE;
+    let (mut ends, mut observing) = (0, 0);
+    for end in [&work.source, &work.destination] {
+        let zone = end.zone as u32 & (MAX_ZONES - 1);
+        if zone != 0
+            && let Some(settings) = tables.zone(work.slot * MAX_ZONES + zone)
+            && settings & zone::HAS_PORTS != 0
+        {
+            ends += 1;
+            observing += u32::from(settings & EITHER == EITHER);
+        }
+    }
+    ends != 0 && ends == observing
+}

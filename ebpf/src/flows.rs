@@ -1,0 +1,488 @@
+//! The flow table: finding, opening, following and ending flows.
+//!
+//! An array of buckets with [`WAYS`] flows each, indexed by a seeded hash. Reading takes no lock:
+//! a flow that is replaced while it is read was, until that instant, admitted. What is written
+//! without the lock (counters, time) may land in a successor and does no harm; everything else is
+//! written under the bucket's lock, after the key was looked at again.
+
+use crate::{
+    abi::{Address, Bucket, Flow, FlowKey, Reason, Settings, WAYS, gauge, state},
+    cell::{Cell32, Cell64},
+    packet::{Packet, Quoted, Shape, number, query_kind, tcp},
+    tables::Tables,
+};
+
+/// A flow of the table and where it is.
+#[derive(Clone, Copy)]
+pub struct Found<'a> {
+    /// Its bucket.
+    pub bucket: &'a Bucket,
+    /// The flow.
+    pub flow: &'a Flow,
+    /// The state when it was found.
+    pub state: u32,
+}
+
+/// What is written when a flow opens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opening {
+    /// The key.
+    pub key: FlowKey,
+    /// The opener's end of the key: 0 low, 1 high.
+    pub leg: u32,
+    /// The opener's MAC and interface; 0 when it did not come through a guarded port.
+    pub bind: u64,
+    /// The opener's VLAN.
+    pub vlan: u32,
+    /// The opener's device.
+    pub device: u32,
+    /// The other end's device.
+    pub other: u32,
+    /// The rule that admits it.
+    pub rule: u32,
+    /// Tick at which that rule ends.
+    pub until: u32,
+    /// Sum of the ends' epochs.
+    pub stamp: u32,
+    /// Length of the first packet.
+    pub length: u32,
+    /// 0, or the reason that the opener would be dropped for if its zone enforced.
+    pub would: u32,
+}
+
+/// The key of a packet's flow and the packet's end of it, for packets that can be of one.
+#[inline(always)]
+pub fn key(packet: &Packet) -> (FlowKey, usize) {
+    let (mut key, leg) = ordered(
+        packet.source,
+        packet.destination,
+        packet.source_port,
+        packet.destination_port,
+        (query_kind(packet) as u64) << 8 | packet.protocol as u64,
+    );
+    key.ports |= match packet.shape {
+        Shape::Query => asker(leg),
+        Shape::Answer => asker(leg ^ 1),
+        _ => 0,
+    };
+    (key, leg)
+}
+
+/// The key of the flow that an error is about.
+#[inline(always)]
+pub fn quoted_key(quoted: &Quoted) -> FlowKey {
+    let (mut key, leg) = ordered(
+        quoted.source,
+        quoted.destination,
+        quoted.source_port,
+        quoted.destination_port,
+        (quoted.kind as u64) << 8 | quoted.protocol as u64,
+    );
+    if quoted.kind != 0 {
+        key.ports |= asker(if quoted.answers { leg ^ 1 } else { leg });
+    }
+    key
+}
+
+/// Which end asks is part of a query's key: both may ask each other with the same identifier.
+#[inline(always)]
+fn asker(leg: usize) -> u64 {
+    (leg as u64 & 1) << 16
+}
+
+#[inline(always)]
+fn ordered(
+    source: Address,
+    destination: Address,
+    source_port: u16,
+    destination_port: u16,
+    rest: u64,
+) -> (FlowKey, usize) {
+    let source_is_low = if source.0[0] != destination.0[0] {
+        source.0[0] < destination.0[0]
+    } else {
+        source.0[1] < destination.0[1]
+    };
+    let (from, to) = (source_port as u64, destination_port as u64);
+    if source_is_low {
+        (FlowKey { low: source, high: destination, ports: from << 48 | to << 32 | rest }, 0)
+    } else {
+        (FlowKey { low: destination, high: source, ports: to << 48 | from << 32 | rest }, 1)
+    }
+}
+
+/// The key's hash: a multiply and a fold for each word.
+#[inline(always)]
+pub fn hash(key: &FlowKey, seed: u64) -> u64 {
+    let mut hash = seed;
+    for word in key.words() {
+        hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^= hash >> 29;
+    }
+    hash
+}
+
+/// The part of the hash that stands in [`Bucket::tags`]; never 0.
+#[inline(always)]
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32 | 1
+}
+
+/// Finds a live flow. `place` is where the way is kept from the verifier, which would go on with
+/// each of them by itself.
+#[inline(always)]
+pub fn find<'a, T: Tables + ?Sized>(
+    tables: &'a T,
+    settings: &Settings,
+    key: &FlowKey,
+    tick: u32,
+    place: &Cell32,
+) -> Option<Found<'a>> {
+    let hash = hash(key, settings.seed);
+    let bucket = tables.bucket(hash as u32 & settings.bucket_mask)?;
+    let tag = tag(hash);
+    // One bit for each way with our tag, without a branch: the verifier would follow each.
+    let mut ways = 0u32;
+    for way in 0..WAYS {
+        let difference = (bucket.tags[way].load() ^ tag) as u64;
+        ways |= ((difference.wrapping_sub(1) >> 63) as u32) << way;
+    }
+    // Two flows of a bucket share a tag once in 10^8; three never do.
+    for _ in 0..2 {
+        if ways == 0 {
+            return None;
+        }
+        place.store(lowest(ways));
+        let flow = &bucket.flows[(place.load() & 7) as usize];
+        if is(flow, key) {
+            let state = flow.state.load();
+            let live = !is_over(flow, state, settings, tick);
+            return if live { Some(Found { bucket, flow, state }) } else { None };
+        }
+        ways &= ways - 1;
+    }
+    None
+}
+
+/// The number of the lowest bit that is set, by arithmetic alone.
+#[inline(always)]
+fn lowest(ways: u32) -> u32 {
+    let bit = ways & ways.wrapping_neg();
+    let any = |mask: u32| (bit & mask).wrapping_add(0xff) >> 8 & 1;
+    any(0xaa) | any(0xcc) << 1 | any(0xf0) << 2
+}
+
+#[inline(always)]
+fn is(flow: &Flow, key: &FlowKey) -> bool {
+    let words = key.words();
+    let mut difference = 0;
+    for i in 0..5 {
+        difference |= flow.key[i].load() ^ words[i];
+    }
+    difference == 0
+}
+
+/// Whether a flow has timed out.
+#[inline(always)]
+fn is_over(flow: &Flow, state: u32, settings: &Settings, tick: u32) -> bool {
+    let idle = tick.wrapping_sub(flow.last.load()) as i32;
+    idle > lifetime(flow.key[4].load() as u8, state, settings) as i32
+}
+
+/// Ticks that a flow lives without a packet.
+#[inline(always)]
+pub fn lifetime(protocol: u8, bits: u32, settings: &Settings) -> u32 {
+    match protocol {
+        number::TCP if is_closing(bits) => settings.tcp_closing,
+        number::TCP if bits & state::CONFIRMED == 0 => settings.tcp_unanswered,
+        number::TCP => settings.tcp_established,
+        number::ICMP | number::ICMPV6 => settings.icmp,
+        _ if bits & state::ANSWERED != 0 => settings.udp_answered,
+        _ => settings.udp,
+    }
+}
+
+/// TCP: reset, or finished by both ends.
+#[inline(always)]
+pub fn is_closing(bits: u32) -> bool {
+    const FINISHED: u32 = state::FIN_LOW | state::FIN_HIGH;
+    bits & state::RESET != 0 || bits & FINISHED == FINISHED
+}
+
+/// The end that opened a flow: 0 low, 1 high.
+#[inline(always)]
+pub fn opener(bits: u32) -> usize {
+    (bits & state::OPENER_HIGH) as usize
+}
+
+/// VLAN of an end's packets.
+#[inline(always)]
+pub fn vlan(bits: u32, leg: usize) -> u16 {
+    (bits >> if leg == 0 { 20 } else { 8 } & 0xfff) as u16
+}
+
+/// The state with another VLAN for an end.
+#[inline(always)]
+pub fn with_vlan(bits: u32, leg: usize, vlan: u16) -> u32 {
+    let shift = if leg == 0 { 20 } else { 8 };
+    bits & !(0xfff << shift) | (vlan as u32) << shift
+}
+
+/// What [`follow`] answers when a packet may not be part of its flow; no state.
+pub const NOWHERE: u32 = u32::MAX;
+
+/// What a packet does to the state of its flow; [`NOWHERE`] when it may not be part of it.
+///
+/// A packet that asks to open the flow anew, after its end, is for the caller.
+#[inline(always)]
+pub fn follow(bits: u32, packet: &Packet, leg: usize) -> u32 {
+    let from_opener = leg == opener(bits);
+    let answered = bits & state::ANSWERED != 0;
+    if packet.shape != Shape::Tcp {
+        return match packet.shape {
+            // Only the opener asks, and only the other end answers.
+            Shape::Query if !from_opener => NOWHERE,
+            Shape::Answer if from_opener => NOWHERE,
+            _ if from_opener => bits,
+            _ => bits | state::ANSWERED,
+        };
+    }
+    if packet.flags & tcp::SYN != 0 {
+        return match (packet.flags & tcp::ACK != 0, from_opener) {
+            (false, true) => bits,
+            (true, false) => bits | state::ANSWERED,
+            // A reply can't open a connection the other way round.
+            _ => NOWHERE,
+        };
+    }
+    if packet.flags & tcp::RST != 0 {
+        return bits | state::RESET | if from_opener { 0 } else { state::ANSWERED };
+    }
+    if !answered {
+        // A challenge to a stale SYN (RFC 5961 section 4) passes, data before the answer does not.
+        return if from_opener { NOWHERE } else { bits };
+    }
+    let mut next = bits;
+    if from_opener {
+        next |= state::CONFIRMED;
+    }
+    if packet.flags & tcp::FIN != 0 {
+        next |= if leg == 0 { state::FIN_LOW } else { state::FIN_HIGH };
+    }
+    next
+}
+
+/// Whether a packet asks for a new flow where an old one has ended.
+#[inline(always)]
+pub fn reopens(bits: u32, packet: &Packet) -> bool {
+    packet.shape == Shape::Tcp
+        && packet.flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+        && is_closing(bits)
+}
+
+/// Counts a packet of a flow.
+#[inline(always)]
+pub fn count(flow: &Flow, leg: usize, length: u32, tick: u32) {
+    let leg = leg & 1;
+    flow.packets[leg].add(1);
+    flow.bytes[leg].add(length as u64);
+    if flow.last.load() != tick {
+        flow.last.store(tick);
+    }
+}
+
+/// Changes a flow's state, if it still is that flow.
+#[inline(always)]
+pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, key: &FlowKey, bits: u32) {
+    tables.lock(found.bucket);
+    if is(found.flow, key) {
+        found.flow.state.store(bits);
+    }
+    tables.unlock(found.bucket);
+}
+
+/// Notes what policy says of a flow that it was asked about again, if it still is that flow.
+#[inline(always)]
+pub fn renew<T: Tables + ?Sized>(
+    tables: &T,
+    found: &Found<'_>,
+    renewed: &Opening,
+    bits: u32,
+) {
+    let leg = (renewed.leg & 1) as usize;
+    tables.lock(found.bucket);
+    if is(found.flow, &renewed.key) {
+        found.flow.rule.store(renewed.rule);
+        found.flow.until.store(renewed.until);
+        found.flow.stamp.store(renewed.stamp);
+        found.flow.would.store(renewed.would);
+        found.flow.bind[leg].store(renewed.bind);
+        // The opener's device is whose quota the flow is counted in; it stays.
+        if opener(bits) != leg {
+            found.flow.devices[leg].store(renewed.device);
+        }
+        found.flow.state.store(bits);
+    }
+    tables.unlock(found.bucket);
+}
+
+/// Ends a flow.
+#[inline(always)]
+pub fn end<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, key: &FlowKey) {
+    let mut ended = false;
+    let mut owner = 0;
+    tables.lock(found.bucket);
+    for way in 0..WAYS {
+        let flow = &found.bucket.flows[way];
+        if found.bucket.tags[way].load() != 0 && is(flow, key) {
+            owner = flow.devices[opener(flow.state.load()) & 1].load();
+            found.bucket.tags[way].store(0);
+            ended = true;
+        }
+    }
+    tables.unlock(found.bucket);
+    if ended {
+        give_back(tables, owner);
+    }
+}
+
+/// Opens a flow.
+///
+/// Takes a free way of the bucket, or one whose flow has timed out, or that of the flow that has
+/// waited longest for its answer. Answered flows are never put out.
+///
+/// `best` is room to work in.
+///
+/// # Errors
+///
+/// [`Reason::DeviceQuota`] and [`Reason::FlowTableFull`].
+#[inline(always)]
+pub fn open<T: Tables + ?Sized>(
+    tables: &T,
+    settings: &Settings,
+    opening: &Opening,
+    best: &Cell64,
+    tick: u32,
+) -> Result<(), Reason> {
+    sweep(tables, settings, tick);
+    let quota = tables.quota(opening.device).ok_or(Reason::DeviceQuota)?;
+    let flows = tables.gauge(gauge::FLOWS).ok_or(Reason::FlowTableFull)?;
+    // What no device opened is bounded by the table alone.
+    if opening.device > crate::abi::ROUTER && quota.load() >= settings.flows_per_device {
+        return Err(Reason::DeviceQuota);
+    }
+    let full = flows.load() >= settings.flows;
+    let hash = hash(&opening.key, settings.seed);
+    let bucket =
+        tables.bucket(hash as u32 & settings.bucket_mask).ok_or(Reason::FlowTableFull)?;
+    let tag = tag(hash);
+    let words = opening.key.words();
+    let leg = (opening.leg & 1) as usize;
+    let bits = with_vlan(leg as u32 & state::OPENER_HIGH, leg, opening.vlan as u16)
+        | if opening.would != 0 { state::OBSERVED } else { 0 };
+
+    let mut owner = 0;
+    let mut replaced = false;
+    tables.lock(bucket);
+    // `rank << 32 | idle << 3 | way` of the best way so far, where the verifier does not look: it
+    // would follow every order in which ways may come.
+    best.store(0);
+    for way in 0..WAYS {
+        let flow = &bucket.flows[way];
+        let used = bucket.tags[way].load();
+        let bits = flow.state.load();
+        let idle = tick.wrapping_sub(flow.last.load()) & 0xff_ffff;
+        let rank = if used == 0 {
+            if full { 0 } else { 3 }
+        } else if used == tag && is(flow, &opening.key) {
+            4
+        } else if is_over(flow, bits, settings, tick) {
+            2
+        } else {
+            u64::from(bits & state::ANSWERED == 0)
+        };
+        let candidate = rank << 32 | (idle as u64) << 3 | way as u64;
+        if candidate > best.load() {
+            best.store(candidate);
+        }
+    }
+    let best = best.load();
+    let room = best >> 32 != 0;
+    if room {
+        let way = (best & 7) as usize;
+        let flow = &bucket.flows[way];
+        if bucket.tags[way].load() != 0 {
+            owner = flow.devices[opener(flow.state.load()) & 1].load();
+            replaced = true;
+        }
+        bucket.tags[way].store(0);
+        for i in 0..5 {
+            flow.key[i].store(words[i]);
+        }
+        flow.bytes[leg].store(opening.length as u64);
+        flow.bytes[1 - leg].store(0);
+        flow.packets[leg].store(1);
+        flow.packets[1 - leg].store(0);
+        flow.bind[leg].store(opening.bind);
+        flow.bind[1 - leg].store(0);
+        flow.devices[leg].store(opening.device);
+        flow.devices[1 - leg].store(opening.other);
+        flow.stamp.store(opening.stamp);
+        flow.rule.store(opening.rule);
+        flow.until.store(opening.until);
+        flow.would.store(opening.would);
+        flow.last.store(tick);
+        flow.state.store(bits);
+        bucket.tags[way].store(tag);
+    }
+    tables.unlock(bucket);
+    if !room {
+        return Err(Reason::FlowTableFull);
+    }
+    quota.add(1);
+    flows.add(1);
+    if replaced {
+        give_back(tables, owner);
+    }
+    Ok(())
+}
+
+/// Ends what has timed out in one bucket, a different one each time: new flows pay for the old
+/// ones' clean-up, so that it goes on when the daemon does not.
+#[inline(always)]
+pub fn sweep<T: Tables + ?Sized>(tables: &T, settings: &Settings, tick: u32) {
+    let Some(cursor) = tables.gauge(gauge::SWEEP) else { return };
+    let index = cursor.load();
+    cursor.store(index.wrapping_add(1));
+    let Some(bucket) = tables.bucket(index & settings.bucket_mask) else { return };
+    for way in 0..WAYS {
+        let flow = &bucket.flows[way];
+        if bucket.tags[way].load() == 0
+            || !is_over(flow, flow.state.load(), settings, tick)
+        {
+            continue;
+        }
+        let mut owner = None;
+        tables.lock(bucket);
+        let bits = flow.state.load();
+        if bucket.tags[way].load() != 0 && is_over(flow, bits, settings, tick) {
+            owner = Some(flow.devices[opener(bits) & 1].load());
+            bucket.tags[way].store(0);
+        }
+        tables.unlock(bucket);
+        if let Some(owner) = owner {
+            give_back(tables, owner);
+        }
+    }
+}
+
+/// Takes a flow that has ended off the books.
+#[inline(always)]
+fn give_back<T: Tables + ?Sized>(tables: &T, owner: u32) {
+    if let Some(quota) = tables.quota(owner) {
+        quota.add(u32::MAX);
+    }
+    if let Some(flows) = tables.gauge(gauge::FLOWS) {
+        flows.add(u32::MAX);
+    }
+}

@@ -1,0 +1,259 @@
+//! ARP, neighbour discovery, DHCP and membership: what a device may say of itself without a rule,
+//! and what it may not.
+//!
+//! Each claim (this address is at that MAC) must be the sender's own, and what only a router or a
+//! DHCP server says must come from a port that allows it.
+
+use crate::{
+    abi::{Address, End, Port, Reason},
+    packet::{Bytes, Packet, Shape, mac},
+    policy,
+    tables::Tables,
+};
+
+/// Who sent a packet, as far as MAC, port and VLAN tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sender {
+    /// The slot of the revision that judges.
+    pub slot: u32,
+    /// The device; 0: an unlisted MAC in a zone that admits any.
+    pub device: u32,
+    /// The zone of the port's VLAN, which is the device's.
+    pub zone: u16,
+    /// [`End`] flags of the device.
+    pub flags: u16,
+    /// [`Port`] flags of the port.
+    pub port: u16,
+    /// The present.
+    pub tick: u32,
+}
+
+/// Whether the sender may send from an address; `end` becomes what the address is.
+///
+/// A device may use its listed addresses; one without may take a free address of its zone, and
+/// then it is taken. An unlisted MAC may use an address of the zone that nobody else has.
+#[inline(always)]
+pub fn owns<T: Tables + ?Sized>(
+    tables: &T,
+    sender: &Sender,
+    address: &Address,
+    end: &mut End,
+) -> bool {
+    if !policy::end(tables, sender.slot, address, end) {
+        return false;
+    }
+    let learns = sender.flags & End::LEARNS != 0;
+    if sender.device != 0 && end.device == sender.device {
+        if learns && let Some(learned) = tables.learned(address) {
+            learned.last.store(sender.tick);
+        }
+        return true;
+    }
+    if end.zone != sender.zone || sender.device != 0 && !learns {
+        return false;
+    }
+    if end.device != 0 {
+        // Somebody else's; but what was only learned is free again after a long silence.
+        let (Some(learned), Some(settings)) = (tables.learned(address), tables.settings()) else {
+            return false;
+        };
+        let idle = sender.tick.wrapping_sub(learned.last.load()) as i32;
+        if learned.device.load() != end.device || idle <= settings.learned as i32 {
+            return false;
+        }
+    }
+    if sender.device == 0 {
+        return true;
+    }
+    tables.learn(address, sender.device, sender.tick)
+        && policy::end(tables, sender.slot, address, end)
+        && end.device == sender.device
+}
+
+/// ARP from a device (RFC 826, RFC 5227).
+#[inline(always)]
+pub fn arp<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    packet: &mut Packet,
+    sender: &Sender,
+    end: &mut End,
+) -> Result<(), Reason> {
+    arp_claim(bytes, packet)?;
+    let claim = packet.source;
+    // A probe claims nothing yet.
+    if claim.is_unspecified() {
+        return Ok(());
+    }
+    if claim.is_martian_source() || !owns(tables, sender, &claim, end) {
+        return Err(Reason::ArpSpoof);
+    }
+    Ok(())
+}
+
+/// The address that an ARP packet says is at its sender's MAC; noted as the packet's source.
+///
+/// # Errors
+///
+/// [`Reason::Malformed`], and [`Reason::ArpSpoof`] when it speaks for another MAC.
+#[inline(always)]
+pub fn arp_claim<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Reason> {
+    let Some(arp) = bytes.read::<28>(packet.payload as usize) else {
+        return Err(Reason::Malformed);
+    };
+    // Ethernet, IPv4, six and four bytes, request or reply.
+    let fixed = u64::from_be_bytes([arp[0], arp[1], arp[2], arp[3], arp[4], arp[5], arp[6], arp[7]]);
+    if fixed != 0x0001_0800_0604_0001 && fixed != 0x0001_0800_0604_0002 {
+        return Err(Reason::Malformed);
+    }
+    packet.source = Address::v4([arp[14], arp[15], arp[16], arp[17]]);
+    packet.destination = Address::v4([arp[24], arp[25], arp[26], arp[27]]);
+    if mac(&[arp[8], arp[9], arp[10], arp[11], arp[12], arp[13]]) != packet.source_mac {
+        return Err(Reason::ArpSpoof);
+    }
+    Ok(())
+}
+
+/// What a device may send without a rule. Nothing when policy has to judge.
+///
+/// The source address has been found to be the device's own, link-local or unspecified.
+#[inline(always)]
+pub fn control<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    packet: &Packet,
+    sender: &Sender,
+    end: &mut End,
+) -> Option<Result<(), Reason>> {
+    match packet.shape {
+        Shape::Membership => packet.destination.is_group().then_some(Ok(())),
+        Shape::Discovery => {
+            let far = !packet.destination.is_group()
+                && !packet.destination.is_link_local()
+                && (!policy::end(tables, sender.slot, &packet.destination, end)
+                    || end.zone != sender.zone && !end.is_router());
+            // To a host that is no neighbour it is not discovery; no rule can name it either.
+            if far { None } else { Some(discovery(bytes, tables, packet, sender, end)) }
+        }
+        Shape::Udp => dhcp(bytes, packet, sender),
+        _ => None,
+    }
+}
+
+/// Neighbour discovery (RFC 4861), and ICMP router discovery and redirects.
+#[inline(always)]
+fn discovery<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    packet: &Packet,
+    sender: &Sender,
+    end: &mut End,
+) -> Result<(), Reason> {
+    let from_router = if sender.port & Port::ROUTER != 0 { Ok(()) } else { Err(Reason::RogueRa) };
+    let kind = packet.icmp >> 8;
+    if packet.source.is_v4() {
+        return from_router;
+    }
+    // What has passed a router is no neighbour's (RFC 4861 section 7.1).
+    if packet.hop_limit != 255 || packet.icmp & 0xff != 0 {
+        return Err(Reason::NdSpoof);
+    }
+    if kind == 134 || kind == 137 {
+        return from_router;
+    }
+    let at = packet.payload as usize;
+    let mut options = at + 8;
+    if kind != 133 {
+        let Some(target) = bytes.read::<16>(at + 8) else { return Err(Reason::Malformed) };
+        options = at + 24;
+        let target = Address::v6(target);
+        // An advertisement, and a solicitation for a tentative address, claim the target.
+        if kind == 136 || packet.source.is_unspecified() {
+            let own = target.is_link_local() || owns(tables, sender, &target, end);
+            if target.is_group() || !own {
+                return Err(Reason::NdSpoof);
+            }
+        }
+    }
+    link_layer_options(bytes, packet, options)
+}
+
+/// Options that neighbour discovery may carry here before it is refused.
+const OPTIONS: usize = 6;
+
+/// A source or target link-layer address must be the sender's.
+#[inline(always)]
+fn link_layer_options<B: Bytes + ?Sized>(
+    bytes: &B,
+    packet: &Packet,
+    at: usize,
+) -> Result<(), Reason> {
+    let mut at = at;
+    for _ in 0..OPTIONS {
+        if at >= packet.end as usize {
+            return Ok(());
+        }
+        let Some(option) = bytes.read::<8>(at) else { return Err(Reason::Malformed) };
+        if option[1] == 0 {
+            return Err(Reason::Malformed);
+        }
+        if option[0] == 1 || option[0] == 2 {
+            let claimed = [option[2], option[3], option[4], option[5], option[6], option[7]];
+            if option[1] != 1 || mac(&claimed) != packet.source_mac {
+                return Err(Reason::NdSpoof);
+            }
+        }
+        at += (option[1] as usize) << 3;
+    }
+    Err(Reason::Malformed)
+}
+
+/// DHCP for either family. What looks like a client's message but is none is left to policy.
+#[inline(always)]
+fn dhcp<B: Bytes + ?Sized>(
+    bytes: &B,
+    packet: &Packet,
+    sender: &Sender,
+) -> Option<Result<(), Reason>> {
+    let v4 = packet.source.is_v4();
+    let (client, server) = if v4 { (68, 67) } else { (546, 547) };
+    // Clients listen to whatever arrives on their port, whoever sent it.
+    if packet.destination_port == client {
+        let allowed = sender.port & Port::DHCP_SERVER != 0;
+        return Some(if allowed { Ok(()) } else { Err(Reason::RogueDhcp) });
+    }
+    if packet.destination_port != server || packet.source_port != client {
+        return None;
+    }
+    let at = packet.payload as usize + 8;
+    if !v4 {
+        // Solicit, request, confirm, renew, rebind, release, decline, information request
+        // (RFC 8415 section 7.3).
+        let kind = bytes.read::<4>(at)?[0];
+        return matches!(kind, 1 | 3 | 4 | 5 | 6 | 8 | 9 | 11).then_some(Ok(()));
+    }
+    // A request for an Ethernet client: its own (RFC 2131 section 2).
+    let start = bytes.read::<34>(at)?;
+    if start[0] != 1 || start[1] != 1 || start[2] != 6 {
+        return None;
+    }
+    let hardware = mac(&[start[28], start[29], start[30], start[31], start[32], start[33]]);
+    if hardware != packet.source_mac {
+        return Some(Err(Reason::SpoofedSource));
+    }
+    Some(Ok(()))
+}
+
+/// Whether a packet is of the kinds that guards judge where it enters: on its way out it has been
+/// judged, when it came through a guarded port.
+#[inline(always)]
+pub fn is_control(packet: &Packet) -> bool {
+    match packet.shape {
+        Shape::Frame | Shape::Membership | Shape::Discovery => true,
+        Shape::Udp => {
+            matches!((packet.source_port, packet.destination_port), (67 | 68, 67 | 68))
+                || matches!((packet.source_port, packet.destination_port), (546 | 547, 546 | 547))
+        }
+        _ => false,
+    }
+}

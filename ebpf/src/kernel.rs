@@ -1,0 +1,571 @@
+//! Maps and entry points. Map names are what the daemon and the pins call them.
+#![expect(unsafe_code, reason = "packet memory, map values and helpers are raw pointers here")]
+
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, BPF_ANY, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md,
+    },
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+    helpers,
+    macros::{btf_map, classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use wardline_ebpf::{
+    abi::{
+        Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, Event, EventKey, EventLimit,
+        Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Reason, Seen, Set,
+        Settings, TICK_SHIFT, gauge,
+    },
+    cell::{Cell32, Cell64},
+    decide::{self, Verdict, Work},
+    flows,
+    packet::{Bytes, REACH, Shape},
+    tables::Tables,
+};
+
+// Sizes that depend on configuration are set by the daemon before it loads.
+
+#[btf_map]
+static ACTIVE: Array<u32, 1> = Array::new();
+#[btf_map]
+static REVISIONS: Array<u64, 2> = Array::new();
+#[btf_map]
+static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static PORTS: Array<Port, { (MAX_IFINDEX * 2) as usize }> = Array::new();
+#[btf_map]
+static ZONES: Array<u32, { (MAX_ZONES * 2) as usize }> = Array::new();
+#[btf_map]
+static PLACES: HashMap<u64, u32, 65536> = HashMap::new();
+#[btf_map]
+static MACS: HashMap<u64, Mac, 1024> = HashMap::new();
+#[btf_map]
+static ADDRESSES: HashMap<AddressKey, End, 1024> = HashMap::new();
+#[btf_map]
+static PREFIXES: LpmTrie<PrefixKey, End, 1024> = LpmTrie::new();
+#[btf_map]
+static DEVICES: HashMap<u32, End, 1024> = HashMap::new();
+#[btf_map]
+static PAIRS: HashMap<u64, Set, 1024> = HashMap::new();
+#[btf_map]
+static INTERVALS: Array<Interval, 1024> = Array::new();
+#[btf_map]
+static EPOCHS: Array<u32, { (EPOCH_CELLS * 2) as usize }> = Array::new();
+
+#[btf_map]
+static FLOWS: Array<Bucket, 64> = Array::new();
+#[btf_map]
+static QUOTAS: Array<Cell32, 1024> = Array::new();
+#[btf_map]
+static GAUGES: Array<Cell32, { gauge::COUNT as usize }> = Array::new();
+#[btf_map]
+static LEARNED: LruHashMap<Address, Learned, 1024> = LruHashMap::new();
+#[btf_map]
+static SEEN: Array<Seen, 1024> = Array::new();
+
+#[btf_map]
+static REASONS: PerCpuArray<Counter, { Reason::COUNT as usize }> = PerCpuArray::new();
+#[btf_map]
+static RULES: PerCpuArray<Counter, 1024> = PerCpuArray::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, { 1 << 20 }> = RingBuf::new();
+#[btf_map]
+static EVENT_LIMITS: LruHashMap<EventKey, EventLimit, 16384> = LruHashMap::new();
+
+#[btf_map]
+static DESKS: PerCpuArray<Desk, 2> = PerCpuArray::new();
+
+/// The maps, as [`Tables`].
+struct Maps;
+
+/// What a map's lookup found, as a reference.
+macro_rules! found {
+    ($lookup:expr) => {
+        // SAFETY: the kernel hands out a pointer to a whole, aligned value or none; values are
+        // integers, and what programs write concurrently is atomic.
+        $lookup.map(|value| unsafe { &*value })
+    };
+}
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn active(&self) -> Option<u32> {
+        let active = ACTIVE.get_ptr(0)?;
+        // SAFETY: as above; volatile, so that it is read once.
+        let active = unsafe { core::ptr::read_volatile(active) };
+        // 0 until the first policy takes force, then 1 + slot.
+        active.checked_sub(1)
+    }
+
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        found!(SETTINGS.get_ptr(0))
+    }
+
+    #[inline(always)]
+    fn tick(&self) -> u32 {
+        (jiffies() >> TICK_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn port(&self, index: u32) -> Option<&Port> {
+        found!(PORTS.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn place(&self, key: u64) -> Option<u32> {
+        found!(PLACES.get_ptr(key)).copied()
+    }
+
+    #[inline(always)]
+    fn zone(&self, index: u32) -> Option<u32> {
+        found!(ZONES.get_ptr(index)).copied()
+    }
+
+    #[inline(always)]
+    fn mac(&self, key: u64) -> Option<&Mac> {
+        found!(MACS.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn address(&self, key: &AddressKey) -> Option<&End> {
+        found!(ADDRESSES.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn prefix(&self, key: &PrefixKey) -> Option<&End> {
+        PREFIXES.get(&Key { prefix_len: 160, data: *key })
+    }
+
+    #[inline(always)]
+    fn device(&self, key: u32) -> Option<&End> {
+        found!(DEVICES.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn pair(&self, key: u64) -> Option<&Set> {
+        found!(PAIRS.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn interval(&self, index: u32) -> Option<&Interval> {
+        found!(INTERVALS.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn epoch(&self, index: u32) -> Option<u32> {
+        found!(EPOCHS.get_ptr(index)).copied()
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<&Bucket> {
+        found!(FLOWS.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn lock(&self, bucket: &Bucket) {
+        // SAFETY: the lock is where the map's type information says.
+        unsafe { helpers::generated::bpf_spin_lock((&raw const bucket.lock).cast_mut().cast()) };
+    }
+
+    #[inline(always)]
+    fn unlock(&self, bucket: &Bucket) {
+        // SAFETY: as in `lock`.
+        unsafe { helpers::generated::bpf_spin_unlock((&raw const bucket.lock).cast_mut().cast()) };
+    }
+
+    #[inline(always)]
+    fn quota(&self, device: u32) -> Option<&Cell32> {
+        found!(QUOTAS.get_ptr(device))
+    }
+
+    #[inline(always)]
+    fn gauge(&self, cell: u32) -> Option<&Cell32> {
+        found!(GAUGES.get_ptr(cell))
+    }
+
+    #[inline(always)]
+    fn learned(&self, address: &Address) -> Option<&Learned> {
+        found!(LEARNED.get_ptr(address))
+    }
+
+    #[inline(always)]
+    fn learn(&self, address: &Address, device: u32, tick: u32) -> bool {
+        let learned = Learned { device: Cell32::new(device), last: Cell32::new(tick) };
+        LEARNED.insert(address, &learned, BPF_ANY as u64).is_ok()
+    }
+
+    #[inline(always)]
+    fn seen(&self, device: u32) -> Option<&Seen> {
+        found!(SEEN.get_ptr(device))
+    }
+}
+
+/// The packet's memory between two addresses that the kernel gave.
+struct Frame {
+    start: usize,
+    end: usize,
+    length: usize,
+}
+
+impl Bytes for Frame {
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+        // The verifier wants to see that an offset can't be large.
+        if at > REACH {
+            return None;
+        }
+        let mut place = self.start + at;
+        // SAFETY: copies a register to itself. It keeps the compiler from comparing another sum than the one
+        // that is read from; the verifier would not know that they are equal.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) place) };
+        if place + N > self.end {
+            return None;
+        }
+        // SAFETY: the comparison above is the bounds check; bytes have no alignment.
+        Some(unsafe { &*(place as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.length
+    }
+}
+
+/// One packet's work: what is known of it, and the verdict.
+#[repr(C)]
+struct Desk {
+    work: Work,
+    verdict: Verdict,
+}
+
+/// Desks: what enters and what leaves has its own, and each processor.
+const ENTERING: u32 = 0;
+const LEAVING: u32 = 1;
+
+#[inline(always)]
+fn desk(index: u32) -> Option<&'static mut Desk> {
+    let desk = DESKS.get_ptr_mut(index)?;
+    // SAFETY: this processor's own value, and a program is not interrupted by another of its kind.
+    Some(unsafe { &mut *desk })
+}
+
+/// What a step answers when the next has to go on; no reason's number.
+const GO_ON: u32 = u32::MAX;
+
+/// Judges what enters, as soon as the driver has it.
+#[xdp]
+fn xdp_ingress(context: XdpContext) -> u32 {
+    let Some(desk) = desk(ENTERING) else { return xdp_action::XDP_DROP };
+    // SAFETY: the context is the kernel's.
+    let ifindex = unsafe { (*context.ctx).ingress_ifindex };
+    let started =
+        decide::start_ingress(&xdp_frame(&context), None, ifindex, &Maps, &mut desk.work);
+    let mut reason = note(&mut desk.verdict, started);
+    if reason == GO_ON {
+        reason = xdp_enter(context.ctx);
+    }
+    if reason == GO_ON {
+        reason = xdp_admit(context.ctx);
+    }
+    if conclude(reason, ENTERING) { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
+}
+
+/// Judges what enters where XDP can't.
+#[classifier]
+fn tc_ingress(context: TcContext) -> i32 {
+    let (Some(desk), Some(tag)) = (desk(ENTERING), pull(&context)) else { return TC_ACT_SHOT };
+    // SAFETY: the context is the kernel's.
+    let ifindex = unsafe { (*context.skb.skb).ifindex };
+    let started = decide::start_ingress(&tc_frame(&context), tag, ifindex, &Maps, &mut desk.work);
+    let mut reason = note(&mut desk.verdict, started);
+    if reason == GO_ON {
+        reason = tc_enter(context.skb.skb);
+    }
+    if reason == GO_ON {
+        reason = tc_admit(context.skb.skb);
+    }
+    if conclude(reason, ENTERING) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+}
+
+/// Judges what leaves.
+#[classifier]
+fn tc_egress(context: TcContext) -> i32 {
+    let (Some(desk), Some(tag)) = (desk(LEAVING), pull(&context)) else { return TC_ACT_SHOT };
+    // SAFETY: the context is the kernel's.
+    let (ifindex, from) =
+        unsafe { ((*context.skb.skb).ifindex, (*context.skb.skb).ingress_ifindex) };
+    let frame = tc_frame(&context);
+    let started = decide::start_egress(&frame, tag, ifindex, from, &Maps, &mut desk.work);
+    let mut reason = note(&mut desk.verdict, started);
+    if reason == GO_ON {
+        reason = tc_leave(context.skb.skb);
+    }
+    if reason == GO_ON {
+        reason = tc_leave_admit(context.skb.skb);
+    }
+    if conclude(reason, LEAVING) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+}
+
+/// Place and control at XDP; answers a reason's number, or [`GO_ON`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_enter(context: *mut xdp_md) -> u32 {
+    let Some(desk) = desk(ENTERING) else { return 0 };
+    note(&mut desk.verdict, decide::enter(&xdp_frame(&XdpContext::new(context)), &Maps, &mut desk.work))
+}
+
+/// Quarantine and state at XDP; answers a reason's number, or [`GO_ON`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_admit(context: *mut xdp_md) -> u32 {
+    let Some(desk) = desk(ENTERING) else { return 0 };
+    note(&mut desk.verdict, decide::admit(&xdp_frame(&XdpContext::new(context)), &Maps, &mut desk.work))
+}
+
+/// Place and control at TC ingress; answers a reason's number, or [`GO_ON`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_enter(context: *mut __sk_buff) -> u32 {
+    let Some(desk) = desk(ENTERING) else { return 0 };
+    note(&mut desk.verdict, decide::enter(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work))
+}
+
+/// Quarantine and state at TC ingress; answers a reason's number, or [`GO_ON`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_admit(context: *mut __sk_buff) -> u32 {
+    let Some(desk) = desk(ENTERING) else { return 0 };
+    note(&mut desk.verdict, decide::admit(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work))
+}
+
+/// Place and control at TC egress; answers a reason's number, or [`GO_ON`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_leave(context: *mut __sk_buff) -> u32 {
+    let Some(desk) = desk(LEAVING) else { return 0 };
+    note(&mut desk.verdict, decide::leave(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work))
+}
+
+/// Quarantine and state at TC egress; answers a reason's number, or [`GO_ON`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_leave_admit(context: *mut __sk_buff) -> u32 {
+    let Some(desk) = desk(LEAVING) else { return 0 };
+    note(&mut desk.verdict, decide::admit(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work))
+}
+
+/// Policy; answers the desk that it was asked for.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge(index: u32) -> u32 {
+    if let Some(desk) = desk(index) {
+        decide::judge(&Maps, &mut desk.work);
+    }
+    index
+}
+
+/// Does what policy says to a flow that exists; answers a reason's number, or [`GO_ON`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn settle(index: u32) -> u32 {
+    let Some(desk) = desk(index) else { return 0 };
+    note(&mut desk.verdict, decide::settle(&Maps, &mut desk.work))
+}
+
+/// Opens a flow; answers a reason's number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn open(index: u32) -> u32 {
+    let Some(desk) = desk(index) else { return 0 };
+    note(&mut desk.verdict, Some(decide::open(&Maps, &mut desk.work)))
+}
+
+/// Writes a step's verdict down; answers its reason's number, or [`GO_ON`].
+#[inline(always)]
+fn note(place: &mut Verdict, verdict: Option<Verdict>) -> u32 {
+    match verdict {
+        Some(verdict) => {
+            *place = verdict;
+            verdict.reason as u32
+        }
+        None => GO_ON,
+    }
+}
+
+/// The steps that need no packet, then counts and tells; answers whether the packet passes.
+#[inline(always)]
+fn conclude(reason: u32, index: u32) -> bool {
+    let mut reason = reason;
+    if reason == GO_ON {
+        reason = settle(judge(index));
+    }
+    if reason == GO_ON {
+        reason = open(index);
+    }
+    let Some(desk) = desk(index) else { return false };
+    if desk.verdict.counts {
+        let length = desk.work.packet.length as u64;
+        count(REASONS.get_ptr_mut(reason), length);
+        if desk.verdict.rule != 0 {
+            count(RULES.get_ptr_mut(desk.verdict.rule), length);
+        }
+        if desk.verdict.tells {
+            tell(index);
+        }
+    }
+    is_pass(reason)
+}
+
+/// Whether the number of a reason, as the steps hand it on, lets a packet pass.
+#[inline(always)]
+fn is_pass(reason: u32) -> bool {
+    reason >= Reason::Rule as u32 && reason < Reason::COUNT
+}
+
+/// Tells the daemon the kernel's time in its own unit: run by `BPF_PROG_TEST_RUN`, answers jiffies.
+#[classifier]
+fn clock(_context: TcContext) -> i32 {
+    jiffies() as i32
+}
+
+/// Ends flows that have timed out, in one bucket for each run: run by `BPF_PROG_TEST_RUN`.
+#[classifier]
+fn sweep(_context: TcContext) -> i32 {
+    if let Some(settings) = Maps.settings() {
+        flows::sweep(&Maps, settings, Maps.tick());
+    }
+    0
+}
+
+#[inline(always)]
+fn xdp_frame(context: &XdpContext) -> Frame {
+    let (start, end) = (context.data(), context.data_end());
+    Frame { start, end, length: end - start }
+}
+
+#[inline(always)]
+fn tc_frame(context: &TcContext) -> Frame {
+    // SAFETY: the context is the kernel's.
+    let length = unsafe { (*context.skb.skb).len };
+    Frame { start: context.data(), end: context.data_end(), length: length as usize }
+}
+
+/// Makes a packet's headers readable at TC, and tells the tag that the kernel took out of them;
+/// nothing when that can't be judged.
+///
+/// Headers may be in pages that a program can't read; then they are pulled in. A tag that is not
+/// 802.1Q is one that no policy can name.
+#[inline(always)]
+fn pull(context: &TcContext) -> Option<Option<u16>> {
+    let skb = context.skb.skb;
+    // SAFETY: the context is the kernel's.
+    let length = unsafe { (*skb).len };
+    let wanted = if length < HEADERS { length } else { HEADERS };
+    if context.data() + wanted as usize > context.data_end() {
+        context.pull_data(wanted).ok()?;
+    }
+    // SAFETY: the context is the kernel's.
+    let (present, tag, protocol) =
+        unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).vlan_proto) };
+    if present == 0 {
+        return Some(None);
+    }
+    (protocol == u32::from(0x8100u16.to_be())).then_some(Some(tag as u16))
+}
+
+/// Bytes of a packet that are made readable at TC: every header that is looked at, quoted ones too.
+const HEADERS: u32 = 256;
+
+#[inline(always)]
+fn count(counter: Option<*mut Counter>, length: u64) {
+    if let Some(counter) = counter {
+        // SAFETY: this processor's own value.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += length;
+        }
+    }
+}
+
+/// Tells the daemon of a verdict, at most once a second for each (device, reason, rule).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell(index: u32) -> u32 {
+    let Some(desk) = desk(index) else { return 0 };
+    let (work, packet, verdict) = (&desk.work, &desk.work.packet, &desk.verdict);
+    let key = EventKey {
+        device: work.device,
+        rule: verdict.rule,
+        reason: verdict.would as u32,
+        ifindex: if work.device == 0 { work.ifindex } else { 0 },
+    };
+    let now = jiffies();
+    let mut packets = 1;
+    if let Some(limit) = found!(EVENT_LIMITS.get_ptr(&key)) {
+        let second = match Maps.settings() {
+            Some(settings) => settings.jiffies_per_second as u64,
+            None => 1000,
+        };
+        if now.wrapping_sub(limit.last.load()) < second {
+            limit.suppressed.add(1);
+            return 0;
+        }
+        packets += limit.suppressed.load();
+        limit.suppressed.store(0);
+        limit.last.store(now);
+    } else {
+        let limit = EventLimit { last: Cell64::new(now), suppressed: Cell64::new(0) };
+        // Another processor may just have sent it.
+        if EVENT_LIMITS.insert(&key, &limit, BPF_NOEXIST as u64).is_err() {
+            return 0;
+        }
+    }
+    let revision = found!(REVISIONS.get_ptr(work.slot)).copied().unwrap_or(0);
+    let Some(mut entry) = EVENTS.reserve(0) else {
+        if let Some(lost) = Maps.gauge(gauge::LOST_EVENTS) {
+            lost.add(1);
+        }
+        return 0;
+    };
+    let observed = if verdict.reason == Reason::Observed { Event::OBSERVED } else { 0 };
+    let egress = if index == LEAVING { Event::EGRESS } else { 0 };
+    let ports = matches!(packet.shape, Shape::Tcp | Shape::Udp);
+    entry.write(Event {
+        revision,
+        count: packets,
+        source: packet.source,
+        destination: packet.destination,
+        source_mac: packet.source_mac,
+        destination_mac: packet.destination_mac,
+        rule: verdict.rule,
+        device: work.device,
+        ifindex: work.ifindex,
+        source_port: packet.source_port,
+        destination_port: if ports { packet.destination_port } else { packet.icmp },
+        vlan: packet.vlan,
+        zone: work.zone,
+        ethertype: packet.ethertype,
+        protocol: packet.protocol,
+        reason: verdict.would as u8,
+        flags: egress | observed,
+        reserved: 0,
+    });
+    entry.submit(0);
+    1
+}
+
+#[inline(always)]
+fn jiffies() -> u64 {
+    // SAFETY: takes nothing, reads a counter.
+    unsafe { helpers::generated::bpf_jiffies64() }
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,38 @@
+//! What the kernel runs to judge a packet, and what kernel and daemon must agree on.
+//!
+//! A **packet** enters or leaves through a guarded **port**. [`decide::ingress`] and
+//! [`decide::egress`] turn its bytes and the **tables** of one **revision** into a **verdict**: it
+//! passes or is dropped, for exactly one **reason**, by a **rule** if a rule decided. A passing
+//! packet belongs to a **flow**. The same source is compiled for XDP, for TC and for the host
+//! (`explain`, tests); it is generic over how bytes are read and how tables are looked up.
+//!
+//! Absences that hold: nothing here allocates, panics, reads a clock or knows a map type. Only
+//! `main.rs` knows that there is a kernel.
+#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "see cell.rs"))]
+
+pub mod abi;
+pub mod cell;
+pub mod decide;
+pub mod flows;
+pub mod guards;
+pub mod packet;
+pub mod policy;
+pub mod tables;
+
+#[cfg(feature = "user")]
+#[expect(unsafe_code, reason = "aya's marker for what may be copied to and from the kernel")]
+mod pod {
+    use crate::abi;
+
+    macro_rules! pod {
+        ($($type:ident),*) => {
+            // SAFETY: `repr(C)`, integers only, no padding: abi.rs asserts every size.
+            $(unsafe impl aya::Pod for abi::$type {})*
+        };
+    }
+
+    pod!(Address, Port, Mac, AddressKey, PrefixKey, End, Set, Interval, Settings, Counter);
+    pod!(EventKey);
+}

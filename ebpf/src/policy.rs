@@ -1,0 +1,124 @@
+//! What the policy says of two ends and a service: the order-free evaluation of intervals.
+
+use crate::{
+    abi::{Address, AddressKey, End, LOG, PrefixKey, Reason, pair_bit, pair_key},
+    cell::Cell32,
+    tables::Tables,
+};
+/// A policy decision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// [`Reason::Rule`], or what it is dropped for.
+    pub reason: Reason,
+    /// The rule that decided, with [`LOG`]; 0: none.
+    pub rule: u32,
+    /// Tick at which the rule ends.
+    pub until: u32,
+}
+
+impl Default for Decision {
+    fn default() -> Self {
+        Self { reason: Reason::NoRule, rule: 0, until: 0 }
+    }
+}
+
+/// The steps that find an interval among as many as a set may have.
+const STEPS: usize = 16;
+
+/// Decides for a flow from one end to another: any matching deny wins, else any matching allow,
+/// else nothing allows it.
+///
+/// Each end has up to four names; the sets of all pairs that exist are asked, at most sixteen and
+/// as a rule one or two. `place` is room to search in, where the verifier does not look.
+#[inline(always)]
+pub fn judge<T: Tables + ?Sized>(
+    tables: &T,
+    slot: u32,
+    from: &End,
+    to: &End,
+    service: u32,
+    tick: u32,
+    place: &Cell32,
+) -> Decision {
+    let mut best = Decision::default();
+    let pairs = from.from & to.to;
+    for from_kind in 0..4 {
+        for to_kind in 0..4 {
+            if pairs & pair_bit(from_kind, to_kind) == 0 {
+                continue;
+            }
+            let (opener, other) = (from.name(from_kind), to.name(to_kind));
+            if opener == 0 || other == 0 {
+                continue;
+            }
+            let Some(set) = tables.pair(pair_key(slot, opener, other)) else { continue };
+            // The interval that holds the service: the last that starts at or before it.
+            place.store(0);
+            for step in (0..STEPS).rev() {
+                let next = place.load().wrapping_add(1 << step);
+                if next < set.count
+                    && let Some(interval) = tables.interval(set.first.wrapping_add(next))
+                    && interval.start <= service
+                {
+                    place.store(next);
+                }
+            }
+            let Some(interval) = tables.interval(set.first.wrapping_add(place.load())) else {
+                continue;
+            };
+            if interval.deny != 0 && tick < interval.deny_until {
+                let rule = interval.deny;
+                return Decision { reason: Reason::DeniedByRule, rule, until: interval.deny_until };
+            }
+            if interval.allow == 0 {
+                continue;
+            }
+            if tick >= interval.allow_until {
+                if best.rule == 0 {
+                    best = Decision { reason: Reason::Expired, rule: interval.allow, until: 0 };
+                }
+            } else if interval.allow_until > best.until {
+                let rule = interval.allow;
+                best = Decision { reason: Reason::Rule, rule, until: interval.allow_until };
+            }
+        }
+    }
+    best
+}
+
+/// What an address is: a device's, the router's, in a zone, or none of these (false).
+#[inline(always)]
+pub fn end<T: Tables + ?Sized>(tables: &T, slot: u32, address: &Address, end: &mut End) -> bool {
+    match tables.address(&AddressKey { address: *address, slot: slot as u64 }) {
+        Some(named) => *end = *named,
+        None => {
+            let key = PrefixKey { slot: slot.to_be_bytes(), address: address.octets() };
+            let Some(around) = tables.prefix(&key) else { return false };
+            *end = *around;
+        }
+    }
+    if end.device != 0 {
+        return true;
+    }
+    // A learned address is its device's, as long as that may learn addresses of this zone.
+    if let Some(learned) = tables.learned(address) {
+        let device = learned.device.load();
+        if let Some(known) = tables.device(device << 1 | slot)
+            && known.zone == end.zone
+            && known.flags & End::LEARNS != 0
+        {
+            end.device = device;
+            end.class = known.class;
+            end.flags = known.flags;
+            end.from |= known.from;
+            end.to |= known.to;
+        }
+    }
+    true
+}
+
+/// The number of a rule, without [`LOG`].
+#[inline(always)]
+pub fn rule_number(rule: u32) -> u32 {
+    rule & !LOG
+}

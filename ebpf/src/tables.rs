@@ -1,0 +1,58 @@
+//! How verdicts look things up: kernel maps in the kernel, plain collections on the host.
+
+use crate::abi::{
+    Address, AddressKey, Bucket, End, Interval, Learned, Mac, Port, PrefixKey, Seen, Set, Settings,
+};
+use crate::cell::Cell32;
+
+/// The tables of both slots, and the state that packets leave behind.
+///
+/// Everything that can be missing is an `Option`; a verdict that needs what is missing drops.
+pub trait Tables {
+    /// The slot of the revision in force, if there is one. Asked once for each packet.
+    fn active(&self) -> Option<u32>;
+    /// What holds for every packet.
+    fn settings(&self) -> Option<&Settings>;
+    /// The present, in ticks.
+    fn tick(&self) -> u32;
+
+    /// An interface, by [`Port::index`].
+    fn port(&self, index: u32) -> Option<&Port>;
+    /// A zone by [`vlan_key`](crate::abi::vlan_key), or whether a
+    /// [`carries_key`](crate::abi::carries_key) or [`ethertype_key`](crate::abi::ethertype_key)
+    /// exists.
+    fn place(&self, key: u64) -> Option<u32>;
+    /// A zone's settings.
+    fn zone(&self, index: u32) -> Option<u32>;
+    /// A MAC's device, by [`mac_key`](crate::abi::mac_key).
+    fn mac(&self, key: u64) -> Option<&Mac>;
+    /// An address that the policy names exactly.
+    fn address(&self, key: &AddressKey) -> Option<&End>;
+    /// The longest prefix of an address.
+    fn prefix(&self, key: &PrefixKey) -> Option<&End>;
+    /// What policy knows of a device whatever its address, by `device << 1 | slot`.
+    fn device(&self, key: u32) -> Option<&End>;
+    /// What a pair of names may do, by [`pair_key`](crate::abi::pair_key).
+    fn pair(&self, key: u64) -> Option<&Set>;
+    /// One interval.
+    fn interval(&self, index: u32) -> Option<&Interval>;
+    /// An epoch, by `slot * EPOCH_CELLS + cell`.
+    fn epoch(&self, index: u32) -> Option<u32>;
+
+    /// One bucket of the flow table.
+    fn bucket(&self, index: u32) -> Option<&Bucket>;
+    /// Takes a bucket's lock. Nothing may be called until it is given back.
+    fn lock(&self, bucket: &Bucket);
+    /// Gives a bucket's lock back.
+    fn unlock(&self, bucket: &Bucket);
+    /// How many flows a device has open.
+    fn quota(&self, device: u32) -> Option<&Cell32>;
+    /// A cell of [`gauge`](crate::abi::gauge).
+    fn gauge(&self, cell: u32) -> Option<&Cell32>;
+    /// Who has learned an address.
+    fn learned(&self, address: &Address) -> Option<&Learned>;
+    /// Notes that a device has learned an address; false when there is no room.
+    fn learn(&self, address: &Address, device: u32, tick: u32) -> bool;
+    /// Where a device was last seen.
+    fn seen(&self, device: u32) -> Option<&Seen>;
+}

@@ -1,0 +1,389 @@
+//! A host of the lab and what it can do on the network: real sockets, and raw frames.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::traffic::left;
+use crate::{Server, Session, Sniffer, TIMEOUT, open_netns, run_ip, sys};
+
+/// A network namespace with a name; clones are the same host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    name: String,
+    netns: String,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// TCP: the handshake was completed. UDP: the datagram came back. Ping: the echo did.
+    Connected,
+    /// The other end's stack said no: a reset, or a port unreachable.
+    Refused,
+    /// Nothing came back in time.
+    Dropped,
+    /// A hop on the way, or the own stack, said that there is no way.
+    Unreachable,
+    /// Something that is not about the network's verdict.
+    Other(ErrorKind),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connected => f.write_str("connected"),
+            Self::Refused => f.write_str("refused"),
+            Self::Dropped => f.write_str("dropped"),
+            Self::Unreachable => f.write_str("unreachable"),
+            Self::Other(kind) => write!(f, "failed: {kind}"),
+        }
+    }
+}
+
+impl From<io::Error> for Outcome {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Self::Refused,
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Self::Dropped,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Self::Unreachable,
+            kind => Self::Other(kind),
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Host {
+    pub(crate) fn new(name: &str, netns: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            netns: netns.to_owned(),
+        }
+    }
+
+    /// The host's name in its lab.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The namespace's name, unique on the machine, as `ip -netns` takes it.
+    #[must_use]
+    pub fn netns(&self) -> &str {
+        &self.netns
+    }
+
+    /// The namespace's file, as `nsenter --net=` takes it.
+    #[must_use]
+    pub fn netns_path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.netns)
+    }
+
+    /// Runs `work` on a thread inside the namespace. Sockets made there stay there.
+    ///
+    /// # Errors
+    /// When the namespace can't be entered.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let inside = || -> Result<T> {
+            let netns = open_netns(&self.netns).with_context(|| format!("opening {self}"))?;
+            sys::enter(&netns).with_context(|| format!("entering {self}"))?;
+            Ok(work())
+        };
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().spawn_scoped(scope, inside)?;
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    /// Starts a program inside the namespace; the file systems stay the machine's.
+    ///
+    /// # Errors
+    /// When the program can't be started.
+    pub fn spawn(&self, command: &mut Command) -> Result<Child> {
+        let told = format!("starting {:?} in {self}", command.get_program());
+        // A child is in the namespace of the thread that starts it.
+        self.run(|| command.spawn())?.context(told)
+    }
+
+    /// Runs `ip` inside the namespace with arguments parted by spaces; gives what it printed.
+    ///
+    /// # Errors
+    /// When `ip` fails, with what it said.
+    pub fn ip(&self, arguments: &str) -> Result<String> {
+        let mut all = vec!["-netns", &self.netns];
+        all.extend(arguments.split_whitespace());
+        run_ip(&all, "").with_context(|| format!("on {self}"))
+    }
+
+    pub(crate) fn ip_batch(&self, lines: &str) -> Result<()> {
+        if !lines.is_empty() {
+            run_ip(&["-netns", &self.netns, "-batch", "-"], lines)
+                .with_context(|| format!("on {self}"))?;
+        }
+        Ok(())
+    }
+
+    /// The MAC of an interface.
+    ///
+    /// # Errors
+    /// When the interface is not there.
+    pub fn mac(&self, interface: &str) -> Result<[u8; 6]> {
+        let links: Value =
+            serde_json::from_str(&self.ip(&format!("-json link show dev {interface}"))?)?;
+        let text = links[0]["address"]
+            .as_str()
+            .context("an interface without a MAC")?;
+        let bytes: Vec<u8> = text
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16))
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("reading the MAC {text}"))?;
+        bytes
+            .try_into()
+            .ok()
+            .with_context(|| format!("{text} is not a MAC"))
+    }
+
+    /// Sets a value under `/proc/sys/net`, such as `ipv4/ip_forward`.
+    ///
+    /// # Errors
+    /// When the kernel has no such value or refuses it.
+    pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/net/{key}");
+        self.run(|| fs::write(&path, value))?
+            .with_context(|| format!("setting {key} to {value} on {self}"))
+    }
+
+    /// Tries to connect. An address may carry its interface: `fe80::1%eth0`.
+    #[must_use]
+    pub fn tcp_connect(&self, address: &str, port: u16, timeout: Duration) -> Outcome {
+        self.attempt(|| TcpStream::connect_timeout(&resolve(address, port)?, timeout).map(|_| ()))
+    }
+
+    /// Sends a datagram and waits for it to come back.
+    #[must_use]
+    pub fn udp_exchange(&self, address: &str, port: u16, timeout: Duration) -> Outcome {
+        self.attempt(|| {
+            let target = resolve(address, port)?;
+            let socket = UdpSocket::bind(unspecified(&target))?;
+            socket.connect(target)?;
+            let token = token();
+            socket.send(&token)?;
+            await_token(timeout, &token, |buffer, left| {
+                socket.set_read_timeout(Some(left))?;
+                socket.recv(buffer)
+            })
+        })
+    }
+
+    /// Sends a datagram and waits for nothing.
+    ///
+    /// # Errors
+    /// When the stack can't send it.
+    pub fn udp_send(&self, address: &str, port: u16, payload: &[u8]) -> Result<()> {
+        self.run(|| -> io::Result<()> {
+            let target = resolve(address, port)?;
+            UdpSocket::bind(unspecified(&target))?
+                .send_to(payload, target)
+                .map(|_| ())
+        })?
+        .with_context(|| format!("sending from {self} to {address}, udp/{port}"))
+    }
+
+    /// Whether an ICMP echo comes back within [`TIMEOUT`].
+    #[must_use]
+    pub fn ping(&self, address: &str) -> bool {
+        self.ping_within(address, TIMEOUT) == Outcome::Connected
+    }
+
+    /// Sends an ICMP or ICMPv6 echo and waits for it to come back.
+    #[must_use]
+    pub fn ping_within(&self, address: &str, timeout: Duration) -> Outcome {
+        self.attempt(|| {
+            let target = resolve(address, 0)?;
+            let (domain, protocol, request) = match target {
+                SocketAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8),
+                SocketAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128),
+            };
+            // A ping socket: the kernel sets identifier and checksum, and hands over only replies.
+            let socket = Socket::new(domain, Type::DGRAM, Some(protocol))?;
+            socket.connect(&target.into())?;
+            let token = token();
+            let mut packet = vec![request, 0, 0, 0, 0, 0, 0, 1];
+            packet.extend(token);
+            socket.send(&packet)?;
+            await_token(timeout, &token, |buffer, left| {
+                socket.set_read_timeout(Some(left))?;
+                (&socket).read(buffer)
+            })
+        })
+    }
+
+    fn attempt(&self, work: impl FnOnce() -> io::Result<()> + Send) -> Outcome {
+        match self.run(work) {
+            Ok(Ok(())) => Outcome::Connected,
+            Ok(Err(error)) => error.into(),
+            Err(_) => Outcome::Other(ErrorKind::NotFound),
+        }
+    }
+
+    /// Serves TCP on a port of every address: whatever comes goes back. Stops when dropped.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn tcp_serve(&self, port: u16) -> Result<Server> {
+        let listener = self
+            .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))?
+            .with_context(|| format!("listening on {self}, tcp/{port}"))?;
+        Server::tcp(listener)
+    }
+
+    /// Serves UDP on a port of every address: whatever comes goes back. Stops when dropped.
+    /// A host with several addresses answers from the one that faces the asker.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn udp_serve(&self, port: u16) -> Result<Server> {
+        self.udp_serve_at("::", port)
+    }
+
+    /// The same on one address, which is also the one that answers.
+    ///
+    /// # Errors
+    /// When the port is taken, or the address is not the host's.
+    pub fn udp_serve_at(&self, address: &str, port: u16) -> Result<Server> {
+        let socket = self
+            .run(|| UdpSocket::bind(resolve(address, port)?))?
+            .with_context(|| format!("listening on {self}, {address}, udp/{port}"))?;
+        Server::udp(socket)
+    }
+
+    /// Opens a TCP connection to an echo server, to be watched over time.
+    ///
+    /// # Errors
+    /// When it can't be opened within [`TIMEOUT`].
+    pub fn session(&self, address: &str, port: u16) -> Result<Session> {
+        self.session_from(0, address, port)
+    }
+
+    /// The same from a source port; 0: any.
+    ///
+    /// # Errors
+    /// When it can't be opened within [`TIMEOUT`].
+    pub fn session_from(&self, source: u16, address: &str, port: u16) -> Result<Session> {
+        let stream = self
+            .run(|| -> io::Result<TcpStream> {
+                let target = resolve(address, port)?;
+                let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+                if source != 0 {
+                    socket.set_reuse_address(true)?;
+                    let mut own = unspecified(&target);
+                    own.set_port(source);
+                    socket.bind(&own.into())?;
+                }
+                socket.connect_timeout(&target.into(), TIMEOUT)?;
+                socket.set_tcp_nodelay(true)?;
+                Ok(socket.into())
+            })?
+            .with_context(|| format!("connecting {self} to {address}, tcp/{port}"))?;
+        Ok(Session::new(stream))
+    }
+
+    /// Sends one raw frame, Ethernet header first.
+    ///
+    /// # Errors
+    /// When the interface is not there, down, or the frame too long for it.
+    pub fn send_frame(&self, interface: &str, frame: &[u8]) -> Result<()> {
+        self.run(|| sys::packet_socket(interface, false, false)?.send(frame))?
+            .with_context(|| format!("sending a frame from {self}, {interface}"))?;
+        Ok(())
+    }
+
+    /// Hears every frame that comes in on an interface, from this call on.
+    ///
+    /// # Errors
+    /// When the interface is not there.
+    pub fn sniff(&self, interface: &str) -> Result<Sniffer> {
+        self.sniffer(interface, false)
+    }
+
+    /// Hears every frame that comes in or goes out.
+    ///
+    /// # Errors
+    /// When the interface is not there.
+    pub fn sniff_both_ways(&self, interface: &str) -> Result<Sniffer> {
+        self.sniffer(interface, true)
+    }
+
+    fn sniffer(&self, interface: &str, outgoing: bool) -> Result<Sniffer> {
+        let socket = self
+            .run(|| sys::packet_socket(interface, true, outgoing))?
+            .with_context(|| format!("listening on {self}, {interface}"))?;
+        Ok(Sniffer::new(socket))
+    }
+}
+
+/// Reads an address as people write it, in the calling thread's namespace.
+fn resolve(address: &str, port: u16) -> io::Result<SocketAddr> {
+    let invalid = || {
+        io::Error::new(
+            ErrorKind::InvalidInput,
+            format!("not an address: {address}"),
+        )
+    };
+    if let Some((address, interface)) = address.split_once('%') {
+        let address: Ipv6Addr = address.parse().map_err(|_| invalid())?;
+        let scope = sys::interface_index(interface)?;
+        return Ok(SocketAddrV6::new(address, port, 0, scope).into());
+    }
+    let address: IpAddr = address.parse().map_err(|_| invalid())?;
+    Ok(SocketAddr::new(address, port))
+}
+
+fn unspecified(like: &SocketAddr) -> SocketAddr {
+    match like {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// Bytes that no other probe of this process has sent.
+fn token() -> [u8; 16] {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut token = *b"wardline\0\0\0\0\0\0\0\0";
+    token[8..].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    token
+}
+
+/// Receives until something ends with `token`.
+fn await_token(
+    timeout: Duration,
+    token: &[u8],
+    mut receive: impl FnMut(&mut [u8], Duration) -> io::Result<usize>,
+) -> io::Result<()> {
+    let until = Instant::now() + timeout;
+    let mut buffer = [0; 2048];
+    loop {
+        let length = receive(&mut buffer, left(until)?)?;
+        if buffer[..length].ends_with(token) {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Builds the programs.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::{setup, step};
+
+/// Where cargo put the programs.
+pub(crate) struct Programs {
+    /// The daemon.
+    pub(crate) wardlined: PathBuf,
+    /// The client.
+    pub(crate) wardctl: PathBuf,
+}
+
+/// Builds the daemon and the client as they are installed.
+///
+/// # Errors
+/// When the machine lacks a tool or the source does not compile.
+pub(crate) fn release(root: &Path) -> anyhow::Result<Programs> {
+    setup::run(root)?;
+    let packages = [
+        "--package",
+        "wardline-controller",
+        "--package",
+        "wardline-cli",
+    ];
+    let programs = build(
+        root,
+        "build for release",
+        &[&["--release"], &packages[..]].concat(),
+    )?;
+    step::title(format!(
+        "{} {}",
+        programs.wardlined.display(),
+        programs.wardctl.display()
+    ));
+    Ok(programs)
+}
+
+/// Builds what the arguments select, the two programs among it, and shows cargo's own progress.
+///
+/// # Errors
+/// When the source does not compile.
+pub(crate) fn build(root: &Path, what: &str, arguments: &[&str]) -> anyhow::Result<Programs> {
+    step::title(what);
+    let mut cargo = step::cargo("build");
+    cargo
+        .args(arguments)
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(root);
+    let mut child = cargo
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting cargo")?;
+    let (mut wardlined, mut wardctl) = (None, None);
+    for line in child
+        .stdout
+        .take()
+        .map(BufReader::new)
+        .into_iter()
+        .flat_map(BufReader::lines)
+    {
+        match program(&line?) {
+            Some((name, path)) if name == "wardlined" => wardlined = Some(path),
+            Some((name, path)) if name == "wardctl" => wardctl = Some(path),
+            _ => {}
+        }
+    }
+    step::succeeded(what, child.wait()?)?;
+    Ok(Programs {
+        wardlined: wardlined.context("cargo built no wardlined")?,
+        wardctl: wardctl.context("cargo built no wardctl")?,
+    })
+}
+
+/// The name and path of the program that one of cargo's messages reports; not those of test
+/// harnesses, which may have the same name.
+fn program(message: &str) -> Option<(String, PathBuf)> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    if message["profile"]["test"] == true {
+        return None;
+    }
+    let name = message["target"]["name"].as_str()?;
+    Some((name.to_owned(), message["executable"].as_str()?.into()))
+}

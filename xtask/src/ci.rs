@@ -1,0 +1,62 @@
+//! Every check that a change must pass. All of them run, then what failed is listed.
+
+use std::{env, path::Path, process::ExitCode};
+
+use crate::{setup, step, test, toolchain::Toolchain};
+
+/// Runs the checks; the tests' summary is the last line of the output.
+///
+/// # Errors
+/// When nothing can be checked.
+pub(crate) fn run(root: &Path) -> anyhow::Result<ExitCode> {
+    setup::run(root)?;
+    let mut outcome = None;
+    let checks = [
+        format(root),
+        lint(root),
+        lint_bpf(root),
+        document(root),
+        test::outcome(root, &[]).and_then(|all| outcome.insert(all).verdict()),
+    ];
+
+    let mut code = ExitCode::SUCCESS;
+    for error in checks.into_iter().filter_map(Result::err) {
+        step::fail(&format!("{error:#}"));
+        code = ExitCode::FAILURE;
+    }
+    if let Some(outcome) = outcome {
+        println!("{outcome}");
+    }
+    Ok(code)
+}
+
+fn format(root: &Path) -> anyhow::Result<()> {
+    step::show(
+        "format",
+        step::cargo("fmt")
+            .args(["--all", "--check"])
+            .current_dir(root),
+    )
+}
+
+fn lint(root: &Path) -> anyhow::Result<()> {
+    let mut clippy = step::cargo("clippy");
+    clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
+    step::show("lint", clippy.current_dir(root))
+}
+
+/// What only the kernel's side compiles is invisible to the host's clippy.
+fn lint_bpf(root: &Path) -> anyhow::Result<()> {
+    let target_dir = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), Into::into);
+    let target_dir = root.join(target_dir).join("bpf-lint");
+    let mut clippy = Toolchain::find(root)?.cargo("clippy", env::consts::ARCH, &target_dir);
+    clippy.args(["--", "-D", "warnings"]);
+    step::show("lint for BPF", clippy.current_dir(root))
+}
+
+fn document(root: &Path) -> anyhow::Result<()> {
+    let mut doc = step::cargo("doc");
+    doc.args(["--workspace", "--no-deps"])
+        .env("RUSTDOCFLAGS", "-D warnings");
+    step::show("documentation", doc.current_dir(root))
+}

@@ -1,0 +1,75 @@
+//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test` and `ci`.
+
+mod build;
+mod ci;
+mod demo;
+mod ledger;
+mod setup;
+mod step;
+mod test;
+mod toolchain;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Parser;
+
+/// Builds, shows and checks Wardline. Every command sets up what it needs first.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", version)]
+enum Command {
+    /// Installs what building the BPF object needs; does nothing where all of it is there.
+    Setup,
+    /// Builds the daemon and the client for release.
+    Build,
+    /// Shows a small hospital network being segmented, in network namespaces of this machine.
+    Demo {
+        /// Leave the network and the daemon running, to look around.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Runs all tests, or those whose name contains one of the given words.
+    Test {
+        /// Parts of test names.
+        names: Vec<String>,
+    },
+    /// Runs every check that a change must pass, then says what failed.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match root().and_then(|root| run(&root, Command::parse())) {
+        Ok(code) => code,
+        Err(error) => {
+            step::fail(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Setup => setup::run(root)?,
+        Command::Build => drop(build::release(root)?),
+        Command::Demo { keep } => {
+            let programs = build::release(root)?;
+            demo::run(&programs.wardlined, &programs.wardctl, keep)?;
+        }
+        // These end with their summary, whatever it says.
+        Command::Test { names } => return test::run(root, &names),
+        Command::Ci => return ci::run(root),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The workspace's root, where cargo built this program.
+fn root() -> anyhow::Result<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(manifest
+        .parent()
+        .context("xtask is not in a workspace")?
+        .to_owned())
+}

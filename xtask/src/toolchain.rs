@@ -1,0 +1,225 @@
+//! Which compiler and which linker make the BPF object.
+//!
+//! `controller/build.rs` includes this file as well, so that the object which is embedded and the
+//! one which is linted come from the same tools; therefore std only.
+
+use std::{
+    env, fmt, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The BPF target of the routers that are supported, all of them little-endian.
+pub(crate) const TARGET: &str = "bpfel-unknown-none";
+
+/// The LLVM that `bpf-linker` is built with. It reads the compiler's bitcode, so the compiler's
+/// LLVM must be of the same major version.
+pub(crate) const LLVM: &str = "22";
+
+/// A nightly whose LLVM is [`LLVM`], for machines without Debian's compiler. One that is simply
+/// called `nightly` serves as well while its LLVM does.
+pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
+
+/// Where Debian's package `rustc-web` puts its compiler.
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+
+/// Where Debian's package `rust-web-clippy` puts its linter.
+const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
+
+/// A compiler with a `core` for BPF, and the linker that goes with it.
+pub(crate) struct Toolchain {
+    compiler: Compiler,
+    linker: PathBuf,
+}
+
+/// Where `core` for BPF comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compiler {
+    /// Debian's, with a precompiled `core` in its sysroot.
+    Debian,
+    /// The named nightly of rustup's, which builds `core` from its component `rust-src`.
+    Nightly(&'static str),
+}
+
+/// What stands between this machine and a BPF object.
+#[derive(Debug)]
+pub(crate) struct Missing(pub(crate) Vec<String>);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "can't build the BPF object: run `cargo xtask setup` ({})",
+            self.0.join("; ")
+        )
+    }
+}
+
+impl std::error::Error for Missing {}
+
+impl Toolchain {
+    /// Looks for the tools; `root` is the workspace's.
+    ///
+    /// # Errors
+    /// Names everything that is not there.
+    pub(crate) fn find(root: &Path) -> Result<Self, Missing> {
+        let linker = linker(root);
+        let mut missing = Vec::new();
+        if !linker.is_file() {
+            missing.push(format!("no linker at {}", linker.display()));
+        }
+        match Compiler::find() {
+            Ok(compiler) if missing.is_empty() => return Ok(Self { compiler, linker }),
+            Ok(_) => {}
+            Err(Missing(more)) => missing.extend(more),
+        }
+        Err(Missing(missing))
+    }
+
+    /// A cargo command for the BPF target, free of what the calling cargo put into the environment.
+    /// `arch` is the architecture of the kernel that will run the object: its registers and
+    /// `pt_regs` decide a few of aya's definitions.
+    pub(crate) fn cargo(&self, subcommand: &str, arch: &str, target_dir: &Path) -> Command {
+        let mut command = match self.compiler {
+            Compiler::Debian => {
+                // Debian's clippy is a program beside the compiler; it calls the cargo of `CARGO`.
+                let mut cargo = match subcommand {
+                    "clippy" => Command::new(DEBIAN_CLIPPY),
+                    _ => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+                };
+                // aya-ebpf needs inline assembly for BPF, which no stable compiler enables.
+                cargo.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+                cargo.arg(subcommand);
+                cargo
+            }
+            Compiler::Nightly(name) => {
+                let mut rustup = Command::new("rustup");
+                rustup.args(["run", name, "cargo", subcommand, "-Zbuild-std=core"]);
+                rustup
+                    .env_remove("RUSTC")
+                    .env_remove("CARGO")
+                    .env_remove("RUSTUP_TOOLCHAIN");
+                rustup
+            }
+        };
+        for inherited in [
+            "CARGO_BUILD_RUSTC",
+            "CARGO_BUILD_RUSTC_WORKSPACE_WRAPPER",
+            "CARGO_BUILD_RUSTC_WRAPPER",
+            "CARGO_BUILD_RUSTFLAGS",
+            "CARGO_BUILD_TARGET",
+            "CARGO_TARGET_DIR",
+            "CLIPPY_ARGS",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTC_WRAPPER",
+            "RUSTDOCFLAGS",
+            "RUSTFLAGS",
+        ] {
+            command.env_remove(inherited);
+        }
+        // `v3` has 32-bit registers and jumps, and every kernel that is supported loads it. Cargo
+        // passes these to what is built for the target only, not to build scripts and macros.
+        let flags = [
+            format!("--cfg=bpf_target_arch=\"{arch}\""),
+            format!("-Clinker={}", self.linker.display()),
+            "-Cdebuginfo=2".to_owned(),
+            "-Clink-arg=--btf".to_owned(),
+            "-Ctarget-cpu=v3".to_owned(),
+        ];
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+        command.args([
+            "--package",
+            "wardline-ebpf",
+            "--bin",
+            "datapath",
+            "--profile",
+            "bpf",
+        ]);
+        command
+            .args(["--target", TARGET, "--target-dir"])
+            .arg(target_dir);
+        command
+    }
+}
+
+impl Compiler {
+    /// Prefers Debian's: with it nothing has to be compiled but our own crates.
+    ///
+    /// # Errors
+    /// Says what each of the two lacks.
+    pub(crate) fn find() -> Result<Self, Missing> {
+        let mut missing = Vec::new();
+        match Answers::of(&[DEBIAN_RUSTC]) {
+            None => missing.push(format!("no compiler at {DEBIAN_RUSTC}")),
+            Some(rustc) if !rustc.has_llvm() => {
+                missing.push(format!("{DEBIAN_RUSTC} is not of LLVM {LLVM}"));
+            }
+            Some(rustc) if !rustc.has_core() => {
+                missing.push(format!("{DEBIAN_RUSTC} has no core for {TARGET}"));
+            }
+            Some(_) => return Ok(Self::Debian),
+        }
+        for name in [NIGHTLY, "nightly"] {
+            match Answers::of(&["rustup", "run", name, "rustc"]) {
+                None => missing.push(format!("rustup has no {name}")),
+                Some(rustc) if !rustc.has_llvm() => {
+                    missing.push(format!("rustup's {name} is not of LLVM {LLVM}"));
+                }
+                Some(rustc) if !rustc.has_source() => {
+                    missing.push(format!("rustup's {name} has no rust-src"));
+                }
+                Some(_) => return Ok(Self::Nightly(name)),
+            }
+        }
+        Err(Missing(missing))
+    }
+}
+
+/// Where the workspace keeps its linker.
+pub(crate) fn linker(root: &Path) -> PathBuf {
+    root.join(".toolchain/bin/bpf-linker")
+}
+
+/// What a compiler says of itself.
+struct Answers {
+    version: String,
+    sysroot: PathBuf,
+}
+
+impl Answers {
+    /// Asks the compiler that the words run; `None` when there is none.
+    fn of(words: &[&str]) -> Option<Self> {
+        let ask = |arguments: &[&str]| {
+            let mut command = Command::new(words.first()?);
+            // Without this rustup would fetch a toolchain unasked.
+            command
+                .env("RUSTUP_AUTO_INSTALL", "0")
+                .env_remove("RUSTUP_TOOLCHAIN");
+            let output = command.args(&words[1..]).args(arguments).output().ok()?;
+            let text = String::from_utf8(output.stdout).ok()?;
+            output.status.success().then_some(text)
+        };
+        let version = ask(&["-vV"])?;
+        let sysroot = PathBuf::from(ask(&["--print", "sysroot"])?.trim_end());
+        Some(Self { version, sysroot })
+    }
+
+    fn has_llvm(&self) -> bool {
+        let major =
+            |line: &str| Some(line.strip_prefix("LLVM version: ")?.split('.').next()? == LLVM);
+        self.version.lines().find_map(major).unwrap_or(false)
+    }
+
+    fn has_core(&self) -> bool {
+        let libraries = self.sysroot.join("lib/rustlib").join(TARGET).join("lib");
+        let is_core =
+            |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("libcore-");
+        fs::read_dir(libraries).is_ok_and(|entries| entries.flatten().any(is_core))
+    }
+
+    fn has_source(&self) -> bool {
+        self.sysroot
+            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
+            .is_file()
+    }
+}
