@@ -1,1 +1,9 @@
-fn main(){}
+//! The suite: packet tables, properties against the oracle, hosts in a lab. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod agreement;
+mod frames;
+mod judges;
+mod lab_self;
+mod oracle;
+mod random;

@@ -18,8 +18,6 @@ use crate::duration;
                   4 refused."
 )]
 pub(crate) struct Args {
-    #[command(flatten)]
-    pub(crate) connection: Connection,
     /// How answers are printed.
     #[arg(
         short,
@@ -33,6 +31,8 @@ pub(crate) struct Args {
     /// How long to wait for the answer [default: 30s; 120s where a document is sent].
     #[arg(long, global = true, value_parser = duration::positive, value_name = "DURATION")]
     pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

@@ -1,1 +1,34 @@
-//! stub
+//! `wardlined`, the daemon on the router.
+//!
+//! ```text
+//!  operator ──gRPC─▶ api ─▶ intent ──┐
+//!                                    ├─▶ compile ─▶ plan ─▶ datapath ══ maps ══▶ decide ─▶ verdict
+//!  kernel ─netlink─▶ inventory ──────┘    pure      pure     (aya)              in the kernel │
+//!  log · metrics · stream ◀── events ◀══════════════ ring buffer ◀═════════════════════════════┘
+//!                              explain ── the same decide, on the same tables, no kernel needed
+//! ```
+//!
+//! Invariants:
+//! 1. `compile`, `plan`, `explain`, `decide` do no I/O, read no clock, take no lock.
+//! 2. aya only in `datapath` (and the ring it hands to `events`); netlink only in `inventory`;
+//!    tonic only in `api`; files and environment only in `config` and `store`.
+//! 3. A packet no rule admits is dropped, with a reason; passing is always a decision.
+//! 4. Stopping, crashing or upgrading the daemon changes no verdict.
+//! 5. A refused document leaves what is in force untouched; no packet is ever judged by parts of
+//!    two revisions.
+//! 6. Bytes in `abi` change only with `ABI_VERSION`; pinned maps of another version are never read
+//!    as this one's.
+
+pub mod api;
+pub mod compile;
+pub mod config;
+pub mod datapath;
+pub mod events;
+pub mod explain;
+pub mod intent;
+pub mod inventory;
+pub mod model;
+pub mod plan;
+pub mod reconcile;
+pub mod snapshot;
+pub mod store;

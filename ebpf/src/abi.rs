@@ -41,7 +41,10 @@ impl Address {
     /// The IPv4 address with these four bytes.
     #[inline(always)]
     pub fn v4(a: [u8; 4]) -> Self {
-        Self([0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]])])
+        Self([
+            0,
+            u64::from_ne_bytes([0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]]),
+        ])
     }
 
     /// The IPv6 address with these sixteen bytes.
@@ -394,7 +397,13 @@ impl End {
             kind::CLASS => self.class,
             kind::ZONE => self.zone as u32,
             kind::REGION => self.region,
-            _ => return if self.is_router() { 0 } else { name(kind::ANY, 1) },
+            _ => {
+                return if self.is_router() {
+                    0
+                } else {
+                    name(kind::ANY, 1)
+                };
+            }
         };
         if id == 0 { 0 } else { name(kind, id) }
     }
@@ -493,6 +502,31 @@ pub struct Settings {
     pub learned: u32,
     /// What the flow table's hash starts from; secret, so that nobody can fill one bucket.
     pub seed: u64,
+}
+
+impl Settings {
+    /// Settings for so many flows, with the time-outs that RFC 5382, RFC 4787 and RFC 5508 ask
+    /// for or that are shorter where a device's flows are better forgotten, at 250 jiffies a
+    /// second.
+    pub fn for_flows(flows: u32) -> Self {
+        let ticks = |seconds: u32| (seconds * 250) >> TICK_SHIFT;
+        Self {
+            // Twice the room: a bucket is full long after the table is.
+            bucket_mask: (flows.max(4) / 4).next_power_of_two() - 1,
+            flows,
+            flows_per_device: flows,
+            devices: 1 << 17,
+            jiffies_per_second: 250,
+            tcp_unanswered: ticks(30),
+            tcp_established: ticks(7440),
+            tcp_closing: ticks(10),
+            udp: ticks(30),
+            udp_answered: ticks(180),
+            icmp: ticks(30),
+            learned: ticks(3600),
+            seed: 0x5eed,
+        }
+    }
 }
 
 /// What a flow is found by: both directions have the same key.
@@ -716,7 +750,13 @@ impl FlowKey {
     /// The key's five words.
     #[inline(always)]
     pub fn words(&self) -> [u64; 5] {
-        [self.low.0[0], self.low.0[1], self.high.0[0], self.high.0[1], self.ports]
+        [
+            self.low.0[0],
+            self.low.0[1],
+            self.high.0[0],
+            self.high.0[1],
+            self.ports,
+        ]
     }
 }
 

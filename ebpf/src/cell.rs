@@ -3,7 +3,10 @@
 //! The BPF target has no `AtomicU32` and no `fetch_add`, though the kernel has both; on the host
 //! these are the standard library's atomics. All accesses are relaxed: nothing here orders other
 //! memory, the bucket's lock does where it matters.
-#![expect(unsafe_code, reason = "shared mutable integers, below what the target's core offers")]
+#![expect(
+    unsafe_code,
+    reason = "shared mutable integers, below what the target's core offers"
+)]
 
 use core::cell::UnsafeCell;
 

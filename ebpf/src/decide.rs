@@ -41,26 +41,45 @@ pub struct Verdict {
 impl Verdict {
     #[inline(always)]
     fn of(reason: Reason) -> Self {
-        Self { reason, would: reason, rule: 0, counts: true, tells: !reason.passes() }
+        Self {
+            reason,
+            would: reason,
+            rule: 0,
+            counts: true,
+            tells: !reason.passes(),
+        }
     }
 
     #[inline(always)]
     fn by_rule(reason: Reason, rule: u32) -> Self {
         let tells = !reason.passes() || rule & LOG != 0;
-        Self { rule: policy::rule_number(rule), tells, ..Self::of(reason) }
+        Self {
+            rule: policy::rule_number(rule),
+            tells,
+            ..Self::of(reason)
+        }
     }
 
     /// A pass that another hook has already counted.
     #[inline(always)]
     fn again(reason: Reason) -> Self {
-        Self { counts: false, ..Self::of(reason) }
+        Self {
+            counts: false,
+            ..Self::of(reason)
+        }
     }
 
     /// A pass that would be a drop if the zones enforced.
     #[inline(always)]
     fn observed(would: Reason, rule: u32) -> Self {
         let rule = policy::rule_number(rule);
-        Self { reason: Reason::Observed, would, rule, counts: true, tells: true }
+        Self {
+            reason: Reason::Observed,
+            would,
+            rule,
+            counts: true,
+            tells: true,
+        }
     }
 }
 
@@ -137,7 +156,11 @@ impl Work {
     /// Where a packet enters, as a flow remembers it; 0 for what leaves.
     #[inline(always)]
     fn bind(&self) -> u64 {
-        if self.enters() { self.packet.source_mac << 16 | self.ifindex as u64 } else { 0 }
+        if self.enters() {
+            self.packet.source_mac << 16 | self.ifindex as u64
+        } else {
+            0
+        }
     }
 }
 
@@ -238,13 +261,17 @@ fn context<T: Tables + ?Sized>(tables: &T, ifindex: u32, way: u16, work: &mut Wo
     work.settings = 0;
     work.zone = 0;
     work.packet = Packet::default();
-    let Some(slot) = tables.active() else { return false };
+    let Some(slot) = tables.active() else {
+        return false;
+    };
     work.slot = slot & 1;
     work.tick = tables.tick();
     if ifindex >= MAX_IFINDEX {
         return false;
     }
-    let Some(port) = tables.port(Port::index(ifindex, slot & 1)) else { return false };
+    let Some(port) = tables.port(Port::index(ifindex, slot & 1)) else {
+        return false;
+    };
     work.port = port.flags;
     work.zone = port.zone;
     port.flags & Port::GUARDED != 0
@@ -275,14 +302,27 @@ fn parse<B: Bytes + ?Sized, T: Tables + ?Sized>(
     // What entered through a guarded port was judged by that port's zone, and what the router
     // sends is for the router to form.
     let judged = work.inner() || work.own();
-    let lenient = if judged { zone::FRAGMENTS | zone::IP_OPTIONS } else { 0 };
-    packet::network(bytes, &mut work.packet, work.settings | lenient, &work.place)?;
+    let lenient = if judged {
+        zone::FRAGMENTS | zone::IP_OPTIONS
+    } else {
+        0
+    };
+    packet::network(
+        bytes,
+        &mut work.packet,
+        work.settings | lenient,
+        &work.place,
+    )?;
     match work.packet.ethertype {
         number::IPV4 | number::IPV6 | number::ARP | number::EAPOL => Ok(()),
         _ if judged => Ok(()),
         ethertype => {
             let key = ethertype_key(work.slot, work.zone, ethertype);
-            if tables.place(key).is_some() { Ok(()) } else { Err(Reason::UnknownEthertype) }
+            if tables.place(key).is_some() {
+                Ok(())
+            } else {
+                Err(Reason::UnknownEthertype)
+            }
         }
     }
 }
@@ -333,10 +373,16 @@ fn go_on<T: Tables + ?Sized>(
     flows::count(found.flow, leg, work.packet.length, work.tick);
     if is_observed {
         // Told when it opened.
-        return Verdict { tells: false, ..Verdict::observed(Reason::NoRule, 0) };
+        return Verdict {
+            tells: false,
+            ..Verdict::observed(Reason::NoRule, 0)
+        };
     }
     let rule = policy::rule_number(found.flow.rule.load());
-    Verdict { rule, ..Verdict::of(Reason::Established) }
+    Verdict {
+        rule,
+        ..Verdict::of(Reason::Established)
+    }
 }
 
 /// Whether policy was asked under the epochs that hold, and the rule has not ended.
@@ -344,9 +390,10 @@ fn go_on<T: Tables + ?Sized>(
 fn is_current<T: Tables + ?Sized>(tables: &T, work: &Work, found: &Found<'_>) -> bool {
     let flow = found.flow;
     let (low, high) = (flow.devices[0].load(), flow.devices[1].load());
-    let (Some(low), Some(high)) =
-        (tables.epoch(epoch(work.slot, low)), tables.epoch(epoch(work.slot, high)))
-    else {
+    let (Some(low), Some(high)) = (
+        tables.epoch(epoch(work.slot, low)),
+        tables.epoch(epoch(work.slot, high)),
+    ) else {
         return false;
     };
     flow.stamp.load() == low.wrapping_add(high) && work.tick < flow.until.load()
@@ -362,7 +409,10 @@ fn epoch(slot: u32, device: u32) -> u32 {
 /// Whether packets of this shape belong to flows.
 #[inline(always)]
 fn has_flow(packet: &Packet) -> bool {
-    matches!(packet.shape, Shape::Tcp | Shape::Udp | Shape::Query | Shape::Answer | Shape::Other)
+    matches!(
+        packet.shape,
+        Shape::Tcp | Shape::Udp | Shape::Query | Shape::Answer | Shape::Other
+    )
 }
 
 /// Place and control, for a packet that enters; nothing when [`admit`] has to go on.
@@ -410,7 +460,11 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
     if control_only {
         // No rule can name a link-local address.
-        work.source = End { device: sender.device, zone: work.zone, ..End::default() };
+        work.source = End {
+            device: sender.device,
+            zone: work.zone,
+            ..End::default()
+        };
         work.destination = End::default();
         return Some(dropped(tables, work, Reason::NoRule));
     }
@@ -429,14 +483,24 @@ fn place<T: Tables + ?Sized>(
     }
     let Some(mac) = tables.mac(mac_key(work.slot, work.packet.source_mac)) else {
         let admitted = work.settings & zone::ADMIT_ANY != 0;
-        return if admitted { Ok(()) } else { Err(Reason::UnknownDevice) };
+        return if admitted {
+            Ok(())
+        } else {
+            Err(Reason::UnknownDevice)
+        };
     };
     work.device = mac.device;
     sender.device = mac.device;
     sender.flags = mac.flags;
     if mac.zone != work.zone {
-        let elsewhere = tables.place(carries_key(work.slot, work.ifindex, mac.zone)).is_some();
-        return Err(if elsewhere { Reason::WrongVlan } else { Reason::WrongPort });
+        let elsewhere = tables
+            .place(carries_key(work.slot, work.ifindex, mac.zone))
+            .is_some();
+        return Err(if elsewhere {
+            Reason::WrongVlan
+        } else {
+            Reason::WrongPort
+        });
     }
     if mac.ifindex != 0 && mac.ifindex != work.ifindex {
         return Err(Reason::WrongPort);
@@ -489,12 +553,14 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
     if source.is_link_local() || !policy::end(tables, work.slot, &source, &mut work.source) {
         work.source = End::default();
-        work.destination = End { zone: work.zone, ..End::default() };
+        work.destination = End {
+            zone: work.zone,
+            ..End::default()
+        };
         return Some(dropped(tables, work, Reason::NoRule));
     }
     // A device that is on a guarded port sends through it, and nobody else is the router.
-    let elsewhere =
-        work.source.flags & End::GUARDED != 0 || work.source.is_router() && !work.own();
+    let elsewhere = work.source.flags & End::GUARDED != 0 || work.source.is_router() && !work.own();
     if elsewhere && !work.inner() {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
@@ -512,7 +578,11 @@ fn from_outside<B: Bytes + ?Sized, T: Tables + ?Sized>(
     if work.packet.ethertype == number::ARP {
         guards::arp_claim(bytes, &mut work.packet)?;
         let claim = work.packet.source;
-        return if is_ours(tables, work, &claim) { Err(Reason::ArpSpoof) } else { Ok(()) };
+        return if is_ours(tables, work, &claim) {
+            Err(Reason::ArpSpoof)
+        } else {
+            Ok(())
+        };
     }
     if work.packet.shape == Shape::Frame {
         return Ok(());
@@ -577,9 +647,10 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
     if work.packet.shape == Shape::Error {
         let quoted = packet::quoted(bytes, &work.packet);
         return Some(match quoted {
-            Some(quoted) if is_related(tables, work, &quoted) => {
-                Verdict { counts: !work.inner(), ..Verdict::of(Reason::Related) }
-            }
+            Some(quoted) if is_related(tables, work, &quoted) => Verdict {
+                counts: !work.inner(),
+                ..Verdict::of(Reason::Related)
+            },
             _ => dropped(tables, work, Reason::MidFlow),
         });
     }
@@ -607,7 +678,9 @@ fn is_related<T: Tables + ?Sized>(tables: &T, work: &Work, quoted: &packet::Quot
     if quoted.source != work.packet.destination {
         return false;
     }
-    let Some(settings) = tables.settings() else { return false };
+    let Some(settings) = tables.settings() else {
+        return false;
+    };
     let key = flows::quoted_key(quoted);
     match flows::find(tables, settings, &key, work.tick, &work.place) {
         Some(found) => is_current(tables, work, &found),
@@ -635,7 +708,11 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     let Some(settings) = tables.settings() else {
         return Some(Verdict::of(Reason::NotReady));
     };
-    let Decision { reason, rule, until } = work.decision;
+    let Decision {
+        reason,
+        rule,
+        until,
+    } = work.decision;
     let allowed = reason == Reason::Rule;
     let (key, leg) = flows::key(&work.packet);
     let found = match flows::find(tables, settings, &key, work.tick, &work.place) {
@@ -649,9 +726,10 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
         return Some(Verdict::by_rule(reason, rule));
     }
     let (device, other) = (work.source.device, work.destination.device);
-    let (Some(mine), Some(theirs)) =
-        (tables.epoch(epoch(work.slot, device)), tables.epoch(epoch(work.slot, other)))
-    else {
+    let (Some(mine), Some(theirs)) = (
+        tables.epoch(epoch(work.slot, device)),
+        tables.epoch(epoch(work.slot, other)),
+    ) else {
         return Some(Verdict::of(Reason::NotReady));
     };
     work.opening = Opening {
@@ -680,13 +758,18 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
         return Some(Verdict::observed(reason, rule));
     }
     let rule = policy::rule_number(rule);
-    Some(Verdict { rule, ..Verdict::of(Reason::Established) })
+    Some(Verdict {
+        rule,
+        ..Verdict::of(Reason::Established)
+    })
 }
 
 /// Opens the flow that policy allows, or lets pass.
 #[inline(always)]
 pub fn open<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
-    let Some(settings) = tables.settings() else { return Verdict::of(Reason::NotReady) };
+    let Some(settings) = tables.settings() else {
+        return Verdict::of(Reason::NotReady);
+    };
     let Decision { reason, rule, .. } = work.decision;
     let room = flows::open(tables, settings, &work.opening, &work.best, work.tick);
     if reason != Reason::Rule {
@@ -722,7 +805,11 @@ fn asked_service(packet: &Packet) -> u32 {
 /// A drop by policy, state or room, unless mode observe lets it pass.
 #[inline(always)]
 fn dropped<T: Tables + ?Sized>(tables: &T, work: &Work, reason: Reason) -> Verdict {
-    if is_observed(tables, work) { Verdict::observed(reason, 0) } else { Verdict::of(reason) }
+    if is_observed(tables, work) {
+        Verdict::observed(reason, 0)
+    } else {
+        Verdict::of(reason)
+    }
 }
 
 /// Whether every end that is a zone with ports is in mode observe, and one is.

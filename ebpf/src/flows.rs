@@ -105,9 +105,23 @@ fn ordered(
     };
     let (from, to) = (source_port as u64, destination_port as u64);
     if source_is_low {
-        (FlowKey { low: source, high: destination, ports: from << 48 | to << 32 | rest }, 0)
+        (
+            FlowKey {
+                low: source,
+                high: destination,
+                ports: from << 48 | to << 32 | rest,
+            },
+            0,
+        )
     } else {
-        (FlowKey { low: destination, high: source, ports: to << 48 | from << 32 | rest }, 1)
+        (
+            FlowKey {
+                low: destination,
+                high: source,
+                ports: to << 48 | from << 32 | rest,
+            },
+            1,
+        )
     }
 }
 
@@ -157,7 +171,15 @@ pub fn find<'a, T: Tables + ?Sized>(
         if is(flow, key) {
             let state = flow.state.load();
             let live = !is_over(flow, state, settings, tick);
-            return if live { Some(Found { bucket, flow, state }) } else { None };
+            return if live {
+                Some(Found {
+                    bucket,
+                    flow,
+                    state,
+                })
+            } else {
+                None
+            };
         }
         ways &= ways - 1;
     }
@@ -176,8 +198,8 @@ fn lowest(ways: u32) -> u32 {
 fn is(flow: &Flow, key: &FlowKey) -> bool {
     let words = key.words();
     let mut difference = 0;
-    for i in 0..5 {
-        difference |= flow.key[i].load() ^ words[i];
+    for (held, wanted) in flow.key.iter().zip(words) {
+        difference |= held.load() ^ wanted;
     }
     difference == 0
 }
@@ -267,7 +289,11 @@ pub fn follow(bits: u32, packet: &Packet, leg: usize) -> u32 {
         next |= state::CONFIRMED;
     }
     if packet.flags & tcp::FIN != 0 {
-        next |= if leg == 0 { state::FIN_LOW } else { state::FIN_HIGH };
+        next |= if leg == 0 {
+            state::FIN_LOW
+        } else {
+            state::FIN_HIGH
+        };
     }
     next
 }
@@ -303,12 +329,7 @@ pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, key: &FlowKe
 
 /// Notes what policy says of a flow that it was asked about again, if it still is that flow.
 #[inline(always)]
-pub fn renew<T: Tables + ?Sized>(
-    tables: &T,
-    found: &Found<'_>,
-    renewed: &Opening,
-    bits: u32,
-) {
+pub fn renew<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, renewed: &Opening, bits: u32) {
     let leg = (renewed.leg & 1) as usize;
     tables.lock(found.bucket);
     if is(found.flow, &renewed.key) {
@@ -373,13 +394,18 @@ pub fn open<T: Tables + ?Sized>(
     }
     let full = flows.load() >= settings.flows;
     let hash = hash(&opening.key, settings.seed);
-    let bucket =
-        tables.bucket(hash as u32 & settings.bucket_mask).ok_or(Reason::FlowTableFull)?;
+    let bucket = tables
+        .bucket(hash as u32 & settings.bucket_mask)
+        .ok_or(Reason::FlowTableFull)?;
     let tag = tag(hash);
     let words = opening.key.words();
     let leg = (opening.leg & 1) as usize;
     let bits = with_vlan(leg as u32 & state::OPENER_HIGH, leg, opening.vlan as u16)
-        | if opening.would != 0 { state::OBSERVED } else { 0 };
+        | if opening.would != 0 {
+            state::OBSERVED
+        } else {
+            0
+        };
 
     let mut owner = 0;
     let mut replaced = false;
@@ -416,8 +442,8 @@ pub fn open<T: Tables + ?Sized>(
             replaced = true;
         }
         bucket.tags[way].store(0);
-        for i in 0..5 {
-            flow.key[i].store(words[i]);
+        for (held, word) in flow.key.iter().zip(words) {
+            held.store(word);
         }
         flow.bytes[leg].store(opening.length as u64);
         flow.bytes[1 - leg].store(0);
@@ -451,15 +477,17 @@ pub fn open<T: Tables + ?Sized>(
 /// ones' clean-up, so that it goes on when the daemon does not.
 #[inline(always)]
 pub fn sweep<T: Tables + ?Sized>(tables: &T, settings: &Settings, tick: u32) {
-    let Some(cursor) = tables.gauge(gauge::SWEEP) else { return };
+    let Some(cursor) = tables.gauge(gauge::SWEEP) else {
+        return;
+    };
     let index = cursor.load();
     cursor.store(index.wrapping_add(1));
-    let Some(bucket) = tables.bucket(index & settings.bucket_mask) else { return };
+    let Some(bucket) = tables.bucket(index & settings.bucket_mask) else {
+        return;
+    };
     for way in 0..WAYS {
         let flow = &bucket.flows[way];
-        if bucket.tags[way].load() == 0
-            || !is_over(flow, flow.state.load(), settings, tick)
-        {
+        if bucket.tags[way].load() == 0 || !is_over(flow, flow.state.load(), settings, tick) {
             continue;
         }
         let mut owner = None;

@@ -102,7 +102,9 @@ pub fn arp_claim<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<()
         return Err(Reason::Malformed);
     };
     // Ethernet, IPv4, six and four bytes, request or reply.
-    let fixed = u64::from_be_bytes([arp[0], arp[1], arp[2], arp[3], arp[4], arp[5], arp[6], arp[7]]);
+    let fixed = u64::from_be_bytes([
+        arp[0], arp[1], arp[2], arp[3], arp[4], arp[5], arp[6], arp[7],
+    ]);
     if fixed != 0x0001_0800_0604_0001 && fixed != 0x0001_0800_0604_0002 {
         return Err(Reason::Malformed);
     }
@@ -133,7 +135,11 @@ pub fn control<B: Bytes + ?Sized, T: Tables + ?Sized>(
                 && (!policy::end(tables, sender.slot, &packet.destination, end)
                     || end.zone != sender.zone && !end.is_router());
             // To a host that is no neighbour it is not discovery; no rule can name it either.
-            if far { None } else { Some(discovery(bytes, tables, packet, sender, end)) }
+            if far {
+                None
+            } else {
+                Some(discovery(bytes, tables, packet, sender, end))
+            }
         }
         Shape::Udp => dhcp(bytes, packet, sender),
         _ => None,
@@ -149,7 +155,11 @@ fn discovery<B: Bytes + ?Sized, T: Tables + ?Sized>(
     sender: &Sender,
     end: &mut End,
 ) -> Result<(), Reason> {
-    let from_router = if sender.port & Port::ROUTER != 0 { Ok(()) } else { Err(Reason::RogueRa) };
+    let from_router = if sender.port & Port::ROUTER != 0 {
+        Ok(())
+    } else {
+        Err(Reason::RogueRa)
+    };
     let kind = packet.icmp >> 8;
     if packet.source.is_v4() {
         return from_router;
@@ -164,7 +174,9 @@ fn discovery<B: Bytes + ?Sized, T: Tables + ?Sized>(
     let at = packet.payload as usize;
     let mut options = at + 8;
     if kind != 133 {
-        let Some(target) = bytes.read::<16>(at + 8) else { return Err(Reason::Malformed) };
+        let Some(target) = bytes.read::<16>(at + 8) else {
+            return Err(Reason::Malformed);
+        };
         options = at + 24;
         let target = Address::v6(target);
         // An advertisement, and a solicitation for a tentative address, claim the target.
@@ -193,12 +205,16 @@ fn link_layer_options<B: Bytes + ?Sized>(
         if at >= packet.end as usize {
             return Ok(());
         }
-        let Some(option) = bytes.read::<8>(at) else { return Err(Reason::Malformed) };
+        let Some(option) = bytes.read::<8>(at) else {
+            return Err(Reason::Malformed);
+        };
         if option[1] == 0 {
             return Err(Reason::Malformed);
         }
         if option[0] == 1 || option[0] == 2 {
-            let claimed = [option[2], option[3], option[4], option[5], option[6], option[7]];
+            let claimed = [
+                option[2], option[3], option[4], option[5], option[6], option[7],
+            ];
             if option[1] != 1 || mac(&claimed) != packet.source_mac {
                 return Err(Reason::NdSpoof);
             }
@@ -220,7 +236,11 @@ fn dhcp<B: Bytes + ?Sized>(
     // Clients listen to whatever arrives on their port, whoever sent it.
     if packet.destination_port == client {
         let allowed = sender.port & Port::DHCP_SERVER != 0;
-        return Some(if allowed { Ok(()) } else { Err(Reason::RogueDhcp) });
+        return Some(if allowed {
+            Ok(())
+        } else {
+            Err(Reason::RogueDhcp)
+        });
     }
     if packet.destination_port != server || packet.source_port != client {
         return None;
@@ -237,7 +257,9 @@ fn dhcp<B: Bytes + ?Sized>(
     if start[0] != 1 || start[1] != 1 || start[2] != 6 {
         return None;
     }
-    let hardware = mac(&[start[28], start[29], start[30], start[31], start[32], start[33]]);
+    let hardware = mac(&[
+        start[28], start[29], start[30], start[31], start[32], start[33],
+    ]);
     if hardware != packet.source_mac {
         return Some(Err(Reason::SpoofedSource));
     }
@@ -251,8 +273,13 @@ pub fn is_control(packet: &Packet) -> bool {
     match packet.shape {
         Shape::Frame | Shape::Membership | Shape::Discovery => true,
         Shape::Udp => {
-            matches!((packet.source_port, packet.destination_port), (67 | 68, 67 | 68))
-                || matches!((packet.source_port, packet.destination_port), (546 | 547, 546 | 547))
+            matches!(
+                (packet.source_port, packet.destination_port),
+                (67 | 68, 67 | 68)
+            ) || matches!(
+                (packet.source_port, packet.destination_port),
+                (546 | 547, 546 | 547)
+            )
         }
         _ => false,
     }

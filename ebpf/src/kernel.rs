@@ -1,10 +1,11 @@
 //! Maps and entry points. Map names are what the daemon and the pins call them.
-#![expect(unsafe_code, reason = "packet memory, map values and helpers are raw pointers here")]
+#![expect(
+    unsafe_code,
+    reason = "packet memory, map values and helpers are raw pointers here"
+)]
 
 use aya_ebpf::{
-    bindings::{
-        __sk_buff, BPF_ANY, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md,
-    },
+    bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action, xdp_md},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
     helpers,
     macros::{btf_map, classifier, xdp},
@@ -23,7 +24,10 @@ use wardline_ebpf::{
     tables::Tables,
 };
 
-// Sizes that depend on configuration are set by the daemon before it loads.
+// Sizes that depend on configuration are set by the daemon before it loads. Tables of policy take
+// memory as they fill; what packets write is allocated at load.
+
+const GROWS: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
 static ACTIVE: Array<u32, 1> = Array::new();
@@ -36,17 +40,17 @@ static PORTS: Array<Port, { (MAX_IFINDEX * 2) as usize }> = Array::new();
 #[btf_map]
 static ZONES: Array<u32, { (MAX_ZONES * 2) as usize }> = Array::new();
 #[btf_map]
-static PLACES: HashMap<u64, u32, 65536> = HashMap::new();
+static PLACES: HashMap<u64, u32, 65536, GROWS> = HashMap::new();
 #[btf_map]
-static MACS: HashMap<u64, Mac, 1024> = HashMap::new();
+static MACS: HashMap<u64, Mac, 1024, GROWS> = HashMap::new();
 #[btf_map]
-static ADDRESSES: HashMap<AddressKey, End, 1024> = HashMap::new();
+static ADDRESSES: HashMap<AddressKey, End, 1024, GROWS> = HashMap::new();
 #[btf_map]
 static PREFIXES: LpmTrie<PrefixKey, End, 1024> = LpmTrie::new();
 #[btf_map]
-static DEVICES: HashMap<u32, End, 1024> = HashMap::new();
+static DEVICES: HashMap<u32, End, 1024, GROWS> = HashMap::new();
 #[btf_map]
-static PAIRS: HashMap<u64, Set, 1024> = HashMap::new();
+static PAIRS: HashMap<u64, Set, 1024, GROWS> = HashMap::new();
 #[btf_map]
 static INTERVALS: Array<Interval, 1024> = Array::new();
 #[btf_map]
@@ -72,6 +76,8 @@ static EVENTS: RingBuf<Event, { 1 << 20 }> = RingBuf::new();
 #[btf_map]
 static EVENT_LIMITS: LruHashMap<EventKey, EventLimit, 16384> = LruHashMap::new();
 
+#[btf_map]
+static CLOCK: Array<u64, 1> = Array::new();
 #[btf_map]
 static DESKS: PerCpuArray<Desk, 2> = PerCpuArray::new();
 
@@ -134,7 +140,10 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn prefix(&self, key: &PrefixKey) -> Option<&End> {
-        PREFIXES.get(&Key { prefix_len: 160, data: *key })
+        PREFIXES.get(&Key {
+            prefix_len: 160,
+            data: *key,
+        })
     }
 
     #[inline(always)]
@@ -191,7 +200,10 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn learn(&self, address: &Address, device: u32, tick: u32) -> bool {
-        let learned = Learned { device: Cell32::new(device), last: Cell32::new(tick) };
+        let learned = Learned {
+            device: Cell32::new(device),
+            last: Cell32::new(tick),
+        };
         LEARNED.insert(address, &learned, BPF_ANY as u64).is_ok()
     }
 
@@ -256,11 +268,12 @@ const GO_ON: u32 = u32::MAX;
 /// Judges what enters, as soon as the driver has it.
 #[xdp]
 fn xdp_ingress(context: XdpContext) -> u32 {
-    let Some(desk) = desk(ENTERING) else { return xdp_action::XDP_DROP };
+    let Some(desk) = desk(ENTERING) else {
+        return xdp_action::XDP_DROP;
+    };
     // SAFETY: the context is the kernel's.
     let ifindex = unsafe { (*context.ctx).ingress_ifindex };
-    let started =
-        decide::start_ingress(&xdp_frame(&context), None, ifindex, &Maps, &mut desk.work);
+    let started = decide::start_ingress(&xdp_frame(&context), None, ifindex, &Maps, &mut desk.work);
     let mut reason = note(&mut desk.verdict, started);
     if reason == GO_ON {
         reason = xdp_enter(context.ctx);
@@ -268,13 +281,19 @@ fn xdp_ingress(context: XdpContext) -> u32 {
     if reason == GO_ON {
         reason = xdp_admit(context.ctx);
     }
-    if conclude(reason, ENTERING) { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
+    if conclude(reason, ENTERING) {
+        xdp_action::XDP_PASS
+    } else {
+        xdp_action::XDP_DROP
+    }
 }
 
 /// Judges what enters where XDP can't.
 #[classifier]
 fn tc_ingress(context: TcContext) -> i32 {
-    let (Some(desk), Some(tag)) = (desk(ENTERING), pull(&context)) else { return TC_ACT_SHOT };
+    let (Some(desk), Some(tag)) = (desk(ENTERING), pull(&context)) else {
+        return TC_ACT_SHOT;
+    };
     // SAFETY: the context is the kernel's.
     let ifindex = unsafe { (*context.skb.skb).ifindex };
     let started = decide::start_ingress(&tc_frame(&context), tag, ifindex, &Maps, &mut desk.work);
@@ -285,16 +304,26 @@ fn tc_ingress(context: TcContext) -> i32 {
     if reason == GO_ON {
         reason = tc_admit(context.skb.skb);
     }
-    if conclude(reason, ENTERING) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+    if conclude(reason, ENTERING) {
+        TC_ACT_UNSPEC
+    } else {
+        TC_ACT_SHOT
+    }
 }
 
 /// Judges what leaves.
 #[classifier]
 fn tc_egress(context: TcContext) -> i32 {
-    let (Some(desk), Some(tag)) = (desk(LEAVING), pull(&context)) else { return TC_ACT_SHOT };
+    let (Some(desk), Some(tag)) = (desk(LEAVING), pull(&context)) else {
+        return TC_ACT_SHOT;
+    };
     // SAFETY: the context is the kernel's.
-    let (ifindex, from) =
-        unsafe { ((*context.skb.skb).ifindex, (*context.skb.skb).ingress_ifindex) };
+    let (ifindex, from) = unsafe {
+        (
+            (*context.skb.skb).ifindex,
+            (*context.skb.skb).ingress_ifindex,
+        )
+    };
     let frame = tc_frame(&context);
     let started = decide::start_egress(&frame, tag, ifindex, from, &Maps, &mut desk.work);
     let mut reason = note(&mut desk.verdict, started);
@@ -304,7 +333,11 @@ fn tc_egress(context: TcContext) -> i32 {
     if reason == GO_ON {
         reason = tc_leave_admit(context.skb.skb);
     }
-    if conclude(reason, LEAVING) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+    if conclude(reason, LEAVING) {
+        TC_ACT_UNSPEC
+    } else {
+        TC_ACT_SHOT
+    }
 }
 
 /// Place and control at XDP; answers a reason's number, or [`GO_ON`].
@@ -312,7 +345,10 @@ fn tc_egress(context: TcContext) -> i32 {
 #[inline(never)]
 extern "C" fn xdp_enter(context: *mut xdp_md) -> u32 {
     let Some(desk) = desk(ENTERING) else { return 0 };
-    note(&mut desk.verdict, decide::enter(&xdp_frame(&XdpContext::new(context)), &Maps, &mut desk.work))
+    note(
+        &mut desk.verdict,
+        decide::enter(&xdp_frame(&XdpContext::new(context)), &Maps, &mut desk.work),
+    )
 }
 
 /// Quarantine and state at XDP; answers a reason's number, or [`GO_ON`].
@@ -320,7 +356,10 @@ extern "C" fn xdp_enter(context: *mut xdp_md) -> u32 {
 #[inline(never)]
 extern "C" fn xdp_admit(context: *mut xdp_md) -> u32 {
     let Some(desk) = desk(ENTERING) else { return 0 };
-    note(&mut desk.verdict, decide::admit(&xdp_frame(&XdpContext::new(context)), &Maps, &mut desk.work))
+    note(
+        &mut desk.verdict,
+        decide::admit(&xdp_frame(&XdpContext::new(context)), &Maps, &mut desk.work),
+    )
 }
 
 /// Place and control at TC ingress; answers a reason's number, or [`GO_ON`].
@@ -328,7 +367,10 @@ extern "C" fn xdp_admit(context: *mut xdp_md) -> u32 {
 #[inline(never)]
 extern "C" fn tc_enter(context: *mut __sk_buff) -> u32 {
     let Some(desk) = desk(ENTERING) else { return 0 };
-    note(&mut desk.verdict, decide::enter(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work))
+    note(
+        &mut desk.verdict,
+        decide::enter(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work),
+    )
 }
 
 /// Quarantine and state at TC ingress; answers a reason's number, or [`GO_ON`].
@@ -336,7 +378,10 @@ extern "C" fn tc_enter(context: *mut __sk_buff) -> u32 {
 #[inline(never)]
 extern "C" fn tc_admit(context: *mut __sk_buff) -> u32 {
     let Some(desk) = desk(ENTERING) else { return 0 };
-    note(&mut desk.verdict, decide::admit(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work))
+    note(
+        &mut desk.verdict,
+        decide::admit(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work),
+    )
 }
 
 /// Place and control at TC egress; answers a reason's number, or [`GO_ON`].
@@ -344,7 +389,10 @@ extern "C" fn tc_admit(context: *mut __sk_buff) -> u32 {
 #[inline(never)]
 extern "C" fn tc_leave(context: *mut __sk_buff) -> u32 {
     let Some(desk) = desk(LEAVING) else { return 0 };
-    note(&mut desk.verdict, decide::leave(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work))
+    note(
+        &mut desk.verdict,
+        decide::leave(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work),
+    )
 }
 
 /// Quarantine and state at TC egress; answers a reason's number, or [`GO_ON`].
@@ -352,7 +400,10 @@ extern "C" fn tc_leave(context: *mut __sk_buff) -> u32 {
 #[inline(never)]
 extern "C" fn tc_leave_admit(context: *mut __sk_buff) -> u32 {
     let Some(desk) = desk(LEAVING) else { return 0 };
-    note(&mut desk.verdict, decide::admit(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work))
+    note(
+        &mut desk.verdict,
+        decide::admit(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work),
+    )
 }
 
 /// Policy; answers the desk that it was asked for.
@@ -403,7 +454,9 @@ fn conclude(reason: u32, index: u32) -> bool {
     if reason == GO_ON {
         reason = open(index);
     }
-    let Some(desk) = desk(index) else { return false };
+    let Some(desk) = desk(index) else {
+        return false;
+    };
     if desk.verdict.counts {
         let length = desk.work.packet.length as u64;
         count(REASONS.get_ptr_mut(reason), length);
@@ -423,10 +476,14 @@ fn is_pass(reason: u32) -> bool {
     reason >= Reason::Rule as u32 && reason < Reason::COUNT
 }
 
-/// Tells the daemon the kernel's time in its own unit: run by `BPF_PROG_TEST_RUN`, answers jiffies.
+/// Tells the daemon the kernel's time in its own unit: run by `BPF_PROG_TEST_RUN`.
 #[classifier]
 fn clock(_context: TcContext) -> i32 {
-    jiffies() as i32
+    if let Some(clock) = CLOCK.get_ptr_mut(0) {
+        // SAFETY: a whole, aligned value, which only this program writes.
+        unsafe { *clock = jiffies() };
+    }
+    0
 }
 
 /// Ends flows that have timed out, in one bucket for each run: run by `BPF_PROG_TEST_RUN`.
@@ -441,14 +498,22 @@ fn sweep(_context: TcContext) -> i32 {
 #[inline(always)]
 fn xdp_frame(context: &XdpContext) -> Frame {
     let (start, end) = (context.data(), context.data_end());
-    Frame { start, end, length: end - start }
+    Frame {
+        start,
+        end,
+        length: end - start,
+    }
 }
 
 #[inline(always)]
 fn tc_frame(context: &TcContext) -> Frame {
     // SAFETY: the context is the kernel's.
     let length = unsafe { (*context.skb.skb).len };
-    Frame { start: context.data(), end: context.data_end(), length: length as usize }
+    Frame {
+        start: context.data(),
+        end: context.data_end(),
+        length: length as usize,
+    }
 }
 
 /// Makes a packet's headers readable at TC, and tells the tag that the kernel took out of them;
@@ -515,9 +580,15 @@ extern "C" fn tell(index: u32) -> u32 {
         limit.suppressed.store(0);
         limit.last.store(now);
     } else {
-        let limit = EventLimit { last: Cell64::new(now), suppressed: Cell64::new(0) };
+        let limit = EventLimit {
+            last: Cell64::new(now),
+            suppressed: Cell64::new(0),
+        };
         // Another processor may just have sent it.
-        if EVENT_LIMITS.insert(&key, &limit, BPF_NOEXIST as u64).is_err() {
+        if EVENT_LIMITS
+            .insert(&key, &limit, BPF_NOEXIST as u64)
+            .is_err()
+        {
             return 0;
         }
     }
@@ -528,7 +599,11 @@ extern "C" fn tell(index: u32) -> u32 {
         }
         return 0;
     };
-    let observed = if verdict.reason == Reason::Observed { Event::OBSERVED } else { 0 };
+    let observed = if verdict.reason == Reason::Observed {
+        Event::OBSERVED
+    } else {
+        0
+    };
     let egress = if index == LEAVING { Event::EGRESS } else { 0 };
     let ports = matches!(packet.shape, Shape::Tcp | Shape::Udp);
     entry.write(Event {
@@ -542,7 +617,11 @@ extern "C" fn tell(index: u32) -> u32 {
         device: work.device,
         ifindex: work.ifindex,
         source_port: packet.source_port,
-        destination_port: if ports { packet.destination_port } else { packet.icmp },
+        destination_port: if ports {
+            packet.destination_port
+        } else {
+            packet.icmp
+        },
         vlan: packet.vlan,
         zone: work.zone,
         ethertype: packet.ethertype,

@@ -22,7 +22,10 @@ pub mod policy;
 pub mod tables;
 
 #[cfg(feature = "user")]
-#[expect(unsafe_code, reason = "aya's marker for what may be copied to and from the kernel")]
+#[expect(
+    unsafe_code,
+    reason = "aya's marker for what may be copied to and from the kernel"
+)]
 mod pod {
     use crate::abi;
 
@@ -33,6 +36,8 @@ mod pod {
         };
     }
 
-    pod!(Address, Port, Mac, AddressKey, PrefixKey, End, Set, Interval, Settings, Counter);
+    pod!(
+        Address, Port, Mac, AddressKey, PrefixKey, End, Set, Interval, Settings, Counter
+    );
     pod!(EventKey);
 }

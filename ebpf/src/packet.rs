@@ -147,11 +147,19 @@ pub fn ethernet<B: Bytes + ?Sized>(
     tag: Option<u16>,
     packet: &mut Packet,
 ) -> Result<(), Reason> {
-    *packet = Packet { length: bytes.len() as u32, ..Packet::default() };
-    let Some(header) = bytes.read::<14>(0) else { return Err(Reason::Malformed) };
-    packet.destination_mac =
-        mac(&[header[0], header[1], header[2], header[3], header[4], header[5]]);
-    packet.source_mac = mac(&[header[6], header[7], header[8], header[9], header[10], header[11]]);
+    *packet = Packet {
+        length: bytes.len() as u32,
+        ..Packet::default()
+    };
+    let Some(header) = bytes.read::<14>(0) else {
+        return Err(Reason::Malformed);
+    };
+    packet.destination_mac = mac(&[
+        header[0], header[1], header[2], header[3], header[4], header[5],
+    ]);
+    packet.source_mac = mac(&[
+        header[6], header[7], header[8], header[9], header[10], header[11],
+    ]);
     packet.ethertype = u16::from_be_bytes([header[12], header[13]]);
     packet.payload = 14;
     // A group can't send (IEEE 802 section 8.2.2), and zero is nobody.
@@ -161,7 +169,9 @@ pub fn ethernet<B: Bytes + ?Sized>(
     match tag {
         Some(tag) => packet.vlan = tag & 0xfff,
         None if packet.ethertype == number::VLAN => {
-            let Some(tag) = bytes.read::<4>(14) else { return Err(Reason::Malformed) };
+            let Some(tag) = bytes.read::<4>(14) else {
+                return Err(Reason::Malformed);
+            };
             packet.vlan = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
             packet.ethertype = u16::from_be_bytes([tag[2], tag[3]]);
             packet.payload = 18;
@@ -169,7 +179,11 @@ pub fn ethernet<B: Bytes + ?Sized>(
         None => {}
     }
     // 4095 is reserved (IEEE 802.1Q table 9-2).
-    if packet.vlan == 0xfff { Err(Reason::Malformed) } else { Ok(()) }
+    if packet.vlan == 0xfff {
+        Err(Reason::Malformed)
+    } else {
+        Ok(())
+    }
 }
 
 /// Parses what follows the Ethernet header, when it is IP; leaves other packets as they are.
@@ -208,7 +222,9 @@ fn ipv4<B: Bytes + ?Sized>(
     place: &Cell32,
 ) -> Result<(), Reason> {
     let at = packet.payload as usize;
-    let Some(header) = bytes.read::<20>(at) else { return Err(Reason::Malformed) };
+    let Some(header) = bytes.read::<20>(at) else {
+        return Err(Reason::Malformed);
+    };
     let header_length = ((header[0] & 0xf) as usize) << 2;
     let total_length = u16::from_be_bytes([header[2], header[3]]) as usize;
     if header[0] >> 4 != 4
@@ -229,7 +245,11 @@ fn ipv4<B: Bytes + ?Sized>(
         options(bytes, packet, at + 20, header_length - 20, settings, place)?;
     }
     // More fragments, or an offset: no fragment carries all that policy needs to see.
-    if fragment != 0 { Err(Reason::Fragment) } else { Ok(()) }
+    if fragment != 0 {
+        Err(Reason::Fragment)
+    } else {
+        Ok(())
+    }
 }
 
 /// IPv4 options: the router alert of a membership report always; others as the zone says, but a
@@ -244,7 +264,9 @@ fn options<B: Bytes + ?Sized>(
     place: &Cell32,
 ) -> Result<(), Reason> {
     if packet.protocol == number::IGMP && length == 4 {
-        let Some(alert) = bytes.read::<4>(at) else { return Err(Reason::Malformed) };
+        let Some(alert) = bytes.read::<4>(at) else {
+            return Err(Reason::Malformed);
+        };
         if *alert == [0x94, 4, 0, 0] {
             return Ok(());
         }
@@ -258,7 +280,9 @@ fn options<B: Bytes + ?Sized>(
         if offset >= length {
             return Ok(());
         }
-        let Some(kind) = bytes.read::<1>(at + offset) else { return Err(Reason::Malformed) };
+        let Some(kind) = bytes.read::<1>(at + offset) else {
+            return Err(Reason::Malformed);
+        };
         match kind[0] {
             0 => return Ok(()),
             1 => place.store(offset as u32 + 1),
@@ -294,7 +318,9 @@ fn ipv6<B: Bytes + ?Sized>(
     place: &Cell32,
 ) -> Result<(), Reason> {
     let at = packet.payload as usize;
-    let Some(header) = bytes.read::<40>(at) else { return Err(Reason::Malformed) };
+    let Some(header) = bytes.read::<40>(at) else {
+        return Err(Reason::Malformed);
+    };
     let length = u16::from_be_bytes([header[4], header[5]]) as usize;
     if header[0] >> 4 != 6 || at + 40 + length > bytes.len() {
         return Err(Reason::Malformed);
@@ -320,7 +346,9 @@ fn ipv6<B: Bytes + ?Sized>(
         let size = match next {
             // Hop-by-hop options, first only; destination options.
             0 | 60 => {
-                let Some(start) = bytes.read::<8>(offset) else { return Err(Reason::Malformed) };
+                let Some(start) = bytes.read::<8>(offset) else {
+                    return Err(Reason::Malformed);
+                };
                 if next == 0 && position != 0 {
                     return Err(Reason::ExtensionHeader);
                 }
@@ -336,7 +364,9 @@ fn ipv6<B: Bytes + ?Sized>(
             }
             // Authentication header (RFC 4302 section 2.2).
             51 => {
-                let Some(start) = bytes.read::<8>(offset) else { return Err(Reason::Malformed) };
+                let Some(start) = bytes.read::<8>(offset) else {
+                    return Err(Reason::Malformed);
+                };
                 next = start[0];
                 (start[1] as usize + 2) << 2
             }
@@ -381,7 +411,9 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Re
     let v4 = packet.ethertype == number::IPV4;
     match packet.protocol {
         number::TCP => {
-            let Some(header) = bytes.read::<20>(at) else { return Err(Reason::Malformed) };
+            let Some(header) = bytes.read::<20>(at) else {
+                return Err(Reason::Malformed);
+            };
             let header_length = ((header[12] >> 4) as usize) << 2;
             if header_length < 20 || header_length > length {
                 return Err(Reason::Malformed);
@@ -389,10 +421,16 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Re
             packet.shape = Shape::Tcp;
             ports(packet, [header[0], header[1], header[2], header[3]]);
             packet.flags = header[13];
-            if valid_tcp_flags(packet.flags) { Ok(()) } else { Err(Reason::BadTcpFlags) }
+            if valid_tcp_flags(packet.flags) {
+                Ok(())
+            } else {
+                Err(Reason::BadTcpFlags)
+            }
         }
         number::UDP => {
-            let Some(header) = bytes.read::<8>(at) else { return Err(Reason::Malformed) };
+            let Some(header) = bytes.read::<8>(at) else {
+                return Err(Reason::Malformed);
+            };
             if length < 8 || u16::from_be_bytes([header[4], header[5]]) as usize != length {
                 return Err(Reason::Malformed);
             }
@@ -412,13 +450,19 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Re
         }
         number::ICMP | number::ICMPV6 => Err(Reason::Malformed),
         number::IGMP if v4 => {
-            let Some(header) = bytes.read::<8>(at) else { return Err(Reason::Malformed) };
+            let Some(header) = bytes.read::<8>(at) else {
+                return Err(Reason::Malformed);
+            };
             if length < 8 {
                 return Err(Reason::Malformed);
             }
             // Reports of versions 1, 2 and 3, and leave (RFC 3376 section 4).
             let report = matches!(header[0], 0x12 | 0x16 | 0x17 | 0x22);
-            packet.shape = if report { Shape::Membership } else { Shape::Other };
+            packet.shape = if report {
+                Shape::Membership
+            } else {
+                Shape::Other
+            };
             Ok(())
         }
         _ => {
@@ -556,7 +600,11 @@ pub fn quoted<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Option<Quoted> {
         }
         number::ICMP | number::ICMPV6 => {
             let kind = transport[0];
-            let shape = if v4 { icmpv4_shape(kind) } else { icmpv6_shape(kind) };
+            let shape = if v4 {
+                icmpv4_shape(kind)
+            } else {
+                icmpv6_shape(kind)
+            };
             if !matches!(shape, Shape::Query | Shape::Answer) {
                 return None;
             }
@@ -595,7 +643,9 @@ fn ports(packet: &mut Packet, bytes: [u8; 4]) {
 /// A MAC as a number.
 #[inline(always)]
 pub fn mac(bytes: &[u8; 6]) -> u64 {
-    u64::from_be_bytes([0, 0, bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]])
+    u64::from_be_bytes([
+        0, 0, bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5],
+    ])
 }
 
 /// The word at a constant offset of a header.

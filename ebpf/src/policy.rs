@@ -18,7 +18,11 @@ pub struct Decision {
 
 impl Default for Decision {
     fn default() -> Self {
-        Self { reason: Reason::NoRule, rule: 0, until: 0 }
+        Self {
+            reason: Reason::NoRule,
+            rule: 0,
+            until: 0,
+        }
     }
 }
 
@@ -51,7 +55,9 @@ pub fn judge<T: Tables + ?Sized>(
             if opener == 0 || other == 0 {
                 continue;
             }
-            let Some(set) = tables.pair(pair_key(slot, opener, other)) else { continue };
+            let Some(set) = tables.pair(pair_key(slot, opener, other)) else {
+                continue;
+            };
             // The interval that holds the service: the last that starts at or before it.
             place.store(0);
             for step in (0..STEPS).rev() {
@@ -68,18 +74,30 @@ pub fn judge<T: Tables + ?Sized>(
             };
             if interval.deny != 0 && tick < interval.deny_until {
                 let rule = interval.deny;
-                return Decision { reason: Reason::DeniedByRule, rule, until: interval.deny_until };
+                return Decision {
+                    reason: Reason::DeniedByRule,
+                    rule,
+                    until: interval.deny_until,
+                };
             }
             if interval.allow == 0 {
                 continue;
             }
             if tick >= interval.allow_until {
                 if best.rule == 0 {
-                    best = Decision { reason: Reason::Expired, rule: interval.allow, until: 0 };
+                    best = Decision {
+                        reason: Reason::Expired,
+                        rule: interval.allow,
+                        until: 0,
+                    };
                 }
             } else if interval.allow_until > best.until {
                 let rule = interval.allow;
-                best = Decision { reason: Reason::Rule, rule, until: interval.allow_until };
+                best = Decision {
+                    reason: Reason::Rule,
+                    rule,
+                    until: interval.allow_until,
+                };
             }
         }
     }
@@ -89,11 +107,19 @@ pub fn judge<T: Tables + ?Sized>(
 /// What an address is: a device's, the router's, in a zone, or none of these (false).
 #[inline(always)]
 pub fn end<T: Tables + ?Sized>(tables: &T, slot: u32, address: &Address, end: &mut End) -> bool {
-    match tables.address(&AddressKey { address: *address, slot: slot as u64 }) {
+    match tables.address(&AddressKey {
+        address: *address,
+        slot: slot as u64,
+    }) {
         Some(named) => *end = *named,
         None => {
-            let key = PrefixKey { slot: slot.to_be_bytes(), address: address.octets() };
-            let Some(around) = tables.prefix(&key) else { return false };
+            let key = PrefixKey {
+                slot: slot.to_be_bytes(),
+                address: address.octets(),
+            };
+            let Some(around) = tables.prefix(&key) else {
+                return false;
+            };
             *end = *around;
         }
     }

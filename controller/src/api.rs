@@ -1,0 +1,407 @@
+//! gRPC: converts in, calls, converts out. The only user of tonic.
+//!
+//! The Unix socket is for local clients; the kernel says who they are, and only uid 0 may call.
+
+use std::{io, os::unix::fs::PermissionsExt as _, path::Path, pin::Pin, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{broadcast::error::RecvError, watch},
+};
+use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
+use tonic::{
+    Code, Request, Response, Status,
+    transport::{Server, server::UdsConnectInfo},
+};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+use wardline_proto::{
+    DESCRIPTOR_SET,
+    v1::{
+        self,
+        segmentation_server::{Segmentation, SegmentationServer},
+    },
+};
+
+use crate::{
+    compile,
+    events::Events,
+    explain,
+    intent::Problem,
+    reconcile::{Author, Handle, Refusal, Stopped},
+    snapshot::Snapshot,
+};
+
+/// Bytes that one request may have: a policy of a hundred thousand devices has about 20 MB.
+const LARGEST_REQUEST: usize = 64 << 20;
+/// Problems that are told of one document; so many fit the headers that clients accept.
+const MOST_PROBLEMS: usize = 200;
+
+/// Why there is no API.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The socket could not be made.
+    #[error("{path}: {source}")]
+    Socket {
+        /// The socket.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Reflection has no descriptors.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server ended.
+    #[error("the server ended: {0}")]
+    Server(#[from] tonic::transport::Error),
+}
+
+/// What the calls work on.
+#[derive(Clone)]
+pub struct Service {
+    /// Who changes and reads.
+    pub engine: Handle,
+    /// What is in force.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What happened.
+    pub events: Events,
+}
+
+/// Serves on a Unix socket until told to stop.
+///
+/// # Errors
+///
+/// When the socket can't be made, or another daemon answers on it.
+pub async fn serve(
+    service: Service,
+    socket: &Path,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), ApiError> {
+    let listener = listen(socket).await.map_err(|source| ApiError::Socket {
+        path: socket.display().to_string(),
+        source,
+    })?;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<SegmentationServer<Service>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let segmentation = SegmentationServer::new(service)
+        .max_decoding_message_size(LARGEST_REQUEST)
+        .max_encoding_message_size(LARGEST_REQUEST);
+    Server::builder()
+        .concurrency_limit_per_connection(32)
+        .layer(tonic::service::InterceptorLayer::new(only_root))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(segmentation)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
+            // An error means that who would stop us is gone.
+            let _ = stop.wait_for(|stop| *stop).await;
+        })
+        .await?;
+    // The next daemon may have made it again.
+    let _ = std::fs::remove_file(socket);
+    Ok(())
+}
+
+/// Whether a daemon answers on a socket.
+pub async fn is_served(socket: &Path) -> bool {
+    UnixStream::connect(socket).await.is_ok()
+}
+
+async fn listen(socket: &Path) -> io::Result<UnixListener> {
+    if is_served(socket).await {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another daemon answers on it",
+        ));
+    }
+    if let Some(directory) = socket.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// The peer's user, when it is root.
+fn only_root(request: Request<()>) -> Result<Request<()>, Status> {
+    match user(&request) {
+        Some(0) => Ok(request),
+        Some(user) => Err(Status::permission_denied(format!(
+            "uid {user} may not; uid 0 may"
+        ))),
+        None => Err(Status::unauthenticated("the kernel does not say who calls")),
+    }
+}
+
+fn user<T>(request: &Request<T>) -> Option<u32> {
+    request
+        .extensions()
+        .get::<UdsConnectInfo>()?
+        .peer_cred
+        .map(|peer| peer.uid())
+}
+
+/// Who makes a change: the peer, its words, and its request's id or one that we make.
+fn author<T>(request: &Request<T>, kind: &'static str, reason: &str) -> Author {
+    let id = request
+        .metadata()
+        .get("x-request-id")
+        .and_then(|id| id.to_str().ok());
+    Author {
+        actor: format!(
+            "uid:{}",
+            user(request).map_or_else(String::new, |uid| uid.to_string())
+        ),
+        reason: reason.to_owned(),
+        request_id: id.map_or_else(
+            || format!("{:x}", Timestamp::now().as_nanosecond()),
+            str::to_owned,
+        ),
+        kind,
+    }
+}
+
+impl From<Stopped> for Status {
+    fn from(stopped: Stopped) -> Self {
+        Self::unavailable(stopped.to_string())
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::Invalid(problems) => violations(Code::InvalidArgument, message, problems),
+            Refusal::TooLarge(problems) => violations(Code::ResourceExhausted, message, problems),
+            Refusal::Stale { .. } => Self::aborted(message),
+            Refusal::NoRevision(_) => Self::not_found(message),
+            Refusal::Store(_) | Refusal::Datapath(_) => Self::internal(message),
+        }
+    }
+}
+
+/// A refusal with one violation for each problem.
+fn violations(code: Code, message: String, problems: Vec<Problem>) -> Status {
+    let more = problems.len().saturating_sub(MOST_PROBLEMS);
+    let mut violations: Vec<FieldViolation> = problems
+        .into_iter()
+        .take(MOST_PROBLEMS)
+        .map(|problem| FieldViolation::new(problem.path, problem.message))
+        .collect();
+    if more != 0 {
+        violations.push(FieldViolation::new("", format!("and {more} more problems")));
+    }
+    Status::with_error_details(code, message, ErrorDetails::with_bad_request(violations))
+}
+
+/// A document that a request must carry.
+fn required(policy: Option<v1::Policy>) -> Result<v1::Policy, Status> {
+    policy.ok_or_else(|| {
+        let problem = Problem {
+            path: "policy".to_owned(),
+            message: "is missing".to_owned(),
+        };
+        violations(
+            Code::InvalidArgument,
+            "the document has 1 problem".to_owned(),
+            vec![problem],
+        )
+    })
+}
+
+fn not_yet<T>(what: &str) -> Result<T, Status> {
+    Err(Status::unimplemented(format!(
+        "{what} is not part of this version"
+    )))
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type Many<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Segmentation for Service {
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Answer<v1::GetStatusResponse> {
+        Ok(Response::new(
+            self.engine.call(|engine| engine.status()).await??,
+        ))
+    }
+
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
+        let policy = required(request.into_inner().policy)?;
+        Ok(Response::new(
+            self.engine
+                .call(move |engine| engine.plan(&policy))
+                .await??,
+        ))
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "apply", &request.get_ref().reason);
+        let request = request.into_inner();
+        if request.confirm_within_s != 0 {
+            return not_yet("a change that waits for its confirmation");
+        }
+        let policy = required(request.policy)?;
+        let applied = self
+            .engine
+            .call(move |engine| engine.apply(policy, request.base, &author))
+            .await??;
+        Ok(Response::new(v1::ChangeResponse {
+            revision: applied.revision,
+            warnings: applied.warnings,
+            ..v1::ChangeResponse::default()
+        }))
+    }
+
+    async fn edit(&self, _: Request<v1::EditRequest>) -> Answer<v1::ChangeResponse> {
+        not_yet("Edit")
+    }
+
+    async fn confirm(&self, _: Request<v1::ConfirmRequest>) -> Answer<v1::ChangeResponse> {
+        not_yet("Confirm")
+    }
+
+    async fn rollback(&self, _: Request<v1::RollbackRequest>) -> Answer<v1::ChangeResponse> {
+        not_yet("Rollback")
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<v1::GetPolicyRequest>,
+    ) -> Answer<v1::GetPolicyResponse> {
+        let revision = request.into_inner().revision;
+        Ok(Response::new(
+            self.engine
+                .call(move |engine| engine.policy(revision))
+                .await??,
+        ))
+    }
+
+    async fn list_revisions(
+        &self,
+        _: Request<v1::ListRevisionsRequest>,
+    ) -> Answer<v1::ListRevisionsResponse> {
+        not_yet("ListRevisions")
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        let snapshot = self.snapshots.borrow().clone();
+        let (tick, learned) = self
+            .engine
+            .call(|engine| {
+                let datapath = engine.datapath();
+                Ok::<_, Refusal>((datapath.tick()?, datapath.learned()?))
+            })
+            .await??;
+        let learned: Vec<_> = learned
+            .into_iter()
+            .map(|(address, device, _)| (compile::ip_of(address), device))
+            .collect();
+        let request = request.into_inner();
+        explain::explain(&snapshot, &request, &learned, tick)
+            .map(Response::new)
+            .map_err(|problems| {
+                let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+                violations(Code::InvalidArgument, message.join("; "), problems)
+            })
+    }
+
+    async fn quarantine(&self, _: Request<v1::QuarantineRequest>) -> Answer<v1::ChangeResponse> {
+        not_yet("Quarantine")
+    }
+
+    async fn release(&self, _: Request<v1::ReleaseRequest>) -> Answer<v1::ChangeResponse> {
+        not_yet("Release")
+    }
+
+    async fn grant(&self, _: Request<v1::GrantRequest>) -> Answer<v1::ChangeResponse> {
+        not_yet("Grant")
+    }
+
+    async fn revoke(&self, _: Request<v1::RevokeRequest>) -> Answer<v1::ChangeResponse> {
+        not_yet("Revoke")
+    }
+
+    async fn list_devices(
+        &self,
+        _: Request<v1::ListDevicesRequest>,
+    ) -> Answer<v1::ListDevicesResponse> {
+        let devices = self.engine.call(|engine| engine.devices()).await??;
+        Ok(Response::new(v1::ListDevicesResponse { devices }))
+    }
+
+    type ListFlowsStream = Many<v1::Flow>;
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Answer<Self::ListFlowsStream> {
+        let limit = request.into_inner().limit;
+        let flows = self
+            .engine
+            .call(move |engine| engine.flows(limit))
+            .await??;
+        Ok(Response::new(Box::pin(tokio_stream::iter(
+            flows.into_iter().map(Ok),
+        ))))
+    }
+
+    async fn get_counters(
+        &self,
+        _: Request<v1::GetCountersRequest>,
+    ) -> Answer<v1::GetCountersResponse> {
+        Ok(Response::new(
+            self.engine.call(|engine| engine.counters()).await??,
+        ))
+    }
+
+    type WatchEventsStream = Many<v1::Event>;
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Answer<Self::WatchEventsStream> {
+        let request = request.into_inner();
+        let since = match request.since_s {
+            0 => None,
+            seconds => {
+                let ago = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+                Timestamp::now().checked_sub(ago).ok()
+            }
+        };
+        let (kept, mut next) = self.events.watch(since);
+        let kept = tokio_stream::iter(kept.into_iter().map(Ok));
+        if !request.follow {
+            return Ok(Response::new(Box::pin(kept)));
+        }
+        let (send, receive) = tokio::sync::mpsc::channel(256);
+        tokio::spawn(async move {
+            loop {
+                let event = match next.recv().await {
+                    Ok(event) => Ok((*event).clone()),
+                    // A client that reads too slowly is told so, and loses nothing unnoticed.
+                    Err(RecvError::Lagged(lost)) => Err(Status::data_loss(format!(
+                        "{lost} events came faster than read"
+                    ))),
+                    Err(RecvError::Closed) => return,
+                };
+                let ends = event.is_err();
+                if send.send(event).await.is_err() || ends {
+                    return;
+                }
+            }
+        });
+        let next = tokio_stream::wrappers::ReceiverStream::new(receive);
+        Ok(Response::new(Box::pin(kept.chain(next))))
+    }
+}

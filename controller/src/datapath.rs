@@ -1,0 +1,1352 @@
+//! The kernel's side seen from here: loads, pins, fills, attaches and reads. The only user of aya.
+//!
+//! Tables of policy hold two revisions at once. [`Datapath::put`] makes the slot that is not in
+//! force equal to the new tables by the fewest writes, then writes `ACTIVE` once: every packet is
+//! judged by one revision. The old slot is touched again only after a grace period, when no packet
+//! can still be reading it.
+//!
+//! Everything is pinned below `pin_dir/vN`, N being the version of the bytes: maps under `maps`,
+//! links under `links` as `IFINDEX-HOOK`. What is pinned goes on without a daemon; the next one
+//! finds it there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ffi::CString,
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp,
+        XdpMode,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{SchedClassifierLink, TcAttachOptions},
+        xdp::XdpLink,
+    },
+};
+use jiff::Timestamp;
+use wardline_ebpf::abi::{
+    ABI_VERSION, Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, EventKey, Flow, Interval,
+    MAX_ZONES, Mac, Port, PrefixKey, Reason, Set, Settings, TICK_SHIFT, gauge,
+};
+
+use crate::{
+    compile::{Clock, Intervals, Tables},
+    config::{Limits, Timeouts},
+};
+
+/// The programs and map definitions, as built for the kernel.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WARDLINE_OBJECT"));
+
+/// Why the kernel did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The object could not be loaded.
+    #[error("could not load the programs: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// A program could not be loaded or run.
+    #[error("program {name}: {source}")]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A program could not be attached so that it stays.
+    #[error("program {name}: {source}")]
+    Link {
+        /// The program.
+        name: &'static str,
+        /// Why.
+        source: LinkError,
+    },
+    /// A map could not be read or written.
+    #[error("table {name}: {source}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// A map or program is not in the object.
+    #[error("the object has no {0}")]
+    Missing(&'static str),
+    /// A pinned map has another form.
+    #[error("{} has another form than this version's; wardlined --detach removes it", .0.display())]
+    Incompatible(PathBuf),
+    /// A table has no room.
+    #[error("table {name} would hold {wanted} entries, of at most {max}")]
+    Full {
+        /// The table.
+        name: &'static str,
+        /// What it would hold.
+        wanted: usize,
+        /// What it can hold.
+        max: usize,
+    },
+    /// A path below the pin directory.
+    #[error("{}: {source}", path.display())]
+    Pin {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, DatapathError>;
+
+/// The hooks that judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// What enters, in the driver.
+    Xdp,
+    /// What enters, above the driver.
+    TcIngress,
+    /// What leaves.
+    TcEgress,
+}
+
+impl Hook {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp_ingress",
+            Self::TcIngress => "tc_ingress",
+            Self::TcEgress => "tc_egress",
+        }
+    }
+
+    fn pin(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::TcIngress => "ingress",
+            Self::TcEgress => "egress",
+        }
+    }
+}
+
+/// How full a table is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// The table.
+    pub name: &'static str,
+    /// Entries in use; of tables with two revisions, those of the one in force.
+    pub used: u64,
+    /// Entries that it can hold, counted the same way.
+    pub max: u64,
+}
+
+/// A program's size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// The program.
+    pub name: &'static str,
+    /// Instructions.
+    pub instructions: u32,
+    /// Instructions that the verifier looked at.
+    pub verified: u32,
+}
+
+/// Programs and maps in the kernel.
+pub struct Datapath {
+    ebpf: Ebpf,
+    pins: Option<PathBuf>,
+    sizes: HashMap<&'static str, u32>,
+    per_second: u32,
+    slots: [Slot; 2],
+    active: Option<usize>,
+    /// Whether a packet may still be reading the slot that is not in force.
+    settling: bool,
+    attached: BTreeMap<u32, BTreeSet<Hook>>,
+}
+
+/// What one slot holds.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    /// Nothing when an earlier daemon filled it: then only the kernel knows.
+    tables: Option<Tables>,
+    sets: BTreeMap<(u32, u32), Set>,
+    epochs: u32,
+}
+
+/// Every map, with how its size follows from the limits; none: as declared.
+fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 23] {
+    let both = |entries: u32| Some(entries.saturating_mul(2));
+    // Routers and rules name addresses too.
+    let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
+    let settings = Settings::for_flows(limits.flows);
+    [
+        ("ACTIVE", None),
+        ("REVISIONS", None),
+        ("SETTINGS", None),
+        ("PORTS", None),
+        ("ZONES", None),
+        ("PLACES", None),
+        ("MACS", both(limits.devices.saturating_mul(2))),
+        ("ADDRESSES", both(addresses)),
+        ("PREFIXES", both(65_536)),
+        ("DEVICES", both(limits.devices)),
+        ("PAIRS", both(1 << 20)),
+        ("INTERVALS", Some(1 << 20)),
+        ("EPOCHS", None),
+        ("FLOWS", Some(settings.bucket_mask + 1)),
+        ("QUOTAS", Some(limits.devices + 2)),
+        ("GAUGES", None),
+        ("LEARNED", Some(limits.devices.saturating_mul(2))),
+        ("SEEN", Some(limits.devices + 2)),
+        ("REASONS", None),
+        ("RULES", Some(limits.rules + 1)),
+        ("EVENTS", None),
+        ("EVENT_LIMITS", None),
+        ("CLOCK", None),
+    ]
+}
+
+impl Datapath {
+    /// Loads the programs, with maps that are pinned below a directory, or with maps of their own.
+    ///
+    /// Pinned maps are taken as they are, with the sizes that they were made with.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or what is pinned has another form.
+    pub fn open(pin_dir: Option<&Path>, limits: &Limits, timeouts: &Timeouts) -> Result<Self> {
+        let pins = pin_dir.map(|directory| directory.join(format!("v{ABI_VERSION}")));
+        let mut loader = EbpfLoader::new();
+        if let Some(pins) = &pins {
+            mount(pins)?;
+            for directory in [pins.join("maps"), pins.join("links")] {
+                fs::create_dir_all(&directory).map_err(pin_error(&directory))?;
+            }
+        }
+        for (name, entries) in maps(limits) {
+            if let Some(entries) = entries {
+                loader.map_max_entries(name, entries);
+            }
+            if let Some(pins) = &pins {
+                loader.map_pin_path(name, pins.join("maps").join(name));
+            }
+        }
+        if let Some(pins) = &pins {
+            check(&pins.join("maps"))?;
+        }
+        let mut ebpf = loader.load(OBJECT)?;
+        for hook in [Hook::Xdp, Hook::TcIngress, Hook::TcEgress] {
+            let name = hook.program();
+            match hook {
+                Hook::Xdp => program::<Xdp>(&mut ebpf, name)?.load(),
+                _ => program::<SchedClassifier>(&mut ebpf, name)?.load(),
+            }
+            .map_err(program_error(name))?;
+        }
+        for name in ["clock", "sweep"] {
+            let program = program::<SchedClassifier>(&mut ebpf, name)?;
+            program.load().map_err(program_error(name))?;
+        }
+        let mut sizes = HashMap::new();
+        for (name, _) in maps(limits) {
+            let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
+            sizes.insert(name, max_entries(name, map)?);
+        }
+        let mut datapath = Self {
+            ebpf,
+            pins,
+            sizes,
+            per_second: 0,
+            slots: Default::default(),
+            active: None,
+            settling: false,
+            attached: BTreeMap::new(),
+        };
+        datapath.per_second = datapath.measure_jiffies()?;
+        datapath.set_up(limits, timeouts)?;
+        datapath.recover()?;
+        Ok(datapath)
+    }
+
+    /// The kernel's time.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn clock(&mut self) -> Result<Clock> {
+        let jiffies = self.jiffies()?;
+        Ok(Clock {
+            now: Timestamp::now(),
+            jiffies,
+            per_second: self.per_second,
+        })
+    }
+
+    /// The present, in ticks.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn tick(&mut self) -> Result<u32> {
+        Ok((self.jiffies()? >> TICK_SHIFT) as u32)
+    }
+
+    /// Puts tables in force, as one revision. Nothing changes when it fails.
+    ///
+    /// # Errors
+    ///
+    /// When a table has no room, or the kernel refuses.
+    pub fn put(&mut self, revision: u64, tables: &Tables) -> Result<()> {
+        let standby = self.active.map_or(0, |active| 1 - active);
+        self.settle();
+        self.fits(tables)?;
+        let sets = self.allot(tables)?;
+        let epochs = match self.active.map(|active| &self.slots[active]) {
+            Some(Slot {
+                tables: Some(same),
+                epochs,
+                ..
+            }) if same == tables => *epochs,
+            Some(Slot {
+                tables: Some(_),
+                epochs,
+                ..
+            }) => epochs.wrapping_add(1),
+            // Whatever flows there are, they were admitted by tables that nobody knows any more.
+            _ => Timestamp::now().as_millisecond() as u32,
+        };
+        // Until it is whole again, what stands in this slot is not known.
+        let old = std::mem::take(&mut self.slots[standby]);
+        let known = old.tables.is_some();
+        if !known {
+            self.clear(standby as u32)?;
+        }
+        let old_tables = old.tables.unwrap_or_default();
+        let old_sets = if known { old.sets } else { BTreeMap::new() };
+        self.write_slot(
+            standby as u32,
+            &old_tables,
+            &old_sets,
+            tables,
+            &sets,
+            epochs,
+        )?;
+        set(&mut self.ebpf, "REVISIONS", standby as u32, revision)?;
+        set(&mut self.ebpf, "ACTIVE", 0, standby as u32 + 1)?;
+        self.slots[standby] = Slot {
+            tables: Some(tables.clone()),
+            sets,
+            epochs,
+        };
+        self.active = Some(standby);
+        self.settling = true;
+        Ok(())
+    }
+
+    /// Waits until no packet reads the slot that was in force before, so that the next change need
+    /// not.
+    pub fn settle(&mut self) {
+        if self.settling {
+            grace();
+            self.settling = false;
+        }
+    }
+
+    /// Makes exactly these hooks judge an interface. Answers why one could not be attached.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal, in words; other hooks that were asked for stay attached.
+    pub fn attach(&mut self, ifindex: u32, name: &str, hooks: &[Hook]) -> Result<()> {
+        for hook in hooks {
+            if !self
+                .attached
+                .get(&ifindex)
+                .is_some_and(|attached| attached.contains(hook))
+            {
+                self.attach_hook(ifindex, name, *hook)?;
+                self.attached.entry(ifindex).or_default().insert(*hook);
+            }
+        }
+        // Only when the new ones judge, the old ones go.
+        for hook in [Hook::Xdp, Hook::TcIngress, Hook::TcEgress] {
+            if !hooks.contains(&hook) {
+                self.detach_hook(ifindex, hook)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Interfaces that any hook of ours may be on.
+    pub fn attached(&self) -> BTreeSet<u32> {
+        let mut indexes: BTreeSet<u32> = self.attached.keys().copied().collect();
+        let links = self
+            .pins
+            .iter()
+            .filter_map(|pins| fs::read_dir(pins.join("links")).ok());
+        for entry in links.flatten().flatten() {
+            let name = entry.file_name();
+            let index = name
+                .to_string_lossy()
+                .split('-')
+                .next()
+                .and_then(|text| text.parse::<u32>().ok());
+            indexes.extend(index);
+        }
+        indexes
+    }
+
+    /// Whether a hook judges an interface.
+    pub fn is_attached(&self, ifindex: u32, hook: Hook) -> bool {
+        self.attached
+            .get(&ifindex)
+            .is_some_and(|hooks| hooks.contains(&hook))
+    }
+
+    /// Takes the ring of events out, once.
+    ///
+    /// # Errors
+    ///
+    /// When it was taken before.
+    pub fn events(&mut self) -> Result<RingBuf<MapData>> {
+        let map = self
+            .ebpf
+            .take_map("EVENTS")
+            .ok_or(DatapathError::Missing("EVENTS"))?;
+        RingBuf::try_from(map).map_err(map_error("EVENTS"))
+    }
+
+    /// Packets and bytes by reason.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn reasons(&self) -> Result<BTreeMap<Reason, Counter>> {
+        let map: PerCpuArray<_, Counter> = view(&self.ebpf, "REASONS")?;
+        let mut reasons = BTreeMap::new();
+        for reason in Reason::ALL {
+            reasons.insert(reason, total(&map, "REASONS", reason as u32)?);
+        }
+        Ok(reasons)
+    }
+
+    /// Packets and bytes of a rule.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn rules(&self, numbers: impl Iterator<Item = u32>) -> Result<Vec<Counter>> {
+        let map: PerCpuArray<_, Counter> = view(&self.ebpf, "RULES")?;
+        numbers.map(|number| total(&map, "RULES", number)).collect()
+    }
+
+    /// Sets a rule's counters to zero: its number was another's before.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn reset_rule(&mut self, number: u32) -> Result<()> {
+        let map = self
+            .ebpf
+            .map_mut("RULES")
+            .ok_or(DatapathError::Missing("RULES"))?;
+        let mut map: PerCpuArray<_, Counter> = map.try_into().map_err(map_error("RULES"))?;
+        let zero = map.get(&number, 0).map_err(map_error("RULES"))?;
+        let zero = vec![Counter::default(); zero.len()];
+        let zero =
+            aya::maps::PerCpuValues::try_from(zero).map_err(|source| DatapathError::Map {
+                name: "RULES",
+                source: source.into(),
+            })?;
+        map.set(number, zero, 0).map_err(map_error("RULES"))
+    }
+
+    /// A cell of [`gauge`].
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn gauge(&self, cell: u32) -> Result<u32> {
+        get(&self.ebpf, "GAUGES", cell)
+    }
+
+    /// Calls with every flow in the table, timed out or not.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn flows(&self, mut visit: impl FnMut(&Flow)) -> Result<()> {
+        const WORDS: usize = size_of::<Bucket>() / 8;
+        let map: Array<_, [u64; WORDS]> = view(&self.ebpf, "FLOWS")?;
+        for index in 0..map.len() {
+            let words = map.get(&index, 0).map_err(map_error("FLOWS"))?;
+            let bucket = bucket(&words);
+            for (tag, flow) in bucket.tags.iter().zip(&bucket.flows) {
+                if tag.load() != 0 {
+                    visit(flow);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Learned addresses: the address, the device's number, the tick of its last use.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn learned(&self) -> Result<Vec<(Address, u32, u32)>> {
+        let map: aya::maps::HashMap<_, Address, [u32; 2]> = view(&self.ebpf, "LEARNED")?;
+        let mut learned = Vec::new();
+        for entry in map.iter() {
+            match entry {
+                Ok((address, [device, last])) => learned.push((address, device, last)),
+                // It was put out while the table was walked.
+                Err(MapError::KeyNotFound) => {}
+                Err(source) => {
+                    return Err(DatapathError::Map {
+                        name: "LEARNED",
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(learned)
+    }
+
+    /// Where a device was last seen: tick and interface; none: not yet.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn seen(&self, device: u32) -> Result<Option<(u32, u32)>> {
+        let [last, ifindex]: [u32; 2] = get(&self.ebpf, "SEEN", device)?;
+        Ok((ifindex != 0).then_some((last, ifindex)))
+    }
+
+    /// What holds for every packet.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn settings(&self) -> Result<Settings> {
+        get(&self.ebpf, "SETTINGS", 0)
+    }
+
+    /// How full the tables are.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn fill(&self) -> Result<Vec<Fill>> {
+        let tables = self
+            .active
+            .and_then(|active| self.slots[active].tables.as_ref());
+        let mut fill = self.needs(tables.unwrap_or(&Tables::default()));
+        let used = u64::from(self.gauge(gauge::FLOWS)?);
+        let settings = self.settings()?;
+        fill.push(Fill {
+            name: "flows",
+            used,
+            max: u64::from(settings.flows),
+        });
+        let learned: aya::maps::HashMap<_, Address, [u32; 2]> = view(&self.ebpf, "LEARNED")?;
+        let used = learned.keys().count() as u64;
+        fill.push(Fill {
+            name: "learned",
+            used,
+            max: self.size("LEARNED"),
+        });
+        Ok(fill)
+    }
+
+    /// How full tables would be, each with what it can hold for one revision.
+    pub fn needs(&self, tables: &Tables) -> Vec<Fill> {
+        let one = |name: &str| self.size(name) / 2;
+        let intervals: BTreeMap<*const Interval, usize> = tables
+            .pairs
+            .values()
+            .map(|list| (list.as_ptr(), list.len()))
+            .collect();
+        let fill = |name, used: usize, max| Fill {
+            name,
+            used: used as u64,
+            max,
+        };
+        vec![
+            fill("macs", tables.macs.len(), one("MACS")),
+            fill("addresses", tables.addresses.len(), one("ADDRESSES")),
+            fill("prefixes", tables.prefixes.len(), one("PREFIXES")),
+            fill("places", tables.places.len(), one("PLACES")),
+            fill("pairs", tables.pairs.len(), one("PAIRS")),
+            fill("intervals", intervals.values().sum(), one("INTERVALS")),
+        ]
+    }
+
+    /// Ends flows that have timed out, in so many buckets.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn sweep(&mut self, buckets: u32) -> Result<()> {
+        let frame = [0; 14];
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            repeat: buckets,
+            ..TestRunOptions::default()
+        };
+        let program = program::<SchedClassifier>(&mut self.ebpf, "sweep")?;
+        program
+            .test_run(options)
+            .map(drop)
+            .map_err(program_error("sweep"))
+    }
+
+    /// Buckets of the flow table.
+    pub fn buckets(&self) -> u32 {
+        self.size("FLOWS") as u32
+    }
+
+    /// Runs a hook's program on a frame, as if it were on an interface; answers whether it passed.
+    ///
+    /// `from` is where a frame that leaves came from.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn run(&mut self, hook: Hook, ifindex: u32, from: u32, frame: &[u8]) -> Result<bool> {
+        let name = hook.program();
+        let mut out = vec![0; frame.len() + 512];
+        let mut context = vec![0; if hook == Hook::Xdp { 24 } else { 192 }];
+        let mut field = |at: usize, value: u32| {
+            context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        };
+        match hook {
+            Hook::Xdp => {
+                // struct xdp_md: data, data_end, data_meta, ingress_ifindex.
+                field(4, frame.len() as u32);
+                field(12, ifindex);
+            }
+            Hook::TcIngress | Hook::TcEgress => {
+                // struct __sk_buff: ingress_ifindex, ifindex.
+                field(36, from);
+                field(40, ifindex);
+            }
+        }
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let answer = match hook {
+            Hook::Xdp => program::<Xdp>(&mut self.ebpf, name)?.test_run(options),
+            _ => program::<SchedClassifier>(&mut self.ebpf, name)?.test_run(options),
+        };
+        let value = answer.map_err(program_error(name))?.return_value;
+        // XDP_PASS; TC_ACT_UNSPEC. Anything else is a drop.
+        Ok(value == if hook == Hook::Xdp { 2 } else { u32::MAX })
+    }
+
+    /// How large the programs are.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub fn sizes(&mut self) -> Result<Vec<Size>> {
+        let mut sizes = Vec::new();
+        for name in ["xdp_ingress", "tc_ingress", "tc_egress", "sweep", "clock"] {
+            let info = match name {
+                "xdp_ingress" => program::<Xdp>(&mut self.ebpf, name)?.info(),
+                _ => program::<SchedClassifier>(&mut self.ebpf, name)?.info(),
+            }
+            .map_err(program_error(name))?;
+            sizes.push(Size {
+                name,
+                instructions: info.size_translated().unwrap_or(0) / 8,
+                verified: info.verified_instruction_count().unwrap_or(0),
+            });
+        }
+        Ok(sizes)
+    }
+
+    /// Forgets what packets have left behind: flows, learned addresses, limits of events.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn forget(&mut self) -> Result<()> {
+        const WORDS: usize = size_of::<Bucket>() / 8;
+        for index in 0..self.buckets() {
+            set(&mut self.ebpf, "FLOWS", index, [0u64; WORDS])?;
+        }
+        for cell in 0..gauge::COUNT {
+            set(&mut self.ebpf, "GAUGES", cell, 0u32)?;
+        }
+        for device in 0..self.size("QUOTAS") as u32 {
+            set(&mut self.ebpf, "QUOTAS", device, 0u32)?;
+        }
+        clear_hash::<Address, [u32; 2]>(&mut self.ebpf, "LEARNED", |_| true)?;
+        clear_hash::<EventKey, [u64; 2]>(&mut self.ebpf, "EVENT_LIMITS", |_| true)
+    }
+
+    fn size(&self, name: &str) -> u64 {
+        u64::from(self.sizes.get(name).copied().unwrap_or(0))
+    }
+
+    fn jiffies(&mut self) -> Result<u64> {
+        let frame = [0; 14];
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            ..TestRunOptions::default()
+        };
+        let program = program::<SchedClassifier>(&mut self.ebpf, "clock")?;
+        program.test_run(options).map_err(program_error("clock"))?;
+        get(&self.ebpf, "CLOCK", 0)
+    }
+
+    /// Jiffies in a second: the kernel is built with one of a few.
+    fn measure_jiffies(&mut self) -> Result<u32> {
+        const BUILT_WITH: [u32; 4] = [100, 250, 300, 1000];
+        let (start, from) = (Instant::now(), self.jiffies()?);
+        std::thread::sleep(Duration::from_millis(150));
+        let (to, elapsed) = (self.jiffies()?, start.elapsed());
+        let measured = (to - from) as f64 / elapsed.as_secs_f64();
+        let nearest = |rate: &u32| (f64::from(*rate) / measured).ln().abs();
+        let by_distance = |a: &u32, b: &u32| nearest(a).total_cmp(&nearest(b));
+        Ok(BUILT_WITH.into_iter().min_by(by_distance).unwrap_or(250))
+    }
+
+    fn set_up(&mut self, limits: &Limits, timeouts: &Timeouts) -> Result<()> {
+        let old: Settings = get(&self.ebpf, "SETTINGS", 0)?;
+        let ticks = |time: Duration| {
+            let jiffies = time.as_secs().saturating_mul(u64::from(self.per_second));
+            ((jiffies >> TICK_SHIFT) as u32).max(1)
+        };
+        let seed = match old.seed {
+            0 => random()?,
+            seed => seed,
+        };
+        let settings = Settings {
+            bucket_mask: self.size("FLOWS") as u32 - 1,
+            flows: limits.flows.min(self.size("FLOWS") as u32 * 4),
+            flows_per_device: limits.flows_per_device,
+            devices: limits.devices,
+            jiffies_per_second: self.per_second,
+            tcp_unanswered: ticks(timeouts.tcp_unanswered),
+            tcp_established: ticks(timeouts.tcp_established),
+            tcp_closing: ticks(timeouts.tcp_closing),
+            udp: ticks(timeouts.udp),
+            udp_answered: ticks(timeouts.udp_answered),
+            icmp: ticks(timeouts.icmp),
+            learned: ticks(Duration::from_secs(3600)),
+            seed,
+        };
+        set(&mut self.ebpf, "SETTINGS", 0, settings)
+    }
+
+    /// Finds out what the pinned maps hold, as far as the next revision must know it.
+    fn recover(&mut self) -> Result<()> {
+        let active: u32 = get(&self.ebpf, "ACTIVE", 0)?;
+        if active != 0 {
+            self.active = Some((active as usize - 1) & 1);
+            self.settling = true;
+        }
+        let pairs: aya::maps::HashMap<_, u64, Set> = view(&self.ebpf, "PAIRS")?;
+        let mut sets: [BTreeMap<(u32, u32), Set>; 2] = Default::default();
+        for entry in pairs.iter() {
+            let (key, set) = entry.map_err(map_error("PAIRS"))?;
+            let pair = ((key >> 32) as u32 & 0x7fff_ffff, key as u32);
+            sets[(key >> 63) as usize].insert(pair, set);
+        }
+        self.slots = sets.map(|sets| Slot {
+            tables: None,
+            sets,
+            epochs: 0,
+        });
+        Ok(())
+    }
+
+    /// Takes every entry of a slot out.
+    fn clear(&mut self, slot: u32) -> Result<()> {
+        let of_slot = |key: u64| key >> 63 == u64::from(slot);
+        clear_hash::<u64, u32>(&mut self.ebpf, "PLACES", |key| of_slot(*key))?;
+        clear_hash::<u64, Mac>(&mut self.ebpf, "MACS", |key| of_slot(*key))?;
+        clear_hash::<u64, Set>(&mut self.ebpf, "PAIRS", |key| of_slot(*key))?;
+        clear_hash::<u32, End>(&mut self.ebpf, "DEVICES", |key| key & 1 == slot)?;
+        let of_slot = |key: &AddressKey| key.slot == u64::from(slot);
+        clear_hash::<AddressKey, End>(&mut self.ebpf, "ADDRESSES", of_slot)?;
+        let map = self
+            .ebpf
+            .map_mut("PREFIXES")
+            .ok_or(DatapathError::Missing("PREFIXES"))?;
+        let mut map: aya::maps::LpmTrie<_, PrefixKey, End> =
+            map.try_into().map_err(map_error("PREFIXES"))?;
+        let keys: Vec<Key<PrefixKey>> = map
+            .keys()
+            .flatten()
+            .filter(|key| { key.data() }.slot == slot.to_be_bytes())
+            .collect();
+        for key in keys {
+            remove_if_there(map.remove(&key)).map_err(map_error("PREFIXES"))?;
+        }
+        for index in 0..wardline_ebpf::abi::MAX_IFINDEX {
+            set(
+                &mut self.ebpf,
+                "PORTS",
+                Port::index(index, slot),
+                Port::default(),
+            )?;
+        }
+        for zone in 0..MAX_ZONES {
+            set(&mut self.ebpf, "ZONES", slot * MAX_ZONES + zone, 0u32)?;
+        }
+        Ok(())
+    }
+
+    /// Places every set of intervals, those of the slot in force where they are.
+    fn allot(&mut self, tables: &Tables) -> Result<BTreeMap<(u32, u32), Set>> {
+        let mut known: HashMap<Intervals, Set> = HashMap::new();
+        let mut taken: BTreeMap<u32, u32> = BTreeMap::new();
+        if let Some(active) = self.active {
+            let slot = &self.slots[active];
+            for (pair, set) in &slot.sets {
+                let tables = slot.tables.as_ref();
+                if let Some(intervals) = tables.and_then(|tables| tables.pairs.get(pair)) {
+                    known.insert(intervals.clone(), *set);
+                }
+                taken.insert(set.first, set.count);
+            }
+        }
+        let (mut next, end) = (0, self.size("INTERVALS") as u32);
+        let mut gaps = taken.into_iter().peekable();
+        let mut sets = BTreeMap::new();
+        for (pair, intervals) in &tables.pairs {
+            let set = match known.get(intervals) {
+                Some(set) => *set,
+                None => {
+                    let count = intervals.len() as u32;
+                    while let Some((first, length)) = gaps.peek()
+                        && *first < next + count
+                    {
+                        next = next.max(first + length);
+                        gaps.next();
+                    }
+                    if next + count > end {
+                        let wanted = (next + count) as usize;
+                        let max = end as usize;
+                        return Err(DatapathError::Full {
+                            name: "intervals",
+                            wanted,
+                            max,
+                        });
+                    }
+                    let set = Set { first: next, count };
+                    for (index, interval) in (next..).zip(intervals.iter()) {
+                        self::set(&mut self.ebpf, "INTERVALS", index, *interval)?;
+                    }
+                    next += count;
+                    known.insert(intervals.clone(), set);
+                    set
+                }
+            };
+            sets.insert(*pair, set);
+        }
+        Ok(sets)
+    }
+
+    fn fits(&self, tables: &Tables) -> Result<()> {
+        for Fill { name, used, max } in self.needs(tables) {
+            if used > max {
+                let (wanted, max) = (used as usize, max as usize);
+                return Err(DatapathError::Full { name, wanted, max });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a slot that is not in force hold these tables.
+    fn write_slot(
+        &mut self,
+        slot: u32,
+        old: &Tables,
+        old_sets: &BTreeMap<(u32, u32), Set>,
+        tables: &Tables,
+        sets: &BTreeMap<(u32, u32), Set>,
+        epochs: u32,
+    ) -> Result<()> {
+        let top = u64::from(slot) << 63;
+        let ebpf = &mut self.ebpf;
+        array(ebpf, "PORTS", &old.ports, &tables.ports, |index| {
+            Port::index(index, slot)
+        })?;
+        array(ebpf, "ZONES", &old.zones, &tables.zones, |zone| {
+            slot * MAX_ZONES + zone
+        })?;
+        hash(ebpf, "PLACES", &old.places, &tables.places, |key| top | key)?;
+        hash(ebpf, "MACS", &old.macs, &tables.macs, |key| top | key)?;
+        hash(ebpf, "DEVICES", &old.devices, &tables.devices, |device| {
+            device << 1 | slot
+        })?;
+        hash(
+            ebpf,
+            "ADDRESSES",
+            &old.addresses,
+            &tables.addresses,
+            |address| AddressKey {
+                address: *address,
+                slot: u64::from(slot),
+            },
+        )?;
+        hash(ebpf, "PAIRS", old_sets, sets, |(from, to)| {
+            top | u64::from(*from) << 32 | u64::from(*to)
+        })?;
+        let map = ebpf
+            .map_mut("PREFIXES")
+            .ok_or(DatapathError::Missing("PREFIXES"))?;
+        let mut map: aya::maps::LpmTrie<_, PrefixKey, End> =
+            map.try_into().map_err(map_error("PREFIXES"))?;
+        let key = |(address, length): &(Address, u8)| {
+            let data = PrefixKey {
+                slot: slot.to_be_bytes(),
+                address: address.octets(),
+            };
+            Key::new(32 + u32::from(*length), data)
+        };
+        for prefix in old.prefixes.keys() {
+            if !tables.prefixes.contains_key(prefix) {
+                remove_if_there(map.remove(&key(prefix))).map_err(map_error("PREFIXES"))?;
+            }
+        }
+        for (prefix, end) in &tables.prefixes {
+            if old.prefixes.get(prefix) != Some(end) {
+                retry(|| map.insert(&key(prefix), end, 0)).map_err(map_error("PREFIXES"))?;
+            }
+        }
+        for cell in 0..EPOCH_CELLS {
+            set(&mut self.ebpf, "EPOCHS", slot * EPOCH_CELLS + cell, epochs)?;
+        }
+        Ok(())
+    }
+
+    fn attach_hook(&mut self, ifindex: u32, name: &str, hook: Hook) -> Result<()> {
+        let program_name = hook.program();
+        let failed = program_error(program_name);
+        let broken = link_error(program_name);
+        let pin = self.link_pin(ifindex, hook);
+        if let Some(pin) = pin.as_ref().filter(|pin| pin.exists()) {
+            match self.take_over(hook, pin) {
+                Ok(()) => return Ok(()),
+                // The interface has been deleted; another has its number.
+                Err(error) if is_gone(&error) => fs::remove_file(pin).map_err(pin_error(pin))?,
+                Err(error) => return Err(error),
+            }
+        }
+        let link: FdLink = match hook {
+            Hook::Xdp => {
+                let program = program::<Xdp>(&mut self.ebpf, program_name)?;
+                let id = program
+                    .attach_to_if_index(ifindex, XdpMode::Driver)
+                    .map_err(&failed)?;
+                let link = program.take_link(id).map_err(&failed)?;
+                // A link that the kernel could not make one is an attachment that dies with us.
+                link.try_into().map_err(&broken)?
+            }
+            Hook::TcIngress | Hook::TcEgress => {
+                let program = program::<SchedClassifier>(&mut self.ebpf, program_name)?;
+                let (side, order) = match hook {
+                    // Before anything else sees a packet, and after everything else has.
+                    Hook::TcEgress => (TcAttachType::Egress, LinkOrder::last()),
+                    _ => (TcAttachType::Ingress, LinkOrder::first()),
+                };
+                let order = TcAttachOptions::TcxOrder(order);
+                let id = program
+                    .attach_with_options(name, side, order)
+                    .map_err(&failed)?;
+                let link = program.take_link(id).map_err(&failed)?;
+                link.try_into().map_err(&broken)?
+            }
+        };
+        match pin {
+            Some(pin) => drop(
+                link.pin(&pin)
+                    .map_err(|error| pin_error(&pin)(io::Error::other(error)))?,
+            ),
+            // Without pins it lives as long as the process.
+            None => std::mem::forget(link),
+        }
+        Ok(())
+    }
+
+    /// Puts this version's program behind a pinned link, without a moment between.
+    fn take_over(&mut self, hook: Hook, pin: &Path) -> Result<()> {
+        let name = hook.program();
+        let failed = program_error(name);
+        let broken = link_error(name);
+        let link = PinnedLink::from_pin(pin).map_err(&broken)?;
+        let link = FdLink::from(link);
+        match hook {
+            Hook::Xdp => {
+                let link = XdpLink::try_from(link).map_err(&broken)?;
+                let program = program::<Xdp>(&mut self.ebpf, name)?;
+                let id = program.attach_to_link(link).map_err(&failed)?;
+                let link = program.take_link(id).map_err(&failed)?;
+                let link = FdLink::try_from(link).map_err(&broken)?;
+                drop(link);
+            }
+            Hook::TcIngress | Hook::TcEgress => {
+                let link = SchedClassifierLink::try_from(link).map_err(&broken)?;
+                let program = program::<SchedClassifier>(&mut self.ebpf, name)?;
+                let id = program.attach_to_link(link).map_err(&failed)?;
+                let link = program.take_link(id).map_err(&failed)?;
+                let link = FdLink::try_from(link).map_err(&broken)?;
+                drop(link);
+            }
+        }
+        Ok(())
+    }
+
+    fn detach_hook(&mut self, ifindex: u32, hook: Hook) -> Result<()> {
+        if let Some(hooks) = self.attached.get_mut(&ifindex) {
+            hooks.remove(&hook);
+            if hooks.is_empty() {
+                self.attached.remove(&ifindex);
+            }
+        }
+        match self.link_pin(ifindex, hook) {
+            Some(pin) if pin.exists() => fs::remove_file(&pin).map_err(pin_error(&pin)),
+            _ => Ok(()),
+        }
+    }
+
+    fn link_pin(&self, ifindex: u32, hook: Hook) -> Option<PathBuf> {
+        let pins = self.pins.as_ref()?;
+        Some(pins.join("links").join(format!("{ifindex}-{}", hook.pin())))
+    }
+}
+
+/// Removes everything that was ever pinned: links first, so that nothing is judged by half of it.
+/// Goes on after a failure and answers all of them.
+pub fn detach(pin_dir: &Path) -> Vec<DatapathError> {
+    let mut errors = Vec::new();
+    let mut remove = |path: &Path, directory: bool| {
+        let removed = if directory {
+            fs::remove_dir(path)
+        } else {
+            fs::remove_file(path)
+        };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                errors.push(pin_error(path)(error));
+            }
+            _ => {}
+        }
+    };
+    for version in children(pin_dir) {
+        for part in ["links", "maps"] {
+            let part = version.join(part);
+            children(&part).iter().for_each(|pin| remove(pin, false));
+            remove(&part, true);
+        }
+        remove(&version, true);
+    }
+    remove(pin_dir, true);
+    errors
+}
+
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// Mounts the BPF file system where pins are to be, when it is not.
+#[expect(
+    unsafe_code,
+    reason = "statfs(2) and mount(2) have no safe wrapper in the standard library"
+)]
+fn mount(pins: &Path) -> Result<()> {
+    const ROOT: &str = "/sys/fs/bpf";
+    if !pins.starts_with(ROOT) {
+        return Ok(());
+    }
+    let failed = || pin_error(Path::new(ROOT))(io::Error::last_os_error());
+    let root = CString::new(ROOT).map_err(|error| pin_error(pins)(error.into()))?;
+    // SAFETY: the path is terminated, and the buffer is the kernel's to fill.
+    let magic = unsafe {
+        let mut stat: libc::statfs = std::mem::zeroed();
+        if libc::statfs(root.as_ptr(), &mut stat) != 0 {
+            return Err(failed());
+        }
+        stat.f_type
+    };
+    if magic == i64::from(libc::BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    // SAFETY: all strings are terminated.
+    let mounted = unsafe {
+        libc::mount(
+            c"bpf".as_ptr(),
+            root.as_ptr(),
+            c"bpf".as_ptr(),
+            0,
+            std::ptr::null(),
+        )
+    };
+    if mounted == 0 { Ok(()) } else { Err(failed()) }
+}
+
+/// Waits until no program runs that started before: what it could still see may be changed then.
+#[expect(unsafe_code, reason = "membarrier(2) has no safe wrapper")]
+fn grace() {
+    // SAFETY: MEMBARRIER_CMD_GLOBAL takes no pointer. In the kernel it is synchronize_rcu, and
+    // programs at XDP and TC run inside one RCU read section.
+    unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
+}
+
+#[expect(
+    unsafe_code,
+    reason = "getrandom(2) has no safe wrapper in the standard library"
+)]
+fn random() -> Result<u64> {
+    let mut bytes = [0u8; 8];
+    // SAFETY: the buffer is as long as said.
+    let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if read == 8 {
+        return Ok(u64::from_ne_bytes(bytes) | 1);
+    }
+    Err(pin_error(Path::new("/dev/random"))(
+        io::Error::last_os_error(),
+    ))
+}
+
+/// The bucket that these words are.
+#[expect(
+    unsafe_code,
+    reason = "the same bytes, as the type that the kernel's programs use"
+)]
+fn bucket(words: &[u64; size_of::<Bucket>() / 8]) -> &Bucket {
+    // SAFETY: same size, no stricter alignment, and every bit pattern is a bucket.
+    unsafe { &*words.as_ptr().cast::<Bucket>() }
+}
+
+/// Pinned maps must have the form that the object declares: the loader does not look.
+fn check(maps: &Path) -> Result<()> {
+    let expected: [(&str, u32, u32); 23] = [
+        ("ACTIVE", 4, 4),
+        ("REVISIONS", 4, 8),
+        ("SETTINGS", 4, size_of::<Settings>() as u32),
+        ("PORTS", 4, size_of::<Port>() as u32),
+        ("ZONES", 4, 4),
+        ("PLACES", 8, 4),
+        ("MACS", 8, size_of::<Mac>() as u32),
+        (
+            "ADDRESSES",
+            size_of::<AddressKey>() as u32,
+            size_of::<End>() as u32,
+        ),
+        (
+            "PREFIXES",
+            size_of::<PrefixKey>() as u32 + 4,
+            size_of::<End>() as u32,
+        ),
+        ("DEVICES", 4, size_of::<End>() as u32),
+        ("PAIRS", 8, size_of::<Set>() as u32),
+        ("INTERVALS", 4, size_of::<Interval>() as u32),
+        ("EPOCHS", 4, 4),
+        ("FLOWS", 4, size_of::<Bucket>() as u32),
+        ("QUOTAS", 4, 4),
+        ("GAUGES", 4, 4),
+        ("LEARNED", 16, 8),
+        ("SEEN", 4, 8),
+        ("REASONS", 4, 16),
+        ("RULES", 4, 16),
+        ("EVENTS", 0, 0),
+        ("EVENT_LIMITS", 16, 16),
+        ("CLOCK", 4, 8),
+    ];
+    for (name, key, value) in expected {
+        let path = maps.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let info = MapData::from_pin(&path)
+            .and_then(|map| map.info())
+            .map_err(map_error("pinned"))?;
+        if (info.key_size(), info.value_size()) != (key, value) {
+            return Err(DatapathError::Incompatible(path));
+        }
+    }
+    Ok(())
+}
+
+fn max_entries(name: &'static str, map: &aya::maps::Map) -> Result<u32> {
+    use aya::maps::Map;
+    let data = match map {
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::LpmTrie(data)
+        | Map::RingBuf(data) => data,
+        _ => return Err(DatapathError::Missing(name)),
+    };
+    Ok(data.info().map_err(map_error(name))?.max_entries())
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
+    program.try_into().map_err(program_error(name))
+}
+
+/// A map, to read.
+fn view<'a, M>(ebpf: &'a Ebpf, name: &'static str) -> Result<M>
+where
+    M: TryFrom<&'a aya::maps::Map, Error = MapError>,
+{
+    ebpf.map(name)
+        .ok_or(DatapathError::Missing(name))?
+        .try_into()
+        .map_err(map_error(name))
+}
+
+fn get<V: Pod>(ebpf: &Ebpf, name: &'static str, index: u32) -> Result<V> {
+    let map: Array<_, V> = view(ebpf, name)?;
+    map.get(&index, 0).map_err(map_error(name))
+}
+
+fn set<V: Pod>(ebpf: &mut Ebpf, name: &'static str, index: u32, value: V) -> Result<()> {
+    let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+    let mut map: Array<_, V> = map.try_into().map_err(map_error(name))?;
+    map.set(index, value, 0).map_err(map_error(name))
+}
+
+/// Makes an array hold what it should instead of what it does, at indexes that a key has.
+fn array<V: Pod + Default + PartialEq>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    old: &BTreeMap<u32, V>,
+    new: &BTreeMap<u32, V>,
+    index: impl Fn(u32) -> u32,
+) -> Result<()> {
+    for key in old.keys().filter(|key| !new.contains_key(key)) {
+        set(ebpf, name, index(*key), V::default())?;
+    }
+    for (key, value) in new
+        .iter()
+        .filter(|(key, value)| old.get(key) != Some(value))
+    {
+        set(ebpf, name, index(*key), *value)?;
+    }
+    Ok(())
+}
+
+/// Makes a hash hold what it should instead of what it does, under the kernel's keys.
+fn hash<L: Ord, K: Pod, V: Pod + PartialEq>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    old: &BTreeMap<L, V>,
+    new: &BTreeMap<L, V>,
+    key: impl Fn(&L) -> K,
+) -> Result<()> {
+    let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+    let mut map: aya::maps::HashMap<_, K, V> = map.try_into().map_err(map_error(name))?;
+    for gone in old.keys().filter(|gone| !new.contains_key(gone)) {
+        remove_if_there(map.remove(&key(gone))).map_err(map_error(name))?;
+    }
+    for (at, value) in new.iter().filter(|(at, value)| old.get(at) != Some(value)) {
+        retry(|| map.insert(key(at), value, 0)).map_err(map_error(name))?;
+    }
+    Ok(())
+}
+
+fn clear_hash<K: Pod, V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    of_slot: impl Fn(&K) -> bool,
+) -> Result<()> {
+    let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+    let mut map: aya::maps::HashMap<_, K, V> = map.try_into().map_err(map_error(name))?;
+    let keys: Vec<K> = map.keys().flatten().filter(of_slot).collect();
+    for key in keys {
+        remove_if_there(map.remove(&key)).map_err(map_error(name))?;
+    }
+    Ok(())
+}
+
+/// Tables that grow take memory from caches that refill in the background: a burst can find them
+/// empty although memory is free.
+fn retry(
+    mut insert: impl FnMut() -> std::result::Result<(), MapError>,
+) -> std::result::Result<(), MapError> {
+    for _ in 0..50 {
+        match insert() {
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOMEM) =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            done => return done,
+        }
+    }
+    insert()
+}
+
+fn remove_if_there(
+    removed: std::result::Result<(), MapError>,
+) -> std::result::Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn total(map: &PerCpuArray<&MapData, Counter>, name: &'static str, index: u32) -> Result<Counter> {
+    let values = map.get(&index, 0).map_err(map_error(name))?;
+    Ok(values.iter().fold(Counter::default(), |sum, one| Counter {
+        packets: sum.packets + one.packets,
+        bytes: sum.bytes + one.bytes,
+    }))
+}
+
+/// Whether a link's interface is gone.
+fn is_gone(error: &DatapathError) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV));
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn program_error(name: &'static str) -> impl Fn(ProgramError) -> DatapathError {
+    move |source| DatapathError::Program {
+        name,
+        source: Box::new(source),
+    }
+}
+
+fn link_error(name: &'static str) -> impl Fn(LinkError) -> DatapathError {
+    move |source| DatapathError::Link { name, source }
+}
+
+fn map_error(name: &'static str) -> impl Fn(MapError) -> DatapathError {
+    move |source| DatapathError::Map { name, source }
+}
+
+fn pin_error(path: &Path) -> impl Fn(io::Error) -> DatapathError + use<> {
+    let path = path.to_owned();
+    move |source| DatapathError::Pin {
+        path: path.clone(),
+        source,
+    }
+}

@@ -1,0 +1,705 @@
+//! What happened: verdicts that the kernel tells, named by the newest snapshot, logged, kept and
+//! streamed.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::AsRawFd as _,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use aya::maps::{MapData, RingBuf};
+use jiff::Timestamp;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{broadcast, watch},
+};
+use wardline_ebpf::{
+    abi::{self, Address, Reason},
+    packet::number,
+};
+use wardline_proto::v1;
+
+use crate::{
+    compile::{ip_of, numbered},
+    intent::Mac,
+    snapshot::Snapshot,
+};
+
+/// Events that are kept for those who ask later.
+const KEPT: usize = 10_000;
+
+/// Events that a stream may be behind before it misses some.
+const BEHIND: usize = 4096;
+
+/// Records that are read before other tasks get their turn.
+const BATCH: usize = 256;
+
+/// The events of this daemon's life, and those to come. A handle: clones are the same events.
+///
+/// The kernel sends at most one event a second for each (device, reason, rule); `count` says how
+/// many packets it stands for. Packets after the last event of a burst are told by the next event
+/// of their kind, however much later that is; counters have them at once.
+#[derive(Clone, Debug)]
+pub struct Events(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Oldest first. Never locked across an await.
+    kept: Mutex<VecDeque<(Timestamp, Arc<v1::Event>)>>,
+    stream: broadcast::Sender<Arc<v1::Event>>,
+    unreadable: AtomicU64,
+}
+
+/// Why events can't be read from the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum EventsError {
+    /// The ring can't be waited for.
+    #[error("register the ring of events")]
+    Register(#[source] io::Error),
+    /// Waiting for the ring failed.
+    #[error("wait for events")]
+    Wait(#[source] io::Error),
+}
+
+impl Events {
+    /// No events yet. Names come from the newest snapshot.
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
+        Self(Arc::new(Shared {
+            snapshots,
+            kept: Mutex::default(),
+            stream: broadcast::Sender::new(BEHIND),
+            unreadable: AtomicU64::new(0),
+        }))
+    }
+
+    /// Logs an event, keeps it and hands it to the streams. One whose reason has an unknown number
+    /// is only counted, in [`Events::unreadable`].
+    pub fn publish(&self, raw: &abi::Event, time: Timestamp) {
+        let snapshot = Arc::clone(&self.0.snapshots.borrow());
+        let Some(event) = named(raw, &snapshot, time) else {
+            self.0.unreadable.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        log(&event);
+        let event = Arc::new(event);
+        let mut kept = self.lock();
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((time, Arc::clone(&event)));
+        // Under the lock, so that whoever subscribes under it misses nothing. Without a stream
+        // there is nobody to tell.
+        let _ = self.0.stream.send(event);
+    }
+
+    /// The events that are kept, oldest first; with a time, those from then on.
+    pub fn kept(&self, since: Option<Timestamp>) -> Vec<v1::Event> {
+        from(&self.lock(), since)
+    }
+
+    /// The events that are kept, as [`Events::kept`], and a stream of all that follow them.
+    pub fn watch(
+        &self,
+        since: Option<Timestamp>,
+    ) -> (Vec<v1::Event>, broadcast::Receiver<Arc<v1::Event>>) {
+        let kept = self.lock();
+        (from(&kept, since), self.0.stream.subscribe())
+    }
+
+    /// Records of the kernel that could not be read: of another length, or with an unknown reason.
+    pub fn unreadable(&self) -> u64 {
+        self.0.unreadable.load(Ordering::Relaxed)
+    }
+
+    /// Publishes what the kernel tells, until `stop` is true or its sender is gone; what the ring
+    /// holds then is still published.
+    ///
+    /// # Errors
+    ///
+    /// When the ring can't be waited for.
+    pub async fn drain(
+        self,
+        ring: RingBuf<MapData>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), EventsError> {
+        let mut ring = wait_for(ring)?;
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                ready = ring.readable_mut() => {
+                    let mut ready = ready.map_err(EventsError::Wait)?;
+                    if !self.read(ready.get_inner_mut()) {
+                        ready.clear_ready();
+                    }
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        while self.read(ring.get_mut()) {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Publishes a batch; whether there may be more.
+    fn read(&self, ring: &mut RingBuf<MapData>) -> bool {
+        for _ in 0..BATCH {
+            let Some(record) = ring.next() else {
+                return false;
+            };
+            match parse(&record) {
+                Some(event) => self.publish(&event, Timestamp::now()),
+                None => drop(self.0.unreadable.fetch_add(1, Ordering::Relaxed)),
+            }
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Arc<v1::Event>)>> {
+        // Nothing that holds it leaves it half done.
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "tokio can't know that the ring keeps its descriptor"
+)]
+fn wait_for(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, EventsError> {
+    debug_assert!(ring.as_raw_fd() >= 0);
+    // SAFETY: the ring owns its map's descriptor, gives out no other, and closes it when it is
+    // dropped, which is with the `AsyncFd` that owns it.
+    let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+    registered.map_err(|error| EventsError::Register(error.into()))
+}
+
+fn from(kept: &VecDeque<(Timestamp, Arc<v1::Event>)>, since: Option<Timestamp>) -> Vec<v1::Event> {
+    let wanted = kept
+        .iter()
+        .filter(|(time, _)| since.is_none_or(|since| *time >= since));
+    wanted.map(|(_, event)| v1::Event::clone(event)).collect()
+}
+
+/// The event in a record of the ring; nothing when it is not one.
+fn parse(record: &[u8]) -> Option<abi::Event> {
+    if record.len() != size_of::<abi::Event>() {
+        return None;
+    }
+    let mut rest = record;
+    let event = abi::Event {
+        revision: u64::from_ne_bytes(take(&mut rest)?),
+        count: u64::from_ne_bytes(take(&mut rest)?),
+        source: Address::v6(&take(&mut rest)?),
+        destination: Address::v6(&take(&mut rest)?),
+        source_mac: u64::from_ne_bytes(take(&mut rest)?),
+        destination_mac: u64::from_ne_bytes(take(&mut rest)?),
+        rule: u32::from_ne_bytes(take(&mut rest)?),
+        device: u32::from_ne_bytes(take(&mut rest)?),
+        ifindex: u32::from_ne_bytes(take(&mut rest)?),
+        source_port: u16::from_ne_bytes(take(&mut rest)?),
+        destination_port: u16::from_ne_bytes(take(&mut rest)?),
+        vlan: u16::from_ne_bytes(take(&mut rest)?),
+        zone: u16::from_ne_bytes(take(&mut rest)?),
+        ethertype: u16::from_ne_bytes(take(&mut rest)?),
+        protocol: u8::from_ne_bytes(take(&mut rest)?),
+        reason: u8::from_ne_bytes(take(&mut rest)?),
+        flags: u32::from_ne_bytes(take(&mut rest)?),
+        reserved: u32::from_ne_bytes(take(&mut rest)?),
+    };
+    Some(event)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(*first)
+}
+
+/// The event with names for its numbers; nothing when its reason is unknown.
+fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> Option<v1::Event> {
+    let reason = Reason::from_number(raw.reason)?;
+    let observed = raw.flags & abi::Event::OBSERVED != 0;
+    let passes = observed || reason.passes();
+    let device = snapshot.name(numbered::DEVICE, raw.device);
+    let (source, destination) = ends(raw);
+    Some(v1::Event {
+        time: Some(timestamp(time)),
+        verdict: if passes {
+            v1::Verdict::Pass
+        } else {
+            v1::Verdict::Drop
+        }
+        .into(),
+        reason: i32::from(raw.reason),
+        rule: snapshot.name(numbered::RULE, raw.rule).to_owned(),
+        device: device.to_owned(),
+        zone: zone_of(snapshot, device)
+            .unwrap_or_else(|| snapshot.name(numbered::ZONE, u32::from(raw.zone)))
+            .to_owned(),
+        interface: snapshot.interface(raw.ifindex).to_owned(),
+        vlan: u32::from(raw.vlan),
+        source,
+        destination,
+        service: service(raw, reason),
+        count: raw.count,
+        revision: raw.revision,
+        source_mac: mac(raw.source_mac).to_string(),
+        source_port: u32::from(raw.source_port),
+        observed,
+    })
+}
+
+fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.as_second(),
+        nanos: time.subsec_nanosecond(),
+    }
+}
+
+/// The zone of a device that the policy in force has.
+fn zone_of<'a>(snapshot: &'a Snapshot, device: &str) -> Option<&'a str> {
+    let intent = &snapshot.intent;
+    let at = intent
+        .devices
+        .binary_search_by(|known| known.name.as_str().cmp(device))
+        .ok()?;
+    let zone = intent.zones.get(intent.devices.get(at)?.zone.0)?;
+    Some(&zone.name)
+}
+
+/// Both ends: addresses, or MACs where the frame has none that could be read.
+fn ends(raw: &abi::Event) -> (String, String) {
+    if has_addresses(raw) {
+        return (
+            ip_of(raw.source).to_string(),
+            ip_of(raw.destination).to_string(),
+        );
+    }
+    (
+        mac(raw.source_mac).to_string(),
+        mac(raw.destination_mac).to_string(),
+    )
+}
+
+fn has_addresses(raw: &abi::Event) -> bool {
+    raw.source != Address::UNSPECIFIED || raw.destination != Address::UNSPECIFIED
+}
+
+fn mac(number: u64) -> Mac {
+    let [_, _, a, b, c, d, e, f] = number.to_be_bytes();
+    Mac([a, b, c, d, e, f])
+}
+
+/// The service that a packet asks for, as a policy writes it; an EtherType where it is not IP or
+/// its protocol could not be read.
+fn service(raw: &abi::Event, reason: Reason) -> String {
+    let ethertype = raw.ethertype;
+    if ethertype == number::ARP {
+        return "arp".to_owned();
+    }
+    if !matches!(ethertype, number::IPV4 | number::IPV6) || !has_addresses(raw) {
+        return format!("{ethertype:#06x}");
+    }
+    // Dropped before its ports were read: then zeros stand for them.
+    let by_form = matches!(
+        reason,
+        Reason::Malformed | Reason::IpOptions | Reason::ExtensionHeader | Reason::Fragment
+    );
+    if by_form && raw.source_port == 0 && raw.destination_port == 0 {
+        return match raw.protocol {
+            0 => format!("{ethertype:#06x}"),
+            number::TCP => "tcp/*".to_owned(),
+            number::UDP => "udp/*".to_owned(),
+            number::ICMP => "icmp/*".to_owned(),
+            number::ICMPV6 => "icmpv6/*".to_owned(),
+            protocol => service_text(protocol, 0),
+        };
+    }
+    service_text(raw.protocol, raw.destination_port)
+}
+
+/// A service as a policy writes it. `low` is the port, or for ICMP `type << 8 | code`.
+pub(crate) fn service_text(protocol: u8, low: u16) -> String {
+    let [kind, code] = low.to_be_bytes();
+    match protocol {
+        number::TCP => format!("tcp/{low}"),
+        number::UDP => format!("udp/{low}"),
+        number::ICMP | number::ICMPV6 => {
+            let family = if protocol == number::ICMP {
+                "icmp"
+            } else {
+                "icmpv6"
+            };
+            if code == 0 {
+                format!("{family}/{kind}")
+            } else {
+                format!("{family}/{kind}/{code}")
+            }
+        }
+        protocol => format!("proto/{protocol}"),
+    }
+}
+
+/// A reason as people read it: `no_rule`.
+pub(crate) fn reason_word(reason: Reason) -> String {
+    let name = v1::Reason::try_from(i32::from(reason as u8)).map_or("", |r| r.as_str_name());
+    name.trim_start_matches("REASON_").to_lowercase()
+}
+
+fn log(event: &v1::Event) {
+    macro_rules! line {
+        ($level:ident, $what:literal) => {
+            tracing::$level!(
+                target: "wardline::events",
+                reason = event.reason().as_str_name().trim_start_matches("REASON_").to_lowercase(),
+                rule = event.rule,
+                device = event.device,
+                zone = event.zone,
+                interface = event.interface,
+                vlan = event.vlan,
+                source = event.source,
+                destination = event.destination,
+                service = event.service,
+                count = event.count,
+                revision = event.revision,
+                source_mac = event.source_mac,
+                source_port = event.source_port,
+                observed = event.observed,
+                $what
+            )
+        };
+    }
+    if event.verdict() == v1::Verdict::Drop {
+        line!(info, "drop")
+    } else {
+        line!(debug, "pass")
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use wardline_proto::document;
+
+    use super::*;
+    use crate::{
+        compile::{self, Clock, number_of},
+        config::Limits,
+        intent::Intent,
+        inventory::{Inventory, Link},
+        store::Ids,
+    };
+
+    const POLICY: &str = r#"
+version: 1
+zones: [{name: pumps, subnets: [10.20.1.0/24]}, {name: cameras}]
+ports: [{interface: lan1, zone: pumps}]
+devices: [{name: pump-1, zone: pumps, macs: ["02:00:00:00:01:11"], addresses: [10.20.1.11]}]
+rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: deny}]
+"#;
+
+    #[test]
+    fn a_drop_has_names_for_its_numbers() {
+        let (events, snapshot) = events();
+        let time: Timestamp = "2026-03-01T10:00:00.5Z".parse().unwrap();
+        events.publish(&drop_of(&snapshot), time);
+        let expected = v1::Event {
+            time: Some(prost_types::Timestamp {
+                seconds: 1_772_359_200,
+                nanos: 500_000_000,
+            }),
+            verdict: v1::Verdict::Drop.into(),
+            reason: v1::Reason::DeniedByRule.into(),
+            rule: "web".into(),
+            device: "pump-1".into(),
+            zone: "pumps".into(),
+            interface: "lan1".into(),
+            vlan: 20,
+            source: "10.20.1.11".into(),
+            destination: "192.0.2.80".into(),
+            service: "tcp/443".into(),
+            count: 3,
+            revision: 5,
+            source_mac: "02:00:00:00:01:11".into(),
+            source_port: 49152,
+            observed: false,
+        };
+        assert_eq!(events.kept(None), [expected]);
+    }
+
+    #[test]
+    fn passes_are_told_apart_from_drops() {
+        let (events, snapshot) = events();
+        let raw = drop_of(&snapshot);
+        events.publish(
+            &abi::Event {
+                flags: abi::Event::OBSERVED,
+                ..raw
+            },
+            at(1),
+        );
+        events.publish(
+            &abi::Event {
+                reason: Reason::Rule as u8,
+                ..raw
+            },
+            at(2),
+        );
+        let kept = events.kept(None);
+        let seen: Vec<_> = kept
+            .iter()
+            .map(|event| (event.verdict(), event.reason(), event.observed))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (v1::Verdict::Pass, v1::Reason::DeniedByRule, true),
+                (v1::Verdict::Pass, v1::Reason::Rule, false),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_zone_is_the_devices_else_the_ports() {
+        let (events, snapshot) = events();
+        let zone = number_of(&snapshot.ids, numbered::ZONE, "cameras") as u16;
+        let raw = abi::Event {
+            zone,
+            ..drop_of(&snapshot)
+        };
+        events.publish(&raw, at(1));
+        events.publish(&abi::Event { device: 0, ..raw }, at(1));
+        events.publish(
+            &abi::Event {
+                device: 0,
+                zone: 0,
+                ..raw
+            },
+            at(1),
+        );
+        let zones: Vec<_> = events
+            .kept(None)
+            .into_iter()
+            .map(|event| event.zone)
+            .collect();
+        assert_eq!(zones, ["pumps", "cameras", ""]);
+    }
+
+    #[test]
+    fn services_are_written_as_policies_write_them() {
+        let (_, snapshot) = events();
+        let raw = drop_of(&snapshot);
+        let of = |protocol, destination_port| {
+            service(
+                &abi::Event {
+                    protocol,
+                    destination_port,
+                    ..raw
+                },
+                Reason::NoRule,
+            )
+        };
+        assert_eq!(of(number::UDP, 53), "udp/53");
+        assert_eq!(of(number::ICMP, 8 << 8), "icmp/8");
+        assert_eq!(of(number::ICMP, 3 << 8 | 4), "icmp/3/4");
+        assert_eq!(of(number::ICMPV6, 128 << 8), "icmpv6/128");
+        assert_eq!(of(47, 0), "proto/47");
+        assert_eq!(of(number::TCP, 0), "tcp/0");
+        let fragment = abi::Event {
+            source_port: 0,
+            destination_port: 0,
+            ..raw
+        };
+        assert_eq!(service(&fragment, Reason::Fragment), "tcp/*");
+        let chain = abi::Event {
+            protocol: 0,
+            ethertype: number::IPV6,
+            ..fragment
+        };
+        assert_eq!(service(&chain, Reason::ExtensionHeader), "0x86dd");
+    }
+
+    #[test]
+    fn frames_without_addresses_show_their_macs() {
+        let (events, snapshot) = events();
+        let frame = abi::Event {
+            source: Address::UNSPECIFIED,
+            destination: Address::UNSPECIFIED,
+            destination_mac: 0x0180_c200_000e,
+            ethertype: 0x88cc,
+            ..drop_of(&snapshot)
+        };
+        events.publish(&frame, at(1));
+        let arp = abi::Event {
+            source: Address::v4([0; 4]),
+            destination: Address::v4([10, 20, 1, 1]),
+            ethertype: number::ARP,
+            ..frame
+        };
+        events.publish(&arp, at(1));
+        events.publish(
+            &abi::Event {
+                ethertype: number::IPV4,
+                ..frame
+            },
+            at(1),
+        );
+        let seen: Vec<_> = events
+            .kept(None)
+            .into_iter()
+            .map(|event| [event.source, event.destination, event.service])
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ["02:00:00:00:01:11", "01:80:c2:00:00:0e", "0x88cc"],
+                ["0.0.0.0", "10.20.1.1", "arp"],
+                ["02:00:00:00:01:11", "01:80:c2:00:00:0e", "0x0800"],
+            ]
+        );
+    }
+
+    #[test]
+    fn keeps_the_last_and_tells_from_when() {
+        let (events, snapshot) = events();
+        let raw = drop_of(&snapshot);
+        for count in 0..KEPT as u64 + 5 {
+            events.publish(&abi::Event { count, ..raw }, at(count as i64));
+        }
+        let kept = events.kept(None);
+        assert_eq!((kept.len(), kept[0].count), (KEPT, 5));
+        let since = events.kept(Some(at(KEPT as i64 + 3)));
+        assert_eq!(
+            since.iter().map(|event| event.count).collect::<Vec<_>>(),
+            [10_003, 10_004]
+        );
+    }
+
+    #[test]
+    fn a_stream_has_what_follows_and_nothing_twice() {
+        let (events, snapshot) = events();
+        let raw = drop_of(&snapshot);
+        let publisher = events.clone();
+        let thread = std::thread::spawn(move || {
+            for count in 0..2000 {
+                publisher.publish(&abi::Event { count, ..raw }, at(1));
+            }
+        });
+        while events.kept(None).is_empty() {
+            std::thread::yield_now();
+        }
+        let (kept, mut stream) = events.watch(None);
+        thread.join().unwrap();
+        let mut counts: Vec<u64> = kept.iter().map(|event| event.count).collect();
+        while let Ok(event) = stream.try_recv() {
+            counts.push(event.count);
+        }
+        assert_eq!(counts, (0..2000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn unknown_reasons_are_only_counted() {
+        let (events, snapshot) = events();
+        events.publish(
+            &abi::Event {
+                reason: 99,
+                ..drop_of(&snapshot)
+            },
+            at(1),
+        );
+        assert!(events.kept(None).is_empty());
+        assert_eq!(events.unreadable(), 1);
+    }
+
+    #[test]
+    fn records_are_read_as_the_kernel_writes_them() {
+        let (_, snapshot) = events();
+        let event = abi::Event {
+            flags: 3,
+            reserved: 9,
+            ..drop_of(&snapshot)
+        };
+        // One byte in, so that nothing is aligned.
+        let mut bytes = vec![0; 1 + size_of::<abi::Event>()];
+        #[expect(unsafe_code, reason = "what the kernel does")]
+        // SAFETY: integers without padding (abi.rs asserts the size), copied into as many bytes.
+        bytes[1..].copy_from_slice(unsafe {
+            std::slice::from_raw_parts((&raw const event).cast::<u8>(), size_of::<abi::Event>())
+        });
+        assert_eq!(parse(&bytes[1..]), Some(event));
+        assert_eq!(parse(&bytes), None);
+        assert_eq!(parse(&bytes[2..]), None);
+        assert_eq!(parse(&[]), None);
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn drop_of(snapshot: &Snapshot) -> abi::Event {
+        let zone = number_of(&snapshot.ids, numbered::ZONE, "pumps") as u16;
+        abi::Event {
+            revision: 5,
+            count: 3,
+            source: Address::v4([10, 20, 1, 11]),
+            destination: Address::v4([192, 0, 2, 80]),
+            source_mac: 0x0200_0000_0111,
+            destination_mac: 0x0200_0000_ff01,
+            rule: number_of(&snapshot.ids, numbered::RULE, "web"),
+            device: number_of(&snapshot.ids, numbered::DEVICE, "pump-1"),
+            ifindex: 2,
+            source_port: 49152,
+            destination_port: 443,
+            vlan: 20,
+            zone,
+            ethertype: number::IPV4,
+            protocol: number::TCP,
+            reason: Reason::DeniedByRule as u8,
+            flags: 0,
+            reserved: 0,
+        }
+    }
+
+    fn events() -> (Events, Arc<Snapshot>) {
+        let limits = Limits::default();
+        let (policy, problems) = document::parse(POLICY);
+        assert_eq!(problems, []);
+        let intent = Intent::from_policy(&policy, &limits).unwrap();
+        let ids = compile::number(&intent, &Ids::new(), &limits).unwrap();
+        let link = Link {
+            index: 2,
+            name: "lan1".to_owned(),
+            mac: None,
+            up: true,
+            controller: None,
+            parent: None,
+            vlan: None,
+            kind: None,
+        };
+        let inventory = Inventory {
+            links: [(2, link)].into(),
+            addresses: BTreeSet::new(),
+        };
+        let clock = Clock {
+            now: at(0),
+            jiffies: 1,
+            per_second: 250,
+        };
+        let none = BTreeSet::new();
+        let tables = compile::compile(&intent, &inventory, &ids, &none, &clock);
+        let snapshot = Arc::new(Snapshot::new(
+            5, policy, intent, inventory, none, ids, tables, clock,
+        ));
+        // The last snapshot outlives its sender.
+        let (_, snapshots) = watch::channel(Arc::clone(&snapshot));
+        (Events::new(snapshots), snapshot)
+    }
+}

@@ -1,0 +1,179 @@
+//! The tables on the host: the same lookups as the kernel's maps, for `explain` and for tests.
+
+use std::{
+    cell::{Cell, OnceCell},
+    collections::HashMap,
+};
+
+use wardline_ebpf::{
+    abi::{
+        Address, AddressKey, Bucket, End, Interval, Learned, Mac, Port, PrefixKey, Seen, Set,
+        Settings, gauge,
+    },
+    cell::Cell32,
+    tables,
+};
+
+use crate::compile::Tables;
+
+/// Compiled tables with flow state of their own. There is one slot: 0.
+pub struct Model<'a> {
+    tables: &'a Tables,
+    settings: Settings,
+    intervals: Vec<Interval>,
+    sets: HashMap<(u32, u32), Set>,
+    buckets: Vec<Bucket>,
+    quotas: HashMap<u32, Cell32>,
+    gauges: [Cell32; gauge::COUNT as usize],
+    learned: Vec<OnceCell<(Address, Learned)>>,
+    seen: Seen,
+    tick: Cell<u32>,
+}
+
+impl<'a> Model<'a> {
+    /// A model with room for some flows.
+    pub fn new(tables: &'a Tables, settings: Settings) -> Self {
+        let mut intervals = Vec::new();
+        let mut known: HashMap<*const Interval, Set> = HashMap::new();
+        let mut sets = HashMap::new();
+        for (pair, list) in &tables.pairs {
+            let set = *known.entry(list.as_ptr()).or_insert_with(|| {
+                let first = intervals.len() as u32;
+                intervals.extend_from_slice(list);
+                Set {
+                    first,
+                    count: list.len() as u32,
+                }
+            });
+            sets.insert(*pair, set);
+        }
+        let devices = tables.macs.values().map(|mac| mac.device);
+        let named = tables.addresses.values().map(|end| end.device);
+        let quotas = devices
+            .chain(named)
+            .chain([0])
+            .map(|device| (device, Cell32::new(0)));
+        Self {
+            tables,
+            settings,
+            intervals,
+            sets,
+            buckets: (0..=settings.bucket_mask)
+                .map(|_| Bucket::default())
+                .collect(),
+            quotas: quotas.collect(),
+            gauges: Default::default(),
+            learned: (0..64).map(|_| OnceCell::new()).collect(),
+            seen: Seen::default(),
+            tick: Cell::new(1),
+        }
+    }
+
+    /// Moves the present.
+    pub fn set_tick(&self, tick: u32) {
+        self.tick.set(tick);
+    }
+}
+
+impl tables::Tables for Model<'_> {
+    fn active(&self) -> Option<u32> {
+        Some(0)
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn tick(&self) -> u32 {
+        self.tick.get()
+    }
+
+    fn port(&self, index: u32) -> Option<&Port> {
+        self.tables.ports.get(&(index / 2))
+    }
+
+    fn place(&self, key: u64) -> Option<u32> {
+        self.tables.places.get(&key).copied()
+    }
+
+    fn zone(&self, index: u32) -> Option<u32> {
+        self.tables.zones.get(&index).copied()
+    }
+
+    fn mac(&self, key: u64) -> Option<&Mac> {
+        self.tables.macs.get(&key)
+    }
+
+    fn address(&self, key: &AddressKey) -> Option<&End> {
+        self.tables.addresses.get(&key.address)
+    }
+
+    fn prefix(&self, key: &PrefixKey) -> Option<&End> {
+        let number = u128::from_be_bytes(key.address);
+        (0..=128u32).rev().find_map(|length| {
+            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+            let address = Address::v6(&(number & mask).to_be_bytes());
+            self.tables.prefixes.get(&(address, length as u8))
+        })
+    }
+
+    fn device(&self, key: u32) -> Option<&End> {
+        self.tables.devices.get(&(key >> 1))
+    }
+
+    fn pair(&self, key: u64) -> Option<&Set> {
+        self.sets.get(&((key >> 32) as u32, key as u32))
+    }
+
+    fn interval(&self, index: u32) -> Option<&Interval> {
+        self.intervals.get(index as usize)
+    }
+
+    fn epoch(&self, _index: u32) -> Option<u32> {
+        Some(1)
+    }
+
+    fn bucket(&self, index: u32) -> Option<&Bucket> {
+        self.buckets.get(index as usize)
+    }
+
+    fn lock(&self, _bucket: &Bucket) {}
+
+    fn unlock(&self, _bucket: &Bucket) {}
+
+    fn quota(&self, device: u32) -> Option<&Cell32> {
+        self.quotas.get(&device)
+    }
+
+    fn gauge(&self, cell: u32) -> Option<&Cell32> {
+        self.gauges.get(cell as usize)
+    }
+
+    fn learned(&self, address: &Address) -> Option<&Learned> {
+        let known = self.learned.iter().filter_map(OnceCell::get);
+        known
+            .filter(|(at, _)| at == address)
+            .map(|(_, learned)| learned)
+            .next()
+    }
+
+    fn learn(&self, address: &Address, device: u32, tick: u32) -> bool {
+        if let Some(learned) = self.learned(address) {
+            learned.device.store(device);
+            learned.last.store(tick);
+            return true;
+        }
+        let learned = Learned {
+            device: Cell32::new(device),
+            last: Cell32::new(tick),
+        };
+        match self.learned.iter().find(|slot| slot.get().is_none()) {
+            Some(slot) => slot.set((*address, learned)).is_ok(),
+            None => false,
+        }
+    }
+
+    fn seen(&self, _device: u32) -> Option<&Seen> {
+        Some(&self.seen)
+    }
+}
