@@ -52,6 +52,7 @@ fn host_agrees_with_the_oracle() {
     let inventory = judges::inventory(&INTERFACES, &ROUTER);
     let mut runner = TestRunner::new(Config {
         cases: 10_000,
+        failure_persistence: None,
         ..Config::default()
     });
     let cases = random::scenario(4..=12);
@@ -99,6 +100,7 @@ fn kernel_agrees_with_the_host() {
             let datapath = std::cell::RefCell::new(datapath);
             let mut runner = TestRunner::new(Config {
                 cases: 250,
+                failure_persistence: None,
                 ..Config::default()
             });
             let done = runner.run(&random::scenario(8..=24), |(policy, probes)| {

@@ -20,7 +20,6 @@ use wardline_proto::v1;
 
 /// A policy, compiled for interfaces that exist.
 pub(crate) struct Compiled {
-    pub(crate) intent: Intent,
     pub(crate) ids: Ids,
     pub(crate) tables: Tables,
     pub(crate) inventory: Inventory,
@@ -50,7 +49,6 @@ impl Compiled {
         let ids = compile::number(&intent, ids, &limits).unwrap();
         let tables = compile::compile(&intent, inventory, &ids, &BTreeSet::new(), &clock);
         Self {
-            intent,
             ids,
             tables,
             inventory: inventory.clone(),
@@ -156,7 +154,7 @@ pub(crate) fn datapath() -> Datapath {
 pub(crate) fn limits() -> Limits {
     Limits {
         devices: 256,
-        flows: 64,
+        flows: 1024,
         flows_per_device: 48,
         rules: 256,
     }

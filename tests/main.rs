@@ -6,4 +6,6 @@ mod frames;
 mod judges;
 mod lab_self;
 mod oracle;
+mod packets;
 mod random;
+mod spine;

@@ -23,7 +23,8 @@ use aya::{
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp,
         XdpMode,
-        links::{FdLink, LinkError, PinnedLink},
+        links::{FdLink, LinkError, LinkInfo, PinnedLink},
+        loaded_links,
         tc::{SchedClassifierLink, TcAttachOptions},
         xdp::XdpLink,
     },
@@ -1029,6 +1030,7 @@ impl Datapath {
 /// Goes on after a failure and answers all of them.
 pub fn detach(pin_dir: &Path) -> Vec<DatapathError> {
     let mut errors = Vec::new();
+    let mut links = BTreeSet::new();
     let mut remove = |path: &Path, directory: bool| {
         let removed = if directory {
             fs::remove_dir(path)
@@ -1044,14 +1046,34 @@ pub fn detach(pin_dir: &Path) -> Vec<DatapathError> {
     };
     for version in children(pin_dir) {
         for part in ["links", "maps"] {
-            let part = version.join(part);
-            children(&part).iter().for_each(|pin| remove(pin, false));
-            remove(&part, true);
+            let directory = version.join(part);
+            for pin in children(&directory) {
+                if part == "links" {
+                    links.extend(link_id(&pin));
+                }
+                remove(&pin, false);
+            }
+            remove(&directory, true);
         }
         remove(&version, true);
     }
     remove(pin_dir, true);
+    // The kernel takes hooks off in the background; whoever asked may send the next packet.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let is_there = |link: std::result::Result<LinkInfo, LinkError>| {
+        link.is_ok_and(|link| links.contains(&link.id()))
+    };
+    while Instant::now() < deadline && loaded_links().any(is_there) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    grace();
     errors
+}
+
+/// The number of a pinned link.
+fn link_id(pin: &Path) -> Option<u32> {
+    let link = PinnedLink::from_pin(pin).ok()?;
+    FdLink::from(link).info().ok().map(|info| info.id())
 }
 
 fn children(directory: &Path) -> Vec<PathBuf> {

@@ -465,7 +465,7 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
             zone: work.zone,
             ..End::default()
         };
-        work.destination = End::default();
+        find_destination(tables, work);
         return Some(dropped(tables, work, Reason::NoRule));
     }
     None
@@ -553,10 +553,7 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
     if source.is_link_local() || !policy::end(tables, work.slot, &source, &mut work.source) {
         work.source = End::default();
-        work.destination = End {
-            zone: work.zone,
-            ..End::default()
-        };
+        find_destination(tables, work);
         return Some(dropped(tables, work, Reason::NoRule));
     }
     // A device that is on a guarded port sends through it, and nobody else is the router.
@@ -628,13 +625,7 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
     tables: &T,
     work: &mut Work,
 ) -> Option<Verdict> {
-    let destination = work.packet.destination;
-    if destination.is_link_local()
-        || !policy::end(tables, work.slot, &destination, &mut work.destination)
-    {
-        // No pair exists with it, so that no rule is found.
-        work.destination = End::default();
-    }
+    find_destination(tables, work);
     if !work.enters() {
         work.device = work.destination.device;
     }
@@ -668,6 +659,17 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
         }
         _ if opens(&work.packet) => None,
         _ => Some(dropped(tables, work, Reason::MidFlow)),
+    }
+}
+
+/// Notes what the destination is; for what no rule can name, an end without names.
+#[inline(always)]
+fn find_destination<T: Tables + ?Sized>(tables: &T, work: &mut Work) {
+    let destination = work.packet.destination;
+    if destination.is_link_local()
+        || !policy::end(tables, work.slot, &destination, &mut work.destination)
+    {
+        work.destination = End::default();
     }
 }
 

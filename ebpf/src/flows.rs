@@ -125,15 +125,17 @@ fn ordered(
     }
 }
 
-/// The key's hash: a multiply and a fold for each word.
+/// The key's hash: a multiply and a fold for each word, and once more, so that every bit of the key
+/// reaches every bit of the hash. The low bits choose the bucket.
 #[inline(always)]
 pub fn hash(key: &FlowKey, seed: u64) -> u64 {
     let mut hash = seed;
     for word in key.words() {
         hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^= hash >> 29;
+        hash ^= hash >> 32;
     }
-    hash
+    hash = hash.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    hash ^ hash >> 32
 }
 
 /// The part of the hash that stands in [`Bucket::tags`]; never 0.
@@ -512,5 +514,37 @@ fn give_back<T: Tables + ?Sized>(tables: &T, owner: u32) {
     }
     if let Some(flows) = tables.gauge(gauge::FLOWS) {
         flows.add(u32::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_spread_over_buckets() {
+        // Whatever it is that differs: a port at either end, or an address.
+        let address = |n: u8, host: u16| {
+            let [high, low] = host.to_be_bytes();
+            Address::v4([10, n, high, low])
+        };
+        let key = |low: u16, high: u16, host: u16| FlowKey {
+            low: address(1, host),
+            high: address(2, 1),
+            ports: u64::from(low) << 48 | u64::from(high) << 32 | 6,
+        };
+        let spreads: [&dyn Fn(u16) -> FlowKey; 3] =
+            [&|n| key(n, 443, 1), &|n| key(443, n, 1), &|n| key(1, 2, n)];
+        for flow in spreads {
+            let mut buckets = [0u32; 256];
+            for n in 0..1024 {
+                buckets[hash(&flow(n), 7) as usize % 256] += 1;
+            }
+            let fullest = buckets.into_iter().max().unwrap_or(0);
+            assert!(
+                fullest <= 14,
+                "{fullest} of 1024 flows are in one of 256 buckets"
+            );
+        }
     }
 }

@@ -130,7 +130,10 @@ pub fn control<B: Bytes + ?Sized, T: Tables + ?Sized>(
     match packet.shape {
         Shape::Membership => packet.destination.is_group().then_some(Ok(())),
         Shape::Discovery => {
-            let far = !packet.destination.is_group()
+            let kind = packet.icmp >> 8;
+            let routers = packet.source.is_v4() || kind == 134 || kind == 137;
+            let far = !routers
+                && !packet.destination.is_group()
                 && !packet.destination.is_link_local()
                 && (!policy::end(tables, sender.slot, &packet.destination, end)
                     || end.zone != sender.zone && !end.is_router());
