@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::CString,
     fs, io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -23,8 +24,7 @@ use aya::{
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp,
         XdpMode,
-        links::{FdLink, LinkError, LinkInfo, PinnedLink},
-        loaded_links,
+        links::{FdLink, LinkError, PinnedLink},
         tc::{SchedClassifierLink, TcAttachOptions},
         xdp::XdpLink,
     },
@@ -1015,7 +1015,7 @@ impl Datapath {
             }
         }
         match self.link_pin(ifindex, hook) {
-            Some(pin) if pin.exists() => fs::remove_file(&pin).map_err(pin_error(&pin)),
+            Some(pin) if pin.exists() => release(&pin).map_err(pin_error(&pin)),
             _ => Ok(()),
         }
     }
@@ -1030,50 +1030,69 @@ impl Datapath {
 /// Goes on after a failure and answers all of them.
 pub fn detach(pin_dir: &Path) -> Vec<DatapathError> {
     let mut errors = Vec::new();
-    let mut links = BTreeSet::new();
-    let mut remove = |path: &Path, directory: bool| {
-        let removed = if directory {
-            fs::remove_dir(path)
-        } else {
-            fs::remove_file(path)
-        };
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                errors.push(pin_error(path)(error));
-            }
-            _ => {}
+    let mut note = |path: &Path, removed: io::Result<()>| match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            errors.push(pin_error(path)(error));
         }
+        _ => {}
     };
     for version in children(pin_dir) {
-        for part in ["links", "maps"] {
-            let directory = version.join(part);
-            for pin in children(&directory) {
-                if part == "links" {
-                    links.extend(link_id(&pin));
-                }
-                remove(&pin, false);
-            }
-            remove(&directory, true);
+        for pin in children(&version.join("links")) {
+            note(&pin, release(&pin));
         }
-        remove(&version, true);
+        for pin in children(&version.join("maps")) {
+            note(&pin, fs::remove_file(&pin));
+        }
+        for directory in [version.join("links"), version.join("maps"), version] {
+            note(&directory, fs::remove_dir(&directory));
+        }
     }
-    remove(pin_dir, true);
-    // The kernel takes hooks off in the background; whoever asked may send the next packet.
-    let deadline = Instant::now() + Duration::from_secs(5);
-    let is_there = |link: std::result::Result<LinkInfo, LinkError>| {
-        link.is_ok_and(|link| links.contains(&link.id()))
-    };
-    while Instant::now() < deadline && loaded_links().any(is_there) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    grace();
+    note(pin_dir, fs::remove_dir(pin_dir));
     errors
 }
 
-/// The number of a pinned link.
-fn link_id(pin: &Path) -> Option<u32> {
-    let link = PinnedLink::from_pin(pin).ok()?;
-    FdLink::from(link).info().ok().map(|info| info.id())
+/// Takes a pinned link off its hook, and its pin away. When this returns, nothing is judged by it:
+/// without being told, the kernel lets go of a link some time after its pin.
+#[expect(
+    unsafe_code,
+    reason = "the loader has no call for BPF_OBJ_GET and BPF_LINK_DETACH on a link"
+)]
+fn release(pin: &Path) -> io::Result<()> {
+    const OBJ_GET: libc::c_int = 7;
+    const LINK_DETACH: libc::c_int = 34;
+    let path = CString::new(pin.as_os_str().as_encoded_bytes())?;
+    // union bpf_attr: for OBJ_GET the address of the path, for LINK_DETACH the descriptor.
+    let mut attribute = [path.as_ptr() as u64, 0];
+    // SAFETY: the path is terminated and outlives the call; the rest of the attribute is zero.
+    let link = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            OBJ_GET,
+            attribute.as_mut_ptr(),
+            size_of_val(&attribute),
+        )
+    };
+    let link = match i32::try_from(link) {
+        // SAFETY: the kernel has just made it, for nobody else.
+        Ok(link) if link >= 0 => unsafe { OwnedFd::from_raw_fd(link) },
+        _ => return Err(io::Error::last_os_error()),
+    };
+    attribute = [link.as_raw_fd() as u64, 0];
+    // SAFETY: the descriptor is open; the rest of the attribute is zero.
+    let detached = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            LINK_DETACH,
+            attribute.as_mut_ptr(),
+            size_of_val(&attribute),
+        )
+    };
+    let error = io::Error::last_os_error();
+    // The interface may be gone already.
+    if detached != 0 && error.raw_os_error() != Some(libc::ENOLINK) {
+        return Err(error);
+    }
+    fs::remove_file(pin)
 }
 
 fn children(directory: &Path) -> Vec<PathBuf> {
