@@ -1120,7 +1120,7 @@ fn mount(pins: &Path) -> Result<()> {
         }
         stat.f_type
     };
-    if magic == i64::from(libc::BPF_FS_MAGIC) {
+    if magic == libc::BPF_FS_MAGIC {
         return Ok(());
     }
     // SAFETY: all strings are terminated.

@@ -774,6 +774,8 @@ impl Flow {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     fn v6(text: &str) -> Address {

@@ -567,7 +567,7 @@ extern "C" fn tell(index: u32) -> u32 {
     };
     let now = jiffies();
     let mut packets = 1;
-    if let Some(limit) = found!(EVENT_LIMITS.get_ptr(&key)) {
+    if let Some(limit) = found!(EVENT_LIMITS.get_ptr(key)) {
         let second = match Maps.settings() {
             Some(settings) => settings.jiffies_per_second as u64,
             None => 1000,
@@ -586,7 +586,7 @@ extern "C" fn tell(index: u32) -> u32 {
         };
         // Another processor may just have sent it.
         if EVENT_LIMITS
-            .insert(&key, &limit, BPF_NOEXIST as u64)
+            .insert(key, &limit, BPF_NOEXIST as u64)
             .is_err()
         {
             return 0;
