@@ -35,10 +35,11 @@ fn build() -> Result<PathBuf, Box<dyn Error>> {
 
     let target_dir = PathBuf::from(env::var("OUT_DIR")?).join("bpf");
     let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
-    let status = Toolchain::find(root)?
-        .cargo("build", &arch, &target_dir)
-        .current_dir(root)
-        .status()?;
+    let mut cargo = Toolchain::find(root)?.cargo("build", &arch, &target_dir);
+    if env::var_os("CARGO_FEATURE_LOG").is_some() {
+        cargo.args(["--features", "log"]);
+    }
+    let status = cargo.current_dir(root).status()?;
     if !status.success() {
         return Err("the BPF object does not build; the compiler's words are above".into());
     }

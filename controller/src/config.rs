@@ -27,6 +27,9 @@ pub struct Flags {
     /// Remove everything that was ever attached or pinned, and exit; the daemon must be stopped
     #[arg(long, conflicts_with = "check")]
     pub detach: bool,
+    /// Load the programs into the kernel, print how large they are, and exit
+    #[arg(long, conflicts_with_all = ["check", "detach"])]
+    pub programs: bool,
     /// What to log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log: tracing::Level,

@@ -248,6 +248,8 @@ impl Datapath {
             let program = program::<SchedClassifier>(&mut ebpf, name)?;
             program.load().map_err(program_error(name))?;
         }
+        #[cfg(feature = "log")]
+        print_kernel_log(&mut ebpf)?;
         let mut sizes = HashMap::new();
         for (name, _) in maps(limits) {
             let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
@@ -1024,6 +1026,20 @@ impl Datapath {
         let pins = self.pins.as_ref()?;
         Some(pins.join("links").join(format!("{ifindex}-{}", hook.pin())))
     }
+}
+
+/// Prints what the programs log, for as long as the process lives.
+#[cfg(feature = "log")]
+fn print_kernel_log(ebpf: &mut Ebpf) -> Result<()> {
+    let mut logger = aya_log::EbpfLogger::init(ebpf)
+        .map_err(|error| pin_error(Path::new("AYA_LOGS"))(io::Error::other(error)))?;
+    std::thread::spawn(move || {
+        loop {
+            logger.flush();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    Ok(())
 }
 
 /// Removes everything that was ever pinned: links first, so that nothing is judged by half of it.

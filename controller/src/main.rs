@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use wardline_controller::{
     api, config,
     config::Config,
-    datapath,
+    datapath::{self, Datapath, Size},
     events::Events,
     inventory,
     reconcile::{self, Engine, Handle},
@@ -49,7 +49,25 @@ async fn run(flags: &config::Flags) -> anyhow::Result<()> {
     if flags.detach {
         return detach(&config).await;
     }
+    if flags.programs {
+        return programs(&config);
+    }
     serve(config).await
+}
+
+/// Prints what the kernel's verifier says of the programs. Nothing is pinned or attached.
+fn programs(config: &Config) -> anyhow::Result<()> {
+    let mut datapath = Datapath::open(None, &config.limits, &config.timeouts)?;
+    println!("{:<12} {:>12} {:>9}", "program", "instructions", "verified");
+    for Size {
+        name,
+        instructions,
+        verified,
+    } in datapath.sizes()?
+    {
+        println!("{name:<12} {instructions:>12} {verified:>9}");
+    }
+    Ok(())
 }
 
 /// Removes everything that was ever attached or pinned.

@@ -281,7 +281,10 @@ fn xdp_ingress(context: XdpContext) -> u32 {
     if reason == GO_ON {
         reason = xdp_admit(context.ctx);
     }
-    if conclude(reason, ENTERING) {
+    let reason = conclude(reason, ENTERING);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&context, "interface {}: reason {}", ifindex, reason);
+    if is_pass(reason) {
         xdp_action::XDP_PASS
     } else {
         xdp_action::XDP_DROP
@@ -304,7 +307,10 @@ fn tc_ingress(context: TcContext) -> i32 {
     if reason == GO_ON {
         reason = tc_admit(context.skb.skb);
     }
-    if conclude(reason, ENTERING) {
+    let reason = conclude(reason, ENTERING);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&context, "interface {}: reason {}", ifindex, reason);
+    if is_pass(reason) {
         TC_ACT_UNSPEC
     } else {
         TC_ACT_SHOT
@@ -333,7 +339,10 @@ fn tc_egress(context: TcContext) -> i32 {
     if reason == GO_ON {
         reason = tc_leave_admit(context.skb.skb);
     }
-    if conclude(reason, LEAVING) {
+    let reason = conclude(reason, LEAVING);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&context, "interface {}: reason {}", ifindex, reason);
+    if is_pass(reason) {
         TC_ACT_UNSPEC
     } else {
         TC_ACT_SHOT
@@ -444,9 +453,9 @@ fn note(place: &mut Verdict, verdict: Option<Verdict>) -> u32 {
     }
 }
 
-/// The steps that need no packet, then counts and tells; answers whether the packet passes.
+/// The steps that need no packet, then counts and tells; answers the reason's number.
 #[inline(always)]
-fn conclude(reason: u32, index: u32) -> bool {
+fn conclude(reason: u32, index: u32) -> u32 {
     let mut reason = reason;
     if reason == GO_ON {
         reason = settle(judge(index));
@@ -454,9 +463,7 @@ fn conclude(reason: u32, index: u32) -> bool {
     if reason == GO_ON {
         reason = open(index);
     }
-    let Some(desk) = desk(index) else {
-        return false;
-    };
+    let Some(desk) = desk(index) else { return 0 };
     if desk.verdict.counts {
         let length = desk.work.packet.length as u64;
         count(REASONS.get_ptr_mut(reason), length);
@@ -467,7 +474,7 @@ fn conclude(reason: u32, index: u32) -> bool {
             tell(index);
         }
     }
-    is_pass(reason)
+    reason
 }
 
 /// Whether the number of a reason, as the steps hand it on, lets a packet pass.

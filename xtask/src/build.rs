@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use anyhow::Context as _;
@@ -36,12 +36,27 @@ pub(crate) fn release(root: &Path) -> anyhow::Result<Programs> {
         "build for release",
         &[&["--release"], &packages[..]].concat(),
     )?;
+    show_sizes(&programs.wardlined)?;
     step::title(format!(
         "{} {}",
         programs.wardlined.display(),
         programs.wardctl.display()
     ));
     Ok(programs)
+}
+
+/// Shows how large the kernel's programs are, and how much of them its verifier looked at; a test
+/// holds them to a budget.
+fn show_sizes(wardlined: &Path) -> anyhow::Result<()> {
+    if !setup::is_root() {
+        println!("how large the kernel's programs are: only root may load them");
+        return Ok(());
+    }
+    let status = Command::new(wardlined).arg("--programs").status();
+    step::succeeded(
+        "loading the programs",
+        status.context("starting wardlined")?,
+    )
 }
 
 /// Builds what the arguments select, the two programs among it, and shows cargo's own progress.

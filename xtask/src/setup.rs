@@ -200,7 +200,7 @@ fn is_debian() -> bool {
     os.lines().any(|line| line == "ID=debian")
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
