@@ -1239,7 +1239,7 @@ rules:
             "device:pump-1",
             "device:ehr",
             "icmp/5",
-            v1::Reason::NoRule,
+            v1::Reason::RogueRa,
             "",
         );
         drops(
