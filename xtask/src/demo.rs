@@ -281,7 +281,7 @@ fn show_around(lab: Lab, daemon: Daemon, ctl: &Ctl) -> Result<()> {
                 format!("{client} status"),
                 format!("{client} events --follow"),
                 format!("{client} explain --from device:camera-1 --to 198.51.100.7 https"),
-                format!("{client} quarantine nurse-1 --reason 'having a look'"),
+                format!("{client} flows"),
             ],
         ),
         (
