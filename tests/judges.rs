@@ -169,6 +169,7 @@ fn timeouts() -> Timeouts {
         udp: second(30),
         udp_answered: second(180),
         icmp: second(30),
+        adoption: second(10),
     }
 }
 

@@ -298,10 +298,15 @@ impl<'a> Oracle<'a> {
 
     fn is_for(&self, rule: &Rule, asks: Asks) -> bool {
         let named = |text: &String| self.policy.services.iter().find(|it| it.name == *text);
-        rule.services.is_empty()
+        // An allow that names no tunnel means none.
+        let implied = rule.action() == Action::Deny || !is_tunnel(asks);
+        let covers = |port: &String| {
+            covers(port, asks) && (implied || !matches!(port.as_str(), "udp/*" | "proto/17"))
+        };
+        rule.services.is_empty() && implied
             || rule.services.iter().any(|text| match named(text) {
-                Some(service) => service.ports.iter().any(|port| covers(port, asks)),
-                None => covers(text, asks),
+                Some(service) => service.ports.iter().any(covers),
+                None => covers(text),
             })
     }
 
@@ -471,6 +476,15 @@ fn matches_glob(pattern: &str, name: &str) -> bool {
 }
 
 /// Whether `tcp/443`, `udp/5000-5100`, `tcp/*`, `icmp/8`, `icmpv6/128` or `proto/47` covers it.
+/// What carries other packets inside.
+fn is_tunnel(asks: Asks) -> bool {
+    match asks {
+        Asks::Protocol(number) => [4, 41, 47, 94, 97, 115, 137].contains(&number),
+        Asks::Udp(port) => [4789, 6081, 8472].contains(&port),
+        _ => false,
+    }
+}
+
 fn covers(port: &str, asks: Asks) -> bool {
     let (protocol, numbers) = port.split_once('/').expect("a service has a slash");
     let (first, last) = match numbers.split_once('-') {

@@ -145,6 +145,8 @@ pub struct Timeouts {
     pub udp_answered: Duration,
     /// ICMP.
     pub icmp: Duration,
+    /// How long after a port is first guarded flows that were running are adopted; zero: not at all.
+    pub adoption: Duration,
 }
 
 /// Why there is no configuration.
@@ -283,6 +285,7 @@ impl Default for Timeouts {
             udp: Duration::from_secs(30),
             udp_answered: Duration::from_secs(180),
             icmp: Duration::from_secs(30),
+            adoption: Duration::from_secs(10),
         }
     }
 }
@@ -358,6 +361,7 @@ impl fmt::Display for Config {
             ("udp", timeouts.udp),
             ("udp_answered", timeouts.udp_answered),
             ("icmp", timeouts.icmp),
+            ("adoption", timeouts.adoption),
         ] {
             writeln!(f, "{key} = {}", time.as_secs())?;
         }
@@ -424,6 +428,7 @@ enum Timeout {
     Udp,
     UdpAnswered,
     Icmp,
+    Adoption,
 }
 
 impl File {
@@ -552,8 +557,10 @@ fn timeouts(
             Timeout::Udp => &mut timeouts.udp,
             Timeout::UdpAnswered => &mut timeouts.udp_answered,
             Timeout::Icmp => &mut timeouts.icmp,
+            Timeout::Adoption => &mut timeouts.adoption,
         };
-        *field = Duration::from_secs(place.number(value, 1..=WEEK)?.into());
+        let least = u32::from(*timeout != Timeout::Adoption);
+        *field = Duration::from_secs(place.number(value, least..=WEEK)?.into());
     }
     Ok(timeouts)
 }

@@ -31,13 +31,15 @@ use aya::{
 };
 use jiff::Timestamp;
 use wardline_ebpf::abi::{
-    ABI_VERSION, Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, EventKey, Flow, Interval,
-    MAX_ZONES, Mac, Port, PrefixKey, Reason, Set, Settings, TICK_SHIFT, gauge,
+    ABI_VERSION, Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, EventKey, Flow,
+    FragmentKey, Interval, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Reason, Set, Settings,
+    TICK_SHIFT, UNLISTED, gauge,
 };
 
 use crate::{
     compile::{Clock, Intervals, Tables},
     config::{Limits, Timeouts},
+    touched::{Touched, touched},
 };
 
 /// The programs and map definitions, as built for the kernel.
@@ -163,6 +165,7 @@ pub struct Datapath {
     /// Whether a packet may still be reading the slot that is not in force.
     settling: bool,
     attached: BTreeMap<u32, BTreeSet<Hook>>,
+    adoption: Duration,
 }
 
 /// What one slot holds.
@@ -171,11 +174,12 @@ struct Slot {
     /// Nothing when an earlier daemon filled it: then only the kernel knows.
     tables: Option<Tables>,
     sets: BTreeMap<(u32, u32), Set>,
-    epochs: u32,
+    /// By cell; empty when an earlier daemon wrote them.
+    epochs: Vec<u32>,
 }
 
 /// Every map, with how its size follows from the limits; none: as declared.
-fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 23] {
+fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 25] {
     let both = |entries: u32| Some(entries.saturating_mul(2));
     // Routers and rules name addresses too.
     let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
@@ -195,8 +199,10 @@ fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 23] {
         ("INTERVALS", Some(1 << 20)),
         ("EPOCHS", None),
         ("FLOWS", Some(settings.bucket_mask + 1)),
-        ("QUOTAS", Some(limits.devices + 2)),
+        ("QUOTAS", Some(limits.devices + 2 + UNLISTED)),
         ("GAUGES", None),
+        ("FRAGMENTS", None),
+        ("ADOPTION", None),
         ("LEARNED", Some(limits.devices.saturating_mul(2))),
         ("SEEN", Some(limits.devices + 2)),
         ("REASONS", None),
@@ -264,6 +270,7 @@ impl Datapath {
             active: None,
             settling: false,
             attached: BTreeMap::new(),
+            adoption: timeouts.adoption,
         };
         datapath.per_second = datapath.measure_jiffies()?;
         datapath.set_up(limits, timeouts)?;
@@ -304,20 +311,7 @@ impl Datapath {
         self.settle();
         self.fits(tables)?;
         let sets = self.allot(tables)?;
-        let epochs = match self.active.map(|active| &self.slots[active]) {
-            Some(Slot {
-                tables: Some(same),
-                epochs,
-                ..
-            }) if same == tables => *epochs,
-            Some(Slot {
-                tables: Some(_),
-                epochs,
-                ..
-            }) => epochs.wrapping_add(1),
-            // Whatever flows there are, they were admitted by tables that nobody knows any more.
-            _ => Timestamp::now().as_millisecond() as u32,
-        };
+        let epochs = self.epochs(tables);
         // Until it is whole again, what stands in this slot is not known.
         let old = std::mem::take(&mut self.slots[standby]);
         let known = old.tables.is_some();
@@ -326,14 +320,13 @@ impl Datapath {
         }
         let old_tables = old.tables.unwrap_or_default();
         let old_sets = if known { old.sets } else { BTreeMap::new() };
-        self.write_slot(
-            standby as u32,
-            &old_tables,
-            &old_sets,
-            tables,
-            &sets,
-            epochs,
-        )?;
+        self.write_slot(standby as u32, &old_tables, &old_sets, tables, &sets)?;
+        for (cell, epoch) in (0..).zip(&epochs) {
+            if old.epochs.get(cell as usize) != Some(epoch) {
+                let index = standby as u32 * EPOCH_CELLS + cell;
+                set(&mut self.ebpf, "EPOCHS", index, *epoch)?;
+            }
+        }
         set(&mut self.ebpf, "REVISIONS", standby as u32, revision)?;
         set(&mut self.ebpf, "ACTIVE", 0, standby as u32 + 1)?;
         self.slots[standby] = Slot {
@@ -344,6 +337,35 @@ impl Datapath {
         self.active = Some(standby);
         self.settling = true;
         Ok(())
+    }
+
+    /// The epochs for new tables: of those whose flows they concern, one more than now.
+    fn epochs(&self, tables: &Tables) -> Vec<u32> {
+        let active = self.active.map(|active| &self.slots[active]);
+        let Some(Slot {
+            tables: Some(old),
+            epochs,
+            ..
+        }) = active
+        else {
+            // Whatever flows there are, they were admitted by tables that nobody knows any more.
+            let now = Timestamp::now().as_millisecond() as u32;
+            return vec![now; EPOCH_CELLS as usize];
+        };
+        let mut epochs = epochs.clone();
+        match touched(old, tables) {
+            Touched::All => epochs
+                .iter_mut()
+                .for_each(|epoch| *epoch = epoch.wrapping_add(1)),
+            Touched::Devices(devices) => {
+                let cells: BTreeSet<u32> = devices.iter().map(|it| it % EPOCH_CELLS).collect();
+                for cell in cells {
+                    let epoch = &mut epochs[cell as usize];
+                    *epoch = epoch.wrapping_add(1);
+                }
+            }
+        }
+        epochs
     }
 
     /// Waits until no packet reads the slot that was in force before, so that the next change need
@@ -361,6 +383,9 @@ impl Datapath {
     ///
     /// The kernel's refusal, in words; other hooks that were asked for stay attached.
     pub fn attach(&mut self, ifindex: u32, name: &str, hooks: &[Hook]) -> Result<()> {
+        if !hooks.is_empty() && !self.attached().contains(&ifindex) {
+            self.adopt(ifindex)?;
+        }
         for hook in hooks {
             if !self
                 .attached
@@ -378,6 +403,19 @@ impl Datapath {
             }
         }
         Ok(())
+    }
+
+    /// Lets flows go on that run through an interface which is guarded from now on.
+    fn adopt(&mut self, ifindex: u32) -> Result<()> {
+        let until = match self.adoption.as_secs() {
+            _ if ifindex >= MAX_IFINDEX => return Ok(()),
+            0 => 0,
+            seconds => {
+                let jiffies = self.jiffies()? + seconds * u64::from(self.per_second);
+                (jiffies >> TICK_SHIFT) as u32
+            }
+        };
+        set(&mut self.ebpf, "ADOPTION", ifindex, until)
     }
 
     /// Interfaces that any hook of ours may be on.
@@ -548,10 +586,18 @@ impl Datapath {
         let mut fill = self.needs(tables.unwrap_or(&Tables::default()));
         let used = u64::from(self.gauge(gauge::FLOWS)?);
         let settings = self.settings()?;
+        let max = u64::from(settings.flows);
         fill.push(Fill {
             name: "flows",
             used,
-            max: u64::from(settings.flows),
+            max,
+        });
+        // They make room for others, and are counted among the flows.
+        let used = u64::from(self.gauge(gauge::UNANSWERED)?);
+        fill.push(Fill {
+            name: "unanswered",
+            used,
+            max,
         });
         let learned: aya::maps::HashMap<_, Address, [u32; 2]> = view(&self.ebpf, "LEARNED")?;
         let used = learned.keys().count() as u64;
@@ -687,8 +733,9 @@ impl Datapath {
             set(&mut self.ebpf, "GAUGES", cell, 0u32)?;
         }
         for device in 0..self.size("QUOTAS") as u32 {
-            set(&mut self.ebpf, "QUOTAS", device, 0u32)?;
+            set(&mut self.ebpf, "QUOTAS", device, [0u32; 2])?;
         }
+        clear_hash::<FragmentKey, [u64; 2]>(&mut self.ebpf, "FRAGMENTS", |_| true)?;
         clear_hash::<Address, [u32; 2]>(&mut self.ebpf, "LEARNED", |_| true)?;
         clear_hash::<EventKey, [u64; 2]>(&mut self.ebpf, "EVENT_LIMITS", |_| true)
     }
@@ -734,7 +781,7 @@ impl Datapath {
             bucket_mask: self.size("FLOWS") as u32 - 1,
             flows: limits.flows.min(self.size("FLOWS") as u32 * 4),
             flows_per_device: limits.flows_per_device,
-            devices: limits.devices,
+            unlisted: self.size("QUOTAS") as u32 - UNLISTED,
             jiffies_per_second: self.per_second,
             tcp_unanswered: ticks(timeouts.tcp_unanswered),
             tcp_established: ticks(timeouts.tcp_established),
@@ -743,6 +790,8 @@ impl Datapath {
             udp_answered: ticks(timeouts.udp_answered),
             icmp: ticks(timeouts.icmp),
             learned: ticks(Duration::from_secs(3600)),
+            fragment: ticks(Duration::from_secs(5)),
+            reserved: 0,
             seed,
         };
         set(&mut self.ebpf, "SETTINGS", 0, settings)
@@ -765,7 +814,7 @@ impl Datapath {
         self.slots = sets.map(|sets| Slot {
             tables: None,
             sets,
-            epochs: 0,
+            epochs: Vec::new(),
         });
         Ok(())
     }
@@ -793,7 +842,7 @@ impl Datapath {
         for key in keys {
             remove_if_there(map.remove(&key)).map_err(map_error("PREFIXES"))?;
         }
-        for index in 0..wardline_ebpf::abi::MAX_IFINDEX {
+        for index in 0..MAX_IFINDEX {
             set(
                 &mut self.ebpf,
                 "PORTS",
@@ -876,7 +925,6 @@ impl Datapath {
         old_sets: &BTreeMap<(u32, u32), Set>,
         tables: &Tables,
         sets: &BTreeMap<(u32, u32), Set>,
-        epochs: u32,
     ) -> Result<()> {
         let top = u64::from(slot) << 63;
         let ebpf = &mut self.ebpf;
@@ -925,9 +973,6 @@ impl Datapath {
             if old.prefixes.get(prefix) != Some(end) {
                 retry(|| map.insert(&key(prefix), end, 0)).map_err(map_error("PREFIXES"))?;
             }
-        }
-        for cell in 0..EPOCH_CELLS {
-            set(&mut self.ebpf, "EPOCHS", slot * EPOCH_CELLS + cell, epochs)?;
         }
         Ok(())
     }
@@ -1188,7 +1233,7 @@ fn bucket(words: &[u64; size_of::<Bucket>() / 8]) -> &Bucket {
 
 /// Pinned maps must have the form that the object declares: the loader does not look.
 fn check(maps: &Path) -> Result<()> {
-    let expected: [(&str, u32, u32); 23] = [
+    let expected: [(&str, u32, u32); 25] = [
         ("ACTIVE", 4, 4),
         ("REVISIONS", 4, 8),
         ("SETTINGS", 4, size_of::<Settings>() as u32),
@@ -1211,8 +1256,10 @@ fn check(maps: &Path) -> Result<()> {
         ("INTERVALS", 4, size_of::<Interval>() as u32),
         ("EPOCHS", 4, 4),
         ("FLOWS", 4, size_of::<Bucket>() as u32),
-        ("QUOTAS", 4, 4),
+        ("QUOTAS", 4, 8),
         ("GAUGES", 4, 4),
+        ("FRAGMENTS", 48, 16),
+        ("ADOPTION", 4, 4),
         ("LEARNED", 16, 8),
         ("SEEN", 4, 8),
         ("REASONS", 4, 16),

@@ -336,6 +336,40 @@ impl Service {
             last: protocol << 16 | last,
         }
     }
+
+    /// What carries other packets inside, which nobody judges: IP in IP, 6in4, GRE, IP within IP,
+    /// EtherIP, L2TP and MPLS in IP, VXLAN (both ports) and Geneve. In order.
+    const TUNNELS: [Self; 10] = [
+        Self::of(4, 0, 0xffff),
+        Self::of(UDP, 4789, 4789),
+        Self::of(UDP, 6081, 6081),
+        Self::of(UDP, 8472, 8472),
+        Self::of(41, 0, 0xffff),
+        Self::of(47, 0, 0xffff),
+        Self::of(94, 0, 0xffff),
+        Self::of(97, 0, 0xffff),
+        Self::of(115, 0, 0xffff),
+        Self::of(137, 0, 0xffff),
+    ];
+
+    /// What an allow rule means by it: everything, and all of UDP, name no tunnel.
+    fn without_tunnels(self) -> Vec<Self> {
+        if self != Self::ALL && self != Self::of(UDP, 0, 0xffff) {
+            return vec![self];
+        }
+        let mut parts = Vec::new();
+        let mut first = self.first;
+        let inside = |tunnel: &&Self| self.first <= tunnel.first && tunnel.last <= self.last;
+        for tunnel in Self::TUNNELS.iter().filter(inside) {
+            parts.push(Self {
+                first,
+                last: tunnel.first - 1,
+            });
+            first = tunnel.last + 1;
+        }
+        parts.push(Self { first, ..self });
+        parts
+    }
 }
 
 impl FromStr for Service {
@@ -1082,10 +1116,10 @@ fn read_rule_services(
     ends: &Ends<'_>,
     problems: &mut Problems,
 ) -> Result<Vec<Service>, Full> {
-    if rule.services.is_empty() {
-        return Ok(vec![Service::ALL]);
-    }
     let mut services = Vec::with_capacity(rule.services.len());
+    if rule.services.is_empty() {
+        services.push(Service::ALL);
+    }
     for (j, text) in rule.services.iter().enumerate() {
         let path = format_args!("rules[{i}].services[{j}]");
         if text.contains('/') {
@@ -1096,6 +1130,10 @@ fn read_rule_services(
         } else if let Some(at) = ends.services.names.read(text, path, problems)? {
             services.extend(&ends.services.ports[at]);
         }
+    }
+    if rule.action == v1::Action::Allow as i32 {
+        let named = services.into_iter();
+        services = named.flat_map(Service::without_tunnels).collect();
     }
     Ok(merge(services))
 }
@@ -1994,6 +2032,29 @@ devices[1].addresses[1]: 10.20.1.11 is in 10.20.1.0/24 of zone "pumps", the devi
         let zone = std::mem::take(&mut policy.ports[0].zone);
         policy.ports[0].vlans.push(v1::PortVlan { id: 0, zone });
         assert_eq!(read(&policy), untagged);
+    }
+
+    #[test]
+    fn only_a_service_that_names_a_tunnel_allows_it() {
+        let covers = |action: v1::Action, services: &[&str], key: u32| {
+            let mut policy = clinic();
+            policy.rules[0].action = action.into();
+            policy.rules[0].services = services.iter().map(|it| (*it).to_owned()).collect();
+            let intent = read(&policy);
+            let rule = &intent.rules[names(&intent.rules, |rule| &rule.name)
+                .iter()
+                .position(|name| *name == policy.rules[0].name)
+                .unwrap()];
+            let mut services = rule.services.iter();
+            services.any(|service| (service.first..=service.last).contains(&key))
+        };
+        let (gre, vxlan, ntp) = (47 << 16, 17 << 16 | 4789, 17 << 16 | 123);
+        let allow = |services: &[&str], key| covers(v1::Action::Allow, services, key);
+        assert!(!allow(&[], gre) && !allow(&[], vxlan) && allow(&[], ntp));
+        assert!(!allow(&["udp/*"], vxlan) && allow(&["udp/*"], ntp));
+        assert!(allow(&["udp/*", "udp/4789"], vxlan) && allow(&["udp/4000-5000"], vxlan));
+        assert!(allow(&["proto/47"], gre));
+        assert!(covers(v1::Action::Deny, &[], gre) && covers(v1::Action::Deny, &["udp/*"], vxlan));
     }
 
     #[test]

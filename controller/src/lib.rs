@@ -32,3 +32,4 @@ pub mod plan;
 pub mod reconcile;
 pub mod snapshot;
 pub mod store;
+pub mod touched;

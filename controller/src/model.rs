@@ -7,10 +7,10 @@ use std::{
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, End, Interval, Learned, Mac, Port, PrefixKey, Seen, Set,
-        Settings, gauge,
+        Address, AddressKey, Bucket, End, Fragment, FragmentKey, Interval, Learned, Mac, Port,
+        PrefixKey, Quota, Seen, Set, Settings, UNLISTED, gauge,
     },
-    cell::Cell32,
+    cell::{Cell32, Cell64},
     tables,
 };
 
@@ -23,12 +23,25 @@ pub struct Model<'a> {
     intervals: Vec<Interval>,
     sets: HashMap<(u32, u32), Set>,
     buckets: Vec<Bucket>,
-    quotas: HashMap<u32, Cell32>,
+    quotas: HashMap<u32, Quota>,
+    unlisted: Vec<Quota>,
     gauges: [Cell32; gauge::COUNT as usize],
     learned: Vec<OnceCell<(Address, Learned)>>,
+    fragments: Vec<OnceCell<Noted>>,
     seen: Seen,
     tick: Cell<u32>,
+    adopts_until: Cell<u32>,
 }
+
+/// A fragmented packet; forgotten ones keep their place for the next with the same key.
+struct Noted {
+    key: FragmentKey,
+    fragment: Fragment,
+    forgotten: Cell<bool>,
+}
+
+/// Learned addresses, and fragmented packets, that a model has room for.
+const ROOM: usize = 512;
 
 impl<'a> Model<'a> {
     /// A model with room for some flows.
@@ -52,7 +65,7 @@ impl<'a> Model<'a> {
         let quotas = devices
             .chain(named)
             .chain([0])
-            .map(|device| (device, Cell32::new(0)));
+            .map(|device| (device, Quota::default()));
         Self {
             tables,
             settings,
@@ -63,15 +76,28 @@ impl<'a> Model<'a> {
                 .collect(),
             quotas: quotas.collect(),
             gauges: Default::default(),
-            learned: (0..64).map(|_| OnceCell::new()).collect(),
+            unlisted: (0..UNLISTED).map(|_| Quota::default()).collect(),
+            learned: (0..ROOM).map(|_| OnceCell::new()).collect(),
+            fragments: (0..ROOM).map(|_| OnceCell::new()).collect(),
             seen: Seen::default(),
             tick: Cell::new(1),
+            adopts_until: Cell::new(0),
         }
     }
 
     /// Moves the present.
     pub fn set_tick(&self, tick: u32) {
         self.tick.set(tick);
+    }
+
+    /// Adopts running flows until a tick, on every port.
+    pub fn adopt_until(&self, tick: u32) {
+        self.adopts_until.set(tick);
+    }
+
+    fn noted(&self, key: &FragmentKey) -> Option<&Noted> {
+        let noted = self.fragments.iter().filter_map(OnceCell::get);
+        noted.filter(|noted| noted.key == *key).next()
     }
 }
 
@@ -141,8 +167,11 @@ impl tables::Tables for Model<'_> {
 
     fn unlock(&self, _bucket: &Bucket) {}
 
-    fn quota(&self, device: u32) -> Option<&Cell32> {
-        self.quotas.get(&device)
+    fn quota(&self, account: u32) -> Option<&Quota> {
+        match account.checked_sub(self.settings.unlisted) {
+            Some(unlisted) => self.unlisted.get(unlisted as usize),
+            None => self.quotas.get(&account),
+        }
     }
 
     fn gauge(&self, cell: u32) -> Option<&Cell32> {
@@ -171,6 +200,46 @@ impl tables::Tables for Model<'_> {
             Some(slot) => slot.set((*address, learned)).is_ok(),
             None => false,
         }
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<&Fragment> {
+        let noted = self.noted(key)?;
+        (!noted.forgotten.get()).then_some(&noted.fragment)
+    }
+
+    fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) -> bool {
+        let (ports, next) = (fragment.ports.load(), fragment.next.load());
+        let first = fragment.first.load();
+        if let Some(noted) = self.noted(key) {
+            noted.fragment.ports.store(ports);
+            noted.fragment.next.store(next);
+            noted.fragment.first.store(first);
+            noted.forgotten.set(false);
+            return true;
+        }
+        let noted = Noted {
+            key: *key,
+            fragment: Fragment {
+                ports: Cell64::new(ports),
+                next: Cell32::new(next),
+                first: Cell32::new(first),
+            },
+            forgotten: Cell::new(false),
+        };
+        match self.fragments.iter().find(|slot| slot.get().is_none()) {
+            Some(slot) => slot.set(noted).is_ok(),
+            None => false,
+        }
+    }
+
+    fn forget_fragment(&self, key: &FragmentKey) {
+        if let Some(noted) = self.noted(key) {
+            noted.forgotten.set(true);
+        }
+    }
+
+    fn adopts_until(&self, _ifindex: u32) -> u32 {
+        self.adopts_until.get()
     }
 
     fn seen(&self, _device: u32) -> Option<&Seen> {

@@ -12,7 +12,7 @@
 use crate::cell::{Cell32, Cell64};
 
 /// The version of everything in this file.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Interfaces with an index from here up can't be guarded: [`Port`] is an array by index.
 pub const MAX_IFINDEX: u32 = 16_384;
@@ -22,6 +22,8 @@ pub const MAX_ZONES: u32 = 4_096;
 pub const EPOCH_CELLS: u32 = 4_096;
 /// Flows in one bucket of the flow table.
 pub const WAYS: usize = 8;
+/// Accounts that unlisted MACs share by hash, behind those of devices; a power of two.
+pub const UNLISTED: u32 = 4_096;
 /// Ticks are this many bits coarser than jiffies: 64 ms at 1000 Hz, 0.64 s at 100 Hz.
 pub const TICK_SHIFT: u32 = 6;
 /// A deadline that never comes.
@@ -88,7 +90,20 @@ impl Address {
             let first = (low >> 24) as u8;
             return first == 127 || first >= 224 || first == 0;
         }
-        high >> 56 == 0xff || (high == 0 && low == 1)
+        // Loopback and the IPv4-compatible addresses (RFC 4291 section 2.5.5.1), not `::` itself.
+        high >> 56 == 0xff || (high == 0 && low != 0 && low >> 32 == 0)
+    }
+
+    /// Whether no packet on a wire is for it: unspecified or loopback (RFC 6890).
+    #[inline(always)]
+    pub fn is_martian_destination(self) -> bool {
+        let [high, low] = self.number();
+        let loopback = if self.is_v4() {
+            (low >> 24) as u8 == 127
+        } else {
+            high == 0 && low == 1
+        };
+        loopback || self.is_unspecified()
     }
 
     /// `0.0.0.0` or `::`.
@@ -482,8 +497,8 @@ pub struct Settings {
     pub flows: u32,
     /// Flows that one device may have open.
     pub flows_per_device: u32,
-    /// Devices that have a quota cell.
-    pub devices: u32,
+    /// The first account of unlisted MACs, behind those of devices.
+    pub unlisted: u32,
     /// Jiffies in a second.
     pub jiffies_per_second: u32,
     /// Ticks that a TCP flow without answer lives.
@@ -500,6 +515,10 @@ pub struct Settings {
     pub icmp: u32,
     /// Ticks that a learned address belongs to its device without being used.
     pub learned: u32,
+    /// Ticks within which the parts of a fragmented packet must come.
+    pub fragment: u32,
+    /// Not used.
+    pub reserved: u32,
     /// What the flow table's hash starts from; secret, so that nobody can fill one bucket.
     pub seed: u64,
 }
@@ -515,7 +534,7 @@ impl Settings {
             bucket_mask: (flows.max(4) / 4).next_power_of_two() - 1,
             flows,
             flows_per_device: flows,
-            devices: 1 << 17,
+            unlisted: 1 << 24,
             jiffies_per_second: 250,
             tcp_unanswered: ticks(30),
             tcp_established: ticks(7440),
@@ -524,6 +543,8 @@ impl Settings {
             udp_answered: ticks(180),
             icmp: ticks(30),
             learned: ticks(3600),
+            fragment: ticks(5),
+            reserved: 0,
             seed: 0x5eed,
         }
     }
@@ -619,6 +640,46 @@ pub struct Bucket {
     pub flows: [Flow; WAYS],
 }
 
+/// How many flows one account has open: a device's, or that of some unlisted MACs.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Quota {
+    /// Flows without an answer.
+    pub unanswered: Cell32,
+    /// Flows that have been answered; for TCP, whose answer the opener has acknowledged.
+    pub answered: Cell32,
+}
+
+/// What the parts of a fragmented packet are known by: the packet, and where it enters.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// As [`Flow::bind`].
+    pub bind: u64,
+    /// Identification.
+    pub identification: u32,
+    /// VLAN; 0: untagged.
+    pub vlan: u16,
+    /// What the parts carry, as all of them say.
+    pub protocol: u16,
+}
+
+/// A fragmented packet whose first part has passed.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Fragment {
+    /// [`FlowKey::ports`] of its flow.
+    pub ports: Cell64,
+    /// Offset of the part that must come next, in bytes.
+    pub next: Cell32,
+    /// Tick of the first part.
+    pub first: Cell32,
+}
+
 /// Packets and bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -637,6 +698,8 @@ pub mod gauge {
     pub const LOST_EVENTS: u32 = 1;
     /// The bucket that is looked at next for flows that have timed out.
     pub const SWEEP: u32 = 2;
+    /// Flows in the flow table without an answer.
+    pub const UNANSWERED: u32 = 3;
     /// Cells.
     pub const COUNT: u32 = 4;
 }
@@ -742,7 +805,8 @@ macro_rules! sizes {
 
 sizes! {
     Address = 16, Port = 4, Mac = 12, AddressKey = 24, PrefixKey = 20, End = 20, Set = 8,
-    Interval = 20, Settings = 56, FlowKey = 40, Flow = 112, Bucket = 936, Counter = 16,
+    Interval = 20, Settings = 64, FlowKey = 40, Flow = 112, Bucket = 936, Quota = 8,
+    FragmentKey = 48, Fragment = 16, Counter = 16,
     Learned = 8, Seen = 8, EventKey = 16, EventLimit = 16, Event = 96,
 }
 
@@ -799,6 +863,10 @@ mod tests {
         assert!(v6("ff02::1").is_group() && v6("ff02::1").is_link_scope_group());
         assert!(!v6("ff05::1").is_link_scope_group());
         assert!(v6("::1").is_martian_source() && v6("ff02::1").is_martian_source());
+        assert!(v6("::10.0.0.1").is_martian_source() && !v6("::1:0:0:1").is_martian_source());
+        assert!(v6("::1").is_martian_destination() && v6("::").is_martian_destination());
+        assert!(Address::v4([127, 0, 0, 1]).is_martian_destination());
+        assert!(!v4.is_martian_destination() && !v6("ff02::1").is_martian_destination());
     }
 
     #[test]

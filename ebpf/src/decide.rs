@@ -11,8 +11,8 @@
 
 use crate::{
     abi::{
-        Address, EPOCH_CELLS, End, FlowKey, LOG, MAX_IFINDEX, MAX_ZONES, NEVER, Port, Reason,
-        carries_key, ethertype_key, mac_key, state, vlan_key, zone,
+        Address, EPOCH_CELLS, End, FlowKey, Fragment, FragmentKey, LOG, MAX_IFINDEX, MAX_ZONES,
+        NEVER, Port, Reason, carries_key, ethertype_key, mac_key, state, vlan_key, zone,
     },
     cell::{Cell32, Cell64},
     flows::{self, Found, Opening},
@@ -116,12 +116,14 @@ pub struct Work {
     pub zone: u16,
     /// Flags of the port.
     port: u16,
-    /// [`ENTERS`], [`INNER`], [`OWN`].
+    /// [`ENTERS`], [`INNER`], [`OWN`], [`FANS`].
     way: u16,
     /// What policy says of the flow.
     decision: Decision,
     /// 1 when the destination opened the flow, else 0.
     reversed: u32,
+    /// 1 when the flow ran before the port was guarded and may be adopted, else 0.
+    adopts: u32,
     /// The flow to open.
     opening: Opening,
     /// Room for [`policy::judge`] and [`flows::find`].
@@ -136,6 +138,8 @@ const ENTERS: u16 = 1;
 const INNER: u16 = 2;
 /// It leaves, and the router itself sent it.
 const OWN: u16 = 4;
+/// It leaves to a group, so through several ports, for each of which it is judged.
+const FANS: u16 = 8;
 
 impl Work {
     #[inline(always)]
@@ -151,6 +155,11 @@ impl Work {
     #[inline(always)]
     fn own(&self) -> bool {
         self.way & OWN != 0
+    }
+
+    #[inline(always)]
+    fn fans(&self) -> bool {
+        self.way & FANS != 0
     }
 
     /// Where a packet enters, as a flow remembers it; 0 for what leaves.
@@ -174,9 +183,10 @@ pub fn ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     tables: &T,
     work: &mut Work,
 ) -> Verdict {
-    start_ingress(bytes, tag, ifindex, tables, work)
+    let verdict = start_ingress(bytes, tag, ifindex, tables, work)
         .or_else(|| enter(bytes, tables, work))
-        .unwrap_or_else(|| judged(bytes, tables, work))
+        .unwrap_or_else(|| judged(bytes, tables, work));
+    finish(tables, work, verdict)
 }
 
 /// Judges a packet that leaves through an interface: all steps.
@@ -190,9 +200,10 @@ pub fn egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     tables: &T,
     work: &mut Work,
 ) -> Verdict {
-    start_egress(bytes, tag, ifindex, from, tables, work)
+    let verdict = start_egress(bytes, tag, ifindex, from, tables, work)
         .or_else(|| leave(bytes, tables, work))
-        .unwrap_or_else(|| judged(bytes, tables, work))
+        .unwrap_or_else(|| judged(bytes, tables, work));
+    finish(tables, work, verdict)
 }
 
 fn judged<B: Bytes + ?Sized, T: Tables + ?Sized>(
@@ -203,9 +214,20 @@ fn judged<B: Bytes + ?Sized, T: Tables + ?Sized>(
     admit(bytes, tables, work)
         .or_else(|| {
             judge(tables, work);
+            if turns(work) {
+                judge(tables, work);
+            }
             settle(tables, work)
         })
         .unwrap_or_else(|| open(tables, work))
+}
+
+fn finish<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: Verdict) -> Verdict {
+    if verdict.reason.passes() && work.packet.fragment.is_first() {
+        note_first(tables, work, verdict)
+    } else {
+        verdict
+    }
 }
 
 /// The first step for a packet that enters; nothing when [`enter`] has to go on.
@@ -222,6 +244,9 @@ pub fn start_ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
     if let Err(reason) = parse(bytes, tag, tables, work) {
         return Some(Verdict::of(reason));
+    }
+    if work.packet.shape == Shape::Part {
+        return Some(follow_part(tables, work));
     }
     established(tables, work)
 }
@@ -246,10 +271,18 @@ pub fn start_egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     {
         work.way = INNER;
     }
-    match parse(bytes, tag, tables, work) {
-        Ok(()) => None,
-        Err(reason) => Some(Verdict::of(reason)),
+    if let Err(reason) = parse(bytes, tag, tables, work) {
+        return Some(Verdict::of(reason));
     }
+    if work.packet.shape == Shape::Part {
+        // What entered through a guarded port was judged there, with its first part.
+        return Some(if work.inner() {
+            leaving_part(tables, work)
+        } else {
+            follow_part(tables, work)
+        });
+    }
+    None
 }
 
 /// What judges packets of an interface; false when no revision guards it.
@@ -260,6 +293,7 @@ fn context<T: Tables + ?Sized>(tables: &T, ifindex: u32, way: u16, work: &mut Wo
     work.device = 0;
     work.settings = 0;
     work.zone = 0;
+    work.adopts = 0;
     work.packet = Packet::default();
     let Some(slot) = tables.active() else {
         return false;
@@ -349,6 +383,100 @@ fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
     Some(go_on(tables, work, &found, &key, leg))
 }
 
+/// The note that the parts of a packet share.
+#[inline(always)]
+fn fragment_key(work: &Work) -> FragmentKey {
+    FragmentKey {
+        source: work.packet.source,
+        destination: work.packet.destination,
+        bind: work.bind(),
+        identification: work.packet.fragment.identification,
+        vlan: work.packet.vlan,
+        protocol: work.packet.fragment.protocol as u16,
+    }
+}
+
+/// The last step for a packet that passes as the first part of several: notes it, so that the
+/// others can follow. A second first part could overwrite in the receiver what the first said.
+#[inline(always)]
+pub fn note_first<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: Verdict) -> Verdict {
+    if work.inner() || work.fans() {
+        return verdict;
+    }
+    let Some(settings) = tables.settings() else {
+        return Verdict::of(Reason::NotReady);
+    };
+    let key = fragment_key(work);
+    if let Some(noted) = tables.fragment(&key) {
+        let age = work.tick.wrapping_sub(noted.first.load());
+        tables.forget_fragment(&key);
+        if age <= settings.fragment {
+            return Verdict::of(Reason::Fragment);
+        }
+    }
+    let (flow, _) = flows::key(&work.packet);
+    let noted = Fragment {
+        ports: Cell64::new(flow.ports),
+        next: Cell32::new(work.packet.fragment.next),
+        first: Cell32::new(work.tick),
+    };
+    if tables.note_fragment(&key, &noted) {
+        verdict
+    } else {
+        Verdict::of(Reason::Fragment)
+    }
+}
+
+/// Judges a later part of a packet: it must go on exactly where the last one ended, and its flow
+/// must be current.
+#[inline(always)]
+fn follow_part<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
+    let dropped = Verdict::of(Reason::Fragment);
+    let Some(settings) = tables.settings() else {
+        return Verdict::of(Reason::NotReady);
+    };
+    let key = fragment_key(work);
+    let Some(noted) = tables.fragment(&key) else {
+        return dropped;
+    };
+    let part = &work.packet.fragment;
+    let age = work.tick.wrapping_sub(noted.first.load());
+    if age > settings.fragment || noted.next.load() != part.offset {
+        return dropped;
+    }
+    let (flow_key, leg) = flows::part_key(&work.packet, noted.ports.load());
+    if part.more {
+        noted.next.store(part.next);
+    } else {
+        tables.forget_fragment(&key);
+    }
+    let Some(found) = flows::find(tables, settings, &flow_key, work.tick, &work.place) else {
+        return dropped;
+    };
+    if found.flow.bind[leg & 1].load() != work.bind() || !is_current(tables, work, &found) {
+        return dropped;
+    }
+    let end = if work.enters() { leg } else { leg ^ 1 };
+    work.device = found.flow.devices[end & 1].load();
+    flows::count(found.flow, leg, work.packet.length, work.tick);
+    passed(&found)
+}
+
+/// A later part that entered through a guarded port leaves freely, but to a group only within the
+/// sender's own zone: what it is of is not known here.
+#[inline(always)]
+fn leaving_part<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
+    let source = work.packet.source;
+    let own_zone = !work.packet.is_to_group()
+        || policy::end(tables, work.slot, &source, &mut work.source)
+            && work.source.zone == work.zone;
+    if own_zone {
+        Verdict::again(Reason::Established)
+    } else {
+        Verdict::of(Reason::Fragment)
+    }
+}
+
 /// Lets a packet of a current flow pass, as far as the flow's state has a place for it.
 #[inline(always)]
 fn go_on<T: Tables + ?Sized>(
@@ -371,7 +499,13 @@ fn go_on<T: Tables + ?Sized>(
         flows::set_state(tables, found, key, next);
     }
     flows::count(found.flow, leg, work.packet.length, work.tick);
-    if is_observed {
+    passed(found)
+}
+
+/// The verdict for a packet that has its place in a current flow.
+#[inline(always)]
+fn passed(found: &Found<'_>) -> Verdict {
+    if found.state & state::OBSERVED != 0 {
         // Told when it opened.
         return Verdict {
             tells: false,
@@ -453,6 +587,12 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
     let control = guards::control(bytes, tables, &work.packet, &sender, &mut work.destination);
     if let Some(verdict) = control {
+        // Control is small: a message that comes in parts hides something.
+        let verdict = verdict.and(if work.packet.fragment.is_first() {
+            Err(Reason::Fragment)
+        } else {
+            Ok(())
+        });
         return Some(verdict.into());
     }
     if source.is_unspecified() {
@@ -527,7 +667,9 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
         }
         return Some(from_outside(bytes, tables, work).into());
     }
-    if has_flow(&work.packet)
+    if work.packet.is_to_group() {
+        work.way |= FANS;
+    } else if has_flow(&work.packet)
         && let Some(settings) = tables.settings()
     {
         let (key, leg) = flows::key(&work.packet);
@@ -626,7 +768,9 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
     work: &mut Work,
 ) -> Option<Verdict> {
     find_destination(tables, work);
-    if !work.enters() {
+    if work.fans() {
+        fan(work);
+    } else if !work.enters() {
         work.device = work.destination.device;
     }
     if (work.source.flags | work.destination.flags) & End::QUARANTINED != 0 {
@@ -651,6 +795,13 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
     // Policy speaks of who opened the flow, whoever sent this packet.
     work.reversed = 0;
+    if work.fans() {
+        return if opens(&work.packet) {
+            None
+        } else {
+            Some(dropped(tables, work, Reason::MidFlow))
+        };
+    }
     let (key, leg) = flows::key(&work.packet);
     match flows::find(tables, settings, &key, work.tick, &work.place) {
         Some(found) if !flows::reopens(found.state, &work.packet) => {
@@ -658,8 +809,38 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
             None
         }
         _ if opens(&work.packet) => None,
+        _ if runs(&work.packet) && work.tick < tables.adopts_until(work.ifindex) => {
+            work.adopts = 1;
+            work.reversed = u32::from(work.packet.shape == Shape::Answer);
+            None
+        }
         _ => Some(dropped(tables, work, Reason::MidFlow)),
     }
+}
+
+/// What receives a packet to a group behind this port: for a sender of the port's zone, or one
+/// that is not behind a guarded port, the group and the zone; for another, the zone alone, which a
+/// rule must name.
+#[inline(always)]
+fn fan(work: &mut Work) {
+    if work.inner() && work.source.zone != work.zone {
+        work.destination = End::default();
+    }
+    work.device = work.source.device;
+    work.destination.zone = work.zone;
+    // Nobody has worked out which pairs exist with this end.
+    work.destination.to = u16::MAX;
+}
+
+/// For a flow that may be adopted: whether policy has to be asked once more, with the destination
+/// as the one who opened it. Nobody saw who did.
+#[inline(always)]
+pub fn turns(work: &mut Work) -> bool {
+    let turns = work.adopts != 0 && work.reversed == 0 && work.decision.reason != Reason::Rule;
+    if turns {
+        work.reversed = 1;
+    }
+    turns
 }
 
 /// Notes what the destination is; for what no rule can name, an end without names.
@@ -716,6 +897,12 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
         until,
     } = work.decision;
     let allowed = reason == Reason::Rule;
+    if work.fans() {
+        return Some(fanned(tables, work));
+    }
+    if work.adopts != 0 && !allowed {
+        return Some(dropped(tables, work, Reason::MidFlow));
+    }
     let (key, leg) = flows::key(&work.packet);
     let found = match flows::find(tables, settings, &key, work.tick, &work.place) {
         Some(found) if !flows::reopens(found.state, &work.packet) => Some(found),
@@ -727,7 +914,13 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
         }
         return Some(Verdict::by_rule(reason, rule));
     }
-    let (device, other) = (work.source.device, work.destination.device);
+    let bind = work.bind();
+    let there = match &found {
+        Some(found) => found.flow.bind[(leg ^ 1) & 1].load(),
+        None => 0,
+    };
+    let device = flows::account(settings, work.source.device, bind);
+    let other = flows::account(settings, work.destination.device, there);
     let (Some(mine), Some(theirs)) = (
         tables.epoch(epoch(work.slot, device)),
         tables.epoch(epoch(work.slot, other)),
@@ -737,10 +930,16 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     work.opening = Opening {
         key,
         leg: leg as u32,
-        bind: work.bind(),
+        opener: (leg as u32 ^ work.reversed) & 1,
+        bind,
         vlan: work.packet.vlan as u32,
         device,
         other,
+        bits: if work.adopts == 0 {
+            0
+        } else {
+            state::ANSWERED | state::CONFIRMED
+        },
         rule,
         until: if allowed { until } else { NEVER },
         stamp: mine.wrapping_add(theirs),
@@ -764,6 +963,23 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
         rule,
         ..Verdict::of(Reason::Established)
     })
+}
+
+/// What policy says of a packet to a group, for one of the ports that it leaves through.
+#[inline(always)]
+fn fanned<T: Tables + ?Sized>(tables: &T, work: &Work) -> Verdict {
+    let Decision { reason, rule, .. } = work.decision;
+    let counts = !work.inner();
+    if reason == Reason::Rule {
+        Verdict {
+            counts,
+            ..Verdict::by_rule(reason, rule)
+        }
+    } else if is_observed(tables, work) {
+        Verdict::observed(reason, rule)
+    } else {
+        Verdict::by_rule(reason, rule)
+    }
 }
 
 /// Opens the flow that policy allows, or lets pass.
@@ -790,6 +1006,16 @@ fn opens(packet: &Packet) -> bool {
         Shape::Tcp => packet.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN,
         Shape::Answer => false,
         _ => true,
+    }
+}
+
+/// Whether a packet shows that its flow has been running.
+#[inline(always)]
+fn runs(packet: &Packet) -> bool {
+    match packet.shape {
+        Shape::Tcp => packet.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::ACK,
+        Shape::Answer => true,
+        _ => false,
     }
 }
 

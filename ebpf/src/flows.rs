@@ -6,7 +6,10 @@
 //! written under the bucket's lock, after the key was looked at again.
 
 use crate::{
-    abi::{Address, Bucket, Flow, FlowKey, Reason, Settings, WAYS, gauge, state},
+    abi::{
+        Address, Bucket, Flow, FlowKey, NEVER, ROUTER, Reason, Settings, UNLISTED, WAYS, gauge,
+        state,
+    },
     cell::{Cell32, Cell64},
     packet::{Packet, Quoted, Shape, number, query_kind, tcp},
     tables::Tables,
@@ -23,21 +26,25 @@ pub struct Found<'a> {
     pub state: u32,
 }
 
-/// What is written when a flow opens.
+/// What is written of a flow when it opens, and when policy is asked about it again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Opening {
     /// The key.
     pub key: FlowKey,
-    /// The opener's end of the key: 0 low, 1 high.
+    /// The sender's end of the key: 0 low, 1 high.
     pub leg: u32,
-    /// The opener's MAC and interface; 0 when it did not come through a guarded port.
+    /// The opener's end of the key.
+    pub opener: u32,
+    /// The sender's MAC and interface; 0 when it did not come through a guarded port.
     pub bind: u64,
-    /// The opener's VLAN.
+    /// The sender's VLAN.
     pub vlan: u32,
-    /// The opener's device.
+    /// The sender's [`account`].
     pub device: u32,
-    /// The other end's device.
+    /// The other end's.
     pub other: u32,
+    /// Bits of [`state`] that it has from the start.
+    pub bits: u32,
     /// The rule that admits it.
     pub rule: u32,
     /// Tick at which that rule ends.
@@ -46,8 +53,19 @@ pub struct Opening {
     pub stamp: u32,
     /// Length of the first packet.
     pub length: u32,
-    /// 0, or the reason that the opener would be dropped for if its zone enforced.
+    /// 0, or the reason that the sender would be dropped for if its zone enforced.
     pub would: u32,
+}
+
+/// The number under which an end's flows are counted and its epoch is kept: its device's, or for
+/// an unlisted MAC one that it shares with few others.
+#[inline(always)]
+pub fn account(settings: &Settings, device: u32, bind: u64) -> u32 {
+    if device != 0 || bind == 0 {
+        return device;
+    }
+    let hash = (bind >> 16).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    settings.unlisted + (hash as u32 & (UNLISTED - 1))
 }
 
 /// The key of a packet's flow and the packet's end of it, for packets that can be of one.
@@ -82,6 +100,14 @@ pub fn quoted_key(quoted: &Quoted) -> FlowKey {
         key.ports |= asker(if quoted.answers { leg ^ 1 } else { leg });
     }
     key
+}
+
+/// The key of the flow that a later part of a fragmented packet is of, and the packet's end of it;
+/// `ports` is [`FlowKey::ports`].
+#[inline(always)]
+pub fn part_key(packet: &Packet, ports: u64) -> (FlowKey, usize) {
+    let (key, leg) = ordered(packet.source, packet.destination, 0, 0, 0);
+    (FlowKey { ports, ..key }, leg)
 }
 
 /// Which end asks is part of a query's key: both may ask each other with the same identifier.
@@ -218,12 +244,23 @@ fn is_over(flow: &Flow, state: u32, settings: &Settings, tick: u32) -> bool {
 pub fn lifetime(protocol: u8, bits: u32, settings: &Settings) -> u32 {
     match protocol {
         number::TCP if is_closing(bits) => settings.tcp_closing,
-        number::TCP if bits & state::CONFIRMED == 0 => settings.tcp_unanswered,
+        number::TCP if !is_answered(protocol, bits) => settings.tcp_unanswered,
         number::TCP => settings.tcp_established,
         number::ICMP | number::ICMPV6 => settings.icmp,
         _ if bits & state::ANSWERED != 0 => settings.udp_answered,
         _ => settings.udp,
     }
+}
+
+/// Whether the other end has answered; for TCP, whether the opener has acknowledged the answer.
+#[inline(always)]
+pub fn is_answered(protocol: u8, bits: u32) -> bool {
+    let mark = if protocol == number::TCP {
+        state::CONFIRMED
+    } else {
+        state::ANSWERED
+    };
+    bits & mark != 0
 }
 
 /// TCP: reset, or finished by both ends.
@@ -322,50 +359,71 @@ pub fn count(flow: &Flow, leg: usize, length: u32, tick: u32) {
 /// Changes a flow's state, if it still is that flow.
 #[inline(always)]
 pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, key: &FlowKey, bits: u32) {
+    let protocol = key.ports as u8;
+    let (mut owner, mut before) = (0, bits);
     tables.lock(found.bucket);
     if is(found.flow, key) {
+        before = found.flow.state.load();
+        owner = found.flow.devices[opener(before) & 1].load();
         found.flow.state.store(bits);
     }
     tables.unlock(found.bucket);
+    if is_answered(protocol, before) != is_answered(protocol, bits) {
+        book(tables, owner, is_answered(protocol, before), u32::MAX);
+        book(tables, owner, is_answered(protocol, bits), 1);
+    }
 }
 
 /// Notes what policy says of a flow that it was asked about again, if it still is that flow.
 #[inline(always)]
 pub fn renew<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, renewed: &Opening, bits: u32) {
     let leg = (renewed.leg & 1) as usize;
+    let protocol = renewed.key.ports as u8;
+    let owner = if opener(bits) == leg {
+        renewed.device
+    } else {
+        renewed.other
+    };
+    let (mut old_owner, mut before) = (owner, bits);
     tables.lock(found.bucket);
     if is(found.flow, &renewed.key) {
+        before = found.flow.state.load();
+        old_owner = found.flow.devices[opener(before) & 1].load();
         found.flow.rule.store(renewed.rule);
         found.flow.until.store(renewed.until);
         found.flow.stamp.store(renewed.stamp);
         found.flow.would.store(renewed.would);
         found.flow.bind[leg].store(renewed.bind);
-        // The opener's device is whose quota the flow is counted in; it stays.
-        if opener(bits) != leg {
-            found.flow.devices[leg].store(renewed.device);
-        }
+        found.flow.devices[leg].store(renewed.device);
+        found.flow.devices[1 - leg].store(renewed.other);
         found.flow.state.store(bits);
     }
     tables.unlock(found.bucket);
+    let (was, is) = (is_answered(protocol, before), is_answered(protocol, bits));
+    if old_owner != owner || was != is {
+        book(tables, old_owner, was, u32::MAX);
+        book(tables, owner, is, 1);
+    }
 }
 
 /// Ends a flow.
 #[inline(always)]
 pub fn end<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, key: &FlowKey) {
     let mut ended = false;
-    let mut owner = 0;
+    let (mut owner, mut bits) = (0, 0);
     tables.lock(found.bucket);
     for way in 0..WAYS {
         let flow = &found.bucket.flows[way];
         if found.bucket.tags[way].load() != 0 && is(flow, key) {
-            owner = flow.devices[opener(flow.state.load()) & 1].load();
+            bits = flow.state.load();
+            owner = flow.devices[opener(bits) & 1].load();
             found.bucket.tags[way].store(0);
             ended = true;
         }
     }
     tables.unlock(found.bucket);
     if ended {
-        give_back(tables, owner);
+        give_back(tables, owner, is_answered(key.ports as u8, bits));
     }
 }
 
@@ -388,12 +446,19 @@ pub fn open<T: Tables + ?Sized>(
     tick: u32,
 ) -> Result<(), Reason> {
     sweep(tables, settings, tick);
-    let quota = tables.quota(opening.device).ok_or(Reason::DeviceQuota)?;
-    let flows = tables.gauge(gauge::FLOWS).ok_or(Reason::FlowTableFull)?;
+    let leg = (opening.leg & 1) as usize;
+    let owner = if opening.opener == opening.leg {
+        opening.device
+    } else {
+        opening.other
+    };
+    let quota = tables.quota(owner).ok_or(Reason::DeviceQuota)?;
+    let open = quota.unanswered.load().wrapping_add(quota.answered.load());
     // What no device opened is bounded by the table alone.
-    if opening.device > crate::abi::ROUTER && quota.load() >= settings.flows_per_device {
+    if owner > ROUTER && open >= settings.flows_per_device {
         return Err(Reason::DeviceQuota);
     }
+    let flows = tables.gauge(gauge::FLOWS).ok_or(Reason::FlowTableFull)?;
     let full = flows.load() >= settings.flows;
     let hash = hash(&opening.key, settings.seed);
     let bucket = tables
@@ -401,16 +466,15 @@ pub fn open<T: Tables + ?Sized>(
         .ok_or(Reason::FlowTableFull)?;
     let tag = tag(hash);
     let words = opening.key.words();
-    let leg = (opening.leg & 1) as usize;
-    let bits = with_vlan(leg as u32 & state::OPENER_HIGH, leg, opening.vlan as u16)
+    let bits = with_vlan(opening.bits, leg, opening.vlan as u16)
+        | opening.opener & state::OPENER_HIGH
         | if opening.would != 0 {
             state::OBSERVED
         } else {
             0
         };
 
-    let mut owner = 0;
-    let mut replaced = false;
+    let (mut old_owner, mut old_protocol, mut old_bits) = (NEVER, 0, 0);
     tables.lock(bucket);
     // `rank << 32 | idle << 3 | way` of the best way so far, where the verifier does not look: it
     // would follow every order in which ways may come.
@@ -419,6 +483,7 @@ pub fn open<T: Tables + ?Sized>(
         let flow = &bucket.flows[way];
         let used = bucket.tags[way].load();
         let bits = flow.state.load();
+        let protocol = flow.key[4].load() as u8;
         let idle = tick.wrapping_sub(flow.last.load()) & 0xff_ffff;
         let rank = if used == 0 {
             if full { 0 } else { 3 }
@@ -427,7 +492,7 @@ pub fn open<T: Tables + ?Sized>(
         } else if is_over(flow, bits, settings, tick) {
             2
         } else {
-            u64::from(bits & state::ANSWERED == 0)
+            u64::from(!is_answered(protocol, bits))
         };
         let candidate = rank << 32 | (idle as u64) << 3 | way as u64;
         if candidate > best.load() {
@@ -440,8 +505,9 @@ pub fn open<T: Tables + ?Sized>(
         let way = (best & 7) as usize;
         let flow = &bucket.flows[way];
         if bucket.tags[way].load() != 0 {
-            owner = flow.devices[opener(flow.state.load()) & 1].load();
-            replaced = true;
+            old_bits = flow.state.load();
+            old_protocol = flow.key[4].load() as u8;
+            old_owner = flow.devices[opener(old_bits) & 1].load();
         }
         bucket.tags[way].store(0);
         for (held, word) in flow.key.iter().zip(words) {
@@ -467,10 +533,10 @@ pub fn open<T: Tables + ?Sized>(
     if !room {
         return Err(Reason::FlowTableFull);
     }
-    quota.add(1);
+    book(tables, owner, is_answered(opening.key.ports as u8, bits), 1);
     flows.add(1);
-    if replaced {
-        give_back(tables, owner);
+    if old_owner != NEVER {
+        give_back(tables, old_owner, is_answered(old_protocol, old_bits));
     }
     Ok(())
 }
@@ -492,28 +558,43 @@ pub fn sweep<T: Tables + ?Sized>(tables: &T, settings: &Settings, tick: u32) {
         if bucket.tags[way].load() == 0 || !is_over(flow, flow.state.load(), settings, tick) {
             continue;
         }
-        let mut owner = None;
+        let mut owner = NEVER;
         tables.lock(bucket);
         let bits = flow.state.load();
+        let protocol = flow.key[4].load() as u8;
         if bucket.tags[way].load() != 0 && is_over(flow, bits, settings, tick) {
-            owner = Some(flow.devices[opener(bits) & 1].load());
+            owner = flow.devices[opener(bits) & 1].load();
             bucket.tags[way].store(0);
         }
         tables.unlock(bucket);
-        if let Some(owner) = owner {
-            give_back(tables, owner);
+        if owner != NEVER {
+            give_back(tables, owner, is_answered(protocol, bits));
         }
     }
 }
 
 /// Takes a flow that has ended off the books.
 #[inline(always)]
-fn give_back<T: Tables + ?Sized>(tables: &T, owner: u32) {
-    if let Some(quota) = tables.quota(owner) {
-        quota.add(u32::MAX);
-    }
+fn give_back<T: Tables + ?Sized>(tables: &T, owner: u32, answered: bool) {
+    book(tables, owner, answered, u32::MAX);
     if let Some(flows) = tables.gauge(gauge::FLOWS) {
         flows.add(u32::MAX);
+    }
+}
+
+/// Adds to the flows that an account has, and to those without an answer; [`u32::MAX`] takes one
+/// away.
+#[inline(always)]
+fn book<T: Tables + ?Sized>(tables: &T, owner: u32, answered: bool, count: u32) {
+    if let Some(quota) = tables.quota(owner) {
+        if answered {
+            quota.answered.add(count);
+        } else {
+            quota.unanswered.add(count);
+        }
+    }
+    if !answered && let Some(unanswered) = tables.gauge(gauge::UNANSWERED) {
+        unanswered.add(count);
     }
 }
 

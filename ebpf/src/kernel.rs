@@ -14,8 +14,8 @@ use aya_ebpf::{
 use wardline_ebpf::{
     abi::{
         Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, Event, EventKey, EventLimit,
-        Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Reason, Seen, Set,
-        Settings, TICK_SHIFT, gauge,
+        Fragment, FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey,
+        Quota, Reason, Seen, Set, Settings, TICK_SHIFT, gauge,
     },
     cell::{Cell32, Cell64},
     decide::{self, Verdict, Work},
@@ -59,9 +59,13 @@ static EPOCHS: Array<u32, { (EPOCH_CELLS * 2) as usize }> = Array::new();
 #[btf_map]
 static FLOWS: Array<Bucket, 64> = Array::new();
 #[btf_map]
-static QUOTAS: Array<Cell32, 1024> = Array::new();
+static QUOTAS: Array<Quota, 1024> = Array::new();
 #[btf_map]
 static GAUGES: Array<Cell32, { gauge::COUNT as usize }> = Array::new();
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, Fragment, 8192> = LruHashMap::new();
+#[btf_map]
+static ADOPTION: Array<u32, { MAX_IFINDEX as usize }> = Array::new();
 #[btf_map]
 static LEARNED: LruHashMap<Address, Learned, 1024> = LruHashMap::new();
 #[btf_map]
@@ -184,8 +188,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn quota(&self, device: u32) -> Option<&Cell32> {
-        found!(QUOTAS.get_ptr(device))
+    fn quota(&self, account: u32) -> Option<&Quota> {
+        found!(QUOTAS.get_ptr(account))
     }
 
     #[inline(always)]
@@ -208,6 +212,27 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<&Fragment> {
+        found!(FRAGMENTS.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) -> bool {
+        FRAGMENTS.insert(key, fragment, BPF_ANY as u64).is_ok()
+    }
+
+    #[inline(always)]
+    fn forget_fragment(&self, key: &FragmentKey) {
+        // It may have been put out, or another processor was faster.
+        let _gone = FRAGMENTS.remove(key);
+    }
+
+    #[inline(always)]
+    fn adopts_until(&self, ifindex: u32) -> u32 {
+        found!(ADOPTION.get_ptr(ifindex)).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
     fn seen(&self, device: u32) -> Option<&Seen> {
         found!(SEEN.get_ptr(device))
     }
@@ -223,13 +248,16 @@ struct Frame {
 impl Bytes for Frame {
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+        let mut at = at;
+        // SAFETY: copies a register to itself. It keeps the compiler from comparing another number
+        // than the one that is added: before 6.10 the verifier does not know how they are related.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) at) };
         // The verifier wants to see that an offset can't be large.
         if at > REACH {
             return None;
         }
         let mut place = self.start + at;
-        // SAFETY: copies a register to itself. It keeps the compiler from comparing another sum than the one
-        // that is read from; the verifier would not know that they are equal.
+        // SAFETY: as above, for the sum that is compared and the one that is read from.
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) place) };
         if place + N > self.end {
             return None;
@@ -425,6 +453,24 @@ extern "C" fn judge(index: u32) -> u32 {
     index
 }
 
+/// Whether policy has to be asked once more.
+#[inline(always)]
+fn turns(index: u32) -> bool {
+    match desk(index) {
+        Some(desk) => decide::turns(&mut desk.work),
+        None => false,
+    }
+}
+
+/// Notes the first part of a packet that passes; answers a reason's number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_first(index: u32) -> u32 {
+    let Some(desk) = desk(index) else { return 0 };
+    let verdict = decide::note_first(&Maps, &desk.work, desk.verdict);
+    note(&mut desk.verdict, Some(verdict))
+}
+
 /// Does what policy says to a flow that exists; answers a reason's number, or [`GO_ON`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -458,12 +504,19 @@ fn note(place: &mut Verdict, verdict: Option<Verdict>) -> u32 {
 fn conclude(reason: u32, index: u32) -> u32 {
     let mut reason = reason;
     if reason == GO_ON {
-        reason = settle(judge(index));
+        judge(index);
+        if turns(index) {
+            judge(index);
+        }
+        reason = settle(index);
     }
     if reason == GO_ON {
         reason = open(index);
     }
     let Some(desk) = desk(index) else { return 0 };
+    if is_pass(reason) && desk.work.packet.fragment.is_first() {
+        reason = note_first(index);
+    }
     if desk.verdict.counts {
         let length = desk.work.packet.length as u64;
         count(REASONS.get_ptr_mut(reason), length);

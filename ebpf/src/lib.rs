@@ -37,7 +37,17 @@ mod pod {
     }
 
     pod!(
-        Address, Port, Mac, AddressKey, PrefixKey, End, Set, Interval, Settings, Counter
+        Address,
+        Port,
+        Mac,
+        AddressKey,
+        PrefixKey,
+        End,
+        Set,
+        Interval,
+        Settings,
+        Counter,
+        EventKey,
+        FragmentKey
     );
-    pod!(EventKey);
 }

@@ -82,6 +82,53 @@ pub enum Shape {
     Membership,
     /// Anything else on IP, without ports.
     Other,
+    /// A later part of a fragmented packet, which says nothing of what the packet is.
+    Part,
+}
+
+/// Which part of a fragmented packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Fragment {
+    /// What all parts of the packet have in common, with its addresses.
+    pub identification: u32,
+    /// Offset of this part, in bytes.
+    pub offset: u32,
+    /// Offset of the next part; 0: this is a whole packet.
+    pub next: u32,
+    /// Whether there is a next part.
+    pub more: bool,
+    /// What the parts carry, as all of them say.
+    pub protocol: u8,
+}
+
+impl Fragment {
+    /// Whether it is the first of several parts.
+    #[inline(always)]
+    pub fn is_first(&self) -> bool {
+        self.next != 0 && self.offset == 0
+    }
+
+    /// Notes a part, with `length` bytes that are there of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::Malformed`] for a part that can't be of a packet, [`Reason::Fragment`] for one
+    /// that only hides what the packet is: an offset of eight bytes overlaps a transport header
+    /// (RFC 1858 section 4, RFC 3128).
+    #[inline(always)]
+    fn read(&mut self, offset: u32, more: bool, length: u32) -> Result<(), Reason> {
+        let next = offset + length;
+        if length == 0 || more && length & 7 != 0 || next > 0xffff {
+            return Err(Reason::Malformed);
+        }
+        if offset == 8 {
+            return Err(Reason::Fragment);
+        }
+        self.offset = offset;
+        self.next = next;
+        self.more = more;
+        Ok(())
+    }
 }
 
 /// A parsed packet.
@@ -119,9 +166,17 @@ pub struct Packet {
     pub payload: u16,
     /// Offset of the end of the IP packet.
     pub end: u16,
+    /// Which part, when it is one of several.
+    pub fragment: Fragment,
 }
 
 impl Packet {
+    /// Whether a bridge sends it out of more than one port.
+    #[inline(always)]
+    pub fn is_to_group(&self) -> bool {
+        self.destination_mac >> 40 & 1 == 1
+    }
+
     /// What the interval table calls the service that this packet asks for.
     #[inline(always)]
     pub fn service(&self) -> u32 {
@@ -207,10 +262,26 @@ pub fn network<B: Bytes + ?Sized>(
         _ => return Ok(()),
     }
     // A packet to oneself never has reason to leave (the "land" attack, CVE-1999-0016).
-    if packet.source == packet.destination && !packet.source.is_unspecified() {
+    if packet.source == packet.destination && !packet.source.is_unspecified()
+        || packet.destination.is_martian_destination()
+    {
         return Err(Reason::Malformed);
     }
-    transport(bytes, packet)
+    if packet.fragment.offset != 0 {
+        packet.shape = Shape::Part;
+        return Ok(());
+    }
+    transport(bytes, packet)?;
+    // Neither discovery (RFC 6980) nor errors and reports, which are small, come in parts.
+    let whole = matches!(
+        packet.shape,
+        Shape::Error | Shape::Discovery | Shape::Membership
+    );
+    if whole && packet.fragment.is_first() {
+        Err(Reason::Fragment)
+    } else {
+        Ok(())
+    }
 }
 
 /// RFC 791.
@@ -240,16 +311,23 @@ fn ipv4<B: Bytes + ?Sized>(
     packet.destination = Address::v4([header[16], header[17], header[18], header[19]]);
     packet.payload = (at + header_length) as u16;
     packet.end = (at + total_length) as u16;
-    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+    let part = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+    let identification = u16::from_be_bytes([header[4], header[5]]);
     if header_length > 20 {
         options(bytes, packet, at + 20, header_length - 20, settings, place)?;
     }
-    // More fragments, or an offset: no fragment carries all that policy needs to see.
-    if fragment != 0 {
-        Err(Reason::Fragment)
-    } else {
-        Ok(())
+    if part == 0 {
+        return Ok(());
     }
+    if settings & zone::FRAGMENTS == 0 {
+        return Err(Reason::Fragment);
+    }
+    packet.fragment.identification = identification as u32;
+    packet.fragment.protocol = packet.protocol;
+    let length = (total_length - header_length) as u32;
+    packet
+        .fragment
+        .read((part as u32 & 0x1fff) << 3, part & 0x2000 != 0, length)
 }
 
 /// IPv4 options: the router alert of a membership report always; others as the zone says, but a
@@ -341,6 +419,7 @@ fn ipv6<B: Bytes + ?Sized>(
     place.store(at as u32 + 40);
     let mut extensions = 0usize;
     let mut alert = false;
+    let mut fragmented = false;
     for position in 0..EXTENSIONS {
         let offset = place.load() as usize;
         let size = match next {
@@ -371,7 +450,35 @@ fn ipv6<B: Bytes + ?Sized>(
                 (start[1] as usize + 2) << 2
             }
             // An atomic fragment is a fragment.
-            44 => return Err(Reason::Fragment),
+            44 if settings & zone::FRAGMENTS == 0 => return Err(Reason::Fragment),
+            44 if fragmented => return Err(Reason::ExtensionHeader),
+            44 => {
+                let Some(start) = bytes.read::<8>(offset) else {
+                    return Err(Reason::Malformed);
+                };
+                if offset + 8 > packet.end as usize {
+                    return Err(Reason::Malformed);
+                }
+                fragmented = true;
+                next = start[0];
+                place.store(offset as u32 + 8);
+                let part = u16::from_be_bytes([start[2], start[3]]);
+                packet.fragment.identification =
+                    u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
+                packet.fragment.protocol = next;
+                // The whole packet as its only part is as good as none.
+                if part & 0xfff9 == 0 {
+                    continue;
+                }
+                let length = packet.end as u32 - offset as u32 - 8;
+                packet
+                    .fragment
+                    .read(part as u32 & 0xfff8, part & 1 != 0, length)?;
+                if part & 0xfff8 != 0 {
+                    break;
+                }
+                continue;
+            }
             // Routing (type 0 is RFC 5095's, the others steer packets around us), mobility, host
             // identity, shim6, and the experimental ones.
             43 | 135 | 139 | 140 | 253 | 254 => return Err(Reason::ExtensionHeader),
@@ -383,8 +490,11 @@ fn ipv6<B: Bytes + ?Sized>(
         }
         place.store((offset + size) as u32);
     }
-    // Still not at a transport header: the chain is longer than anyone needs.
-    if matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254) {
+    // Still not at a transport header: the chain is longer than anyone needs. What a later part
+    // begins with is no header.
+    if packet.fragment.offset == 0
+        && matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254)
+    {
         return Err(Reason::ExtensionHeader);
     }
     packet.protocol = next;
@@ -409,13 +519,23 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Re
     let at = packet.payload as usize;
     let length = packet.end as usize - at;
     let v4 = packet.ethertype == number::IPV4;
+    let first = packet.fragment.is_first();
+    // A first part without the whole header would leave the rest of it to a later one (RFC 7112).
+    let short = if first {
+        Reason::Fragment
+    } else {
+        Reason::Malformed
+    };
     match packet.protocol {
         number::TCP => {
             let Some(header) = bytes.read::<20>(at) else {
-                return Err(Reason::Malformed);
+                return Err(short);
             };
             let header_length = ((header[12] >> 4) as usize) << 2;
-            if header_length < 20 || header_length > length {
+            if length < 20 || header_length > length {
+                return Err(short);
+            }
+            if header_length < 20 {
                 return Err(Reason::Malformed);
             }
             packet.shape = Shape::Tcp;
@@ -429,20 +549,28 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Re
         }
         number::UDP => {
             let Some(header) = bytes.read::<8>(at) else {
-                return Err(Reason::Malformed);
+                return Err(short);
             };
-            if length < 8 || u16::from_be_bytes([header[4], header[5]]) as usize != length {
+            if length < 8 {
+                return Err(short);
+            }
+            let whole = u16::from_be_bytes([header[4], header[5]]) as usize;
+            if if first {
+                whole < length
+            } else {
+                whole != length
+            } {
                 return Err(Reason::Malformed);
             }
             packet.shape = Shape::Udp;
             ports(packet, [header[0], header[1], header[2], header[3]]);
             Ok(())
         }
-        number::ICMP if v4 => icmp(bytes, packet, length, icmpv4_shape),
+        number::ICMP if v4 => icmp(bytes, packet, length, short, icmpv4_shape),
         number::ICMPV6 if !v4 => {
             let membership_only = packet.flags == MEMBERSHIP_ONLY;
             packet.flags = 0;
-            icmp(bytes, packet, length, icmpv6_shape)?;
+            icmp(bytes, packet, length, short, icmpv6_shape)?;
             if membership_only && packet.shape != Shape::Membership {
                 return Err(Reason::ExtensionHeader);
             }
@@ -477,13 +605,14 @@ fn icmp<B: Bytes + ?Sized>(
     bytes: &B,
     packet: &mut Packet,
     length: usize,
+    short: Reason,
     shape: impl Fn(u8) -> Shape,
 ) -> Result<(), Reason> {
     let Some(header) = bytes.read::<8>(packet.payload as usize) else {
-        return Err(Reason::Malformed);
+        return Err(short);
     };
     if length < 8 {
-        return Err(Reason::Malformed);
+        return Err(short);
     }
     packet.shape = shape(header[0]);
     packet.icmp = u16::from_be_bytes([header[0], header[1]]);

@@ -1,7 +1,8 @@
 //! How verdicts look things up: kernel maps in the kernel, plain collections on the host.
 
 use crate::abi::{
-    Address, AddressKey, Bucket, End, Interval, Learned, Mac, Port, PrefixKey, Seen, Set, Settings,
+    Address, AddressKey, Bucket, End, Fragment, FragmentKey, Interval, Learned, Mac, Port,
+    PrefixKey, Quota, Seen, Set, Settings,
 };
 use crate::cell::Cell32;
 
@@ -45,14 +46,22 @@ pub trait Tables {
     fn lock(&self, bucket: &Bucket);
     /// Gives a bucket's lock back.
     fn unlock(&self, bucket: &Bucket);
-    /// How many flows a device has open.
-    fn quota(&self, device: u32) -> Option<&Cell32>;
+    /// How many flows an account has open.
+    fn quota(&self, account: u32) -> Option<&Quota>;
     /// A cell of [`gauge`](crate::abi::gauge).
     fn gauge(&self, cell: u32) -> Option<&Cell32>;
     /// Who has learned an address.
     fn learned(&self, address: &Address) -> Option<&Learned>;
     /// Notes that a device has learned an address; false when there is no room.
     fn learn(&self, address: &Address, device: u32, tick: u32) -> bool;
+    /// A fragmented packet whose first part has passed.
+    fn fragment(&self, key: &FragmentKey) -> Option<&Fragment>;
+    /// Notes such a packet; false when there is no room.
+    fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) -> bool;
+    /// Forgets such a packet.
+    fn forget_fragment(&self, key: &FragmentKey);
+    /// Tick until which flows that ran before an interface was guarded are adopted.
+    fn adopts_until(&self, ifindex: u32) -> u32;
     /// Where a device was last seen.
     fn seen(&self, device: u32) -> Option<&Seen>;
 }
