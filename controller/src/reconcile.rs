@@ -406,7 +406,7 @@ impl Engine {
             for leg in [0, 1] {
                 let (device, bind) = (flow.devices[leg].load(), flow.bind[leg].load());
                 let (last, ifindex) = (flow.last.load(), bind as u16);
-                if device > abi::ROUTER && bind != 0 && flow.packets[leg].load() != 0 {
+                if device > abi::ROUTER && bind >> 16 != 0 && flow.packets[leg].load() != 0 {
                     let seen = latest.entry(device).or_insert((last, u32::from(ifindex)));
                     if (last.wrapping_sub(seen.0) as i32) > 0 {
                         *seen = (last, u32::from(ifindex));

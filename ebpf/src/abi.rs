@@ -575,8 +575,8 @@ pub struct Flow {
     pub key: [Cell64; 5],
     /// Bytes from each end; whole frames.
     pub bytes: [Cell64; 2],
-    /// Where each end's packets enter: `mac << 16 | ifindex`; 0: not through a guarded port, or no
-    /// packet yet.
+    /// Where each end's packets come from: through a guarded port `mac << 16 | ifindex`, else
+    /// [`Flow::OWN`] or [`Flow::OUTSIDE`]; 0: no packet yet.
     pub bind: [Cell64; 2],
     /// Packets from each end.
     pub packets: [Cell32; 2],
@@ -825,6 +825,11 @@ impl FlowKey {
 }
 
 impl Flow {
+    /// In [`Flow::bind`]: the router itself sends them.
+    pub const OWN: u64 = 1;
+    /// In [`Flow::bind`]: they come from where no port is guarded.
+    pub const OUTSIDE: u64 = 2;
+
     /// The key, as it stands.
     pub fn key(&self) -> FlowKey {
         let word = |i: usize| self.key[i].load();

@@ -11,8 +11,8 @@
 
 use crate::{
     abi::{
-        Address, EPOCH_CELLS, End, FlowKey, Fragment, FragmentKey, LOG, MAX_IFINDEX, MAX_ZONES,
-        NEVER, Port, Reason, carries_key, ethertype_key, mac_key, state, vlan_key, zone,
+        Address, EPOCH_CELLS, End, Flow, FlowKey, Fragment, FragmentKey, LOG, MAX_IFINDEX,
+        MAX_ZONES, NEVER, Port, Reason, carries_key, ethertype_key, mac_key, state, vlan_key, zone,
     },
     cell::{Cell32, Cell64},
     flows::{self, Found, Opening},
@@ -162,13 +162,15 @@ impl Work {
         self.way & FANS != 0
     }
 
-    /// Where a packet enters, as a flow remembers it; 0 for what leaves.
+    /// Where a packet comes from, as a flow remembers it.
     #[inline(always)]
     fn bind(&self) -> u64 {
         if self.enters() {
             self.packet.source_mac << 16 | self.ifindex as u64
+        } else if self.own() {
+            Flow::OWN
         } else {
-            0
+            Flow::OUTSIDE
         }
     }
 }
@@ -380,7 +382,7 @@ fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
         return None;
     }
     work.device = flow.devices[leg & 1].load();
-    Some(go_on(tables, work, &found, &key, leg))
+    go_on(tables, work, &found, &key, leg)
 }
 
 /// The note that the parts of a packet share.
@@ -477,7 +479,8 @@ fn leaving_part<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
     }
 }
 
-/// Lets a packet of a current flow pass, as far as the flow's state has a place for it.
+/// Lets a packet of a current flow pass; nothing when the flow's state has no place for it, which
+/// is for the other steps to judge.
 #[inline(always)]
 fn go_on<T: Tables + ?Sized>(
     tables: &T,
@@ -485,21 +488,16 @@ fn go_on<T: Tables + ?Sized>(
     found: &Found<'_>,
     key: &FlowKey,
     leg: usize,
-) -> Verdict {
-    let is_observed = found.state & state::OBSERVED != 0;
+) -> Option<Verdict> {
     let next = flows::follow(found.state, &work.packet, leg);
     if next == flows::NOWHERE {
-        return if is_observed {
-            Verdict::observed(Reason::MidFlow, 0)
-        } else {
-            Verdict::of(Reason::MidFlow)
-        };
+        return None;
     }
     if next != found.state {
         flows::set_state(tables, found, key, next);
     }
     flows::count(found.flow, leg, work.packet.length, work.tick);
-    passed(found)
+    Some(passed(found))
 }
 
 /// The verdict for a packet that has its place in a current flow.
@@ -575,10 +573,13 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
         if work.packet.ethertype != number::ARP {
             return Some(Verdict::of(Reason::Control));
         }
-        let control = guards::arp(bytes, tables, &mut work.packet, &sender, &mut work.source);
+        let control = guards::arp(bytes, tables, &work.packet, &sender, &mut work.source);
         return Some(control.into());
     }
     let source = work.packet.source;
+    if work.packet.shape == Shape::Mapped {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
     let control_only = source.is_link_local() || source.is_unspecified();
     if !control_only
         && (source.is_martian_source() || !guards::owns(tables, &sender, &source, &mut work.source))
@@ -599,14 +600,12 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
         return Some(Verdict::of(Reason::SpoofedSource));
     }
     if control_only {
-        // No rule can name a link-local address.
         work.source = End {
             device: sender.device,
             zone: work.zone,
+            flags: sender.flags,
             ..End::default()
         };
-        find_destination(tables, work);
-        return Some(dropped(tables, work, Reason::NoRule));
     }
     None
 }
@@ -675,7 +674,8 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
         let (key, leg) = flows::key(&work.packet);
         if let Some(found) = flows::find(tables, settings, &key, work.tick, &work.place) {
             work.device = found.flow.devices[(leg ^ 1) & 1].load();
-            if found.flow.bind[leg & 1].load() != 0 {
+            let bind = found.flow.bind[leg & 1].load();
+            if bind >> 16 != 0 {
                 // This end is behind a guarded port. Through it, it was judged there; from
                 // elsewhere, somebody borrows its address.
                 return Some(if work.inner() {
@@ -684,13 +684,18 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
                     Verdict::of(Reason::SpoofedSource)
                 });
             }
-            if is_current(tables, work, &found) && !flows::reopens(found.state, &work.packet) {
-                return Some(go_on(tables, work, &found, &key, leg));
+            if bind == work.bind()
+                && is_current(tables, work, &found)
+                && !flows::reopens(found.state, &work.packet)
+                && let Some(verdict) = go_on(tables, work, &found, &key, leg)
+            {
+                return Some(verdict);
             }
         }
     }
     let source = work.packet.source;
-    if source.is_martian_source() || source.is_unspecified() {
+    let mapped = work.packet.shape == Shape::Mapped;
+    if mapped || source.is_martian_source() || source.is_unspecified() {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
     if source.is_link_local() || !policy::end(tables, work.slot, &source, &mut work.source) {
@@ -715,7 +720,7 @@ fn from_outside<B: Bytes + ?Sized, T: Tables + ?Sized>(
     work: &mut Work,
 ) -> Result<(), Reason> {
     if work.packet.ethertype == number::ARP {
-        guards::arp_claim(bytes, &mut work.packet)?;
+        guards::arp_claim(bytes, &work.packet)?;
         let claim = work.packet.source;
         return if is_ours(tables, work, &claim) {
             Err(Reason::ArpSpoof)
@@ -775,6 +780,10 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
     if (work.source.flags | work.destination.flags) & End::QUARANTINED != 0 {
         return Some(Verdict::of(Reason::Quarantined));
+    }
+    // No rule can name a link-local address.
+    if work.packet.source.is_link_local() || work.packet.destination.is_link_local() {
+        return Some(dropped(tables, work, Reason::NoRule));
     }
     let Some(settings) = tables.settings() else {
         return Some(Verdict::of(Reason::NotReady));

@@ -61,7 +61,7 @@ pub struct Opening {
 /// an unlisted MAC one that it shares with few others.
 #[inline(always)]
 pub fn account(settings: &Settings, device: u32, bind: u64) -> u32 {
-    if device != 0 || bind == 0 {
+    if device != 0 || bind >> 16 == 0 {
         return device;
     }
     let hash = (bind >> 16).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;

@@ -6,7 +6,7 @@
 
 use crate::{
     abi::{Address, End, Port, Reason},
-    packet::{Bytes, Packet, Shape, mac},
+    packet::{Bytes, DISCOVERY_OPTIONS, Packet, Shape, discovery_length, mac},
     policy,
     tables::Tables,
 };
@@ -75,7 +75,7 @@ pub fn owns<T: Tables + ?Sized>(
 pub fn arp<B: Bytes + ?Sized, T: Tables + ?Sized>(
     bytes: &B,
     tables: &T,
-    packet: &mut Packet,
+    packet: &Packet,
     sender: &Sender,
     end: &mut End,
 ) -> Result<(), Reason> {
@@ -91,29 +91,17 @@ pub fn arp<B: Bytes + ?Sized, T: Tables + ?Sized>(
     Ok(())
 }
 
-/// The address that an ARP packet says is at its sender's MAC; noted as the packet's source.
+/// The address that an ARP packet says is at its sender's MAC must not be said for another MAC.
 ///
 /// # Errors
 ///
-/// [`Reason::Malformed`], and [`Reason::ArpSpoof`] when it speaks for another MAC.
+/// [`Reason::ArpSpoof`].
 #[inline(always)]
-pub fn arp_claim<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Reason> {
-    let Some(arp) = bytes.read::<28>(packet.payload as usize) else {
-        return Err(Reason::Malformed);
-    };
-    // Ethernet, IPv4, six and four bytes, request or reply.
-    let fixed = u64::from_be_bytes([
-        arp[0], arp[1], arp[2], arp[3], arp[4], arp[5], arp[6], arp[7],
-    ]);
-    if fixed != 0x0001_0800_0604_0001 && fixed != 0x0001_0800_0604_0002 {
-        return Err(Reason::Malformed);
+pub fn arp_claim<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Result<(), Reason> {
+    match bytes.read::<6>(packet.payload as usize + 8) {
+        Some(sender) if mac(sender) == packet.source_mac => Ok(()),
+        _ => Err(Reason::ArpSpoof),
     }
-    packet.source = Address::v4([arp[14], arp[15], arp[16], arp[17]]);
-    packet.destination = Address::v4([arp[24], arp[25], arp[26], arp[27]]);
-    if mac(&[arp[8], arp[9], arp[10], arp[11], arp[12], arp[13]]) != packet.source_mac {
-        return Err(Reason::ArpSpoof);
-    }
-    Ok(())
 }
 
 /// What a device may send without a rule. Nothing when policy has to judge.
@@ -158,62 +146,57 @@ fn discovery<B: Bytes + ?Sized, T: Tables + ?Sized>(
     sender: &Sender,
     end: &mut End,
 ) -> Result<(), Reason> {
+    let kind = (packet.icmp >> 8) as u8;
     let from_router = if sender.port & Port::ROUTER != 0 {
         Ok(())
     } else {
         Err(Reason::RogueRa)
     };
-    let kind = packet.icmp >> 8;
     if packet.source.is_v4() {
         return from_router;
+    }
+    // Only who has no address yet may speak without one: it solicits (RFC 4861 section 4).
+    if packet.source.is_unspecified() && kind != 133 && kind != 135 {
+        return Err(Reason::SpoofedSource);
     }
     // What has passed a router is no neighbour's (RFC 4861 section 7.1).
     if packet.hop_limit != 255 || packet.icmp & 0xff != 0 {
         return Err(Reason::NdSpoof);
     }
-    if kind == 134 || kind == 137 {
-        return from_router;
-    }
-    let at = packet.payload as usize;
-    let mut options = at + 8;
-    if kind != 133 {
-        let Some(target) = bytes.read::<16>(at + 8) else {
+    // A solicitation for a tentative address, and an advertisement, claim the target.
+    if kind == 136 || kind == 135 && packet.source.is_unspecified() {
+        let Some(target) = bytes.read::<16>(packet.payload as usize + 8) else {
             return Err(Reason::Malformed);
         };
-        options = at + 24;
         let target = Address::v6(target);
-        // An advertisement, and a solicitation for a tentative address, claim the target.
-        if kind == 136 || packet.source.is_unspecified() {
-            let own = target.is_link_local() || owns(tables, sender, &target, end);
-            if target.is_group() || !own {
-                return Err(Reason::NdSpoof);
-            }
+        let own = target.is_link_local() || owns(tables, sender, &target, end);
+        if target.is_group() || !own {
+            return Err(Reason::NdSpoof);
         }
     }
-    link_layer_options(bytes, packet, options)
+    // A redirect's link-layer address is its target's, who is another host.
+    if kind == 137 {
+        return from_router;
+    }
+    link_layer_options(bytes, packet, kind)?;
+    if kind == 134 { from_router } else { Ok(()) }
 }
-
-/// Options that neighbour discovery may carry here before it is refused.
-const OPTIONS: usize = 6;
 
 /// A source or target link-layer address must be the sender's.
 #[inline(always)]
 fn link_layer_options<B: Bytes + ?Sized>(
     bytes: &B,
     packet: &Packet,
-    at: usize,
+    kind: u8,
 ) -> Result<(), Reason> {
-    let mut at = at;
-    for _ in 0..OPTIONS {
+    let mut at = packet.payload as usize + discovery_length(kind);
+    for _ in 0..DISCOVERY_OPTIONS {
         if at >= packet.end as usize {
             return Ok(());
         }
         let Some(option) = bytes.read::<8>(at) else {
             return Err(Reason::Malformed);
         };
-        if option[1] == 0 {
-            return Err(Reason::Malformed);
-        }
         if option[0] == 1 || option[0] == 2 {
             let claimed = [
                 option[2], option[3], option[4], option[5], option[6], option[7],
@@ -224,7 +207,7 @@ fn link_layer_options<B: Bytes + ?Sized>(
         }
         at += (option[1] as usize) << 3;
     }
-    Err(Reason::Malformed)
+    Ok(())
 }
 
 /// DHCP for either family. What looks like a client's message but is none is left to policy.

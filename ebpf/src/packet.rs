@@ -82,6 +82,8 @@ pub enum Shape {
     Membership,
     /// Anything else on IP, without ports.
     Other,
+    /// IPv6 from an IPv4-mapped address, which no host on a wire has (RFC 4291 section 2.5.5.2).
+    Mapped,
     /// A later part of a fragmented packet, which says nothing of what the packet is.
     Part,
 }
@@ -108,26 +110,20 @@ impl Fragment {
         self.next != 0 && self.offset == 0
     }
 
-    /// Notes a part, with `length` bytes that are there of it.
-    ///
-    /// # Errors
-    ///
-    /// [`Reason::Malformed`] for a part that can't be of a packet, [`Reason::Fragment`] for one
-    /// that only hides what the packet is: an offset of eight bytes overlaps a transport header
-    /// (RFC 1858 section 4, RFC 3128).
+    /// Notes a part, with `length` bytes that are there of it; false when it can't be of a packet.
     #[inline(always)]
-    fn read(&mut self, offset: u32, more: bool, length: u32) -> Result<(), Reason> {
-        let next = offset + length;
-        if length == 0 || more && length & 7 != 0 || next > 0xffff {
-            return Err(Reason::Malformed);
-        }
-        if offset == 8 {
-            return Err(Reason::Fragment);
-        }
+    fn read(&mut self, offset: u32, more: bool, length: u32) -> bool {
         self.offset = offset;
-        self.next = next;
+        self.next = offset + length;
         self.more = more;
-        Ok(())
+        length != 0 && !(more && length & 7 != 0) && self.next <= 0xffff
+    }
+
+    /// Whether a part only hides what the packet is: an offset of eight bytes overlaps a transport
+    /// header (RFC 1858 section 4, RFC 3128).
+    #[inline(always)]
+    fn hides(&self) -> bool {
+        self.offset == 8
     }
 }
 
@@ -168,9 +164,24 @@ pub struct Packet {
     pub end: u16,
     /// Which part, when it is one of several.
     pub fragment: Fragment,
+    /// A fault of form; parsing goes on, because a worse one may follow.
+    held: Option<Reason>,
 }
 
 impl Packet {
+    /// Notes a fault of form. Being malformed is the worst; extension headers come before
+    /// fragments, and of the rest only one can be met before the end.
+    #[inline(always)]
+    fn fault(&mut self, reason: Reason) -> Result<(), Reason> {
+        if reason == Reason::Malformed {
+            return Err(reason);
+        }
+        if self.held.is_none() || reason == Reason::ExtensionHeader {
+            self.held = Some(reason);
+        }
+        Ok(())
+    }
+
     /// Whether a bridge sends it out of more than one port.
     #[inline(always)]
     pub fn is_to_group(&self) -> bool {
@@ -241,14 +252,14 @@ pub fn ethernet<B: Bytes + ?Sized>(
     }
 }
 
-/// Parses what follows the Ethernet header, when it is IP; leaves other packets as they are.
+/// Parses what follows the Ethernet header, when it is IP or ARP; leaves other packets as they are.
 ///
 /// `settings` are those of [`zone`]. `place` is where offsets are kept from the verifier, which
 /// would go on with each way to them by itself.
 ///
 /// # Errors
 ///
-/// The reason of form that the packet is dropped for.
+/// The reason of form that the packet is dropped for, the worst of those that apply.
 #[inline(always)]
 pub fn network<B: Bytes + ?Sized>(
     bytes: &B,
@@ -259,6 +270,7 @@ pub fn network<B: Bytes + ?Sized>(
     match packet.ethertype {
         number::IPV4 => ipv4(bytes, packet, settings, place)?,
         number::IPV6 => ipv6(bytes, packet, settings, place)?,
+        number::ARP => return arp(bytes, packet),
         _ => return Ok(()),
     }
     // A packet to oneself never has reason to leave (the "land" attack, CVE-1999-0016).
@@ -269,19 +281,36 @@ pub fn network<B: Bytes + ?Sized>(
     }
     if packet.fragment.offset != 0 {
         packet.shape = Shape::Part;
-        return Ok(());
-    }
-    transport(bytes, packet)?;
-    // Neither discovery (RFC 6980) nor errors and reports, which are small, come in parts.
-    let whole = matches!(
-        packet.shape,
-        Shape::Error | Shape::Discovery | Shape::Membership
-    );
-    if whole && packet.fragment.is_first() {
-        Err(Reason::Fragment)
     } else {
-        Ok(())
+        transport(bytes, packet)?;
     }
+    // They would be taken for IPv4 addresses by everything that looks them up.
+    if packet.ethertype == number::IPV6 && packet.source.is_v4() {
+        packet.shape = Shape::Mapped;
+    }
+    match packet.held {
+        Some(reason) => Err(reason),
+        None => Ok(()),
+    }
+}
+
+/// RFC 826, for IPv4 over Ethernet. Who claims and who is asked for are noted as source and
+/// destination.
+#[inline(always)]
+fn arp<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Reason> {
+    let Some(arp) = bytes.read::<28>(packet.payload as usize) else {
+        return Err(Reason::Malformed);
+    };
+    // Ethernet, IPv4, six and four bytes, request or reply.
+    let fixed = u64::from_be_bytes([
+        arp[0], arp[1], arp[2], arp[3], arp[4], arp[5], arp[6], arp[7],
+    ]);
+    if fixed != 0x0001_0800_0604_0001 && fixed != 0x0001_0800_0604_0002 {
+        return Err(Reason::Malformed);
+    }
+    packet.source = Address::v4([arp[14], arp[15], arp[16], arp[17]]);
+    packet.destination = Address::v4([arp[24], arp[25], arp[26], arp[27]]);
+    Ok(())
 }
 
 /// RFC 791.
@@ -319,15 +348,20 @@ fn ipv4<B: Bytes + ?Sized>(
     if part == 0 {
         return Ok(());
     }
-    if settings & zone::FRAGMENTS == 0 {
-        return Err(Reason::Fragment);
-    }
     packet.fragment.identification = identification as u32;
     packet.fragment.protocol = packet.protocol;
     let length = (total_length - header_length) as u32;
-    packet
-        .fragment
-        .read((part as u32 & 0x1fff) << 3, part & 0x2000 != 0, length)
+    let more = part & 0x2000 != 0;
+    let offset = (part as u32 & 0x1fff) << 3;
+    let whole = packet.fragment.read(offset, more, length);
+    if settings & zone::FRAGMENTS == 0 || packet.fragment.hides() {
+        return packet.fault(Reason::Fragment);
+    }
+    if whole {
+        Ok(())
+    } else {
+        Err(Reason::Malformed)
+    }
 }
 
 /// IPv4 options: the router alert of a membership report always; others as the zone says, but a
@@ -335,7 +369,7 @@ fn ipv4<B: Bytes + ?Sized>(
 #[inline(always)]
 fn options<B: Bytes + ?Sized>(
     bytes: &B,
-    packet: &Packet,
+    packet: &mut Packet,
     at: usize,
     length: usize,
     settings: u32,
@@ -349,24 +383,23 @@ fn options<B: Bytes + ?Sized>(
             return Ok(());
         }
     }
-    if settings & zone::IP_OPTIONS == 0 {
-        return Err(Reason::IpOptions);
-    }
+    let mut refused = settings & zone::IP_OPTIONS == 0;
     place.store(0);
     for _ in 0..OPTIONS {
         let offset = (place.load() & 63) as usize;
         if offset >= length {
-            return Ok(());
+            break;
         }
         let Some(kind) = bytes.read::<1>(at + offset) else {
             return Err(Reason::Malformed);
         };
         match kind[0] {
-            0 => return Ok(()),
+            0 => {
+                place.store(63);
+                break;
+            }
             1 => place.store(offset as u32 + 1),
-            // Loose and strict source route, and the stream identifier that nobody uses.
-            131 | 137 | 136 => return Err(Reason::IpOptions),
-            _ => {
+            kind => {
                 let Some(size) = bytes.read::<1>(at + offset + 1) else {
                     return Err(Reason::Malformed);
                 };
@@ -374,11 +407,16 @@ fn options<B: Bytes + ?Sized>(
                 if size < 2 || offset + size > length {
                     return Err(Reason::Malformed);
                 }
+                // Loose and strict source route, and the stream identifier that nobody uses.
+                refused |= matches!(kind, 131 | 137 | 136);
                 place.store((offset + size) as u32);
             }
         }
     }
-    Err(Reason::IpOptions)
+    if refused || (place.load() as usize) < length {
+        return packet.fault(Reason::IpOptions);
+    }
+    Ok(())
 }
 
 /// IPv4 options that are walked before a packet is refused, padding counted.
@@ -408,106 +446,99 @@ fn ipv6<B: Bytes + ?Sized>(
     packet.source = Address([word(header, 8), word(header, 16)]);
     packet.destination = Address([word(header, 24), word(header, 32)]);
     packet.end = (at + 40 + length) as u16;
-    // They would be taken for IPv4 addresses by everything that looks them up.
-    if packet.source.is_v4() {
-        return Err(Reason::SpoofedSource);
-    }
     if packet.destination.is_v4() {
         return Err(Reason::Malformed);
     }
-    let allowed = settings & zone::IP_OPTIONS != 0;
     place.store(at as u32 + 40);
     let mut extensions = 0usize;
     let mut alert = false;
+    let mut refused = false;
     let mut fragmented = false;
     for position in 0..EXTENSIONS {
+        // Hop-by-hop options, destination options, routing, fragment, authentication, mobility,
+        // host identity, shim6. The experimental ones have no known form.
+        if !matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
+            break;
+        }
         let offset = place.load() as usize;
-        let size = match next {
-            // Hop-by-hop options, first only; destination options.
-            0 | 60 => {
-                let Some(start) = bytes.read::<8>(offset) else {
-                    return Err(Reason::Malformed);
-                };
-                if next == 0 && position != 0 {
-                    return Err(Reason::ExtensionHeader);
-                }
-                // The router alert option and padding, and no more (RFC 2711, RFC 3810 section 5).
-                alert = next == 0
-                    && start[1] == 0
-                    && matches!(
-                        (start[2], start[3], start[6], start[7]),
-                        (5, 2, 0, 0) | (5, 2, 1, 0)
-                    );
-                next = start[0];
-                (start[1] as usize + 1) << 3
-            }
-            // Authentication header (RFC 4302 section 2.2).
-            51 => {
-                let Some(start) = bytes.read::<8>(offset) else {
-                    return Err(Reason::Malformed);
-                };
-                next = start[0];
-                (start[1] as usize + 2) << 2
-            }
-            // An atomic fragment is a fragment.
-            44 if settings & zone::FRAGMENTS == 0 => return Err(Reason::Fragment),
-            44 if fragmented => return Err(Reason::ExtensionHeader),
-            44 => {
-                let Some(start) = bytes.read::<8>(offset) else {
-                    return Err(Reason::Malformed);
-                };
-                if offset + 8 > packet.end as usize {
-                    return Err(Reason::Malformed);
-                }
-                fragmented = true;
-                next = start[0];
-                place.store(offset as u32 + 8);
-                let part = u16::from_be_bytes([start[2], start[3]]);
-                packet.fragment.identification =
-                    u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
-                packet.fragment.protocol = next;
-                // The whole packet as its only part is as good as none.
-                if part & 0xfff9 == 0 {
-                    continue;
-                }
-                let length = packet.end as u32 - offset as u32 - 8;
-                packet
-                    .fragment
-                    .read(part as u32 & 0xfff8, part & 1 != 0, length)?;
-                if part & 0xfff8 != 0 {
-                    break;
-                }
-                continue;
-            }
-            // Routing (type 0 is RFC 5095's, the others steer packets around us), mobility, host
-            // identity, shim6, and the experimental ones.
-            43 | 135 | 139 | 140 | 253 | 254 => return Err(Reason::ExtensionHeader),
-            _ => break,
+        let Some(start) = bytes.read::<8>(offset) else {
+            return Err(Reason::Malformed);
         };
-        extensions += 1;
+        let size = match next {
+            44 => 8,
+            // RFC 4302 section 2.2.
+            51 => (start[1] as usize + 2) << 2,
+            _ => (start[1] as usize + 1) << 3,
+        };
         if offset + size > packet.end as usize {
             return Err(Reason::Malformed);
         }
         place.store((offset + size) as u32);
-    }
-    // Still not at a transport header: the chain is longer than anyone needs. What a later part
-    // begins with is no header.
-    if packet.fragment.offset == 0
-        && matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254)
-    {
-        return Err(Reason::ExtensionHeader);
+        match next {
+            44 => {
+                let part = u16::from_be_bytes([start[2], start[3]]);
+                packet.fragment.identification =
+                    u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
+                packet.fragment.protocol = start[0];
+                // An atomic fragment is a fragment.
+                if settings & zone::FRAGMENTS == 0 {
+                    packet.fault(Reason::Fragment)?;
+                }
+                refused |= fragmented;
+                fragmented = true;
+                next = start[0];
+                // The whole packet as its only part.
+                if part & 0xfff9 == 0 {
+                    continue;
+                }
+                let length = packet.end as u32 - offset as u32 - 8;
+                let more = part & 1 != 0;
+                let whole = packet.fragment.read(part as u32 & 0xfff8, more, length);
+                if packet.fragment.hides() {
+                    packet.fault(Reason::Fragment)?;
+                } else if !whole && settings & zone::FRAGMENTS != 0 {
+                    return Err(Reason::Malformed);
+                }
+                if packet.fragment.offset != 0 {
+                    // What a later part begins with is no header.
+                    break;
+                }
+                continue;
+            }
+            0 => {
+                refused |= position != 0;
+                // The router alert option and padding, and no more (RFC 2711, RFC 3810 section 5).
+                alert = start[1] == 0
+                    && matches!(
+                        (start[2], start[3], start[6], start[7]),
+                        (5, 2, 0, 0) | (5, 2, 1, 0)
+                    );
+            }
+            51 | 60 => {}
+            // Routing (type 0 is RFC 5095's, the others steer packets around us) and the rest.
+            _ => refused = true,
+        }
+        next = start[0];
+        extensions += 1;
     }
     packet.protocol = next;
     packet.payload = place.load() as u16;
-    if extensions == 0 || allowed {
-        return Ok(());
+    // Still not at a transport header: the chain is longer than anyone needs, or unknown.
+    refused |= packet.fragment.offset == 0
+        && matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254);
+    let allowed = settings & zone::IP_OPTIONS != 0;
+    if refused || extensions > 1 && !allowed {
+        return packet.fault(Reason::ExtensionHeader);
     }
-    if extensions == 1 && alert && next == number::ICMPV6 {
-        // Only membership messages may carry it; `transport` tells them apart.
-        packet.flags = MEMBERSHIP_ONLY;
-        return Ok(());
+    if extensions == 1 && !allowed {
+        if alert && next == number::ICMPV6 {
+            // Only membership messages may carry it; `transport` tells them apart.
+            packet.flags = MEMBERSHIP_ONLY;
+            return Ok(());
+        }
+        return packet.fault(Reason::ExtensionHeader);
     }
-    Err(Reason::ExtensionHeader)
+    Ok(())
 }
 
 /// In [`Packet::flags`] between `ipv6` and `transport`.
@@ -526,33 +557,33 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Re
     } else {
         Reason::Malformed
     };
+    let membership_only = packet.flags == MEMBERSHIP_ONLY;
+    packet.flags = 0;
     match packet.protocol {
         number::TCP => {
             let Some(header) = bytes.read::<20>(at) else {
-                return Err(short);
+                return packet.fault(short);
             };
             let header_length = ((header[12] >> 4) as usize) << 2;
-            if length < 20 || header_length > length {
-                return Err(short);
-            }
             if header_length < 20 {
                 return Err(Reason::Malformed);
+            }
+            if header_length > length {
+                return packet.fault(short);
             }
             packet.shape = Shape::Tcp;
             ports(packet, [header[0], header[1], header[2], header[3]]);
             packet.flags = header[13];
-            if valid_tcp_flags(packet.flags) {
-                Ok(())
-            } else {
-                Err(Reason::BadTcpFlags)
+            if !valid_tcp_flags(packet.flags) {
+                return packet.fault(Reason::BadTcpFlags);
             }
         }
         number::UDP => {
             let Some(header) = bytes.read::<8>(at) else {
-                return Err(short);
+                return packet.fault(short);
             };
             if length < 8 {
-                return Err(short);
+                return packet.fault(short);
             }
             let whole = u16::from_be_bytes([header[4], header[5]]) as usize;
             if if first {
@@ -564,25 +595,45 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Re
             }
             packet.shape = Shape::Udp;
             ports(packet, [header[0], header[1], header[2], header[3]]);
-            Ok(())
         }
-        number::ICMP if v4 => icmp(bytes, packet, length, short, icmpv4_shape),
-        number::ICMPV6 if !v4 => {
-            let membership_only = packet.flags == MEMBERSHIP_ONLY;
-            packet.flags = 0;
-            icmp(bytes, packet, length, short, icmpv6_shape)?;
-            if membership_only && packet.shape != Shape::Membership {
-                return Err(Reason::ExtensionHeader);
-            }
-            Ok(())
+        number::ICMP | number::ICMPV6 if v4 != (packet.protocol == number::ICMP) => {
+            return Err(Reason::Malformed);
         }
-        number::ICMP | number::ICMPV6 => Err(Reason::Malformed),
-        number::IGMP if v4 => {
+        number::ICMP | number::ICMPV6 => {
             let Some(header) = bytes.read::<8>(at) else {
-                return Err(Reason::Malformed);
+                return packet.fault(short);
             };
             if length < 8 {
-                return Err(Reason::Malformed);
+                return packet.fault(short);
+            }
+            packet.icmp = u16::from_be_bytes([header[0], header[1]]);
+            packet.shape = if v4 {
+                icmpv4_shape(header[0], header[1])
+            } else {
+                icmpv6_shape(header[0], header[1])
+            };
+            match packet.shape {
+                Shape::Query | Shape::Answer => {
+                    ports(packet, [header[4], header[5], header[4], header[5]]);
+                }
+                // What has no identifier is told apart by its type and code.
+                Shape::Other => {
+                    packet.source_port = packet.icmp;
+                    packet.destination_port = packet.icmp;
+                }
+                Shape::Discovery if !v4 => discovery(bytes, packet, header[0])?,
+                _ => {}
+            }
+            if membership_only && packet.shape != Shape::Membership {
+                packet.fault(Reason::ExtensionHeader)?;
+            }
+        }
+        number::IGMP if v4 => {
+            let Some(header) = bytes.read::<8>(at) else {
+                return packet.fault(short);
+            };
+            if length < 8 {
+                return packet.fault(short);
             }
             // Reports of versions 1, 2 and 3, and leave (RFC 3376 section 4).
             let report = matches!(header[0], 0x12 | 0x16 | 0x17 | 0x22);
@@ -591,43 +642,65 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Re
             } else {
                 Shape::Other
             };
-            Ok(())
         }
-        _ => {
-            packet.shape = Shape::Other;
-            Ok(())
-        }
+        _ => packet.shape = Shape::Other,
     }
-}
-
-#[inline(always)]
-fn icmp<B: Bytes + ?Sized>(
-    bytes: &B,
-    packet: &mut Packet,
-    length: usize,
-    short: Reason,
-    shape: impl Fn(u8) -> Shape,
-) -> Result<(), Reason> {
-    let Some(header) = bytes.read::<8>(packet.payload as usize) else {
-        return Err(short);
-    };
-    if length < 8 {
-        return Err(short);
-    }
-    packet.shape = shape(header[0]);
-    packet.icmp = u16::from_be_bytes([header[0], header[1]]);
-    if matches!(packet.shape, Shape::Query | Shape::Answer) {
-        ports(packet, [header[4], header[5], header[4], header[5]]);
+    // Neither discovery (RFC 6980) nor errors and reports, which are small, come in parts.
+    let whole = matches!(
+        packet.shape,
+        Shape::Error | Shape::Discovery | Shape::Membership
+    );
+    if whole && first {
+        packet.fault(Reason::Fragment)?;
     }
     Ok(())
 }
 
+/// Options that neighbour discovery may carry here before it is refused.
+pub const DISCOVERY_OPTIONS: usize = 6;
+
+/// Where a message of neighbour discovery ends and its options begin, from the start of its ICMPv6
+/// header (RFC 4861 section 4).
+#[inline(always)]
+pub fn discovery_length(kind: u8) -> usize {
+    match kind {
+        133 => 8,
+        134 => 16,
+        137 => 40,
+        _ => 24,
+    }
+}
+
+/// Neighbour discovery: the message is there whole, and its options fill the rest.
+#[inline(always)]
+fn discovery<B: Bytes + ?Sized>(bytes: &B, packet: &Packet, kind: u8) -> Result<(), Reason> {
+    let mut at = packet.payload as usize + discovery_length(kind);
+    for _ in 0..DISCOVERY_OPTIONS {
+        if at == packet.end as usize {
+            return Ok(());
+        }
+        // The shortest option has eight bytes.
+        let Some(option) = bytes.read::<8>(at) else {
+            return Err(Reason::Malformed);
+        };
+        if option[1] == 0 {
+            return Err(Reason::Malformed);
+        }
+        at += (option[1] as usize) << 3;
+    }
+    if at == packet.end as usize {
+        Ok(())
+    } else {
+        Err(Reason::Malformed)
+    }
+}
+
 /// RFC 792, RFC 1256, RFC 950.
 #[inline(always)]
-fn icmpv4_shape(kind: u8) -> Shape {
+fn icmpv4_shape(kind: u8, code: u8) -> Shape {
     match kind {
-        8 | 13 | 15 | 17 => Shape::Query,
-        0 | 14 | 16 | 18 => Shape::Answer,
+        8 | 13 | 15 | 17 if code == 0 => Shape::Query,
+        0 | 14 | 16 | 18 if code == 0 => Shape::Answer,
         3 | 4 | 11 | 12 => Shape::Error,
         5 | 9 => Shape::Discovery,
         _ => Shape::Other,
@@ -636,10 +709,10 @@ fn icmpv4_shape(kind: u8) -> Shape {
 
 /// RFC 4443, RFC 4861, RFC 2710, RFC 3810.
 #[inline(always)]
-fn icmpv6_shape(kind: u8) -> Shape {
+fn icmpv6_shape(kind: u8, code: u8) -> Shape {
     match kind {
-        128 => Shape::Query,
-        129 => Shape::Answer,
+        128 if code == 0 => Shape::Query,
+        129 if code == 0 => Shape::Answer,
         1..=4 => Shape::Error,
         133..=137 => Shape::Discovery,
         131 | 132 | 143 => Shape::Membership,
@@ -728,11 +801,11 @@ pub fn quoted<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Option<Quoted> {
             quoted.destination_port = pair(2);
         }
         number::ICMP | number::ICMPV6 => {
-            let kind = transport[0];
+            let (kind, code) = (transport[0], transport[1]);
             let shape = if v4 {
-                icmpv4_shape(kind)
+                icmpv4_shape(kind, code)
             } else {
-                icmpv6_shape(kind)
+                icmpv6_shape(kind, code)
             };
             if !matches!(shape, Shape::Query | Shape::Answer) {
                 return None;
