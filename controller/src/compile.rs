@@ -32,7 +32,7 @@ pub struct Tables {
     pub ports: BTreeMap<u32, Port>,
     /// What is on which VLAN, and what else passes.
     pub places: BTreeMap<u64, u32>,
-    /// Settings, by zone number.
+    /// Settings, by zone number; 0: [`zone::pairs_of_any`].
     pub zones: BTreeMap<u32, u32>,
     /// Devices, by MAC.
     pub macs: BTreeMap<u64, Mac>,
@@ -221,6 +221,7 @@ pub fn compile(
         &mut tables,
     );
     let kinds = Kinds::of(&tables.pairs);
+    tables.zones.insert(0, kinds.any());
 
     for ((net, zone), region) in networks.all() {
         let end = kinds.mark(End {
@@ -673,10 +674,18 @@ impl Kinds {
         Self { from, to }
     }
 
-    /// An end that knows which pairs there are with it.
+    /// Which pairs there are with `any` on either side: kept once, not in each end, so that a rule
+    /// which says `any` does not change every end.
+    fn any(&self) -> u32 {
+        let name = name(kind::ANY, 1);
+        let bits = |kinds: &HashMap<u32, u16>| kinds.get(&name).copied().unwrap_or(0);
+        zone::pairs_of_any(bits(&self.from), bits(&self.to))
+    }
+
+    /// An end that knows which pairs there are with its own names.
     fn mark(&self, end: End) -> End {
         let (mut from, mut to) = (0, 0);
-        for kind in [kind::ANY, kind::CLASS, kind::ZONE, kind::REGION] {
+        for kind in [kind::CLASS, kind::ZONE, kind::REGION] {
             let name = end.name(kind);
             from |= self.from.get(&name).copied().unwrap_or(0);
             to |= self.to.get(&name).copied().unwrap_or(0);

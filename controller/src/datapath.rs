@@ -301,16 +301,18 @@ impl Datapath {
         Ok((self.jiffies()? >> TICK_SHIFT) as u32)
     }
 
-    /// Puts tables in force, as one revision. Nothing changes when it fails.
+    /// Puts tables in force, as one revision. Nothing changes when it fails. Answers how many
+    /// entries it wrote or took out.
     ///
     /// # Errors
     ///
     /// When a table has no room, or the kernel refuses.
-    pub fn put(&mut self, revision: u64, tables: &Tables) -> Result<()> {
+    pub fn put(&mut self, revision: u64, tables: &Tables) -> Result<usize> {
+        let mut written = 0;
         let standby = self.active.map_or(0, |active| 1 - active);
         self.settle();
         self.fits(tables)?;
-        let sets = self.allot(tables)?;
+        let sets = self.allot(tables, &mut written)?;
         let epochs = self.epochs(tables);
         // Until it is whole again, what stands in this slot is not known.
         let old = std::mem::take(&mut self.slots[standby]);
@@ -320,11 +322,12 @@ impl Datapath {
         }
         let old_tables = old.tables.unwrap_or_default();
         let old_sets = if known { old.sets } else { BTreeMap::new() };
-        self.write_slot(standby as u32, &old_tables, &old_sets, tables, &sets)?;
+        written += self.write_slot(standby as u32, &old_tables, &old_sets, tables, &sets)?;
         for (cell, epoch) in (0..).zip(&epochs) {
             if old.epochs.get(cell as usize) != Some(epoch) {
                 let index = standby as u32 * EPOCH_CELLS + cell;
                 set(&mut self.ebpf, "EPOCHS", index, *epoch)?;
+                written += 1;
             }
         }
         set(&mut self.ebpf, "REVISIONS", standby as u32, revision)?;
@@ -336,7 +339,7 @@ impl Datapath {
         };
         self.active = Some(standby);
         self.settling = true;
-        Ok(())
+        Ok(written + 2)
     }
 
     /// The epochs for new tables: of those whose flows they concern, one more than now.
@@ -857,7 +860,7 @@ impl Datapath {
     }
 
     /// Places every set of intervals, those of the slot in force where they are.
-    fn allot(&mut self, tables: &Tables) -> Result<BTreeMap<(u32, u32), Set>> {
+    fn allot(&mut self, tables: &Tables, written: &mut usize) -> Result<BTreeMap<(u32, u32), Set>> {
         let mut known: HashMap<Intervals, Set> = HashMap::new();
         let mut taken: BTreeMap<u32, u32> = BTreeMap::new();
         if let Some(active) = self.active {
@@ -897,6 +900,7 @@ impl Datapath {
                     for (index, interval) in (next..).zip(intervals.iter()) {
                         self::set(&mut self.ebpf, "INTERVALS", index, *interval)?;
                     }
+                    *written += intervals.len();
                     next += count;
                     known.insert(intervals.clone(), set);
                     set
@@ -925,21 +929,22 @@ impl Datapath {
         old_sets: &BTreeMap<(u32, u32), Set>,
         tables: &Tables,
         sets: &BTreeMap<(u32, u32), Set>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let mut written = 0;
         let top = u64::from(slot) << 63;
         let ebpf = &mut self.ebpf;
-        array(ebpf, "PORTS", &old.ports, &tables.ports, |index| {
+        written += array(ebpf, "PORTS", &old.ports, &tables.ports, |index| {
             Port::index(index, slot)
         })?;
-        array(ebpf, "ZONES", &old.zones, &tables.zones, |zone| {
+        written += array(ebpf, "ZONES", &old.zones, &tables.zones, |zone| {
             slot * MAX_ZONES + zone
         })?;
-        hash(ebpf, "PLACES", &old.places, &tables.places, |key| top | key)?;
-        hash(ebpf, "MACS", &old.macs, &tables.macs, |key| top | key)?;
-        hash(ebpf, "DEVICES", &old.devices, &tables.devices, |device| {
+        written += hash(ebpf, "PLACES", &old.places, &tables.places, |key| top | key)?;
+        written += hash(ebpf, "MACS", &old.macs, &tables.macs, |key| top | key)?;
+        written += hash(ebpf, "DEVICES", &old.devices, &tables.devices, |device| {
             device << 1 | slot
         })?;
-        hash(
+        written += hash(
             ebpf,
             "ADDRESSES",
             &old.addresses,
@@ -949,7 +954,7 @@ impl Datapath {
                 slot: u64::from(slot),
             },
         )?;
-        hash(ebpf, "PAIRS", old_sets, sets, |(from, to)| {
+        written += hash(ebpf, "PAIRS", old_sets, sets, |(from, to)| {
             top | u64::from(*from) << 32 | u64::from(*to)
         })?;
         let map = ebpf
@@ -967,14 +972,16 @@ impl Datapath {
         for prefix in old.prefixes.keys() {
             if !tables.prefixes.contains_key(prefix) {
                 remove_if_there(map.remove(&key(prefix))).map_err(map_error("PREFIXES"))?;
+                written += 1;
             }
         }
         for (prefix, end) in &tables.prefixes {
             if old.prefixes.get(prefix) != Some(end) {
                 retry(|| map.insert(&key(prefix), end, 0)).map_err(map_error("PREFIXES"))?;
+                written += 1;
             }
         }
-        Ok(())
+        Ok(written)
     }
 
     fn attach_hook(&mut self, ifindex: u32, name: &str, hook: Hook) -> Result<()> {
@@ -1327,43 +1334,51 @@ fn set<V: Pod>(ebpf: &mut Ebpf, name: &'static str, index: u32, value: V) -> Res
     map.set(index, value, 0).map_err(map_error(name))
 }
 
-/// Makes an array hold what it should instead of what it does, at indexes that a key has.
+/// Makes an array hold what it should instead of what it does, at indexes that a key has. Answers how
+/// many entries it wrote.
 fn array<V: Pod + Default + PartialEq>(
     ebpf: &mut Ebpf,
     name: &'static str,
     old: &BTreeMap<u32, V>,
     new: &BTreeMap<u32, V>,
     index: impl Fn(u32) -> u32,
-) -> Result<()> {
+) -> Result<usize> {
+    let mut written = 0;
     for key in old.keys().filter(|key| !new.contains_key(key)) {
         set(ebpf, name, index(*key), V::default())?;
+        written += 1;
     }
     for (key, value) in new
         .iter()
         .filter(|(key, value)| old.get(key) != Some(value))
     {
         set(ebpf, name, index(*key), *value)?;
+        written += 1;
     }
-    Ok(())
+    Ok(written)
 }
 
-/// Makes a hash hold what it should instead of what it does, under the kernel's keys.
+/// Makes a hash hold what it should instead of what it does, under the kernel's keys. Answers how
+/// many entries it wrote or took out.
 fn hash<L: Ord, K: Pod, V: Pod + PartialEq>(
     ebpf: &mut Ebpf,
     name: &'static str,
     old: &BTreeMap<L, V>,
     new: &BTreeMap<L, V>,
     key: impl Fn(&L) -> K,
-) -> Result<()> {
+) -> Result<usize> {
+    let mut written = 0;
     let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
     let mut map: aya::maps::HashMap<_, K, V> = map.try_into().map_err(map_error(name))?;
     for gone in old.keys().filter(|gone| !new.contains_key(gone)) {
         remove_if_there(map.remove(&key(gone))).map_err(map_error(name))?;
+        written += 1;
     }
     for (at, value) in new.iter().filter(|(at, value)| old.get(at) != Some(value)) {
         retry(|| map.insert(key(at), value, 0)).map_err(map_error(name))?;
+        written += 1;
     }
-    Ok(())
+    Ok(written)
 }
 
 fn clear_hash<K: Pod, V: Pod>(

@@ -20,15 +20,18 @@ pub enum Touched {
 
 /// Whose flows may be judged otherwise by the new tables than by the old ones.
 pub fn touched(old: &Tables, new: &Tables) -> Touched {
-    // What these say reaches whole zones; they change seldom.
+    // What these say reaches whole zones; they change seldom. At 0 stands no zone, but which pairs
+    // there are.
+    let zones = changed_keys(&old.zones, &new.zones);
     if old.ports != new.ports
         || old.places != new.places
-        || old.zones != new.zones
+        || zones.into_iter().any(|zone| zone != 0)
         || old.prefixes != new.prefixes
     {
         return Touched::All;
     }
-    let unlisted = new.zones.values().any(|it| it & zone::ADMIT_ANY != 0);
+    let listed_only = |(number, it): (&u32, &u32)| *number == 0 || it & zone::ADMIT_ANY == 0;
+    let unlisted = !new.zones.iter().all(listed_only);
     let mut devices = BTreeSet::new();
     // Under what an address, or a MAC, was known that is listed only now, or no longer.
     let mut strangers = false;

@@ -323,6 +323,14 @@ pub mod zone {
     pub const FRAGMENTS: u32 = 16;
     /// IPv4 options and IPv6 extension headers may pass.
     pub const IP_OPTIONS: u32 = 32;
+
+    /// What stands in the place of zone 0, which no zone has: the kinds of pairs that exist with
+    /// `any` as the opener and as the other end. Each end but the router has them besides its own
+    /// [`End::from`](super::End::from) and [`End::to`](super::End::to).
+    #[inline(always)]
+    pub fn pairs_of_any(from: u16, to: u16) -> u32 {
+        (from as u32) << 16 | to as u32
+    }
 }
 
 /// Key of a MAC.
@@ -370,8 +378,9 @@ pub struct PrefixKey {
 ///
 /// An end has up to four names, one of each kind: the class of its device (devices that rules name
 /// alike share one), its zone, its region (addresses inside the same `cidr:` selectors) and `any`.
-/// Policy is looked up for pairs of names. `from` and `to` say which kinds of pairs exist at all,
-/// one bit for each [`pair_bit`], so that a lookup that can't hit is not made.
+/// Policy is looked up for pairs of names. `from` and `to` say which kinds of pairs exist at all
+/// with the first three, one bit for each [`pair_bit`], so that a lookup that can't hit is not made;
+/// [`zone::pairs_of_any`] says it of the fourth.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct End {

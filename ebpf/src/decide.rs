@@ -287,6 +287,18 @@ pub fn start_egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     None
 }
 
+/// The verdict for a packet that can't even be parsed: its headers are out of reach, or its tag is
+/// of a kind that no policy can name.
+pub fn refuse<T: Tables + ?Sized>(
+    ifindex: u32,
+    reason: Reason,
+    tables: &T,
+    work: &mut Work,
+) -> Verdict {
+    let ready = context(tables, ifindex, 0, work);
+    Verdict::of(if ready { reason } else { Reason::NotReady })
+}
+
 /// What judges packets of an interface; false when no revision guards it.
 #[inline(always)]
 fn context<T: Tables + ?Sized>(tables: &T, ifindex: u32, way: u16, work: &mut Work) -> bool {

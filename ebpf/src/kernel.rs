@@ -322,12 +322,18 @@ fn xdp_ingress(context: XdpContext) -> u32 {
 /// Judges what enters where XDP can't.
 #[classifier]
 fn tc_ingress(context: TcContext) -> i32 {
-    let (Some(desk), Some(tag)) = (desk(ENTERING), pull(&context)) else {
+    let Some(desk) = desk(ENTERING) else {
         return TC_ACT_SHOT;
     };
     // SAFETY: the context is the kernel's.
     let ifindex = unsafe { (*context.skb.skb).ifindex };
-    let started = decide::start_ingress(&tc_frame(&context), tag, ifindex, &Maps, &mut desk.work);
+    let started = match pull(&context) {
+        Ok(tag) => {
+            let frame = tc_frame(&context);
+            decide::start_ingress(&frame, tag, ifindex, &Maps, &mut desk.work)
+        }
+        Err(reason) => Some(decide::refuse(ifindex, reason, &Maps, &mut desk.work)),
+    };
     let mut reason = note(&mut desk.verdict, started);
     if reason == GO_ON {
         reason = tc_enter(context.skb.skb);
@@ -348,7 +354,7 @@ fn tc_ingress(context: TcContext) -> i32 {
 /// Judges what leaves.
 #[classifier]
 fn tc_egress(context: TcContext) -> i32 {
-    let (Some(desk), Some(tag)) = (desk(LEAVING), pull(&context)) else {
+    let Some(desk) = desk(LEAVING) else {
         return TC_ACT_SHOT;
     };
     // SAFETY: the context is the kernel's.
@@ -358,8 +364,13 @@ fn tc_egress(context: TcContext) -> i32 {
             (*context.skb.skb).ingress_ifindex,
         )
     };
-    let frame = tc_frame(&context);
-    let started = decide::start_egress(&frame, tag, ifindex, from, &Maps, &mut desk.work);
+    let started = match pull(&context) {
+        Ok(tag) => {
+            let frame = tc_frame(&context);
+            decide::start_egress(&frame, tag, ifindex, from, &Maps, &mut desk.work)
+        }
+        Err(reason) => Some(decide::refuse(ifindex, reason, &Maps, &mut desk.work)),
+    };
     let mut reason = note(&mut desk.verdict, started);
     if reason == GO_ON {
         reason = tc_leave(context.skb.skb);
@@ -576,27 +587,31 @@ fn tc_frame(context: &TcContext) -> Frame {
     }
 }
 
-/// Makes a packet's headers readable at TC, and tells the tag that the kernel took out of them;
-/// nothing when that can't be judged.
+/// Makes a packet's headers readable at TC, and tells the tag that the kernel took out of them.
 ///
-/// Headers may be in pages that a program can't read; then they are pulled in. A tag that is not
+/// # Errors
+///
+/// Headers may be in pages that a program can't read and that can't be pulled in; a tag that is not
 /// 802.1Q is one that no policy can name.
 #[inline(always)]
-fn pull(context: &TcContext) -> Option<Option<u16>> {
+fn pull(context: &TcContext) -> Result<Option<u16>, Reason> {
     let skb = context.skb.skb;
     // SAFETY: the context is the kernel's.
     let length = unsafe { (*skb).len };
     let wanted = if length < HEADERS { length } else { HEADERS };
-    if context.data() + wanted as usize > context.data_end() {
-        context.pull_data(wanted).ok()?;
+    if context.data() + wanted as usize > context.data_end() && context.pull_data(wanted).is_err() {
+        return Err(Reason::Malformed);
     }
     // SAFETY: the context is the kernel's.
     let (present, tag, protocol) =
         unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).vlan_proto) };
     if present == 0 {
-        return Some(None);
+        Ok(None)
+    } else if protocol == u32::from(0x8100u16.to_be()) {
+        Ok(Some(tag as u16))
+    } else {
+        Err(Reason::UnknownEthertype)
     }
-    (protocol == u32::from(0x8100u16.to_be())).then_some(Some(tag as u16))
 }
 
 /// Bytes of a packet that are made readable at TC: every header that is looked at, quoted ones too.

@@ -1,7 +1,7 @@
 //! What the policy says of two ends and a service: the order-free evaluation of intervals.
 
 use crate::{
-    abi::{Address, AddressKey, End, LOG, PrefixKey, Reason, pair_bit, pair_key},
+    abi::{Address, AddressKey, End, LOG, MAX_ZONES, PrefixKey, Reason, pair_bit, pair_key},
     cell::Cell32,
     tables::Tables,
 };
@@ -45,7 +45,8 @@ pub fn judge<T: Tables + ?Sized>(
     place: &Cell32,
 ) -> Decision {
     let mut best = Decision::default();
-    let pairs = from.from & to.to;
+    let any = tables.zone(slot * MAX_ZONES).unwrap_or(0);
+    let pairs = (from.from | (any >> 16) as u16) & (to.to | any as u16);
     for from_kind in 0..4 {
         for to_kind in 0..4 {
             if pairs & pair_bit(from_kind, to_kind) == 0 {
