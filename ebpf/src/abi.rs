@@ -659,7 +659,7 @@ pub struct Quota {
     pub answered: Cell32,
 }
 
-/// What the parts of a fragmented packet are known by: the packet, and where it enters.
+/// What the parts of a fragmented packet are known by: the packet, and the port.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct FragmentKey {
@@ -667,7 +667,7 @@ pub struct FragmentKey {
     pub source: Address,
     /// Destination address.
     pub destination: Address,
-    /// As [`Flow::bind`].
+    /// As [`Flow::bind`]; for what leaves, with the interface above.
     pub bind: u64,
     /// Identification.
     pub identification: u32,

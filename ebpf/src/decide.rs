@@ -397,13 +397,14 @@ fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
     go_on(tables, work, &found, &key, leg)
 }
 
-/// The note that the parts of a packet share.
+/// The note that the parts of a packet share, at one port.
 #[inline(always)]
 fn fragment_key(work: &Work) -> FragmentKey {
+    let leaves_through = if work.enters() { 0 } else { work.ifindex };
     FragmentKey {
         source: work.packet.source,
         destination: work.packet.destination,
-        bind: work.bind(),
+        bind: work.bind() | (leaves_through as u64) << 16,
         identification: work.packet.fragment.identification,
         vlan: work.packet.vlan,
         protocol: work.packet.fragment.protocol as u16,
