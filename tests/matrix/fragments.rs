@@ -216,10 +216,10 @@ pub(super) fn rows(t: &mut Table) {
         enter(c, f, &[d(0, 8), d(8, 64)]).is(FRAGMENT).under(Fragments, [RULE, FRAGMENT]);
     });
     t.both("a first fragment whose UDP length is less than what is there", |c, f| {
-        enter(c, f, &[part(17, 0, &[&datagram(514, 16)[..8], &[0; 24]].concat(), true)]).is(FRAGMENT).under(Fragments, MALFORMED);
+        enter(c, f, &[part(17, 0, &[&datagram(514, 16)[..8], &[0; 24]].concat(), true)]).is(MALFORMED).under(Fragments, MALFORMED);
     });
     t.both("a first fragment of no bytes", |c, f| {
-        enter(c, f, &[part(17, 0, &[], true)]).is(FRAGMENT).under(Fragments, MALFORMED);
+        enter(c, f, &[part(17, 0, &[], true)]).is(MALFORMED).under(Fragments, MALFORMED);
     });
     t.both("a first fragment that is no multiple of eight", |c, f| {
         enter(c, f, &[part(17, 0, &whole[..20], true)]).is(FRAGMENT).under(Fragments, MALFORMED);
@@ -274,7 +274,7 @@ pub(super) fn rows(t: &mut Table) {
     t.case("IPv4 fragments with a source route").enters(LAN1, options(&first, &[131, 3, 4, 0]))
         .is(IP_OPTIONS).under(Fragments, IP_OPTIONS).under(FragmentsAndOptions, IP_OPTIONS);
     t.case("an IGMP report in a fragment").enters(LAN1, pump(Ipv4 { more_fragments: true, options: ROUTER_ALERT.to_vec(), ..Ipv4::new(PUMP.v4, [239, 1, 1, 1].into(), Upper::Bytes(2, vec![0x16, 0, 0, 0, 239, 1, 1, 1])) }))
-        .is(FRAGMENT).under(Fragments, CONTROL);
+        .is(FRAGMENT).under(Fragments, FRAGMENT);
 
     // IPv6 only.
     let atomic = || Extension::fragment(0, false, ID);
@@ -285,8 +285,8 @@ pub(super) fn rows(t: &mut Table) {
         .is(FRAGMENT).under(Fragments, [RULE, ESTABLISHED]);
     t.case("an atomic fragment between a first and a last").enters(LAN1, d(0, 32).frame(Family::V6)).enters(LAN1, pump(v6(udp(514)).with(atomic()))).enters(LAN1, d(32, 64).frame(Family::V6))
         .is(FRAGMENT).under(Fragments, [RULE, ESTABLISHED, ESTABLISHED]);
-    t.case("an atomic fragment that cuts its TCP header").enters(LAN1, pump(v6(Upper::Bytes(6, segment(2575, SYN, 5, 16)[..16].to_vec())).with(atomic()))).is(FRAGMENT).under(Fragments, MALFORMED);
-    t.case("two fragment headers").mirrors("a second fragment header is not looked at").enters(LAN1, pump(v6(udp(514)).with(atomic()).with(atomic()))).is(FRAGMENT).under(Fragments, EXTENSION_HEADER).under(FragmentsAndOptions, EXTENSION_HEADER);
+    t.case("an atomic fragment that cuts its TCP header").enters(LAN1, pump(v6(Upper::Bytes(6, segment(2575, SYN, 5, 16)[..16].to_vec())).with(atomic()))).is(MALFORMED).under(Fragments, MALFORMED);
+    t.case("two fragment headers").mirrors("a second fragment header is not looked at").enters(LAN1, pump(v6(udp(514)).with(atomic()).with(atomic()))).is(EXTENSION_HEADER).under(Fragments, EXTENSION_HEADER).under(FragmentsAndOptions, EXTENSION_HEADER);
     let shifted = |reserved: u8| {
         let mut header = atomic();
         header.body[0] = reserved;
@@ -300,15 +300,15 @@ pub(super) fn rows(t: &mut Table) {
         .enters(LAN1, pump(v6(Upper::Bytes(17, two)).with(atomic()))).is(FRAGMENT).under(Fragments, NO_RULE);
     t.case("a fragment header cut by the packet's end").enters(LAN1, pump(Ipv6 { length: Some(4), ..v6(Upper::Bytes(17, vec![])).with(atomic()) })).is(MALFORMED).under(Fragments, MALFORMED);
     let options = || Extension::destination(&[1, 4, 0, 0, 0, 0]);
-    t.case("destination options before an atomic fragment").enters(LAN1, pump(v6(udp(514)).with(options()).with(atomic()))).is(FRAGMENT).under(Fragments, EXTENSION_HEADER).under(FragmentsAndOptions, RULE);
-    t.case("destination options inside an atomic fragment").enters(LAN1, pump(v6(udp(514)).with(atomic()).with(options()))).is(FRAGMENT).under(Fragments, EXTENSION_HEADER).under(FragmentsAndOptions, RULE);
+    t.case("destination options before an atomic fragment").enters(LAN1, pump(v6(udp(514)).with(options()).with(atomic()))).is(EXTENSION_HEADER).under(Fragments, EXTENSION_HEADER).under(FragmentsAndOptions, RULE);
+    t.case("destination options inside an atomic fragment").enters(LAN1, pump(v6(udp(514)).with(atomic()).with(options()))).is(EXTENSION_HEADER).under(Fragments, EXTENSION_HEADER).under(FragmentsAndOptions, RULE);
     t.case("a routing header before an atomic fragment").enters(LAN1, pump(v6(udp(514)).with(Extension::routing(0, 1, &[0; 20])).with(atomic()))).is(EXTENSION_HEADER).under(FragmentsAndOptions, EXTENSION_HEADER);
     t.case("a first fragment that holds only part of its chain (RFC 7112)").mirrors("the chain of headers goes on in the second fragment")
         .enters(LAN1, pump(Ipv6::new(PUMP.v6, RECORDS.v6, Upper::Bytes(60, vec![17, 1, 1, 12, 0, 0, 0, 0])).with(Extension::fragment(0, true, ID))))
-        .is(FRAGMENT).under(Fragments, EXTENSION_HEADER).under(FragmentsAndOptions, MALFORMED);
+        .is(MALFORMED).under(Fragments, MALFORMED).under(FragmentsAndOptions, MALFORMED);
     t.case("a first fragment that holds its chain and no transport").mirrors("the chain of headers goes on in the second fragment")
         .enters(LAN1, pump(Ipv6::new(PUMP.v6, RECORDS.v6, Upper::Bytes(60, vec![17, 0, 1, 4, 0, 0, 0, 0])).with(Extension::fragment(0, true, ID))))
-        .is(FRAGMENT).under(Fragments, EXTENSION_HEADER).under(FragmentsAndOptions, FRAGMENT);
+        .is(EXTENSION_HEADER).under(Fragments, EXTENSION_HEADER).under(FragmentsAndOptions, FRAGMENT);
 }
 
 #[rustfmt::skip]

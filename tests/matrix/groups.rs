@@ -58,7 +58,7 @@ pub(super) fn leaving(t: &mut Table) {
     };
 
     t.both("a group's packet leaves through a port of the sender's zone", |c, f| {
-        fans(c, &PUMP, LAN1, f, &ANNOUNCED, 5004, &[(LAN3, FROM_LAN1)]).is([RULE, RULE]);
+        fans(c, &PUMP, LAN1, f, &ANNOUNCED, 5004, &[(LAN3, FROM_LAN1)]).is([RULE, again(RULE)]);
     });
     t.both("a group's packet leaves through a port of another zone", |c, f| {
         c.mirrors("multicast is judged once, for all ports it leaves through");
@@ -68,14 +68,14 @@ pub(super) fn leaving(t: &mut Table) {
         c.mirrors("multicast is judged once, for all ports it leaves through");
         fans(c, &CAMERA, LAN2, f, &SEARCHED, 3702, &[(LAN3, FROM_LAN2)]).is([RULE, NO_RULE]);
     });
-    t.both("a rule that names the zone reaches it", |c, f| { fans(c, &CAMERA, LAN2, f, &SEARCHED, 3703, &[(LAN3, FROM_LAN2)]).is([RULE, RULE]); });
-    t.both("a rule that names any reaches every zone", |c, f| { fans(c, &CAMERA, LAN2, f, &UNNAMED, 3704, &[(LAN3, FROM_LAN2)]).is([RULE, RULE]); });
+    t.both("a rule that names the zone reaches it", |c, f| { fans(c, &CAMERA, LAN2, f, &SEARCHED, 3703, &[(LAN3, FROM_LAN2)]).is([RULE, again(RULE)]); });
+    t.both("a rule that names any reaches every zone", |c, f| { fans(c, &CAMERA, LAN2, f, &UNNAMED, 3704, &[(LAN3, FROM_LAN2)]).is([RULE, again(RULE)]); });
     t.both("a rule that denies the zone wins there, and not elsewhere", |c, f| {
         fans(c, &CAMERA, LAN2, f, &UNNAMED, 3705, &[(LAN3, FROM_LAN2)]).is([RULE, DENIED_BY_RULE]);
     });
     t.case("a group's packet through the sender's zone on a VLAN, and the other untagged").enters(LAN2, to_group(&CAMERA, CAMERA.mac, &SEARCHED, V4, 3702))
         .leaves(LAN1, FROM_LAN2, to_group(&CAMERA, CAMERA.mac, &SEARCHED, V4, 3702).tagged(20))
-        .leaves(LAN1, FROM_LAN2, to_group(&CAMERA, CAMERA.mac, &SEARCHED, V4, 3702)).is([RULE, RULE, NO_RULE]);
+        .leaves(LAN1, FROM_LAN2, to_group(&CAMERA, CAMERA.mac, &SEARCHED, V4, 3702)).is([RULE, again(RULE), NO_RULE]);
     t.both("a group's packet from the router", |c, f| leaves(c, &ROUTER, ROUTER_ITSELF, f, &ANNOUNCED, 5005, RULE));
     t.both("a group's packet from the router that no rule allows", |c, f| leaves(c, &ROUTER, ROUTER_ITSELF, f, &UNNAMED, 5005, NO_RULE));
     t.both("a group's packet from the uplink", |c, f| leaves(c, &RECORDS, UPLINK, f, &ANNOUNCED, 5006, RULE));
@@ -87,7 +87,7 @@ pub(super) fn leaving(t: &mut Table) {
     t.both("a group's packet from the uplink in a device's name", |c, f| leaves(c, &CAMERA, UPLINK, f, &UNNAMED, 3704, SPOOFED_SOURCE));
     t.both("a group's packet from the uplink in the router's name", |c, f| leaves(c, &ROUTER, UPLINK, f, &ANNOUNCED, 5005, SPOOFED_SOURCE));
     t.both("a group's packet through the bridge", |c, f| {
-        c.enters(LAN3, to_group(&PUMP, PUMP.mac, &ANNOUNCED, f, 5004)).leaves(LAN1, BRIDGE, to_group(&PUMP, PUMP.mac, &ANNOUNCED, f, 5004)).is([RULE, RULE]);
+        c.enters(LAN3, to_group(&PUMP, PUMP.mac, &ANNOUNCED, f, 5004)).leaves(LAN1, BRIDGE, to_group(&PUMP, PUMP.mac, &ANNOUNCED, f, 5004)).is([RULE, again(RULE)]);
     });
     t.both("a group's packet in a frame to one MAC reaches no other zone", |c, f| {
         c.mirrors("multicast is known by its MAC alone");
@@ -97,6 +97,5 @@ pub(super) fn leaving(t: &mut Table) {
     t.case("a broadcast from the uplink").mirrors("multicast is not judged").leaves(LAN1, UPLINK, Ethernet::new(BROADCAST, FAR.mac, Ipv4::new(FAR.v4, [255; 4].into(), Udp::new(1, 9, *b"data")))).is(NO_RULE);
     t.case("a host's packet in a broadcast frame (hole 196)").leaves(LAN1, UPLINK, Ethernet { destination: BROADCAST, ..up(&FAR, &PUMP, V4, syn(80)) }).is(NO_RULE);
     t.case("a broadcast ping of a pump to the cameras").enters(LAN1, Ethernet { destination: BROADCAST, ..pump(Ipv4::new(PUMP.v4, [255; 4].into(), icmp::request(7, 1))) })
-        .leaves(LAN2, FROM_LAN1, Ethernet { destination: BROADCAST, ..pump(Ipv4::new(PUMP.v4, [255; 4].into(), icmp::request(7, 1))) }).is([RULE, RULE]);
-    let _ = again;
+        .leaves(LAN2, FROM_LAN1, Ethernet { destination: BROADCAST, ..pump(Ipv4::new(PUMP.v4, [255; 4].into(), icmp::request(7, 1))) }).is([RULE, again(RULE)]);
 }

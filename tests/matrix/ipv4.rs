@@ -73,10 +73,10 @@ pub(super) fn rows(t: &mut Table) {
     t.case("IPv4 options: bytes behind the end of the list are no option")
         .enters(LAN1, options(&[1, 0, 131, 3])).is(IP_OPTIONS).under(Options, RULE);
     t.case("IPv4 options: one of length 0").mirrors("an option of length 0 is walked for ever")
-        .enters(LAN1, options(&[7, 0, 0, 0])).is(IP_OPTIONS).under(Options, MALFORMED);
-    t.case("IPv4 options: one of length 1").enters(LAN1, options(&[7, 1, 0, 0])).is(IP_OPTIONS).under(Options, MALFORMED);
-    t.case("IPv4 options: one longer than the header").enters(LAN1, options(&[7, 5, 4, 0])).is(IP_OPTIONS).under(Options, MALFORMED);
-    t.case("IPv4 options: one whose length is the first byte of TCP").enters(LAN1, options(&[1, 1, 1, 7])).is(IP_OPTIONS).under(Options, MALFORMED);
+        .enters(LAN1, options(&[7, 0, 0, 0])).is(MALFORMED).under(Options, MALFORMED);
+    t.case("IPv4 options: one of length 1").enters(LAN1, options(&[7, 1, 0, 0])).is(MALFORMED).under(Options, MALFORMED);
+    t.case("IPv4 options: one longer than the header").enters(LAN1, options(&[7, 5, 4, 0])).is(MALFORMED).under(Options, MALFORMED);
+    t.case("IPv4 options: one whose length is the first byte of TCP").enters(LAN1, options(&[1, 1, 1, 7])).is(MALFORMED).under(Options, MALFORMED);
     t.case("IPv4 options: more of them than are walked").enters(LAN1, options(&[1; 40])).is(IP_OPTIONS).under(Options, IP_OPTIONS);
     t.case("IPv4 options: twelve are walked").enters(LAN1, options(&[1; 12])).is(IP_OPTIONS).under(Options, RULE);
 
