@@ -151,7 +151,9 @@ pub(crate) fn try_kernel(
         At::Leaving { ifindex, from } => (ifindex, from),
     };
     let before = datapath.reasons().unwrap();
-    let passed = datapath.run(hook, ifindex, from, frame).map_err(|error| format!("{error:?}"))?;
+    let passed = datapath
+        .run(hook, ifindex, from, frame)
+        .map_err(|error| format!("{error:?}"))?;
     let after = datapath.reasons().unwrap();
     let moved: Vec<Reason> = after
         .iter()

@@ -44,7 +44,11 @@ fn topics() -> Vec<Topic> {
         let mut table = Table::default();
         rows(&mut table);
         let cases = table.cases;
-        Topic { title, about, cases }
+        Topic {
+            title,
+            about,
+            cases,
+        }
     };
     vec![
         topic(
@@ -74,7 +78,11 @@ fn topics() -> Vec<Topic> {
             "Port, VLAN, MAC and address must be those of one device; quarantine comes next.",
             place::rows,
         ),
-        topic("ARP", "A device may only claim its own addresses, at its own MAC.", control::arp),
+        topic(
+            "ARP",
+            "A device may only claim its own addresses, at its own MAC.",
+            control::arp,
+        ),
         topic(
             "Neighbour discovery, routers, listeners",
             "The same for IPv6. What only a router says enters only through a port with `router: true`.",
@@ -106,7 +114,11 @@ fn topics() -> Vec<Topic> {
             "They pass when they quote a packet of a live flow, to the one who sent it.",
             state::errors,
         ),
-        topic("Groups and broadcasts", "Where they enter, a rule must allow the group.", groups::rows),
+        topic(
+            "Groups and broadcasts",
+            "Where they enter, a rule must allow the group.",
+            groups::rows,
+        ),
         topic(
             "Groups and broadcasts that leave",
             "One frame leaves through many ports, and each asks for its own zone.",
@@ -152,7 +164,13 @@ fn every_judge_says_what_the_rows_say() {
             for port in network::GUARDED {
                 let inventory = run::loopback(port);
                 let datapath = &mut judges::datapath();
-                run::ask(Bench::Loopback(port), &inventory, &cases, datapath, &mut outcome);
+                run::ask(
+                    Bench::Loopback(port),
+                    &inventory,
+                    &cases,
+                    datapath,
+                    &mut outcome,
+                );
             }
         }
         Ok(other) => panic!("WARDLINE_MATRIX_AT={other} is not known; lo, or unset"),
@@ -162,8 +180,17 @@ fn every_judge_says_what_the_rows_say() {
         println!("skipped: {skipped}");
     }
     let (asked, wrong) = (outcome.asked, &outcome.wrong);
-    println!("{} rows, {asked} frames judged, {} otherwise", cases.len(), wrong.len());
-    assert!(wrong.is_empty(), "{} of {asked}:\n{}", wrong.len(), wrong.join("\n"));
+    println!(
+        "{} rows, {asked} frames judged, {} otherwise",
+        cases.len(),
+        wrong.len()
+    );
+    assert!(
+        wrong.is_empty(),
+        "{} of {asked}:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 /// Asks on interfaces of a namespace.
@@ -171,16 +198,28 @@ fn live(cases: &[Case], outcome: &mut Outcome) {
     let lab = Lab::new("matrix").unwrap();
     let router = lab.router();
     for interface in network::GUARDED.into_iter().chain(["uplink"]) {
-        router.ip(&format!("link add {interface} type veth peer name {interface}-far")).unwrap();
+        router
+            .ip(&format!(
+                "link add {interface} type veth peer name {interface}-far"
+            ))
+            .unwrap();
     }
     router.ip("link add br0 type bridge").unwrap();
-    router.ip(&format!("link set {} master br0", network::LAN3)).unwrap();
+    router
+        .ip(&format!("link set {} master br0", network::LAN3))
+        .unwrap();
     let addresses = [network::ROUTER, network::ROUTER_2];
     let addresses = addresses.map(|router| [router.v4.into(), router.v6.into()]);
     router
         .run(|| {
             let inventory = judges::observed(addresses.as_flattened());
-            run::ask(Bench::Live, &inventory, cases, &mut judges::datapath(), outcome);
+            run::ask(
+                Bench::Live,
+                &inventory,
+                cases,
+                &mut judges::datapath(),
+                outcome,
+            );
         })
         .unwrap();
 }
@@ -190,10 +229,10 @@ fn rows_are_many_and_each_has_its_name() {
     let cases = cases();
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
     assert!(names.len() >= 300, "{} rows", names.len());
+    let mut seen = BTreeSet::new();
     for case in &cases {
-        let same = cases.iter().filter(|other| other.name == case.name).count();
-        assert_eq!(same, 1, "two rows are called {}", case.name);
-        assert!(!case.said.is_empty(), "{} says nothing", case.name);
+        assert!(seen.insert(case.to_string()), "two rows are called {case}");
+        assert!(!case.said.is_empty(), "{case} says nothing");
     }
 }
 

@@ -9,9 +9,11 @@ use wardline_proto::v1;
 use crate::frames::Ethernet;
 
 /// A row: one packet or a few, and what becomes of them.
-#[derive(Default)]
 pub(super) struct Case {
+    /// Unique, but for the same row of the other family.
     pub(super) name: String,
+    /// For a row that is there for each family.
+    pub(super) family: Option<Family>,
     /// The defect of another product that the row would show.
     pub(super) defect: Option<&'static str>,
     pub(super) steps: Vec<Step>,
@@ -94,11 +96,7 @@ pub(super) enum Family {
 impl Table {
     /// A new row.
     pub(super) fn case(&mut self, name: impl Into<String>) -> &mut Case {
-        let name = name.into();
-        self.cases.push_mut(Case {
-            name,
-            ..Case::default()
-        })
+        self.row(name.into(), None)
     }
 
     /// The newest row, to go on with it.
@@ -108,9 +106,20 @@ impl Table {
 
     /// A row for each family.
     pub(super) fn both(&mut self, name: &str, build: impl Fn(&mut Case, Family)) {
-        for (family, called) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
-            build(self.case(format!("{name} ({called})")), family);
+        for family in [Family::V4, Family::V6] {
+            build(self.row(name.to_owned(), Some(family)), family);
         }
+    }
+
+    fn row(&mut self, name: String, family: Option<Family>) -> &mut Case {
+        let (defect, steps, said) = Default::default();
+        self.cases.push_mut(Case {
+            name,
+            family,
+            defect,
+            steps,
+            said,
+        })
     }
 }
 
@@ -257,12 +266,28 @@ says! {
     RULE = Rule, ESTABLISHED = Established, RELATED = Related, CONTROL = Control,
 }
 
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        match self.family {
+            None => Ok(()),
+            Some(Family::V4) => f.write_str(", IPv4"),
+            Some(Family::V6) => f.write_str(", IPv6"),
+        }
+    }
+}
+
 impl fmt::Display for Says {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.reason == self.would {
             write!(f, "`{}`", word(self.reason))
         } else {
-            write!(f, "`{}`, not `{}`", word(self.reason), word(self.would))
+            write!(
+                f,
+                "`{}`, would be `{}`",
+                word(self.reason),
+                word(self.would)
+            )
         }
     }
 }
@@ -301,13 +326,13 @@ impl Setting {
         Self::Quarantine,
     ];
 
-    /// What the document calls it; nothing for the policy as written.
+    /// What the document calls it.
     pub(super) fn label(self) -> &'static str {
         match self {
-            Self::Written => "",
+            Self::Written => "as written",
             Self::Fragments => "fragments",
             Self::Options => "options",
-            Self::FragmentsAndOptions => "fragments, options",
+            Self::FragmentsAndOptions => "fragments and options",
             Self::Observe => "observe",
             Self::ObserveAll => "observe all",
             Self::AdmitAny => "admit any",
@@ -360,7 +385,11 @@ impl Setting {
                 zone.ethertypes = vec![0x8892, 0x88cc];
             }
         }
-        for port in policy.ports.iter_mut().filter(|port| port.interface == "lan1") {
+        for port in policy
+            .ports
+            .iter_mut()
+            .filter(|port| port.interface == "lan1")
+        {
             port.dhcp_server = self == Self::DhcpServer;
             port.router = self == Self::Router;
         }

@@ -148,7 +148,7 @@ pub(super) fn discovery(t: &mut Table) {
     t.case("a router advertisement behind a router alert").mirrors("whatever carries a router alert is let through")
         .enters(LAN1, pump(packet(LINK, ALL_NODES, advertises()).with(Extension::router_alert()))).is(EXTENSION_HEADER).under(Options, ROGUE_RA);
     t.case("a router advertisement in an atomic fragment").mirrors("RA behind a fragment header (RFC 7113)")
-        .enters(LAN1, pump(packet(LINK, ALL_NODES, advertises()).with(Extension::fragment(0, false, 7)))).is(FRAGMENT).under(Fragments, ROGUE_RA);
+        .enters(LAN1, pump(packet(LINK, ALL_NODES, advertises()).with(Extension::fragment(0, false, 0x5744)))).is(FRAGMENT).under(Fragments, ROGUE_RA);
     let [first, last] = packet(LINK, ALL_NODES, advertises()).fragmented(16);
     t.case("a router advertisement in two fragments").mirrors("RA behind a fragment header (RFC 6980)")
         .enters(LAN1, pump(first)).enters(LAN1, pump(last)).is(FRAGMENT).under(Fragments, FRAGMENT);

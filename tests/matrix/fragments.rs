@@ -2,15 +2,16 @@
 
 use super::{
     case::{
-        BAD_TCP_FLAGS, CONTROL, Case, ESTABLISHED, EXTENSION_HEADER, FRAGMENT, Family, Family::V4, IP_OPTIONS, MALFORMED,
-        MID_FLOW, NO_RULE, Origin, RULE, SPOOFED_SOURCE,
+        BAD_TCP_FLAGS, Case, ESTABLISHED, EXTENSION_HEADER, FRAGMENT, Family,
+        Family::V4,
+        IP_OPTIONS, MALFORMED, MID_FLOW, NO_RULE, Origin, RULE, SPOOFED_SOURCE,
         Setting::{Fragments, FragmentsAndOptions, Observe},
         Table, UNKNOWN_DEVICE, again,
     },
     network::{
-        CAMERA, FAR, FROM_LAN1, LAN1, LAN2, LAN3, PINNED, PUMP, Party, RECORDS, ROUTER, ROUTER_ITSELF,
-        STRANGER, TRUNK, TWOFOLD, TWOFOLDS_OTHER_MAC, UPLINK, VPN, back, down, forwarded, pump,
-        sent, syn, udp, up, v4, v6,
+        CAMERA, FAR, FROM_LAN1, LAN1, LAN2, LAN3, PINNED, PUMP, Party, RECORDS, ROUTER,
+        ROUTER_ITSELF, STRANGER, TRUNK, TWOFOLD, TWOFOLDS_OTHER_MAC, UPLINK, VPN, back, down,
+        forwarded, pump, sent, syn, udp, up, v4, v6,
     },
 };
 use crate::frames::{
@@ -57,7 +58,15 @@ impl Part<'_> {
 /// A fragment of what the pump sends to the records.
 fn part(protocol: u8, at: usize, bytes: &[u8], more: bool) -> Part<'static> {
     let bytes = bytes.to_vec();
-    Part { from: &PUMP, to: &RECORDS, protocol, id: ID, at, bytes, more }
+    Part {
+        from: &PUMP,
+        to: &RECORDS,
+        protocol,
+        id: ID,
+        at,
+        bytes,
+        more,
+    }
 }
 
 /// A datagram of the pump to the records, without checksum: 8 bytes of header, then data.
@@ -72,7 +81,28 @@ fn datagram(port: u16, length: usize) -> Vec<u8> {
 /// A TCP header of so many words, and data up to a length.
 fn segment(port: u16, flags: u8, words: u8, length: usize) -> Vec<u8> {
     let [high, low] = port.to_be_bytes();
-    let mut bytes = vec![0x9c, 0x40, high, low, 0, 0, 0, 1, 0, 0, 0, 0, words << 4, flags, 0xff, 0xff, 0, 0, 0, 0];
+    let mut bytes = vec![
+        0x9c,
+        0x40,
+        high,
+        low,
+        0,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        words << 4,
+        flags,
+        0xff,
+        0xff,
+        0,
+        0,
+        0,
+        0,
+    ];
     bytes.resize(length, 1);
     bytes
 }

@@ -7,8 +7,7 @@ use super::{
     },
     network::{
         ANNOUNCED, BRIDGE, CAMERA, FAR, FORBIDDEN, FROM_LAN1, FROM_LAN2, LAN1, LAN2, LAN3, PINNED,
-        PUMP, Party, RECORDS, ROUTER, ROUTER_ITSELF, SEARCHED, UNNAMED, UPLINK, pump, syn, udp,
-        up,
+        PUMP, Party, RECORDS, ROUTER, ROUTER_ITSELF, SEARCHED, UNNAMED, UPLINK, pump, syn, udp, up,
     },
 };
 use crate::frames::{BROADCAST, Ethernet, Ipv4, Ipv6, Mac, Packet, Udp, group_mac, icmp, ip};
@@ -21,7 +20,11 @@ fn to_group(from: &Party, mac: Mac, group: &Party, f: Family, port: u16) -> Ethe
 
 fn mac_of(group: &Party, f: Family) -> Mac {
     let [_, b, c, d] = group.v4.octets();
-    if f == V4 { [1, 0, 0x5e, b & 0x7f, c, d] } else { group_mac(group.v6) }
+    if f == V4 {
+        [1, 0, 0x5e, b & 0x7f, c, d]
+    } else {
+        group_mac(group.v6)
+    }
 }
 
 #[rustfmt::skip]

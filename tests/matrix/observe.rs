@@ -3,17 +3,21 @@
 
 use super::{
     case::{
-        ARP_SPOOF, BAD_TCP_FLAGS, DENIED_BY_RULE, ESTABLISHED, EXPIRED, EXTENSION_HEADER, FRAGMENT, Family::V4,
+        ARP_SPOOF, BAD_TCP_FLAGS, DENIED_BY_RULE, ESTABLISHED, EXPIRED, EXTENSION_HEADER, FRAGMENT,
+        Family::V4,
         IP_OPTIONS, MALFORMED, MID_FLOW, NO_RULE, RULE, SPOOFED_SOURCE,
         Setting::{Observe, ObserveAll},
         Table, UNKNOWN_DEVICE, UNKNOWN_ETHERTYPE, WRONG_PORT, WRONG_VLAN, would,
     },
     network::{
         ARCHIVE, BLOCKED, CAMERA, FAR, LAN1, LAN2, LINK, PINNED, PUMP, RECORDS, ROUTER,
-        ROUTER_ITSELF, STRANGER, UNNAMED, UPLINK, back, down, pump, sent, syn, tcp, udp, up, v4, v6,
+        ROUTER_ITSELF, STRANGER, UNNAMED, UPLINK, back, down, pump, sent, syn, tcp, udp, up, v4,
+        v6,
     },
 };
-use crate::frames::{ACK, Arp, BROADCAST, Ethernet, Extension, Ipv4, Ipv6, Packet, SYN, Upper, icmp};
+use crate::frames::{
+    ACK, Arp, BROADCAST, Ethernet, Extension, Ipv4, Ipv6, Packet, SYN, Upper, icmp,
+};
 
 #[rustfmt::skip]
 pub(super) fn rows(t: &mut Table) {

@@ -2,14 +2,16 @@
 
 use super::{
     case::{
-        CONTROL, ESTABLISHED, Family, Family::V4, MID_FLOW, NO_RULE, QUARANTINED, RULE, SPOOFED_SOURCE,
+        CONTROL, ESTABLISHED, Family,
+        Family::V4,
+        MID_FLOW, NO_RULE, QUARANTINED, RULE, SPOOFED_SOURCE,
         Setting::{AdmitAny, Observe, Quarantine},
         Table, UNKNOWN_DEVICE, WRONG_PORT, WRONG_VLAN,
     },
     network::{
         CAMERA, COY, FAR, LAN1, LAN2, LAN3, LINK, PINNED, PUMP, Party, RECORDS, ROUTER, ROUTER_2,
-        SHY, STRANGER, TRUNK, TWOFOLD, TWOFOLDS_OTHER_MAC, UPLINK, back, down, pump, sent, syn, tcp,
-        up,
+        SHY, STRANGER, TRUNK, TWOFOLD, TWOFOLDS_OTHER_MAC, UPLINK, back, down, pump, sent, syn,
+        tcp, up,
     },
 };
 use crate::frames::{ACK, Arp, BROADCAST, Dhcp, Ethernet, Ipv4, Ipv6, RST, SYN, icmpv6};
@@ -154,6 +156,9 @@ fn borrowed_to(mac: &Party, address: &Party, to: &Party, f: Family) -> Ethernet 
 
 /// A connection of the pump to the records, opened and answered.
 fn opened(case: &mut super::case::Case, f: Family) -> &mut super::case::Case {
-    case.enters(LAN1, up(&PUMP, &RECORDS, f, syn(2575)))
-        .leaves(LAN1, UPLINK, down(&RECORDS, &PUMP, f, back(2575, SYN | ACK)))
+    case.enters(LAN1, up(&PUMP, &RECORDS, f, syn(2575))).leaves(
+        LAN1,
+        UPLINK,
+        down(&RECORDS, &PUMP, f, back(2575, SYN | ACK)),
+    )
 }

@@ -58,7 +58,13 @@ pub(super) fn ask(
         for case in cases.iter().filter(|case| bench.holds(case)) {
             let said = case.said.iter().filter(|(of, _)| *of == setting);
             for (_, said) in said {
-                let mut asker = Asker { case, said, setting, compiled: &compiled, outcome };
+                let mut asker = Asker {
+                    case,
+                    said,
+                    setting,
+                    compiled: &compiled,
+                    outcome,
+                };
                 asker.host();
                 asker.kernel(bench, datapath);
             }
@@ -79,7 +85,12 @@ fn compiled(
     let quarantined = setting.quarantined().iter().map(|name| (*name).to_owned());
     let tables = compile::compile(&intent, inventory, &ids, &quarantined.collect(), &clock);
     let inventory = inventory.clone();
-    Compiled { ids, tables, inventory, clock }
+    Compiled {
+        ids,
+        tables,
+        inventory,
+        clock,
+    }
 }
 
 /// One row under one setting, and who wants to know.
@@ -94,17 +105,28 @@ struct Asker<'a> {
 impl<'a> Asker<'a> {
     fn steps(&self) -> impl Iterator<Item = (usize, &'a Step, Says)> + use<'a> {
         let said = self.said.iter().copied();
-        (1..).zip(&self.case.steps).zip(said).map(|((number, step), says)| (number, step, says))
+        (1..)
+            .zip(&self.case.steps)
+            .zip(said)
+            .map(|((number, step), says)| (number, step, says))
     }
 
     /// Asks `decide` on the host; tagged frames also as TC may have them, with the tag outside.
     fn host(&mut self) {
-        let tagged = self.case.steps.iter().any(|step| taken_out(&step.frame.bytes()).is_some());
+        let tagged = self
+            .case
+            .steps
+            .iter()
+            .any(|step| taken_out(&step.frame.bytes()).is_some());
         for outside in [false, true] {
             if outside && !tagged {
                 continue;
             }
-            let judge = if outside { "host, tag outside the frame" } else { "host" };
+            let judge = if outside {
+                "host, tag outside the frame"
+            } else {
+                "host"
+            };
             let model = judges::model(self.compiled);
             let mut tick = (self.compiled.clock.jiffies >> TICK_SHIFT) as u32;
             let mut notes = Vec::new();
@@ -117,7 +139,11 @@ impl<'a> Asker<'a> {
                     _ => (None, frame),
                 };
                 let said = judges::host_with_tag(&model, self.at(step), tag, &frame);
-                let said = Says { reason: said.reason, would: said.would, counted: said.counts };
+                let said = Says {
+                    reason: said.reason,
+                    would: said.would,
+                    counted: said.counts,
+                };
                 if said != says {
                     notes.push((number, told(said), says));
                 }
@@ -132,8 +158,16 @@ impl<'a> Asker<'a> {
         if self.case.steps.iter().any(|step| step.after != 0) {
             return;
         }
-        let enters = self.case.steps.iter().any(|step| matches!(step.at, Place::Enters(_)));
-        let hooks: &[Hook] = if enters { &[Hook::Xdp, Hook::TcIngress] } else { &[Hook::TcEgress] };
+        let enters = self
+            .case
+            .steps
+            .iter()
+            .any(|step| matches!(step.at, Place::Enters(_)));
+        let hooks: &[Hook] = if enters {
+            &[Hook::Xdp, Hook::TcIngress]
+        } else {
+            &[Hook::TcEgress]
+        };
         for entry in hooks {
             let mut notes = Vec::new();
             let mut left_nothing = true;
@@ -148,7 +182,9 @@ impl<'a> Asker<'a> {
                 }
                 let expected = (says.reason.passes(), says.counted.then_some(says.reason));
                 let said = judges::try_kernel(datapath, hook, at, &frame);
-                left_nothing &= said.as_ref().is_ok_and(|(_, reason)| leaves_nothing(*reason));
+                left_nothing &= said
+                    .as_ref()
+                    .is_ok_and(|(_, reason)| leaves_nothing(*reason));
                 match said {
                     Ok(said) if said == expected => {}
                     Ok((passed, reason)) => {
@@ -157,7 +193,7 @@ impl<'a> Asker<'a> {
                         notes.push((number, format!("{verdict}, counted as {reason}"), says));
                     }
                     Err(_) if bench.needs_context(step) => {
-                        let name = format!("{}: no context for TC", self.case.name);
+                        let name = format!("{}: the kernel takes no context at TC", self.case);
                         self.outcome.skipped.insert(name);
                         break;
                     }
@@ -175,13 +211,18 @@ impl<'a> Asker<'a> {
     fn at(&self, step: &Step) -> At {
         let ifindex = |name: &str| self.compiled.ifindex(name);
         match step.at {
-            Place::Enters(port) => At::Entering { ifindex: ifindex(port) },
+            Place::Enters(port) => At::Entering {
+                ifindex: ifindex(port),
+            },
             Place::Leaves(port, origin) => {
                 let from = match origin {
                     Origin::Router => 0,
                     Origin::Interface(name) => ifindex(name),
                 };
-                At::Leaving { ifindex: ifindex(port), from }
+                At::Leaving {
+                    ifindex: ifindex(port),
+                    from,
+                }
             }
         }
     }
@@ -189,7 +230,7 @@ impl<'a> Asker<'a> {
     fn note(&mut self, judge: &str, notes: Vec<(usize, String, Says)>) {
         self.outcome.asked += self.case.steps.len();
         for (number, said, says) in notes {
-            let (name, setting, says) = (&self.case.name, self.setting, told(says));
+            let (name, setting, says) = (self.case, self.setting, told(says));
             self.outcome.wrong.push(format!(
                 "{name} [{setting:?}] {number}: {judge} says {said}; the row says {says}"
             ));
@@ -207,8 +248,15 @@ fn leaves_nothing(reason: Option<Reason>) -> bool {
     matches!(
         reason,
         Some(
-            BadTcpFlags | ExtensionHeader | Fragment | IpOptions | Malformed | UnknownDevice
-                | UnknownEthertype | WrongPort | WrongVlan
+            BadTcpFlags
+                | ExtensionHeader
+                | Fragment
+                | IpOptions
+                | Malformed
+                | UnknownDevice
+                | UnknownEthertype
+                | WrongPort
+                | WrongVlan
         )
     )
 }
@@ -238,7 +286,7 @@ impl Bench {
 /// A frame's outer 802.1Q tag, and the frame without it.
 fn taken_out(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
     match frame {
-        [addresses @ .., ] if addresses.len() < 18 => None,
+        [addresses @ ..] if addresses.len() < 18 => None,
         _ if frame[12..14] != [0x81, 0] => None,
         _ => {
             let tag = u16::from_be_bytes([frame[14], frame[15]]);
@@ -277,11 +325,17 @@ pub(super) fn loopback(port: &str) -> Inventory {
         inventory.links.insert(index, link);
     }
     let bridge = inventory.link("br0").map(|link| link.index);
-    for link in inventory.links.values_mut().filter(|link| link.name == LAN3) {
+    for link in inventory
+        .links
+        .values_mut()
+        .filter(|link| link.name == LAN3)
+    {
         link.controller = bridge;
     }
     for router in [ROUTER, ROUTER_2] {
-        inventory.addresses.extend([router.v4.into(), router.v6.into()] as [std::net::IpAddr; 2]);
+        inventory
+            .addresses
+            .extend([router.v4.into(), router.v6.into()] as [std::net::IpAddr; 2]);
     }
     inventory
 }

@@ -21,7 +21,14 @@ impl fmt::Display for Frame {
         if let Some(length) = self.cut {
             parts.push(format!("cut after {length} bytes"));
         }
-        f.write_str(&parts.join(", "))
+        let told: Vec<String> = parts
+            .chunk_by(|part, next| part == next)
+            .map(|same| match same.len() {
+                1 => same[0].clone(),
+                count => format!("{count} × {}", same[0]),
+            })
+            .collect();
+        f.write_str(&told.join(", "))
     }
 }
 
@@ -130,23 +137,42 @@ fn arp(packet: &Arp, frame: &Ethernet, parts: &mut Vec<String>) {
 fn ipv4(packet: &Ipv4, parts: &mut Vec<String>) {
     let (source, destination) = (named(packet.source), named(packet.destination));
     parts.push(format!("IPv4 {source} → {destination}"));
-    says(parts, "version", &Some(packet.version).filter(|version| *version != 4));
-    says(parts, "header length in words", &packet.header_words);
+    says(
+        parts,
+        "version",
+        &Some(packet.version).filter(|version| *version != 4),
+    );
+    says(parts, "header words", &packet.header_words);
     says(parts, "total length", &packet.length);
-    says(parts, "checksum", &packet.checksum);
-    says(parts, "time to live", &Some(packet.ttl).filter(|ttl| *ttl != 64));
+    says(
+        parts,
+        "checksum",
+        &packet.checksum.map(|sum| format!("{sum:#06x}")),
+    );
+    says(
+        parts,
+        "time to live",
+        &Some(packet.ttl).filter(|ttl| *ttl != 64),
+    );
     if !packet.options.is_empty() {
         parts.push(format!("options {}", hex(&packet.options)));
     }
     if packet.dont_fragment {
         parts.push("don't fragment".to_owned());
     }
-    let (reserved, offset) = (packet.fragment_offset & 0x8000, packet.fragment_offset & 0x1fff);
+    let (reserved, offset) = (
+        packet.fragment_offset & 0x8000,
+        packet.fragment_offset & 0x1fff,
+    );
     if reserved != 0 {
         parts.push("reserved flag".to_owned());
     }
     if packet.more_fragments || offset != 0 {
-        parts.push(fragment(offset, packet.more_fragments, &packet.identification));
+        parts.push(fragment(
+            offset,
+            packet.more_fragments,
+            packet.identification.into(),
+        ));
     }
     let whole = offset == 0;
     upper(&packet.upper, whole, parts);
@@ -156,7 +182,11 @@ fn ipv4(packet: &Ipv4, parts: &mut Vec<String>) {
 fn ipv6(packet: &Ipv6, parts: &mut Vec<String>) {
     let (source, destination) = (named(packet.source), named(packet.destination));
     parts.push(format!("IPv6 {source} → {destination}"));
-    says(parts, "version", &Some(packet.version).filter(|version| *version != 6));
+    says(
+        parts,
+        "version",
+        &Some(packet.version).filter(|version| *version != 6),
+    );
     says(parts, "payload length", &packet.length);
     let limit = Some(packet.hop_limit).filter(|limit| !matches!(limit, 64 | 255));
     says(parts, "hop limit", &limit);
@@ -172,13 +202,15 @@ fn ipv6(packet: &Ipv6, parts: &mut Vec<String>) {
 fn extension(header: &Extension, parts: &mut Vec<String>) -> bool {
     let body = &header.body;
     parts.push(match (header.number, body.as_slice()) {
-        (0, _) => format!("hop-by-hop options {}", hex(body)),
-        (60, _) => format!("destination options {}", hex(body)),
+        (0, [_, options @ ..]) => format!("hop-by-hop options {}", hex(options)),
+        (60, [_, options @ ..]) => format!("destination options {}", hex(options)),
         (43, [_, kind, left, ..]) => format!("routing header of type {kind}, {left} segments left"),
         (44, [reserved, high, low, identification @ ..]) => {
             let field = u16::from_be_bytes([*high, *low]);
-            let number = identification.iter().fold(0u32, |n, byte| n << 8 | u32::from(*byte));
-            parts.push(fragment(field >> 3, field & 1 == 1, &number));
+            let number = identification
+                .iter()
+                .fold(0u32, |n, byte| n << 8 | u32::from(*byte));
+            parts.push(fragment(field >> 3, field & 1 == 1, number));
             if *reserved != 0 {
                 parts.push(format!("its reserved byte {reserved}"));
             }
@@ -190,14 +222,23 @@ fn extension(header: &Extension, parts: &mut Vec<String>) -> bool {
     true
 }
 
-fn fragment(offset: u16, more: bool, identification: &dyn fmt::LowerHex) -> String {
+fn fragment(offset: u16, more: bool, identification: u32) -> String {
     let at = u32::from(offset) * 8;
-    let end = if more { "more follow" } else { "the last" };
-    match (offset, more) {
-        (0, false) => format!("atomic fragment of {identification:#x}"),
-        _ => format!("fragment of {identification:#x} at {at}, {end}"),
+    let mut text = match (offset, more) {
+        (0, false) => "atomic fragment".to_owned(),
+        (_, true) => format!("fragment from byte {at}, more follow"),
+        (_, false) => format!("fragment from byte {at}, the last"),
+    };
+    // Which packet it is of matters where it is another.
+    if !matches!(identification, USUAL | USUAL_6) {
+        let _ = write!(text, ", of another packet");
     }
+    text
 }
+
+/// The identification that fragments here have unless they say otherwise.
+const USUAL: u32 = 0x5744;
+const USUAL_6: u32 = 0x5744_6172;
 
 /// What IP carries; of a later fragment only how much.
 fn upper(upper: &Upper, whole: bool, parts: &mut Vec<String>) {
@@ -230,7 +271,11 @@ fn upper(upper: &Upper, whole: bool, parts: &mut Vec<String>) {
 }
 
 fn tcp(segment: &Tcp, parts: &mut Vec<String>) {
-    let Tcp { source_port, destination_port, .. } = segment;
+    let Tcp {
+        source_port,
+        destination_port,
+        ..
+    } = segment;
     let flags = flags(segment.flags);
     let mut text = format!("TCP {source_port} → {destination_port} {flags}");
     if !segment.data.is_empty() {
@@ -240,7 +285,7 @@ fn tcp(segment: &Tcp, parts: &mut Vec<String>) {
     if !segment.options.is_empty() {
         parts.push(format!("TCP options {}", hex(&segment.options)));
     }
-    says(parts, "data offset in words", &segment.header_words);
+    says(parts, "TCP header words", &segment.header_words);
     says(parts, "TCP checksum", &segment.checksum);
 }
 
@@ -260,13 +305,23 @@ fn flags(flags: u8) -> String {
         .filter(|(bit, _)| flags & bit != 0)
         .map(|(_, name)| *name)
         .collect();
-    if set.is_empty() { "without flags".to_owned() } else { set.join(" ") }
+    if set.is_empty() {
+        "without flags".to_owned()
+    } else {
+        set.join(" ")
+    }
 }
 
 fn udp(datagram: &Udp, parts: &mut Vec<String>) {
-    let Udp { source_port, destination_port, .. } = datagram;
+    let Udp {
+        source_port,
+        destination_port,
+        ..
+    } = datagram;
     let length = datagram.data.len();
-    parts.push(format!("UDP {source_port} → {destination_port}, {length} bytes"));
+    parts.push(format!(
+        "UDP {source_port} → {destination_port}, {length} bytes"
+    ));
     says(parts, "UDP length", &datagram.length);
     says(parts, "UDP checksum", &datagram.checksum);
 }
@@ -308,7 +363,11 @@ fn says(parts: &mut Vec<String>, field: &str, value: &Option<impl fmt::Display>)
 
 fn hex(bytes: &[u8]) -> String {
     const SHOWN: usize = 12;
-    let mut text: Vec<String> = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
+    let mut text: Vec<String> = bytes
+        .iter()
+        .take(SHOWN)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     if bytes.len() > SHOWN {
         text.push(format!("… {} bytes", bytes.len()));
     }
