@@ -285,14 +285,12 @@ impl Bench {
 
 /// A frame's outer 802.1Q tag, and the frame without it.
 fn taken_out(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
-    match frame {
-        [addresses @ ..] if addresses.len() < 18 => None,
-        _ if frame[12..14] != [0x81, 0] => None,
-        _ => {
-            let tag = u16::from_be_bytes([frame[14], frame[15]]);
-            Some((tag, [&frame[..12], &frame[16..]].concat()))
-        }
+    let tag = frame.get(12..16)?;
+    if tag[..2] != [0x81, 0x00] {
+        return None;
     }
+    let control = u16::from_be_bytes([tag[2], tag[3]]);
+    Some((control, [&frame[..12], &frame[16..]].concat()))
 }
 
 /// Whether the kernel itself refuses to make a packet of a frame: one without an Ethernet header,
