@@ -208,8 +208,10 @@ pub(super) fn errors(t: &mut Table) {
     t.last().is([RULE, MID_FLOW]);
     quoted(t.case("an error that quotes a later fragment").mirrors("later fragments judged by payload bytes"), &Ipv4 { fragment_offset: 3, ..v4(syn(2575)) }.bytes());
     t.last().is([RULE, MID_FLOW]);
-    quoted(t.case("an error that quotes options which look like an allowed port").mirrors("ports read at a fixed offset behind IPv4 options"), &Ipv4 { options: [&[1, 1, 10, 15][..], &[0; 13]].concat(), ..v4(Tcp::new(257, 23, SYN)) }.bytes());
-    t.last().is([RULE, MID_FLOW]);
+    let disguised = Ipv4 { options: [&[1, 1, 10, 15][..], &[0; 13]].concat(), ..v4(syn(23)) };
+    t.case("an error that quotes options which look like the ports of a live flow").mirrors("ports read at a fixed offset behind IPv4 options")
+        .enters(LAN1, pump(v4(Tcp::new(257, 2575, SYN))))
+        .leaves(LAN1, UPLINK, forwarded(&PUMP, Ipv4::new(FAR.v4, PUMP.v4, icmp::error(3, 1, &disguised.into())))).is([RULE, MID_FLOW]);
     t.case("an IPv6 error that quotes an extension header").enters(LAN1, pump(v6(syn(2575))))
         .leaves(LAN1, UPLINK, forwarded(&PUMP, Ipv6::new(FAR.v6, PUMP.v6, icmpv6::error(1, 0, &v6(syn(2575)).with(Extension::destination(&[1, 4, 0, 0, 0, 0])).into())))).is([RULE, MID_FLOW]);
     t.case("an error in the name of another device").mirrors("an ICMP error passes whatever it quotes")
