@@ -94,22 +94,29 @@ pub(crate) struct Said {
     pub(crate) passed: bool,
     pub(crate) reason: Reason,
     pub(crate) would: Reason,
+    pub(crate) counts: bool,
     pub(crate) rule: u32,
 }
 
 /// What `decide` says on the host, with the flows that a model has.
 pub(crate) fn host(model: &Model<'_>, at: At, frame: &[u8]) -> Said {
+    host_with_tag(model, at, None, frame)
+}
+
+/// The same for a frame whose VLAN tag the kernel has taken out of it.
+pub(crate) fn host_with_tag(model: &Model<'_>, at: At, tag: Option<u16>, frame: &[u8]) -> Said {
     let mut work = Work::default();
     let verdict = match at {
-        At::Entering { ifindex } => decide::ingress(frame, None, ifindex, model, &mut work),
+        At::Entering { ifindex } => decide::ingress(frame, tag, ifindex, model, &mut work),
         At::Leaving { ifindex, from } => {
-            decide::egress(frame, None, ifindex, from, model, &mut work)
+            decide::egress(frame, tag, ifindex, from, model, &mut work)
         }
     };
     Said {
         passed: verdict.reason.passes(),
         reason: verdict.reason,
         would: verdict.would,
+        counts: verdict.counts,
         rule: verdict.rule,
     }
 }
@@ -129,20 +136,35 @@ pub(crate) fn kernel(
     at: At,
     frame: &[u8],
 ) -> (bool, Option<Reason>) {
+    try_kernel(datapath, hook, at, frame).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same, for what a kernel may refuse to run.
+pub(crate) fn try_kernel(
+    datapath: &mut Datapath,
+    hook: Hook,
+    at: At,
+    frame: &[u8],
+) -> Result<(bool, Option<Reason>), String> {
     let (ifindex, from) = match at {
         At::Entering { ifindex } => (ifindex, 0),
         At::Leaving { ifindex, from } => (ifindex, from),
     };
     let before = datapath.reasons().unwrap();
-    let passed = datapath.run(hook, ifindex, from, frame).unwrap();
+    let passed = datapath
+        .run(hook, ifindex, from, frame)
+        .map_err(|error| format!("{error:?}"))?;
     let after = datapath.reasons().unwrap();
     let moved: Vec<Reason> = after
         .iter()
         .filter(|(reason, counter)| counter.packets != before[reason].packets)
         .map(|(reason, _)| *reason)
         .collect();
-    assert!(moved.len() <= 1, "one packet, several reasons: {moved:?}");
-    (passed, moved.first().copied())
+    match moved.as_slice() {
+        [] => Ok((passed, None)),
+        [reason] => Ok((passed, Some(*reason))),
+        _ => Err(format!("one packet, several reasons: {moved:?}")),
+    }
 }
 
 /// A datapath of its own, with nothing pinned.
@@ -171,6 +193,11 @@ fn timeouts() -> Timeouts {
         icmp: second(30),
         adoption: second(10),
     }
+}
+
+/// How many of a model's ticks are in so many seconds.
+pub(crate) fn ticks(seconds: u32) -> u32 {
+    (seconds * Settings::for_flows(64).jiffies_per_second) >> TICK_SHIFT
 }
 
 /// A clock that need not be the kernel's.

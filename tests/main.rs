@@ -6,6 +6,7 @@ mod change;
 mod frames;
 mod judges;
 mod lab_self;
+mod matrix;
 mod oracle;
 mod packets;
 mod random;

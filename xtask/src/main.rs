@@ -1,9 +1,10 @@
-//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test` and `ci`.
+//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test`, `matrix` and `ci`.
 
 mod build;
 mod ci;
 mod demo;
 mod ledger;
+mod matrix;
 mod setup;
 mod step;
 mod test;
@@ -36,6 +37,8 @@ enum Command {
         /// Parts of test names.
         names: Vec<String>,
     },
+    /// Writes docs/packet-matrix.md from the rows that the tests check.
+    Matrix,
     /// Runs every check that a change must pass, then says what failed.
     Ci,
 }
@@ -58,6 +61,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
             let programs = build::release(root)?;
             demo::run(&programs.wardlined, &programs.wardctl, keep)?;
         }
+        Command::Matrix => matrix::run(root)?,
         // These end with their summary, whatever it says.
         Command::Test { names } => return test::run(root, &names),
         Command::Ci => return ci::run(root),

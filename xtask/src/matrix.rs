@@ -1,0 +1,30 @@
+//! Writes `docs/packet-matrix.md` from the rows that the suite checks.
+
+use std::{fs, path::Path};
+
+use anyhow::Context as _;
+
+use crate::{setup, step};
+
+/// Has the suite write the page, and puts it where it belongs.
+///
+/// # Errors
+/// When the suite could not be built, or the page not be written.
+pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
+    setup::run(root)?;
+    let written = root.join("target/packet-matrix.md");
+    let page = root.join("docs/packet-matrix.md");
+    // What an earlier run wrote must not be taken for this one's.
+    drop(fs::remove_file(&written));
+    // The whole workspace, because with fewer packages cargo would choose other features.
+    let mut cargo = step::cargo("test");
+    cargo
+        .args(["--workspace", "--test", "suite", "--", "--exact"])
+        .arg("matrix::the_page_is_what_the_rows_say")
+        .env("WARDLINE_MATRIX_OUT", &written);
+    step::wait("packet matrix", cargo.current_dir(root))?;
+    fs::copy(&written, &page)
+        .with_context(|| format!("copying {} to {}", written.display(), page.display()))?;
+    step::title(page.display());
+    Ok(())
+}
