@@ -4,6 +4,7 @@
 mod agreement;
 mod change;
 mod frames;
+mod hammer;
 mod judges;
 mod lab_self;
 mod oracle;
