@@ -7,6 +7,8 @@ mod frames;
 mod hammer;
 mod judges;
 mod lab_self;
+mod legitimate;
+mod live;
 mod oracle;
 mod packets;
 mod random;
