@@ -41,17 +41,21 @@ const STRANGER: Mac = [2, 0, 0, 0, 0xee, 1];
 /// The device of the zone that is red, then blue; and of the one that is blue, then red.
 const ONE: (Mac, Ipv4Addr) = ([2, 0, 0, 0, 1, 1], Ipv4Addr::new(10, 1, 0, 1));
 const TWO: (Mac, Ipv4Addr) = ([2, 0, 0, 0, 2, 1], Ipv4Addr::new(10, 2, 0, 1));
+/// Another of each, with a flow that goes on.
+const THREE: (Mac, Ipv4Addr) = ([2, 0, 0, 0, 1, 2], Ipv4Addr::new(10, 1, 0, 2));
+const FOUR: (Mac, Ipv4Addr) = ([2, 0, 0, 0, 2, 2], Ipv4Addr::new(10, 2, 0, 2));
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 9);
 
 /// The policy with the names of a turn.
 ///
-/// Every device may have one flow, and has it. So whatever policy allows is `device_quota`, each
-/// time after all of policy was asked, and nothing is short-cut by a flow that it has opened.
+/// Every device may have one flow, and has it, silent. So whatever policy allows is `device_quota`,
+/// each time after all of policy was asked, and nothing is short-cut by a flow that it has opened.
 fn policy(turn: usize) -> String {
     let names = |pair: [&'static str; 2]| [pair[turn], pair[1 - turn]];
     let [a, b] = names(["red", "blue"]);
     let [open, closed] = names(["green", "yellow"]);
     let [one, two] = names(["first", "second"]);
+    let [three, four] = names(["third", "fourth"]);
     let mut text = format!(
         r#"
 version: 1
@@ -69,6 +73,8 @@ ports:
 devices:
   - {{name: {one}, zone: {a}, macs: ["02:00:00:00:01:01"], addresses: [10.1.0.1]}}
   - {{name: {two}, zone: {b}, macs: ["02:00:00:00:02:01"], addresses: [10.2.0.1]}}
+  - {{name: {three}, zone: {a}, macs: ["02:00:00:00:01:02"], addresses: [10.1.0.2]}}
+  - {{name: {four}, zone: {b}, macs: ["02:00:00:00:02:02"], addresses: [10.2.0.2]}}
   - {{name: server, zone: servers, addresses: [10.9.0.9]}}
 rules:
 "#
@@ -134,6 +140,7 @@ fn blows(compiled: &Compiled) -> Vec<Blow> {
     let from = |(mac, address): (Mac, Ipv4Addr), port| Ethernet::new(ROUTER, mac, syn(address, SERVER, port));
     let to = |(mac, address): (Mac, Ipv4Addr), port| Ethernet::new(mac, ROUTER, syn(SERVER, address, port));
     let region = |(mac, address): (Mac, Ipv4Addr), third| Ethernet::new(ROUTER, mac, syn(address, Ipv4Addr::new(10, 9, third, 1), 4000));
+    let goes_on = |(mac, address): (Mac, Ipv4Addr)| Ethernet::new(ROUTER, mac, Ipv4::new(address, SERVER, Tcp::new(41_000, 2500, ACK)));
     let options = |(mac, address): (Mac, Ipv4Addr)| Ethernet::new(ROUTER, mac, Ipv4 { options: vec![1; 4], ..syn(address, SERVER, 2500) });
     let profinet = |(mac, _): (Mac, Ipv4Addr)| Ethernet::new(BROADCAST, mac, Packet::Bytes(0x8892, vec![0; 46]));
     let stranger = |address: [u8; 4], port| Ethernet::new(ROUTER, STRANGER, syn(address.into(), SERVER, port));
@@ -150,8 +157,8 @@ fn blows(compiled: &Compiled) -> Vec<Blow> {
         blow("denied, and allowed to the other zone", "lan2", from(TWO, 1000), DeniedByRule),
         blow("allowed to the other zone only", "lan1", from(ONE, 2000), NoRule),
         blow("allowed to this zone only", "lan2", from(TWO, 2000), DeviceQuota),
-        blow("of a flow", "lan1", Ethernet::new(ROUTER, ONE.0, Ipv4::new(ONE.1, SERVER, Tcp::new(41_000, 2500, ACK))), Established),
-        blow("of the other zone's flow", "lan2", Ethernet::new(ROUTER, TWO.0, Ipv4::new(TWO.1, SERVER, Tcp::new(41_000, 2500, ACK))), Established),
+        blow("of a flow", "lan1", goes_on(THREE), Established),
+        blow("of the other zone's flow", "lan2", goes_on(FOUR), Established),
         blow("a rule for the device", "lan1", from(ONE, 3000), DeviceQuota),
         blow("a rule for the other device", "lan2", from(TWO, 3000), NoRule),
         blow("a rule for this region", "lan1", region(ONE, 1), DeviceQuota),
@@ -184,7 +191,12 @@ fn fill_quotas(compiled: &Compiled, datapath: &mut Datapath) {
         let ifindex = compiled.ifindex(port);
         assert!(datapath.run(hook, ifindex, from, &frame.bytes()).unwrap());
     };
-    for (port, (mac, address)) in [("lan1", ONE), ("lan2", TWO)] {
+    for (port, (mac, address)) in [
+        ("lan1", ONE),
+        ("lan2", TWO),
+        ("lan1", THREE),
+        ("lan2", FOUR),
+    ] {
         let there = |flags| {
             let packet = Ipv4::new(address, SERVER, Tcp::new(41_000, 2500, flags));
             Ethernet::new(ROUTER, mac, packet)

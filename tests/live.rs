@@ -1,12 +1,129 @@
-//! What the live proofs share: a daemon that guards the lab's router, and what it says of traffic.
+//! What the live proofs share: a ward to prove them in, a daemon that guards it, and what that says of
+//! traffic.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde_json::Value;
-use wardline_tests::{Ctl, Daemon, Lab, Settings, eventually};
+use wardline_tests::{Ctl, Daemon, End, Host, Lab, Settings, eventually};
 
 /// How long what must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The far host.
+pub(crate) const FAR: [&str; 2] = ["198.51.100.7", "2001:db8:100::7"];
+
+/// A router with devices on guarded ports, and a host behind its uplink.
+pub(crate) struct Ward {
+    pub(crate) far: Host,
+    pub(crate) lab: Lab,
+}
+
+impl Ward {
+    pub(crate) fn new(name: &str) -> Self {
+        let lab = Lab::new(name).unwrap();
+        let far = lab.host("far").unwrap();
+        lab.wire(
+            &End::new(&far, "eth0")
+                .address("198.51.100.7/24")
+                .address("2001:db8:100::7/64")
+                .gateway("198.51.100.1")
+                .gateway("2001:db8:100::1"),
+            &End::new(lab.router(), "uplink")
+                .address("198.51.100.1/24")
+                .address("2001:db8:100::1/64"),
+        )
+        .unwrap();
+        Self { far, lab }
+    }
+
+    /// A device in a network of its own, on a port of its own.
+    pub(crate) fn device(&self, net: u8) -> Host {
+        let host = self.lab.host(&format!("device-{net}")).unwrap();
+        self.lab
+            .wire(
+                &End::new(&host, "eth0")
+                    .mac(&mac(net))
+                    .address(&format!("{}/24", v4(net)))
+                    .address(&format!("{}/64", v6(net)))
+                    .gateway(&format!("10.20.{net}.1"))
+                    .gateway(&format!("fd20:0:0:{net}::1")),
+                &self.port(net),
+            )
+            .unwrap();
+        host
+    }
+
+    /// The same on a port of a bridge; the network is the bridge's.
+    pub(crate) fn bridged(&self, net: u8, bridge: &str) -> Host {
+        let host = self.lab.host(&format!("device-{net}")).unwrap();
+        self.lab
+            .wire(
+                &End::new(&host, "eth0")
+                    .mac(&mac(net))
+                    .address(&format!("10.20.0.{net}/16"))
+                    .address(&format!("fd20::{net}/32")),
+                &End::new(self.lab.router(), &format!("lan{net}")).master(bridge),
+            )
+            .unwrap();
+        host
+    }
+
+    /// A device without addresses.
+    pub(crate) fn bare(&self, net: u8, port: &End) -> Host {
+        let host = self.lab.host(&format!("device-{net}")).unwrap();
+        let end = End::new(&host, "eth0").mac(&mac(net));
+        self.lab.wire(&end, port).unwrap();
+        host
+    }
+
+    pub(crate) fn port(&self, net: u8) -> End {
+        End::new(self.lab.router(), &format!("lan{net}"))
+            .address(&format!("10.20.{net}.1/24"))
+            .address(&format!("fd20:0:0:{net}::1/64"))
+    }
+}
+
+pub(crate) fn mac(net: u8) -> String {
+    format!("02:00:00:00:{net:02x}:11")
+}
+
+pub(crate) fn v4(net: u8) -> String {
+    format!("10.20.{net}.11")
+}
+
+pub(crate) fn v6(net: u8) -> String {
+    format!("fd20:0:0:{net}::11")
+}
+
+/// A zone with one port and one device, as lines of the three lists.
+pub(crate) fn zone(net: u8, zone: &str, port: &str) -> [String; 3] {
+    [
+        format!(
+            "  - {{name: zone-{net}, subnets: [10.20.{net}.0/24, \"fd20:0:0:{net}::/64\"]{zone}}}\n"
+        ),
+        format!("  - {{interface: lan{net}, zone: zone-{net}{port}}}\n"),
+        format!(
+            "  - {{name: device-{net}, zone: zone-{net}, macs: [\"{}\"], \
+             addresses: [{}, \"{}\"]}}\n",
+            mac(net),
+            v4(net),
+            v6(net)
+        ),
+    ]
+}
+
+/// A policy of such zones, in which every device may ask the far host for these services.
+pub(crate) fn policy(zones: &[[String; 3]], services: &str) -> String {
+    let list = |index: usize| -> String { zones.iter().map(|lines| &*lines[index]).collect() };
+    format!(
+        "version: 1\nzones:\n{}ports:\n{}devices:\n{}rules:\n  - {{name: needed, \
+         from: [any], to: [\"cidr:198.51.100.0/24\", \"cidr:2001:db8:100::/64\"], \
+         services: [{services}], action: allow}}\n",
+        list(0),
+        list(1),
+        list(2)
+    )
+}
 
 /// A daemon, and the client that asks it.
 pub(crate) struct Guard {

@@ -1,8 +1,11 @@
 //! The suite: packet tables, properties against the oracle, hosts in a lab. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod adoption;
 mod agreement;
+mod bridge;
 mod change;
+mod flood;
 mod frames;
 mod hammer;
 mod judges;
