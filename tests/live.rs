@@ -1,7 +1,12 @@
 //! What the live proofs share: a ward to prove them in, a daemon that guards it, and what that says of
 //! traffic.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde_json::Value;
 use wardline_tests::{Ctl, Daemon, End, Host, Lab, Settings, eventually};
@@ -210,7 +215,8 @@ impl Guard {
     }
 }
 
-/// Says that something could not be proved on this machine; the test then ends.
+/// Says that something could not be proved on this machine; the test then ends. Told past the
+/// harness, which keeps what a test prints to itself unless it fails.
 pub(crate) fn skip(name: &str, why: &str) {
-    println!("skipped: {name}: {why}");
+    writeln!(io::stdout(), "skipped: {name}: {why}").unwrap();
 }
