@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStrea
 use std::net::{Ipv4Addr, UdpSocket};
 use std::panic::resume_unwind;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,6 +52,31 @@ impl fmt::Display for Outcome {
         }
     }
 }
+
+/// A program that runs on a host until it is dropped.
+#[derive(Debug)]
+pub struct Program(Child);
+
+impl Program {
+    /// How it has ended, if it has.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.0.try_wait().context("looking at a program")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // One that has ended by itself is only waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How long [`Host::path_mtu`] waits for one datagram: the first ones are lost on purpose.
+const PATH_TURN: Duration = Duration::from_millis(100);
 
 impl From<io::Error> for Outcome {
     fn from(error: io::Error) -> Self {
@@ -122,6 +147,14 @@ impl Host {
         self.run(|| command.spawn())?.context(told)
     }
 
+    /// Starts a program inside the namespace that ends when it is dropped.
+    ///
+    /// # Errors
+    /// When the program can't be started.
+    pub fn start(&self, command: &mut Command) -> Result<Program> {
+        Ok(Program(self.spawn(command)?))
+    }
+
     /// Runs `ip` inside the namespace with arguments parted by spaces; gives what it printed.
     ///
     /// # Errors
@@ -180,17 +213,54 @@ impl Host {
     /// Sends a datagram and waits for it to come back.
     #[must_use]
     pub fn udp_exchange(&self, address: &str, port: u16, timeout: Duration) -> Outcome {
+        self.udp_exchange_of(16, address, port, timeout)
+    }
+
+    /// The same with a payload of so many bytes, at least 16, each of which must come back.
+    #[must_use]
+    pub fn udp_exchange_of(
+        &self,
+        length: usize,
+        address: &str,
+        port: u16,
+        timeout: Duration,
+    ) -> Outcome {
         self.attempt(|| {
             let target = resolve(address, port)?;
             let socket = UdpSocket::bind(unspecified(&target))?;
             socket.connect(target)?;
-            let token = token();
-            socket.send(&token)?;
-            await_token(timeout, &token, |buffer, left| {
-                socket.set_read_timeout(Some(left))?;
-                socket.recv(buffer)
-            })
+            exchange(&socket, &payload(length), timeout)
         })
+    }
+
+    /// Finds out what the path to a UDP echo server carries, as RFC 1191 and RFC 8201 say: with
+    /// datagrams that nobody may cut, and the errors that hops send about those that are too long.
+    /// A datagram of that size has then come back.
+    ///
+    /// # Errors
+    /// When none comes back in time.
+    pub fn path_mtu(&self, address: &str, port: u16, timeout: Duration) -> Result<usize> {
+        let found = self.run(|| -> io::Result<usize> {
+            let target = resolve(address, port)?;
+            let socket = UdpSocket::bind(unspecified(&target))?;
+            socket.connect(target)?;
+            sys::send_whole(&socket, target.is_ipv6())?;
+            let headers = if target.is_ipv6() { 48 } else { 28 };
+            let until = Instant::now() + timeout;
+            loop {
+                let mtu = sys::path_mtu(&socket, target.is_ipv6())?;
+                let turn = left(until)?.min(PATH_TURN);
+                match exchange(&socket, &payload(mtu - headers), turn) {
+                    Ok(()) => return Ok(mtu),
+                    // Too long for what the kernel has just learned, or lost on the way.
+                    Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {}
+                    Err(error)
+                        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        })?;
+        found.with_context(|| format!("looking for the path from {self} to {address}"))
     }
 
     /// Sends a datagram and waits for nothing.
@@ -216,6 +286,12 @@ impl Host {
     /// Sends an ICMP or ICMPv6 echo and waits for it to come back.
     #[must_use]
     pub fn ping_within(&self, address: &str, timeout: Duration) -> Outcome {
+        self.ping_of(16, address, timeout)
+    }
+
+    /// The same with a payload of so many bytes, at least 16, each of which must come back.
+    #[must_use]
+    pub fn ping_of(&self, length: usize, address: &str, timeout: Duration) -> Outcome {
         self.attempt(|| {
             let target = resolve(address, 0)?;
             let (domain, protocol, request) = match target {
@@ -225,11 +301,11 @@ impl Host {
             // A ping socket: the kernel sets identifier and checksum, and hands over only replies.
             let socket = Socket::new(domain, Type::DGRAM, Some(protocol))?;
             socket.connect(&target.into())?;
-            let token = token();
+            let payload = payload(length);
             let mut packet = vec![request, 0, 0, 0, 0, 0, 0, 1];
-            packet.extend(token);
+            packet.extend(&payload);
             socket.send(&packet)?;
-            await_token(timeout, &token, |buffer, left| {
+            await_payload(timeout, &payload, |buffer, left| {
                 socket.set_read_timeout(Some(left))?;
                 (&socket).read(buffer)
             })
@@ -316,6 +392,30 @@ impl Host {
         Ok(())
     }
 
+    /// Sends frames as fast as the interface takes them, all of them; answers how long it took.
+    ///
+    /// # Errors
+    /// When the interface is not there, down, or a frame too long for it.
+    pub fn flood(&self, interface: &str, frames: &[Vec<u8>]) -> Result<Duration> {
+        self.run(|| -> io::Result<Duration> {
+            let socket = sys::packet_socket(interface, false, false)?;
+            let start = Instant::now();
+            let mut rest = frames;
+            while !rest.is_empty() {
+                match sys::send_frames(&socket, rest) {
+                    Ok(sent) => rest = &rest[sent..],
+                    // The far end is still busy with those before.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                        thread::yield_now();
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(start.elapsed())
+        })?
+        .with_context(|| format!("flooding from {self}, {interface}"))
+    }
+
     /// Hears every frame that comes in on an interface, from this call on.
     ///
     /// # Errors
@@ -372,17 +472,34 @@ fn token() -> [u8; 16] {
     token
 }
 
-/// Receives until something ends with `token`.
-fn await_token(
+/// So many bytes that end with a token.
+fn payload(length: usize) -> Vec<u8> {
+    let token = token();
+    let mut payload = vec![0x57; length.saturating_sub(token.len())];
+    payload.extend(token);
+    payload
+}
+
+/// Sends on a connected socket and waits until that comes back.
+fn exchange(socket: &UdpSocket, payload: &[u8], timeout: Duration) -> io::Result<()> {
+    socket.send(payload)?;
+    await_payload(timeout, payload, |buffer, left| {
+        socket.set_read_timeout(Some(left))?;
+        socket.recv(buffer)
+    })
+}
+
+/// Receives until something ends with `payload`.
+fn await_payload(
     timeout: Duration,
-    token: &[u8],
+    payload: &[u8],
     mut receive: impl FnMut(&mut [u8], Duration) -> io::Result<usize>,
 ) -> io::Result<()> {
     let until = Instant::now() + timeout;
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; 65536];
     loop {
         let length = receive(&mut buffer, left(until)?)?;
-        if buffer[..length].ends_with(token) {
+        if buffer[..length].ends_with(payload) {
             return Ok(());
         }
     }

@@ -182,7 +182,7 @@ pub(crate) fn limits() -> Limits {
     }
 }
 
-fn timeouts() -> Timeouts {
+pub(crate) fn timeouts() -> Timeouts {
     let second = Duration::from_secs;
     Timeouts {
         tcp_unanswered: second(30),

@@ -51,9 +51,9 @@ use records::{BPFFS, ROOT, live, netns_prefix, owner_prefix, remove, remove_on_a
 use wire::add_address;
 
 pub use daemon::{Answer, Ctl, Daemon, Settings};
-pub use host::{Host, Outcome};
+pub use host::{Host, Outcome, Program};
 pub use records::remove_all;
-pub use traffic::{Server, Session, Sniffer};
+pub use traffic::{Server, Session, Sniffer, Transfer};
 pub use wire::End;
 
 /// How long a probe waits before it counts as dropped: far more than a round trip in one machine,
@@ -293,6 +293,22 @@ pub fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> bo
         }
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The processors that the calling thread may run on.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn processors() -> Result<Vec<usize>> {
+    sys::processors().context("asking for the processors")
+}
+
+/// Keeps the calling thread on one processor.
+///
+/// # Errors
+/// When it is not one of [`processors`].
+pub fn stay_on(processor: usize) -> Result<()> {
+    sys::stay_on(processor).with_context(|| format!("staying on processor {processor}"))
 }
 
 /// Runs `ip`; its standard output, or an error with what it said.

@@ -1,11 +1,17 @@
 //! The suite: packet tables, properties against the oracle, hosts in a lab. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod adoption;
 mod agreement;
+mod bridge;
 mod change;
+mod flood;
 mod frames;
+mod hammer;
 mod judges;
 mod lab_self;
+mod legitimate;
+mod live;
 mod matrix;
 mod oracle;
 mod packets;

@@ -1,7 +1,8 @@
 //! What the lab asks of the kernel that `std` can't say: the crate's only unsafe code.
 #![expect(
     unsafe_code,
-    reason = "namespaces, packet sockets, device features, signals and mounts need libc"
+    reason = "namespaces, packet and socket options, device features, processors, signals and \
+              mounts need libc"
 )]
 
 use std::ffi::CString;
@@ -132,16 +133,113 @@ pub(crate) fn packet_socket(name: &str, listen: bool, outgoing: bool) -> io::Res
 }
 
 fn set_packet_option(socket: &Socket, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    set_option(socket, libc::SOL_PACKET, option, value)
+}
+
+/// Makes a socket send whole what it is given: nobody may cut it, the own stack neither.
+pub(crate) fn send_whole(socket: &impl AsFd, v6: bool) -> io::Result<()> {
+    if v6 {
+        let whole = libc::IPV6_PMTUDISC_DO;
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, whole)
+    } else {
+        let whole = libc::IP_PMTUDISC_DO;
+        set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, whole)
+    }
+}
+
+/// What the kernel takes for the MTU of a connected socket's path.
+pub(crate) fn path_mtu(socket: &impl AsFd, v6: bool) -> io::Result<usize> {
+    let (level, option) = if v6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_MTU)
+    };
+    let mut value: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most one `c_int` to `value` and its size to `length`.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    })?;
+    usize::try_from(value).map_err(io::Error::other)
+}
+
+fn set_option(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the kernel reads one `c_int` from `value` during the call.
     check(unsafe {
         libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
+            socket.as_fd().as_raw_fd(),
+            level,
             option,
             (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     })
+}
+
+/// Frames that one call hands over.
+const BATCH: usize = 64;
+
+/// Sends frames, many with each call; answers how many the kernel took, at least one.
+pub(crate) fn send_frames(socket: &impl AsFd, frames: &[Vec<u8>]) -> io::Result<usize> {
+    // SAFETY: all zeroes is a valid `mmsghdr` and a valid `iovec`.
+    let mut messages: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+    // SAFETY: as above.
+    let mut parts: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
+    let count = frames.len().min(BATCH);
+    for ((message, part), frame) in messages.iter_mut().zip(&mut parts).zip(frames) {
+        part.iov_base = frame.as_ptr().cast_mut().cast();
+        part.iov_len = frame.len();
+        message.msg_hdr.msg_iov = part;
+        message.msg_hdr.msg_iovlen = 1;
+    }
+    // SAFETY: the first `count` messages each point at one part, and that at a frame, which the
+    // kernel only reads; all of them outlive the call.
+    let sent = unsafe {
+        libc::sendmmsg(
+            socket.as_fd().as_raw_fd(),
+            messages.as_mut_ptr(),
+            count as libc::c_uint,
+            0,
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// The processors that the calling thread may run on.
+pub(crate) fn processors() -> io::Result<Vec<usize>> {
+    // SAFETY: all zeroes is a valid `cpu_set_t`, a plain bit field.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: the kernel writes at most as many bytes as said; 0 is the calling thread.
+    check(unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) })?;
+    let all = 0..8 * size_of_val(&set);
+    // SAFETY: the number is below the bits that the set has.
+    Ok(all
+        .filter(|processor| unsafe { libc::CPU_ISSET(*processor, &set) })
+        .collect())
+}
+
+/// Keeps the calling thread on one processor.
+pub(crate) fn stay_on(processor: usize) -> io::Result<()> {
+    // SAFETY: all zeroes is a valid `cpu_set_t`, a plain bit field.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    if processor >= 8 * size_of_val(&set) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: the number is below the bits that the set has (checked above).
+    unsafe { libc::CPU_SET(processor, &mut set) };
+    // SAFETY: the kernel reads as many bytes as said; 0 is the calling thread.
+    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) })
 }
 
 /// A VLAN tag that the kernel handed over beside the frame: protocol and tag control information.

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use socket2::Socket;
 
-use crate::{TIMEOUT, lock, sys};
+use crate::{TIMEOUT, eventually, lock, sys};
 
 /// An echo server on threads of its own; stops when dropped.
 #[derive(Debug)]
@@ -143,6 +143,15 @@ impl Session {
         self.try_echo(bytes, timeout).is_ok()
     }
 
+    /// Makes it a transfer that goes on until it is told to finish, with a pause after each
+    /// 16 KiB.
+    ///
+    /// # Errors
+    /// When the machine has no room for its threads.
+    pub fn transfer(self, pause: Duration) -> Result<Transfer> {
+        Transfer::start(self.stream, pause).context("starting a transfer")
+    }
+
     /// The connection's own end.
     ///
     /// # Errors
@@ -165,6 +174,133 @@ impl Session {
             self.awaited.drain(..length);
         }
         Ok(())
+    }
+}
+
+/// What transfers send, again and again. The length is prime, so that a segment that is lost,
+/// doubled or out of place is never like the one that should be there.
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut state = 0x5743_6172_646c_696e_u64;
+    (0..1_048_573)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+});
+
+/// Bytes that a transfer sends at once.
+const CHUNK: usize = 16 * 1024;
+
+/// A connection to an echo server on which data goes both ways until it is told to finish. Every
+/// byte that comes back is compared. Ends when dropped.
+#[derive(Debug)]
+pub struct Transfer {
+    stream: TcpStream,
+    echoed: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    writer: Option<JoinHandle<io::Result<u64>>>,
+    reader: Option<JoinHandle<io::Result<u64>>>,
+}
+
+impl Transfer {
+    fn start(stream: TcpStream, pause: Duration) -> io::Result<Self> {
+        let (echoed, stop) = <(Arc<AtomicU64>, Arc<AtomicBool>)>::default();
+        stream.set_read_timeout(None)?;
+        let (mut sink, mut source) = (stream.try_clone()?, stream.try_clone()?);
+        let told = stop.clone();
+        let write = move || {
+            let mut sent = 0;
+            while !told.load(Ordering::Relaxed) {
+                let at = (sent % PATTERN.len() as u64) as usize;
+                let chunk = &PATTERN[at..PATTERN.len().min(at + CHUNK)];
+                sink.write_all(chunk)?;
+                sent += chunk.len() as u64;
+                thread::sleep(pause);
+            }
+            sink.shutdown(Shutdown::Write)?;
+            Ok(sent)
+        };
+        let count = echoed.clone();
+        let read = move || {
+            let mut buffer = vec![0; 65536];
+            let mut seen = 0;
+            loop {
+                let length = source.read(&mut buffer)?;
+                if length == 0 {
+                    return Ok(seen);
+                }
+                let mut rest = &buffer[..length];
+                while !rest.is_empty() {
+                    let at = (seen % PATTERN.len() as u64) as usize;
+                    let wanted = &PATTERN[at..PATTERN.len().min(at + rest.len())];
+                    let (part, more) = rest.split_at(wanted.len());
+                    if part != wanted {
+                        let what = format!("other bytes than were sent, from {seen} on");
+                        return Err(io::Error::new(ErrorKind::InvalidData, what));
+                    }
+                    seen += part.len() as u64;
+                    rest = more;
+                }
+                count.store(seen, Ordering::Relaxed);
+            }
+        };
+        Ok(Self {
+            stream,
+            echoed,
+            stop,
+            writer: Some(thread::Builder::new().spawn(write)?),
+            reader: Some(thread::Builder::new().spawn(read)?),
+        })
+    }
+
+    /// Bytes that have come back so far.
+    #[must_use]
+    pub fn echoed(&self) -> u64 {
+        self.echoed.load(Ordering::Relaxed)
+    }
+
+    /// Sends no more, and waits for all that is under way and for the other end's close.
+    ///
+    /// # Errors
+    /// When a byte is missing or another one, when the connection broke, or when it takes longer.
+    pub fn finish(mut self, deadline: Duration) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        let threads = [self.writer.take(), self.reader.take()];
+        eventually(deadline, || {
+            threads.iter().flatten().all(JoinHandle::is_finished)
+        });
+        // One that still runs has its answer in the error that this gives it.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        let mut ends = Vec::new();
+        for (thread, what) in threads.into_iter().flatten().zip(["sending", "receiving"]) {
+            let end = thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            ends.push(end.with_context(|| format!("{what} after {} bytes", self.echoed()))?);
+        }
+        ensure!(
+            ends[0] == ends[1],
+            "{} bytes sent, {} came back",
+            ends[0],
+            ends[1]
+        );
+        Ok(ends[0])
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.stream.shutdown(Shutdown::Both);
+        for thread in [self.writer.take(), self.reader.take()]
+            .into_iter()
+            .flatten()
+        {
+            let _ = thread.join();
+        }
     }
 }
 

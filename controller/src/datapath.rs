@@ -474,6 +474,22 @@ impl Datapath {
         Ok(reasons)
     }
 
+    /// Packets by reason that one processor has counted.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn reasons_on(&self, processor: usize) -> Result<BTreeMap<Reason, u64>> {
+        let map: PerCpuArray<_, Counter> = view(&self.ebpf, "REASONS")?;
+        let mut reasons = BTreeMap::new();
+        for reason in Reason::ALL {
+            let counters = map.get(&(reason as u32), 0).map_err(map_error("REASONS"))?;
+            let counter = counters.get(processor);
+            reasons.insert(reason, counter.map_or(0, |counter| counter.packets));
+        }
+        Ok(reasons)
+    }
+
     /// Packets and bytes of a rule.
     ///
     /// # Errors
@@ -669,6 +685,22 @@ impl Datapath {
     ///
     /// When the kernel refuses.
     pub fn run(&mut self, hook: Hook, ifindex: u32, from: u32, frame: &[u8]) -> Result<bool> {
+        self.run_often(hook, ifindex, from, frame, 1)
+    }
+
+    /// The same so many times with one call; answers whether it passed the last time.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn run_often(
+        &mut self,
+        hook: Hook,
+        ifindex: u32,
+        from: u32,
+        frame: &[u8],
+        times: u32,
+    ) -> Result<bool> {
         const LOOPBACK: u32 = 1;
         let name = hook.program();
         let mut out = vec![0; frame.len() + 512];
@@ -692,6 +724,7 @@ impl Datapath {
             data_in: Some(frame),
             data_out: Some(&mut out),
             ctx_in: (ifindex != LOOPBACK || from != 0).then_some(context.as_slice()),
+            repeat: times,
             ..TestRunOptions::default()
         };
         let answer = match hook {

@@ -29,6 +29,13 @@ const LINKER_PACKAGES: [&str; 5] = [
     "zlib1g-dev",
 ];
 
+/// Programs that tests run as other people's ends, and the packages that have them: a server for
+/// DHCP and router advertisements, and a DHCP client. Where one is missing its tests are skipped.
+const TEST_PROGRAMS: [(&str, &str, &str); 2] = [
+    ("dnsmasq", "--version", "dnsmasq-base"),
+    ("busybox", "--list", "busybox"),
+];
+
 /// Where distributions put a whole LLVM of the wanted version.
 const LLVM_PREFIXES: [&str; 3] = ["/usr/lib/llvm-22", "/usr/lib64/llvm22", "/usr/lib/llvm22"];
 
@@ -70,6 +77,11 @@ fn wanted_packages(root: &Path) -> Vec<&'static str> {
     }
     if !runs("ip", "-V") {
         wanted.push("iproute2");
+    }
+    for (program, argument, package) in TEST_PROGRAMS {
+        if !runs(program, argument) {
+            wanted.push(package);
+        }
     }
     wanted
 }
