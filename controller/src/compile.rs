@@ -71,7 +71,8 @@ impl Clock {
 
     /// How long ago a tick was, in seconds, when it is `now` ticks.
     pub fn seconds_since(&self, tick: u32, now: u32) -> u64 {
-        let ticks = u64::from(now.wrapping_sub(tick).min(u32::MAX / 2));
+        // It may be a tick ahead of a present that was read before it.
+        let ticks = (now.wrapping_sub(tick) as i32).max(0) as u64;
         (ticks << TICK_SHIFT) / u64::from(self.per_second.max(1))
     }
 }

@@ -603,8 +603,9 @@ impl Datapath {
             .active
             .and_then(|active| self.slots[active].tables.as_ref());
         let mut fill = self.needs(tables.unwrap_or(&Tables::default()));
-        let used = u64::from(self.gauge(gauge::FLOWS)?);
         let settings = self.settings()?;
+        // Processors that open at the same instant may pass the limit by one each.
+        let used = u64::from(self.gauge(gauge::FLOWS)?.min(settings.flows));
         let max = u64::from(settings.flows);
         fill.push(Fill {
             name: "flows",
@@ -612,7 +613,7 @@ impl Datapath {
             max,
         });
         // They make room for others, and are counted among the flows.
-        let used = u64::from(self.gauge(gauge::UNANSWERED)?);
+        let used = u64::from(self.gauge(gauge::UNANSWERED)?.min(settings.flows));
         fill.push(Fill {
             name: "unanswered",
             used,

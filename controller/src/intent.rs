@@ -2041,11 +2041,9 @@ devices[1].addresses[1]: 10.20.1.11 is in 10.20.1.0/24 of zone "pumps", the devi
             policy.rules[0].action = action.into();
             policy.rules[0].services = services.iter().map(|it| (*it).to_owned()).collect();
             let intent = read(&policy);
-            let rule = &intent.rules[names(&intent.rules, |rule| &rule.name)
-                .iter()
-                .position(|name| *name == policy.rules[0].name)
-                .unwrap()];
-            let mut services = rule.services.iter();
+            let named = |rule: &&Rule| rule.name == policy.rules[0].name;
+            let rules = intent.rules.iter().filter(named);
+            let mut services = rules.flat_map(|rule| &rule.services);
             services.any(|service| (service.first..=service.last).contains(&key))
         };
         let (gre, vxlan, ntp) = (47 << 16, 17 << 16 | 4789, 17 << 16 | 123);

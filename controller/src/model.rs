@@ -96,8 +96,8 @@ impl<'a> Model<'a> {
     }
 
     fn noted(&self, key: &FragmentKey) -> Option<&Noted> {
-        let noted = self.fragments.iter().filter_map(OnceCell::get);
-        noted.filter(|noted| noted.key == *key).next()
+        let mut noted = self.fragments.iter().filter_map(OnceCell::get);
+        noted.find(|noted| noted.key == *key)
     }
 }
 

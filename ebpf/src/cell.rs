@@ -10,6 +10,22 @@
 
 use core::cell::UnsafeCell;
 
+/// The lowest bit, to index with.
+///
+/// The compiler may not derive it in another way: before 6.10 the verifier knows nothing of a XOR or
+/// an OR of two registers, though both are bits.
+#[inline(always)]
+pub fn bit(value: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    let value = {
+        let mut value = value;
+        // SAFETY: copies a register to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) value) };
+        value
+    };
+    value & 1
+}
+
 macro_rules! cell {
     ($(#[$doc:meta])* $name:ident, $integer:ty, $atomic:ident) => {
         $(#[$doc])*

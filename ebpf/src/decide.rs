@@ -14,7 +14,7 @@ use crate::{
         Address, EPOCH_CELLS, End, Flow, FlowKey, Fragment, FragmentKey, LOG, MAX_IFINDEX,
         MAX_ZONES, NEVER, Port, Reason, carries_key, ethertype_key, mac_key, state, vlan_key, zone,
     },
-    cell::{Cell32, Cell64},
+    cell::{Cell32, Cell64, bit},
     flows::{self, Found, Opening},
     guards::{self, Sender},
     packet::{self, Bytes, Packet, Shape, number, tcp},
@@ -250,6 +250,9 @@ pub fn start_ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     if work.packet.shape == Shape::Part {
         return Some(follow_part(tables, work));
     }
+    if work.packet.fragment.is_first() && begins_anew(tables, work) {
+        return Some(Verdict::of(Reason::Fragment));
+    }
     established(tables, work)
 }
 
@@ -278,11 +281,17 @@ pub fn start_egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
     if work.packet.shape == Shape::Part {
         // What entered through a guarded port was judged there, with its first part.
-        return Some(if work.inner() {
+        return Some(if work.zone == 0 {
+            Verdict::of(Reason::WrongVlan)
+        } else if work.inner() {
             leaving_part(tables, work)
         } else {
             follow_part(tables, work)
         });
+    }
+    let first = work.packet.fragment.is_first() && !work.inner();
+    if first && begins_anew(tables, work) {
+        return Some(Verdict::of(Reason::Fragment));
     }
     None
 }
@@ -386,14 +395,14 @@ fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
     let (key, leg) = flows::key(&work.packet);
     let found = flows::find(tables, settings, &key, work.tick, &work.place)?;
     let flow = found.flow;
-    if flow.bind[leg & 1].load() != work.bind()
+    if flow.bind[bit(leg)].load() != work.bind()
         || flows::vlan(found.state, leg) != work.packet.vlan
         || !is_current(tables, work, &found)
         || flows::reopens(found.state, &work.packet)
     {
         return None;
     }
-    work.device = flow.devices[leg & 1].load();
+    work.device = flow.devices[bit(leg)].load();
     go_on(tables, work, &found, &key, leg)
 }
 
@@ -411,23 +420,25 @@ fn fragment_key(work: &Work) -> FragmentKey {
     }
 }
 
+/// Whether a first part comes while others of its packet may still follow an earlier one, which it
+/// could overwrite in the receiver. Then none follows any more.
+#[inline(always)]
+fn begins_anew<T: Tables + ?Sized>(tables: &T, work: &Work) -> bool {
+    let key = fragment_key(work);
+    let (Some(settings), Some(noted)) = (tables.settings(), tables.fragment(&key)) else {
+        return false;
+    };
+    let age = work.tick.wrapping_sub(noted.first.load());
+    tables.forget_fragment(&key);
+    age <= settings.fragment
+}
+
 /// The last step for a packet that passes as the first part of several: notes it, so that the
-/// others can follow. A second first part could overwrite in the receiver what the first said.
+/// others can follow.
 #[inline(always)]
 pub fn note_first<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: Verdict) -> Verdict {
     if work.inner() || work.fans() {
         return verdict;
-    }
-    let Some(settings) = tables.settings() else {
-        return Verdict::of(Reason::NotReady);
-    };
-    let key = fragment_key(work);
-    if let Some(noted) = tables.fragment(&key) {
-        let age = work.tick.wrapping_sub(noted.first.load());
-        tables.forget_fragment(&key);
-        if age <= settings.fragment {
-            return Verdict::of(Reason::Fragment);
-        }
     }
     let (flow, _) = flows::key(&work.packet);
     let noted = Fragment {
@@ -435,7 +446,7 @@ pub fn note_first<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: Verdict)
         next: Cell32::new(work.packet.fragment.next),
         first: Cell32::new(work.tick),
     };
-    if tables.note_fragment(&key, &noted) {
+    if tables.note_fragment(&fragment_key(work), &noted) {
         verdict
     } else {
         Verdict::of(Reason::Fragment)
@@ -468,11 +479,11 @@ fn follow_part<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
     let Some(found) = flows::find(tables, settings, &flow_key, work.tick, &work.place) else {
         return dropped;
     };
-    if found.flow.bind[leg & 1].load() != work.bind() || !is_current(tables, work, &found) {
+    if found.flow.bind[bit(leg)].load() != work.bind() || !is_current(tables, work, &found) {
         return dropped;
     }
     let end = if work.enters() { leg } else { leg ^ 1 };
-    work.device = found.flow.devices[end & 1].load();
+    work.device = found.flow.devices[bit(end)].load();
     flows::count(found.flow, leg, work.packet.length, work.tick);
     passed(&found)
 }
@@ -582,15 +593,26 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
         seen.last.store(work.tick);
         seen.ifindex.store(work.ifindex);
     }
+    let quarantined = sender.flags & End::QUARANTINED != 0;
     if work.packet.shape == Shape::Frame {
         if work.packet.ethertype != number::ARP {
-            return Some(Verdict::of(Reason::Control));
+            // Of a device in quarantine only ARP, ND and DHCP go on.
+            return Some(Verdict::of(if quarantined {
+                Reason::Quarantined
+            } else {
+                Reason::Control
+            }));
         }
         let control = guards::arp(bytes, tables, &work.packet, &sender, &mut work.source);
         return Some(control.into());
     }
     let source = work.packet.source;
     if work.packet.shape == Shape::Mapped {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    if source.is_link_local()
+        && guards::is_the_routers(tables, work.slot, &source, &mut work.source)
+    {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
     let control_only = source.is_link_local() || source.is_unspecified();
@@ -604,6 +626,8 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
         // Control is small: a message that comes in parts hides something.
         let verdict = verdict.and(if work.packet.fragment.is_first() {
             Err(Reason::Fragment)
+        } else if quarantined && work.packet.shape == Shape::Membership {
+            Err(Reason::Quarantined)
         } else {
             Ok(())
         });
@@ -686,8 +710,8 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
     {
         let (key, leg) = flows::key(&work.packet);
         if let Some(found) = flows::find(tables, settings, &key, work.tick, &work.place) {
-            work.device = found.flow.devices[(leg ^ 1) & 1].load();
-            let bind = found.flow.bind[leg & 1].load();
+            work.device = found.flow.devices[bit(leg ^ 1)].load();
+            let bind = found.flow.bind[bit(leg)].load();
             if bind >> 16 != 0 {
                 // This end is behind a guarded port. Through it, it was judged there; from
                 // elsewhere, somebody borrows its address.
@@ -714,7 +738,11 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
     if source.is_link_local() || !policy::end(tables, work.slot, &source, &mut work.source) {
         work.source = End::default();
         find_destination(tables, work);
-        return Some(dropped(tables, work, Reason::NoRule));
+        return Some(if work.destination.flags & End::QUARANTINED != 0 {
+            Verdict::of(Reason::Quarantined)
+        } else {
+            dropped(tables, work, Reason::NoRule)
+        });
     }
     // A device that is on a guarded port sends through it, and nobody else is the router.
     let elsewhere = work.source.flags & End::GUARDED != 0 || work.source.is_router() && !work.own();
@@ -735,7 +763,8 @@ fn from_outside<B: Bytes + ?Sized, T: Tables + ?Sized>(
     if work.packet.ethertype == number::ARP {
         guards::arp_claim(bytes, &work.packet)?;
         let claim = work.packet.source;
-        return if is_ours(tables, work, &claim) {
+        let nobodys = claim.is_martian_source() && !claim.is_unspecified();
+        return if nobodys || is_ours(tables, work, &claim) {
             Err(Reason::ArpSpoof)
         } else {
             Ok(())
@@ -938,7 +967,7 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     }
     let bind = work.bind();
     let there = match &found {
-        Some(found) => found.flow.bind[(leg ^ 1) & 1].load(),
+        Some(found) => found.flow.bind[bit(leg ^ 1)].load(),
         None => 0,
     };
     let device = flows::account(settings, work.source.device, bind);

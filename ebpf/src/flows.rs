@@ -10,7 +10,7 @@ use crate::{
         Address, Bucket, Flow, FlowKey, NEVER, ROUTER, Reason, Settings, UNLISTED, WAYS, gauge,
         state,
     },
-    cell::{Cell32, Cell64},
+    cell::{Cell32, Cell64, bit},
     packet::{Packet, Quoted, Shape, number, query_kind, tcp},
     tables::Tables,
 };
@@ -364,7 +364,7 @@ pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, key: &FlowKe
     tables.lock(found.bucket);
     if is(found.flow, key) {
         before = found.flow.state.load();
-        owner = found.flow.devices[opener(before) & 1].load();
+        owner = found.flow.devices[bit(opener(before))].load();
         found.flow.state.store(bits);
     }
     tables.unlock(found.bucket);
@@ -388,7 +388,7 @@ pub fn renew<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, renewed: &Openin
     tables.lock(found.bucket);
     if is(found.flow, &renewed.key) {
         before = found.flow.state.load();
-        old_owner = found.flow.devices[opener(before) & 1].load();
+        old_owner = found.flow.devices[bit(opener(before))].load();
         found.flow.rule.store(renewed.rule);
         found.flow.until.store(renewed.until);
         found.flow.stamp.store(renewed.stamp);
@@ -416,7 +416,7 @@ pub fn end<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, key: &FlowKey) {
         let flow = &found.bucket.flows[way];
         if found.bucket.tags[way].load() != 0 && is(flow, key) {
             bits = flow.state.load();
-            owner = flow.devices[opener(bits) & 1].load();
+            owner = flow.devices[bit(opener(bits))].load();
             found.bucket.tags[way].store(0);
             ended = true;
         }
@@ -459,6 +459,10 @@ pub fn open<T: Tables + ?Sized>(
         return Err(Reason::DeviceQuota);
     }
     let flows = tables.gauge(gauge::FLOWS).ok_or(Reason::FlowTableFull)?;
+    // Strangers, of whom there may be any number, leave the other half of the table to devices.
+    if owner >= settings.unlisted && flows.load() >= settings.flows / 2 {
+        return Err(Reason::DeviceQuota);
+    }
     let full = flows.load() >= settings.flows;
     let hash = hash(&opening.key, settings.seed);
     let bucket = tables
@@ -507,7 +511,7 @@ pub fn open<T: Tables + ?Sized>(
         if bucket.tags[way].load() != 0 {
             old_bits = flow.state.load();
             old_protocol = flow.key[4].load() as u8;
-            old_owner = flow.devices[opener(old_bits) & 1].load();
+            old_owner = flow.devices[bit(opener(old_bits))].load();
         }
         bucket.tags[way].store(0);
         for (held, word) in flow.key.iter().zip(words) {
@@ -563,7 +567,7 @@ pub fn sweep<T: Tables + ?Sized>(tables: &T, settings: &Settings, tick: u32) {
         let bits = flow.state.load();
         let protocol = flow.key[4].load() as u8;
         if bucket.tags[way].load() != 0 && is_over(flow, bits, settings, tick) {
-            owner = flow.devices[opener(bits) & 1].load();
+            owner = flow.devices[bit(opener(bits))].load();
             bucket.tags[way].store(0);
         }
         tables.unlock(bucket);

@@ -70,6 +70,17 @@ pub fn owns<T: Tables + ?Sized>(
         && end.device == sender.device
 }
 
+/// Whether an address is one of the router's own; `end` is room to work in.
+#[inline(always)]
+pub fn is_the_routers<T: Tables + ?Sized>(
+    tables: &T,
+    slot: u32,
+    address: &Address,
+    end: &mut End,
+) -> bool {
+    policy::end(tables, slot, address, end) && end.is_router()
+}
+
 /// ARP from a device (RFC 826, RFC 5227).
 #[inline(always)]
 pub fn arp<B: Bytes + ?Sized, T: Tables + ?Sized>(
@@ -124,8 +135,9 @@ pub fn control<B: Bytes + ?Sized, T: Tables + ?Sized>(
                 && !packet.destination.is_group()
                 && !packet.destination.is_link_local()
                 && (!policy::end(tables, sender.slot, &packet.destination, end)
-                    || end.zone != sender.zone && !end.is_router());
-            // To a host that is no neighbour it is not discovery; no rule can name it either.
+                    || end.zone == 0 && !end.is_router());
+            // A neighbour may be of another zone, on the same bridge. To who is in none it is not
+            // discovery; no rule can name it either.
             if far {
                 None
             } else {
@@ -153,7 +165,11 @@ fn discovery<B: Bytes + ?Sized, T: Tables + ?Sized>(
         Err(Reason::RogueRa)
     };
     if packet.source.is_v4() {
-        return from_router;
+        return if packet.source.is_unspecified() {
+            Err(Reason::SpoofedSource)
+        } else {
+            from_router
+        };
     }
     // Only who has no address yet may speak without one: it solicits (RFC 4861 section 4).
     if packet.source.is_unspecified() && kind != 133 && kind != 135 {
@@ -169,7 +185,12 @@ fn discovery<B: Bytes + ?Sized, T: Tables + ?Sized>(
             return Err(Reason::Malformed);
         };
         let target = Address::v6(target);
-        let own = target.is_link_local() || owns(tables, sender, &target, end);
+        // Hosts know the router by its link-local address.
+        let own = if target.is_link_local() {
+            !is_the_routers(tables, sender.slot, &target, end)
+        } else {
+            owns(tables, sender, &target, end)
+        };
         if target.is_group() || !own {
             return Err(Reason::NdSpoof);
         }
@@ -219,8 +240,13 @@ fn dhcp<B: Bytes + ?Sized>(
 ) -> Option<Result<(), Reason>> {
     let v4 = packet.source.is_v4();
     let (client, server) = if v4 { (68, 67) } else { (546, 547) };
+    // Only DHCPv4 clients have no address yet.
+    let nobody = packet.source.is_unspecified();
     // Clients listen to whatever arrives on their port, whoever sent it.
     if packet.destination_port == client {
+        if nobody {
+            return Some(Err(Reason::SpoofedSource));
+        }
         let allowed = sender.port & Port::DHCP_SERVER != 0;
         return Some(if allowed {
             Ok(())
@@ -228,7 +254,7 @@ fn dhcp<B: Bytes + ?Sized>(
             Err(Reason::RogueDhcp)
         });
     }
-    if packet.destination_port != server || packet.source_port != client {
+    if packet.destination_port != server || packet.source_port != client || nobody && !v4 {
         return None;
     }
     let at = packet.payload as usize + 8;

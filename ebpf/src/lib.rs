@@ -9,7 +9,7 @@
 //! Absences that hold: nothing here allocates, panics, reads a clock or knows a map type. Only
 //! `main.rs` knows that there is a kernel.
 #![cfg_attr(not(test), no_std)]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "see cell.rs"))]
 
 pub mod abi;

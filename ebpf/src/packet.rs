@@ -95,7 +95,7 @@ pub struct Fragment {
     pub identification: u32,
     /// Offset of this part, in bytes.
     pub offset: u32,
-    /// Offset of the next part; 0: this is a whole packet.
+    /// Offset of the next part.
     pub next: u32,
     /// Whether there is a next part.
     pub more: bool,
@@ -107,7 +107,7 @@ impl Fragment {
     /// Whether it is the first of several parts.
     #[inline(always)]
     pub fn is_first(&self) -> bool {
-        self.next != 0 && self.offset == 0
+        self.more && self.offset == 0
     }
 
     /// Notes a part, with `length` bytes that are there of it; false when it can't be of a packet.
@@ -182,10 +182,11 @@ impl Packet {
         Ok(())
     }
 
-    /// Whether a bridge sends it out of more than one port.
+    /// Whether it is for several receivers: by its MAC, for which a bridge sends it out of more than
+    /// one port, or by its address, whatever MAC it was sent to.
     #[inline(always)]
     pub fn is_to_group(&self) -> bool {
-        self.destination_mac >> 40 & 1 == 1
+        self.destination_mac >> 40 & 1 == 1 || self.destination.is_group()
     }
 
     /// What the interval table calls the service that this packet asks for.
@@ -285,7 +286,8 @@ pub fn network<B: Bytes + ?Sized>(
         transport(bytes, packet)?;
     }
     // They would be taken for IPv4 addresses by everything that looks them up.
-    if packet.ethertype == number::IPV6 && packet.source.is_v4() {
+    let mapped = packet.ethertype == number::IPV6 && packet.source.is_v4();
+    if mapped && packet.shape != Shape::Part {
         packet.shape = Shape::Mapped;
     }
     match packet.held {
@@ -494,10 +496,11 @@ fn ipv6<B: Bytes + ?Sized>(
                 let length = packet.end as u32 - offset as u32 - 8;
                 let more = part & 1 != 0;
                 let whole = packet.fragment.read(part as u32 & 0xfff8, more, length);
+                if !whole && settings & zone::FRAGMENTS != 0 {
+                    return Err(Reason::Malformed);
+                }
                 if packet.fragment.hides() {
                     packet.fault(Reason::Fragment)?;
-                } else if !whole && settings & zone::FRAGMENTS != 0 {
-                    return Err(Reason::Malformed);
                 }
                 if packet.fragment.offset != 0 {
                     // What a later part begins with is no header.

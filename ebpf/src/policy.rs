@@ -112,7 +112,7 @@ pub fn end<T: Tables + ?Sized>(tables: &T, slot: u32, address: &Address, end: &m
         address: *address,
         slot: slot as u64,
     }) {
-        Some(named) => *end = *named,
+        Some(named) => end.take(named),
         None => {
             let key = PrefixKey {
                 slot: slot.to_be_bytes(),
@@ -121,7 +121,7 @@ pub fn end<T: Tables + ?Sized>(tables: &T, slot: u32, address: &Address, end: &m
             let Some(around) = tables.prefix(&key) else {
                 return false;
             };
-            *end = *around;
+            end.take(around);
         }
     }
     if end.device != 0 {
