@@ -46,8 +46,23 @@ impl Compiled {
                 wardline_proto::document::policy_to_yaml(policy)
             )
         });
-        let ids = compile::number(&intent, ids, &limits).unwrap();
-        let tables = compile::compile(&intent, inventory, &ids, &BTreeSet::new(), &clock);
+        Self::intended(&intent, inventory, clock, ids)
+    }
+
+    /// Compiles a document that may be refused.
+    pub(crate) fn of_valid(
+        policy: &v1::Policy,
+        inventory: &Inventory,
+        clock: Clock,
+    ) -> Option<Self> {
+        let intent = Intent::from_policy(policy, &limits()).ok()?;
+        Some(Self::intended(&intent, inventory, clock, &Ids::new()))
+    }
+
+    fn intended(intent: &Intent, inventory: &Inventory, clock: Clock, ids: &Ids) -> Self {
+        let limits = limits();
+        let ids = compile::number(intent, ids, &limits).unwrap();
+        let tables = compile::compile(intent, inventory, &ids, &BTreeSet::new(), &clock);
         Self {
             ids,
             tables,
@@ -95,15 +110,22 @@ pub(crate) struct Said {
     pub(crate) reason: Reason,
     pub(crate) would: Reason,
     pub(crate) rule: u32,
+    /// Whether it is counted here.
+    pub(crate) counts: bool,
 }
 
 /// What `decide` says on the host, with the flows that a model has.
 pub(crate) fn host(model: &Model<'_>, at: At, frame: &[u8]) -> Said {
+    host_with(model, at, None, frame)
+}
+
+/// The same, with a tag that the interface took out of the frame.
+pub(crate) fn host_with(model: &Model<'_>, at: At, tag: Option<u16>, frame: &[u8]) -> Said {
     let mut work = Work::default();
     let verdict = match at {
-        At::Entering { ifindex } => decide::ingress(frame, None, ifindex, model, &mut work),
+        At::Entering { ifindex } => decide::ingress(frame, tag, ifindex, model, &mut work),
         At::Leaving { ifindex, from } => {
-            decide::egress(frame, None, ifindex, from, model, &mut work)
+            decide::egress(frame, tag, ifindex, from, model, &mut work)
         }
     };
     Said {
@@ -111,12 +133,18 @@ pub(crate) fn host(model: &Model<'_>, at: At, frame: &[u8]) -> Said {
         reason: verdict.reason,
         would: verdict.would,
         rule: verdict.rule,
+        counts: verdict.counts,
     }
 }
 
 /// A model whose present is the clock's.
 pub(crate) fn model<'a>(compiled: &'a Compiled) -> Model<'a> {
-    let model = Model::new(&compiled.tables, Settings::for_flows(64));
+    model_for(compiled, Settings::for_flows(64))
+}
+
+/// The same with room for as many flows as the settings say.
+pub(crate) fn model_for<'a>(compiled: &'a Compiled, settings: Settings) -> Model<'a> {
+    let model = Model::new(&compiled.tables, settings);
     model.set_tick((compiled.clock.jiffies >> TICK_SHIFT) as u32);
     model
 }
@@ -147,7 +175,12 @@ pub(crate) fn kernel(
 
 /// A datapath of its own, with nothing pinned.
 pub(crate) fn datapath() -> Datapath {
-    Datapath::open(None, &limits(), &timeouts()).unwrap()
+    datapath_of(&limits())
+}
+
+/// The same, of some size.
+pub(crate) fn datapath_of(limits: &Limits) -> Datapath {
+    Datapath::open(None, limits, &timeouts()).unwrap()
 }
 
 /// Small tables: they are made anew for every test.

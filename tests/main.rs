@@ -3,10 +3,14 @@
 
 mod agreement;
 mod change;
+mod dissect;
 mod frames;
+mod fuzz;
 mod judges;
 mod lab_self;
 mod oracle;
 mod packets;
 mod random;
+mod sequence;
 mod spine;
+mod streams;

@@ -91,7 +91,7 @@ impl Expected {
 }
 
 impl Drop {
-    fn because(reason: Reason) -> Self {
+    pub(crate) fn because(reason: Reason) -> Self {
         Self {
             reason,
             rules: BTreeSet::new(),
@@ -118,8 +118,8 @@ pub(crate) struct Oracle<'a> {
 }
 
 /// One end of a packet.
-#[derive(Clone, Copy)]
-enum End<'a> {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End<'a> {
     Router,
     Other {
         address: IpAddr,
@@ -177,30 +177,20 @@ impl<'a> Oracle<'a> {
     /// The sender, if it may send from there with that address.
     fn place(&self, probe: &Probe) -> Result<End<'a>, Reason> {
         let source = probe.source;
-        let never = source.is_multicast() || source.is_loopback() || source.is_unspecified();
         match &probe.entry {
             Entry::Router => Ok(End::Router),
-            Entry::Uplink => {
-                let on_a_port = self.device_of(source).is_some_and(|it| !it.macs.is_empty());
-                if never || is_broadcast(source) || on_a_port || self.router.contains(&source) {
-                    return Err(Reason::SpoofedSource);
-                }
-                Ok(self.end(source))
-            }
+            Entry::Uplink if self.may_come_up(source) => Ok(self.end(source)),
+            Entry::Uplink => Err(Reason::SpoofedSource),
             Entry::Guarded {
                 interface,
                 vlan,
                 mac,
             } => {
-                let port = self.port_of(interface);
-                let zone = zone_on(port, *vlan).ok_or(Reason::WrongVlan)?;
-                let device = self.policy.devices.iter().find(|it| has_mac(it, *mac));
-                match device {
-                    Some(device) => stands_right(device, port, interface, zone)?,
-                    None if !self.admits_any(zone) => return Err(Reason::UnknownDevice),
-                    None => {}
-                }
-                if never || is_broadcast(source) || !self.may_use(device, zone, source) {
+                let zone = zone_on(self.port_of(interface), *vlan).ok_or(Reason::WrongVlan)?;
+                let device = self
+                    .stands(interface, zone, *mac)
+                    .map_err(|drop| drop.reason)?;
+                if !self.may_send(device, zone, source) {
                     return Err(Reason::SpoofedSource);
                 }
                 Ok(End::Other {
@@ -210,6 +200,35 @@ impl<'a> Oracle<'a> {
                 })
             }
         }
+    }
+
+    /// The device of a MAC that is seen in a zone of a port; none where strangers may speak.
+    pub(crate) fn stands(
+        &self,
+        interface: &str,
+        zone: &str,
+        mac: [u8; 6],
+    ) -> Result<Option<&'a Device>, Drop> {
+        let port = self.port_of(interface);
+        let device = self.policy.devices.iter().find(|it| has_mac(it, mac));
+        match device {
+            Some(device) => stands_right(device, port, interface, zone).map_err(Drop::because)?,
+            None if !self.admits_any(zone) => return Err(Drop::because(Reason::UnknownDevice)),
+            None => {}
+        }
+        Ok(device)
+    }
+
+    /// Whether an address may be the source of what comes from an uplink: it is of no device that
+    /// is on a guarded port, and not the router's.
+    pub(crate) fn may_come_up(&self, source: IpAddr) -> bool {
+        let on_a_port = self.device_of(source).is_some_and(|it| !it.macs.is_empty());
+        !is_martian(source) && !on_a_port && !self.router.contains(&source)
+    }
+
+    /// Whether who stands in `zone` may send from `source`.
+    pub(crate) fn may_send(&self, device: Option<&Device>, zone: &str, source: IpAddr) -> bool {
+        !is_martian(source) && self.may_use(device, zone, source)
     }
 
     /// Whether who stands in `zone` may send from `source`.
@@ -245,16 +264,29 @@ impl<'a> Oracle<'a> {
             } => return Err(Drop::because(Reason::MidFlow)),
             _ => {}
         }
-        if is_link_local(probe.source) || is_link_local(probe.destination) {
+        let ends = (probe.source, probe.destination);
+        self.admitted(probe.now, source, destination, probe.asks, ends)
+    }
+
+    /// What policy says of an opener, who asks for something between two addresses.
+    pub(crate) fn admitted(
+        &self,
+        now: Timestamp,
+        source: End<'_>,
+        destination: End<'_>,
+        asks: Asks,
+        ends: (IpAddr, IpAddr),
+    ) -> Result<BTreeSet<String>, Drop> {
+        if is_link_local(ends.0) || is_link_local(ends.1) {
             return Err(Drop::because(Reason::NoRule));
         }
         let matching = |action: Action, expired: bool| -> BTreeSet<String> {
             let rules = self.policy.rules.iter();
             rules
-                .filter(|rule| rule.action() == action && has_expired(rule, probe.now) == expired)
+                .filter(|rule| rule.action() == action && has_expired(rule, now) == expired)
                 .filter(|rule| self.names_any(&rule.from, source))
                 .filter(|rule| self.names_any(&rule.to, destination))
-                .filter(|rule| self.is_for(rule, probe.asks))
+                .filter(|rule| self.is_for(rule, asks))
                 .map(|rule| rule.name.clone())
                 .collect()
         };
@@ -311,7 +343,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// What an address stands for when nothing else is known.
-    fn end(&self, address: IpAddr) -> End<'a> {
+    pub(crate) fn end(&self, address: IpAddr) -> End<'a> {
         if self.router.contains(&address) {
             return End::Router;
         }
@@ -343,7 +375,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// The port whose settings hold at the interface.
-    fn port_of(&self, interface: &str) -> &'a Port {
+    pub(crate) fn port_of(&self, interface: &str) -> &'a Port {
         let rank = |port: &&Port| {
             let literals = port.interface.chars().filter(|&c| c != '*').count();
             (port.interface == interface, literals)
@@ -355,7 +387,7 @@ impl<'a> Oracle<'a> {
             .unwrap_or_else(|| panic!("no port matches {interface}"))
     }
 
-    fn zone(&self, name: &str) -> Option<&'a Zone> {
+    pub(crate) fn zone(&self, name: &str) -> Option<&'a Zone> {
         self.policy.zones.iter().find(|zone| zone.name == name)
     }
 
@@ -364,18 +396,23 @@ impl<'a> Oracle<'a> {
             .is_some_and(|zone| zone.admit() == ZoneAdmit::Any)
     }
 
-    fn is_quarantined(&self, end: End<'_>) -> bool {
+    /// Whether a device is in quarantine.
+    pub(crate) fn is_cut_off(&self, device: &Device) -> bool {
+        self.quarantined.contains(&device.name)
+    }
+
+    pub(crate) fn is_quarantined(&self, end: End<'_>) -> bool {
         match end {
             End::Router | End::Other { device: None, .. } => false,
             End::Other {
                 device: Some(device),
                 ..
-            } => self.quarantined.contains(&device.name),
+            } => self.is_cut_off(device),
         }
     }
 
     /// Whether there are ends in zones with ports, all of them in observe.
-    fn is_observed(&self, source: End<'_>, destination: End<'_>) -> bool {
+    pub(crate) fn is_observed(&self, source: End<'_>, destination: End<'_>) -> bool {
         let has_port = |zone: &&Zone| {
             let mut ports = self.policy.ports.iter();
             ports.any(|port| {
@@ -395,7 +432,7 @@ impl<'a> Oracle<'a> {
 }
 
 /// The zone of a VLAN on a port; 0 is untagged.
-fn zone_on(port: &Port, vlan: u16) -> Option<&str> {
+pub(crate) fn zone_on(port: &Port, vlan: u16) -> Option<&str> {
     if vlan == 0 && !port.zone.is_empty() {
         return Some(&port.zone);
     }
@@ -423,11 +460,12 @@ fn stands_right(device: &Device, port: &Port, interface: &str, zone: &str) -> Re
 }
 
 fn has_mac(device: &Device, mac: [u8; 6]) -> bool {
-    let text: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    device
-        .macs
-        .iter()
-        .any(|own| own.to_lowercase().replace('-', ":") == text.join(":"))
+    let is_mac = |text: &String| {
+        let bytes = text.split([':', '-']);
+        let bytes = bytes.map(|byte| u8::from_str_radix(byte, 16).expect("a byte of a MAC"));
+        bytes.eq(mac)
+    };
+    device.macs.iter().any(is_mac)
 }
 
 fn has_address(device: &Device, address: IpAddr) -> bool {
@@ -443,11 +481,19 @@ fn has_expired(rule: &Rule, now: Timestamp) -> bool {
     })
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
 }
 
-fn is_broadcast(address: IpAddr) -> bool {
+/// What no one may send from.
+fn is_martian(address: IpAddr) -> bool {
+    address.is_multicast()
+        || address.is_loopback()
+        || address.is_unspecified()
+        || is_broadcast(address)
+}
+
+pub(crate) fn is_broadcast(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(address) if address.is_broadcast())
 }
 

@@ -1,0 +1,853 @@
+//! What must become of frames, one after the other: the oracle with eyes and a memory.
+//!
+//! Frames are read by [`dissect`], policy is worked out by [`Oracle`], and what passed before is a
+//! plain list of flows and of fragments that are awaited. No time passes between frames.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use jiff::Timestamp;
+use wardline_proto::v1::{Device, DropOrAllow, Policy, Port, Reason};
+
+use crate::{
+    dissect::{self, Arp, Content, Fragment, Frame, Ip, Mac, Nonsense, QuotedUpper, Upper},
+    oracle::{Asks, Drop, End, Oracle, is_broadcast, is_link_local, zone_on},
+};
+
+/// Where a frame is seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Where {
+    Entering { interface: String },
+    Leaving { interface: String, from: From },
+}
+
+/// Where a frame that leaves came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    Router,
+    Uplink,
+    /// A guarded port, where it was judged before.
+    Guarded(String),
+}
+
+/// What must become of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Must {
+    pub(crate) passed: bool,
+    pub(crate) reason: Reason,
+    /// For what observe passes, why it would be dropped.
+    pub(crate) would: Reason,
+    /// The rules that decided, any of which may be named.
+    pub(crate) rules: BTreeSet<String>,
+}
+
+impl Must {
+    fn pass(reason: Reason) -> Self {
+        Self {
+            passed: true,
+            reason,
+            would: reason,
+            rules: BTreeSet::new(),
+        }
+    }
+
+    fn drop(drop: Drop) -> Self {
+        Self {
+            passed: false,
+            reason: drop.reason,
+            would: drop.reason,
+            rules: drop.rules,
+        }
+    }
+}
+
+/// The oracle with a memory.
+pub(crate) struct Sequence<'a> {
+    oracle: Oracle<'a>,
+    now: Timestamp,
+    flows: Vec<Flow>,
+    notes: Vec<Note>,
+}
+
+/// A conversation that policy admitted.
+#[derive(Clone, Debug)]
+struct Flow {
+    protocol: u8,
+    opener: (IpAddr, u16),
+    other: (IpAddr, u16),
+    /// The kind of query, for what is asked and answered by ICMP.
+    query: Option<u8>,
+    answered: bool,
+    reset: bool,
+    finished: [bool; 2],
+    rules: BTreeSet<String>,
+}
+
+/// A fragment that is awaited.
+#[derive(Clone, Debug)]
+struct Note {
+    whose: Whose,
+    next: u32,
+}
+
+/// What all fragments of a packet share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Whose {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    identification: u32,
+    interface: String,
+    vlan: u16,
+    mac: Mac,
+}
+
+/// What the network itself needs, and what passes without a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Control {
+    Solicitation { target: Ipv6Addr },
+    Advertisement { target: Ipv6Addr },
+    RouterSolicitation,
+    RouterAdvertisement,
+    Redirect,
+    DhcpClient,
+    DhcpServer,
+    Membership,
+}
+
+/// What the zone and the way of a frame let pass by form.
+#[derive(Clone, Copy, Default)]
+struct Leave {
+    options: bool,
+    fragments: bool,
+    /// Its form was judged elsewhere.
+    anything: bool,
+}
+
+impl<'a> Sequence<'a> {
+    pub(crate) fn new(policy: &'a Policy, router: &[IpAddr], now: Timestamp) -> Self {
+        Self {
+            oracle: Oracle::new(policy, router),
+            now,
+            flows: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// What must become of a frame that is seen somewhere, with the tag that its interface took out
+    /// of it.
+    pub(crate) fn judge(&mut self, at: &Where, tag: Option<u16>, bytes: &[u8]) -> Must {
+        match self.try_judge(at, tag, bytes) {
+            Ok(must) => must,
+            Err(drop) => Must::drop(drop),
+        }
+    }
+
+    fn try_judge(&mut self, at: &Where, tag: Option<u16>, bytes: &[u8]) -> Result<Must, Drop> {
+        let interface = match at {
+            Where::Entering { interface } | Where::Leaving { interface, .. } => interface,
+        };
+        let port = self.oracle.port_of(interface);
+        let frame = dissect::frame(bytes, tag).map_err(|nonsense| {
+            Drop::because(match nonsense {
+                Nonsense::Malformed => Reason::Malformed,
+                Nonsense::Tags => Reason::UnknownEthertype,
+            })
+        })?;
+        let zone = zone_on(port, frame.vlan);
+        self.form(at, &frame, zone)?;
+        let control = match &frame.content {
+            Content::Ip(ip) => control(ip),
+            Content::Arp(_) | Content::Other(_) => None,
+        };
+        match at {
+            Where::Entering { .. } => {
+                let zone = zone.ok_or(Drop::because(Reason::WrongVlan))?;
+                self.enter(port, interface, zone, &frame, control)
+            }
+            Where::Leaving { from, .. } => {
+                zone.ok_or(Drop::because(Reason::WrongVlan))?;
+                self.leave(interface, from, &frame, control)
+            }
+        }
+    }
+
+    // ── form ───────────────────────────────────────────────────────────────────────────────────
+
+    fn form(&mut self, at: &Where, frame: &Frame, zone: Option<&str>) -> Result<(), Drop> {
+        let zone = zone.and_then(|name| self.oracle.zone(name));
+        let allows = |setting: i32| setting == i32::from(DropOrAllow::Allow);
+        let leave = Leave {
+            options: zone.is_some_and(|zone| allows(zone.ip_options)),
+            fragments: zone.is_some_and(|zone| allows(zone.fragments)),
+            anything: matches!(
+                at,
+                Where::Leaving {
+                    from: From::Router | From::Guarded(_),
+                    ..
+                }
+            ),
+        };
+        let faults = match &frame.content {
+            Content::Arp(arp) => {
+                let known = matches!(arp.operation, 1 | 2);
+                if known { vec![] } else { vec![Reason::Malformed] }
+            }
+            Content::Other(0x888e) => vec![],
+            Content::Other(number) => {
+                let named = zone.is_some_and(|zone| zone.ethertypes.contains(&u32::from(*number)));
+                if named { vec![] } else { vec![Reason::UnknownEthertype] }
+            }
+            Content::Ip(ip) => self.ip_faults(leave, frame, ip, at),
+        };
+        // The contract's order.
+        let order = [
+            Reason::Malformed,
+            Reason::UnknownEthertype,
+            Reason::IpOptions,
+            Reason::ExtensionHeader,
+            Reason::Fragment,
+            Reason::BadTcpFlags,
+        ];
+        match order.into_iter().find(|reason| faults.contains(reason)) {
+            Some(reason) => Err(Drop::because(reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn ip_faults(&mut self, leave: Leave, frame: &Frame, ip: &Ip, at: &Where) -> Vec<Reason> {
+        let mut faults = Vec::new();
+        if !leave.anything {
+            faults.extend(option_fault(leave, ip));
+            faults.extend(extension_fault(leave, ip));
+        }
+        match ip.fragment {
+            Some(_) if !leave.fragments && !leave.anything => {
+                faults.push(Reason::Fragment);
+                return faults;
+            }
+            Some(fragment) if !fragment.is_atomic() => {
+                faults.extend(self.fragment_fault(frame, ip, fragment, at));
+            }
+            _ => {}
+        }
+        match &ip.upper {
+            Upper::Broken => faults.push(Reason::Malformed),
+            Upper::Cut => faults.push(Reason::Fragment),
+            Upper::Tcp { flags, .. } if !sensible(*flags) => faults.push(Reason::BadTcpFlags),
+            Upper::Icmp { kind, body, .. } if ip.protocol == 58 && !discovery_fits(*kind, body) => {
+                faults.push(Reason::Malformed);
+            }
+            _ => {}
+        }
+        faults
+    }
+
+    fn fragment_fault(
+        &mut self,
+        frame: &Frame,
+        ip: &Ip,
+        fragment: Fragment,
+        at: &Where,
+    ) -> Option<Reason> {
+        if fragment.more && (fragment.length == 0 || fragment.length % 8 != 0)
+            || fragment.offset + fragment.length > 65535
+        {
+            return Some(Reason::Malformed);
+        }
+        let whose = whose(frame, ip, fragment, at);
+        let note = self.notes.iter().position(|note| note.whose == whose);
+        if fragment.offset == 0 {
+            // Two that begin: one of them lies, and nobody knows which.
+            return note.map(|note| {
+                self.notes.remove(note);
+                Reason::Fragment
+            });
+        }
+        let next = note.map(|note| self.notes[note].next);
+        (fragment.offset == 8 || next != Some(fragment.offset)).then_some(Reason::Fragment)
+    }
+
+    // ── place ──────────────────────────────────────────────────────────────────────────────────
+
+    fn enter(
+        &mut self,
+        port: &Port,
+        interface: &str,
+        zone: &'a str,
+        frame: &Frame,
+        control: Option<Control>,
+    ) -> Result<Must, Drop> {
+        let device = self.oracle.stands(interface, zone, frame.source)?;
+        let quarantined = device.is_some_and(|device| self.oracle.is_cut_off(device));
+        let ip = match &frame.content {
+            Content::Arp(arp) => {
+                self.claims(frame, *arp, device, zone)?;
+                return Ok(Must::pass(Reason::Control));
+            }
+            Content::Other(_) if quarantined => return Err(Drop::because(Reason::Quarantined)),
+            Content::Other(_) => return Ok(Must::pass(Reason::Control)),
+            Content::Ip(ip) => ip,
+        };
+        if !may_be_nobody(ip, control) && !self.oracle.may_send(device, zone, ip.source) {
+            return Err(Drop::because(Reason::SpoofedSource));
+        }
+        if let Some(control) = control {
+            self.may_control(port, frame, ip, control, device, zone)?;
+        }
+        self.take(device, ip.source);
+        if control.is_some_and(|control| control != Control::Membership || !quarantined) {
+            return Ok(Must::pass(Reason::Control));
+        }
+        let source = End::Other {
+            address: ip.source,
+            device,
+            zone: Some(zone),
+        };
+        self.admit(interface, frame, ip, source)
+    }
+
+    /// An ARP packet may claim only what is its sender's.
+    fn claims(
+        &mut self,
+        frame: &Frame,
+        arp: Arp,
+        device: Option<&'a Device>,
+        zone: &str,
+    ) -> Result<(), Drop> {
+        let probes = arp.sender.is_unspecified() && arp.operation == 1;
+        let own = probes || self.oracle.may_send(device, zone, arp.sender.into());
+        if arp.sender_mac != frame.source || !own {
+            return Err(Drop::because(Reason::ArpSpoof));
+        }
+        if !probes {
+            self.take(device, arp.sender.into());
+        }
+        Ok(())
+    }
+
+    fn may_control(
+        &mut self,
+        port: &Port,
+        frame: &Frame,
+        ip: &Ip,
+        control: Control,
+        device: Option<&'a Device>,
+        zone: &str,
+    ) -> Result<(), Drop> {
+        let is_discovery = !matches!(
+            control,
+            Control::DhcpClient | Control::DhcpServer | Control::Membership
+        );
+        if ip.protocol == 58 && is_discovery {
+            if ip.hop_limit != 255 || !links_are(ip, frame.source) {
+                return Err(Drop::because(Reason::NdSpoof));
+            }
+            let claimed = match control {
+                Control::Solicitation { target } if ip.source.is_unspecified() => Some(target),
+                Control::Advertisement { target } => Some(target),
+                _ => None,
+            };
+            if let Some(target) = claimed {
+                if !self.oracle.may_send(device, zone, target.into()) {
+                    return Err(Drop::because(Reason::NdSpoof));
+                }
+                self.take(device, target.into());
+            }
+        }
+        match control {
+            Control::RouterAdvertisement | Control::Redirect if !port.router => {
+                Err(Drop::because(Reason::RogueRa))
+            }
+            Control::DhcpServer if !port.dhcp_server => Err(Drop::because(Reason::RogueDhcp)),
+            Control::DhcpClient if !dhcp_is_own(ip, frame.source) => {
+                Err(Drop::because(Reason::SpoofedSource))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A device without listed addresses keeps what it has used.
+    fn take(&mut self, device: Option<&'a Device>, address: IpAddr) {
+        if let Some(device) = device
+            && device.addresses.is_empty()
+            && !address.is_unspecified()
+            && !is_link_local(address)
+        {
+            self.oracle.learn(address, &device.name);
+        }
+    }
+
+    fn leave(
+        &mut self,
+        interface: &str,
+        from: &From,
+        frame: &Frame,
+        control: Option<Control>,
+    ) -> Result<Must, Drop> {
+        let is_foreign = |address: IpAddr| self.oracle.may_come_up(address);
+        match (&frame.content, from) {
+            (Content::Arp(arp), From::Uplink) if !is_foreign(arp.sender.into()) => {
+                return Err(Drop::because(Reason::ArpSpoof));
+            }
+            (Content::Ip(ip), From::Uplink) => {
+                if !is_foreign(ip.source) && !may_be_nobody(ip, control) {
+                    return Err(Drop::because(Reason::SpoofedSource));
+                }
+                match control {
+                    Some(Control::Advertisement { target }) if !is_foreign(target.into()) => {
+                        return Err(Drop::because(Reason::NdSpoof));
+                    }
+                    Some(Control::Redirect) => return Err(Drop::because(Reason::RogueRa)),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        let ip = match &frame.content {
+            Content::Ip(ip) if control.is_none() => ip,
+            _ => return Ok(Must::pass(Reason::Control)),
+        };
+        let source = match from {
+            From::Router => End::Router,
+            From::Uplink | From::Guarded(_) => self.oracle.end(ip.source),
+        };
+        self.admit(interface, frame, ip, source)
+    }
+
+    // ── state and policy ───────────────────────────────────────────────────────────────────────
+
+    fn admit(
+        &mut self,
+        interface: &str,
+        frame: &Frame,
+        ip: &Ip,
+        source: End<'a>,
+    ) -> Result<Must, Drop> {
+        let destination = self.oracle.end(ip.destination);
+        if self.oracle.is_quarantined(source) || self.oracle.is_quarantined(destination) {
+            return Err(Drop::because(Reason::Quarantined));
+        }
+        let observed = self.oracle.is_observed(source, destination);
+        let must = match self.state_and_policy(ip, source, destination, observed) {
+            Err(drop) if observed => Must {
+                passed: true,
+                reason: Reason::Observed,
+                would: drop.reason,
+                rules: drop.rules,
+            },
+            done => done?,
+        };
+        if let Some(fragment) = ip.fragment.filter(|fragment| !fragment.is_atomic()) {
+            let at = Where::Entering {
+                interface: interface.to_owned(),
+            };
+            let whose = whose(frame, ip, fragment, &at);
+            self.notes.retain(|note| note.whose != whose);
+            if fragment.more {
+                let next = fragment.offset + fragment.length;
+                self.notes.push(Note { whose, next });
+            }
+        }
+        Ok(must)
+    }
+
+    fn state_and_policy(
+        &mut self,
+        ip: &Ip,
+        source: End<'a>,
+        destination: End<'a>,
+        observed: bool,
+    ) -> Result<Must, Drop> {
+        let mid_flow = || Drop::because(Reason::MidFlow);
+        if ip.upper == Upper::Hidden {
+            // Its first fragment passed, or it would have failed by form.
+            return Ok(Must::pass(Reason::Established));
+        }
+        let message = Message::of(ip);
+        if message == Message::Error {
+            return match self.is_related(ip) {
+                true => Ok(Must::pass(Reason::Related)),
+                false => Err(mid_flow()),
+            };
+        }
+        let found = self.flows.iter().position(|flow| flow.side(ip).is_some());
+        if let Some(found) = found {
+            let flow = &mut self.flows[found];
+            let from_opener = flow.side(ip) == Some(true);
+            let reopens = flow.is_closing() && message == Message::Opens;
+            if !reopens {
+                if !flow.follow(ip, from_opener) {
+                    return Err(mid_flow());
+                }
+                return Ok(Must {
+                    rules: flow.rules.clone(),
+                    ..Must::pass(Reason::Established)
+                });
+            }
+        }
+        if message != Message::Opens {
+            return Err(mid_flow());
+        }
+        let admitted = self
+            .oracle
+            .admitted(self.now, source, destination, asks(ip), ends(ip));
+        let (rules, must) = match admitted {
+            Ok(rules) => (
+                rules.clone(),
+                Must {
+                    rules,
+                    ..Must::pass(Reason::Rule)
+                },
+            ),
+            Err(drop) if observed => (
+                BTreeSet::new(),
+                Must {
+                    passed: true,
+                    reason: Reason::Observed,
+                    would: drop.reason,
+                    rules: drop.rules,
+                },
+            ),
+            Err(drop) => return Err(drop),
+        };
+        if let Some(found) = found {
+            self.flows.remove(found);
+        }
+        self.flows.push(Flow::opened(ip, rules));
+        Ok(must)
+    }
+
+    /// Whether an error quotes a packet of a flow, and goes to who sent that packet.
+    fn is_related(&self, ip: &Ip) -> bool {
+        let Upper::Icmp { body, .. } = &ip.upper else {
+            return false;
+        };
+        let version = if ip.source.is_ipv4() { 4 } else { 6 };
+        let Some(quoted) = dissect::quoted(version, body) else {
+            return false;
+        };
+        quoted.source == ip.destination && self.flows.iter().any(|flow| flow.is_quoted(&quoted))
+    }
+}
+
+impl Flow {
+    fn opened(ip: &Ip, rules: BTreeSet<String>) -> Self {
+        let (from, to) = numbers(ip);
+        Self {
+            protocol: ip.protocol,
+            opener: (ip.source, from),
+            other: (ip.destination, to),
+            query: query(ip).map(|(kind, _)| kind),
+            answered: false,
+            reset: false,
+            finished: [false; 2],
+            rules,
+        }
+    }
+
+    /// Whether the packet is of this flow: true when the opener sent it.
+    fn side(&self, ip: &Ip) -> Option<bool> {
+        if ip.protocol != self.protocol {
+            return None;
+        }
+        let (from, to) = numbers(ip);
+        let forth = (ip.source, from) == self.opener && (ip.destination, to) == self.other;
+        let back = (ip.source, from) == self.other && (ip.destination, to) == self.opener;
+        match (query(ip), self.query) {
+            (None, None) if forth => Some(true),
+            (None, None) if back => Some(false),
+            (Some((kind, asks)), Some(own)) if kind == own => {
+                (if asks { forth } else { back }).then_some(asks)
+            }
+            _ => None,
+        }
+    }
+
+    fn is_quoted(&self, quoted: &dissect::Quoted) -> bool {
+        let (source, destination) = (quoted.source, quoted.destination);
+        let forth = source == self.opener.0 && destination == self.other.0;
+        let back = source == self.other.0 && destination == self.opener.0;
+        let ports = |from, to| {
+            forth && (from, to) == (self.opener.1, self.other.1)
+                || back && (from, to) == (self.other.1, self.opener.1)
+        };
+        self.protocol == quoted.protocol
+            && match quoted.asks {
+                QuotedUpper::Ports(from, to) => ports(from, to),
+                QuotedUpper::Icmp { kind, identifier } => {
+                    match (query_of(self.protocol, kind), self.query) {
+                        (Some((kind, asks)), Some(own)) => {
+                            kind == own
+                                && (if asks { forth } else { back })
+                                && ports(identifier, identifier)
+                        }
+                        (None, None) => ports(0, 0),
+                        _ => false,
+                    }
+                }
+                QuotedUpper::Other => ports(0, 0),
+            }
+    }
+
+    /// Both ends have finished, or one has reset it.
+    fn is_closing(&self) -> bool {
+        self.reset || self.finished == [true; 2]
+    }
+
+    /// Whether the packet has a place in the flow, which goes on by it.
+    fn follow(&mut self, ip: &Ip, from_opener: bool) -> bool {
+        let Upper::Tcp { flags, .. } = ip.upper else {
+            self.answered |= !from_opener;
+            return true;
+        };
+        let has = |flag| flags & flag != 0;
+        if has(SYN) {
+            // The opener asks again, the other end answers again.
+            self.answered |= has(ACK) && !from_opener;
+            return has(ACK) != from_opener;
+        }
+        if has(RST) {
+            self.reset = true;
+            return true;
+        }
+        if !self.answered {
+            // A challenge to a stale SYN (RFC 5961, 4.2); the opener has nothing to say yet.
+            return !from_opener;
+        }
+        self.finished[usize::from(from_opener)] |= has(FIN);
+        true
+    }
+}
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+/// What a packet can do where no flow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Message {
+    Opens,
+    Follows,
+    Error,
+}
+
+impl Message {
+    fn of(ip: &Ip) -> Self {
+        match (&ip.upper, ip.protocol) {
+            (Upper::Tcp { flags, .. }, _) => match flags & (SYN | ACK) {
+                SYN => Self::Opens,
+                _ => Self::Follows,
+            },
+            (Upper::Icmp { kind: 3 | 4 | 11 | 12, .. }, 1) => Self::Error,
+            (Upper::Icmp { kind: 1..=4, .. }, 58) => Self::Error,
+            (Upper::Icmp { kind, .. }, protocol) => match query_of(protocol, *kind) {
+                Some((_, false)) => Self::Follows,
+                _ => Self::Opens,
+            },
+            _ => Self::Opens,
+        }
+    }
+}
+
+/// The kind of query that an ICMP message is of, and whether it asks.
+fn query_of(protocol: u8, kind: u8) -> Option<(u8, bool)> {
+    match (protocol, kind) {
+        (1, 8 | 13 | 15 | 17) | (58, 128) => Some((kind, true)),
+        (1, 0) => Some((8, false)),
+        (1, 14 | 16 | 18) | (58, 129) => Some((kind - 1, false)),
+        _ => None,
+    }
+}
+
+fn query(ip: &Ip) -> Option<(u8, bool)> {
+    match &ip.upper {
+        Upper::Icmp { kind, .. } => query_of(ip.protocol, *kind),
+        _ => None,
+    }
+}
+
+/// What tells flows between the same addresses apart: ports, or a query's identifier.
+fn numbers(ip: &Ip) -> (u16, u16) {
+    match &ip.upper {
+        Upper::Tcp { from, to, .. } | Upper::Udp { from, to, .. } => (*from, *to),
+        Upper::Icmp { body, .. } if query(ip).is_some() => {
+            let identifier = u16::from_be_bytes([body[0], body[1]]);
+            (identifier, identifier)
+        }
+        _ => (0, 0),
+    }
+}
+
+fn asks(ip: &Ip) -> Asks {
+    match (&ip.upper, ip.protocol) {
+        (Upper::Tcp { to, .. }, _) => Asks::Tcp(*to),
+        (Upper::Udp { to, .. }, _) => Asks::Udp(*to),
+        (Upper::Icmp { kind, code, .. }, 1) => Asks::Icmp {
+            kind: *kind,
+            code: *code,
+        },
+        (Upper::Icmp { kind, code, .. }, _) => Asks::Icmpv6 {
+            kind: *kind,
+            code: *code,
+        },
+        (_, protocol) => Asks::Protocol(protocol),
+    }
+}
+
+fn ends(ip: &Ip) -> (IpAddr, IpAddr) {
+    (ip.source, ip.destination)
+}
+
+fn whose(frame: &Frame, ip: &Ip, fragment: Fragment, at: &Where) -> Whose {
+    let (Where::Entering { interface } | Where::Leaving { interface, .. }) = at;
+    Whose {
+        source: ip.source,
+        destination: ip.destination,
+        protocol: ip.protocol,
+        identification: fragment.identification,
+        interface: interface.clone(),
+        vlan: frame.vlan,
+        mac: frame.source,
+    }
+}
+
+// ── what has a form of its own ─────────────────────────────────────────────────────────────────
+
+fn option_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
+    const ROUTER_ALERT: u8 = 148;
+    let options = ip.options.as_ref()?;
+    if options.lies {
+        return Some(Reason::IpOptions);
+    }
+    // Loose and strict source routes.
+    let routes = options.kinds.iter().any(|kind| matches!(kind, 131 | 137));
+    let is_report = ip.protocol == 2 && options.kinds == [ROUTER_ALERT];
+    (routes || !leave.options && !is_report).then_some(Reason::IpOptions)
+}
+
+fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
+    const ROUTER_ALERT: u8 = 5;
+    let mut fragments = 0;
+    let is_report = matches!(control(ip), Some(Control::Membership));
+    for (at, extension) in ip.extensions.iter().enumerate() {
+        let allowed = match extension.number {
+            // At most one, and what is before it only where options may pass.
+            44 => {
+                fragments += 1;
+                fragments == 1
+            }
+            0 => at == 0 && (leave.options || is_report && extension.kinds == [ROUTER_ALERT]),
+            60 | 51 => leave.options,
+            _ => false,
+        };
+        if !allowed {
+            return Some(Reason::ExtensionHeader);
+        }
+    }
+    None
+}
+
+/// What a stack sends: SYN, SYN and ACK, RST with or without ACK, and everything else with ACK.
+fn sensible(flags: u8) -> bool {
+    let has = |flag| flags & flag != 0;
+    let kinds = [has(SYN), has(FIN), has(RST)];
+    let at_most_one = kinds.iter().filter(|has| **has).count() <= 1;
+    at_most_one && (has(SYN) || has(RST) || has(ACK))
+}
+
+/// Whether a message of neighbour discovery has its fixed part and whole options (RFC 4861, 4).
+fn discovery_fits(kind: u8, body: &[u8]) -> bool {
+    let Some(fixed) = discovery_length(kind) else {
+        return true;
+    };
+    body.get(fixed..)
+        .is_some_and(|options| dissect::discovery_options(options).is_some())
+}
+
+/// What is before the options, without the first four bytes of ICMP.
+fn discovery_length(kind: u8) -> Option<usize> {
+    match kind {
+        133 => Some(4),
+        134 => Some(12),
+        135 | 136 => Some(20),
+        137 => Some(36),
+        _ => None,
+    }
+}
+
+fn control(ip: &Ip) -> Option<Control> {
+    match (&ip.upper, ip.protocol) {
+        (Upper::Icmp { kind: 5, .. }, 1) => Some(Control::Redirect),
+        (Upper::Icmp { kind, body, .. }, 58) => {
+            let target = || {
+                let octets: [u8; 16] = body[4..20].try_into().expect("a whole target");
+                Ipv6Addr::from(octets)
+            };
+            match kind {
+                131 | 132 | 143 => Some(Control::Membership),
+                133..=137 if !discovery_fits(*kind, body) => None,
+                133 => Some(Control::RouterSolicitation),
+                134 => Some(Control::RouterAdvertisement),
+                135 => Some(Control::Solicitation { target: target() }),
+                136 => Some(Control::Advertisement { target: target() }),
+                137 => Some(Control::Redirect),
+                _ => None,
+            }
+        }
+        (Upper::Opaque(bytes), 2) => {
+            let is_report = matches!(bytes.first(), Some(0x12 | 0x16 | 0x17 | 0x22));
+            is_report.then_some(Control::Membership)
+        }
+        (Upper::Udp { from, to, .. }, _) => match (ip.source.is_ipv4(), from, to) {
+            (true, 68, 67) | (false, 546, 547) => Some(Control::DhcpClient),
+            (true, 67, 68) | (false, 547, 546) => Some(Control::DhcpServer),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Who has no address yet asks for one, and asks whether it is free.
+fn may_be_nobody(ip: &Ip, control: Option<Control>) -> bool {
+    ip.source.is_unspecified()
+        && match control {
+            Some(Control::DhcpClient) => ip.source.is_ipv4(),
+            Some(Control::Solicitation { .. } | Control::RouterSolicitation) => true,
+            Some(Control::Membership) => true,
+            _ => false,
+        }
+}
+
+/// Whether the link-layer addresses that discovery names are the sender's own.
+fn links_are(ip: &Ip, mac: Mac) -> bool {
+    let Upper::Icmp { kind, body, .. } = &ip.upper else {
+        return true;
+    };
+    let Some(fixed) = discovery_length(*kind) else {
+        return true;
+    };
+    // A redirect's target is another.
+    let own = if *kind == 137 { 0 } else { 2 };
+    let options = body.get(fixed..).and_then(dissect::discovery_options);
+    options.is_some_and(|options| {
+        options
+            .iter()
+            .filter(|(kind, _)| *kind == 1 || *kind == own)
+            .all(|(_, link)| link[..6] == mac)
+    })
+}
+
+/// Whether a DHCPv4 client asks for itself; DHCPv6 names nobody in a way that can be checked.
+fn dhcp_is_own(ip: &Ip, mac: Mac) -> bool {
+    match &ip.upper {
+        Upper::Udp { data, .. } if ip.source.is_ipv4() => data.get(28..34) == Some(&mac),
+        _ => true,
+    }
+}
+
+#[expect(unused_imports, reason = "to come")]
+use {is_broadcast as _, Ipv4Addr as _};
