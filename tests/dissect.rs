@@ -8,14 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(crate) type Mac = [u8; 6];
 
-/// Why a frame has no meaning at all.
+/// A header is short, inconsistent or nonsense, so that what follows means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Nonsense {
-    /// A header is short, inconsistent or nonsense.
-    Malformed,
-    /// More tags than one, or a tag that is not 802.1Q.
-    Tags,
-}
+pub(crate) struct Malformed;
 
 /// A frame that can be read down to the addresses of its packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +24,10 @@ pub(crate) struct Frame {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    Arp(Arp),
+    /// None: its header is short or not for IPv4 over Ethernet.
+    Arp(Option<Arp>),
     Ip(Ip),
-    /// EtherType, or the length of an LLC frame, below 0x0600.
+    /// EtherType, or the length of an LLC frame, below 0x0600; a further tag among them.
     Other(u16),
 }
 
@@ -47,6 +43,8 @@ pub(crate) struct Arp {
 pub(crate) struct Ip {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
+    /// A packet to oneself, to nobody or to the loopback has no business on a wire.
+    pub(crate) nowhere: bool,
     pub(crate) hop_limit: u8,
     /// What IPv4 options there are; none: the header has five words.
     pub(crate) options: Option<Options>,
@@ -60,8 +58,10 @@ pub(crate) struct Ip {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Kinds, without padding.
+    /// Kinds in their order, padding and all.
     pub(crate) kinds: Vec<u8>,
+    /// Nothing but a router alert, without padding.
+    pub(crate) alert: bool,
     /// An option that goes beyond the header.
     pub(crate) lies: bool,
 }
@@ -69,8 +69,8 @@ pub(crate) struct Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Extension {
     pub(crate) number: u8,
-    /// Kinds of the options in it, for hop-by-hop and destination options; padding left out.
-    pub(crate) kinds: Vec<u8>,
+    /// Nothing but a router alert and padding (RFC 2711).
+    pub(crate) alert: bool,
 }
 
 /// A piece of a packet; bytes, not units of eight.
@@ -122,39 +122,39 @@ pub(crate) enum Upper {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Nonsense> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self
             .0
             .split_at_checked(count)
-            .ok_or(Nonsense::Malformed)?;
+            .ok_or(Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Nonsense> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let taken = self.take(N)?;
         Ok(taken.try_into().expect("as many as were asked for"))
     }
 
-    fn u8(&mut self) -> Result<u8, Nonsense> {
+    fn u8(&mut self) -> Result<u8, Malformed> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn u16(&mut self) -> Result<u16, Nonsense> {
+    fn u16(&mut self) -> Result<u16, Malformed> {
         self.array().map(u16::from_be_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, Nonsense> {
+    fn u32(&mut self) -> Result<u32, Malformed> {
         self.array().map(u32::from_be_bytes)
     }
 }
 
-fn must(holds: bool) -> Result<(), Nonsense> {
-    if holds { Ok(()) } else { Err(Nonsense::Malformed) }
+fn must(holds: bool) -> Result<(), Malformed> {
+    if holds { Ok(()) } else { Err(Malformed) }
 }
 
 /// Reads a frame. `tag` is what the interface took out of it: EtherType and control.
-pub(crate) fn frame(bytes: &[u8], tag: Option<u16>) -> Result<Frame, Nonsense> {
+pub(crate) fn frame(bytes: &[u8], tag: Option<u16>) -> Result<Frame, Malformed> {
     let mut reader = Reader(bytes);
     let destination: Mac = reader.array()?;
     let source: Mac = reader.array()?;
@@ -163,18 +163,18 @@ pub(crate) fn frame(bytes: &[u8], tag: Option<u16>) -> Result<Frame, Nonsense> {
     let mut ethertype = reader.u16()?;
     let mut vlan = tag.map(|control| control & 0xfff);
     if ethertype == 0x8100 {
-        let control = reader.u16()?;
-        if vlan.is_some() {
-            return Err(Nonsense::Tags);
+        // A second tag is what the frame carries, and no address is read behind it.
+        if vlan.is_none() {
+            vlan = Some(reader.u16()? & 0xfff);
+            ethertype = reader.u16()?;
         }
-        vlan = Some(control & 0xfff);
-        ethertype = reader.u16()?;
     }
+    // Reserved (IEEE 802.1Q, table 9-2).
+    must(vlan != Some(0xfff))?;
     let content = match ethertype {
-        0x8100 | 0x88a8 => return Err(Nonsense::Tags),
         0x0800 => Content::Ip(ipv4(reader)?),
         0x86dd => Content::Ip(ipv6(reader)?),
-        0x0806 => Content::Arp(arp(reader)?),
+        0x0806 => Content::Arp(arp(reader).ok()),
         other => Content::Other(other),
     };
     Ok(Frame {
@@ -186,11 +186,12 @@ pub(crate) fn frame(bytes: &[u8], tag: Option<u16>) -> Result<Frame, Nonsense> {
 }
 
 /// RFC 826, for IPv4 over Ethernet.
-fn arp(mut reader: Reader<'_>) -> Result<Arp, Nonsense> {
+fn arp(mut reader: Reader<'_>) -> Result<Arp, Malformed> {
     must(reader.u16()? == 1)?;
     must(reader.u16()? == 0x0800)?;
     must(reader.array()? == [6, 4])?;
     let operation = reader.u16()?;
+    must(matches!(operation, 1 | 2))?;
     let sender_mac = reader.array()?;
     let sender = Ipv4Addr::from(reader.array::<4>()?);
     let _: Mac = reader.array()?;
@@ -204,7 +205,7 @@ fn arp(mut reader: Reader<'_>) -> Result<Arp, Nonsense> {
 }
 
 /// RFC 791.
-fn ipv4(mut reader: Reader<'_>) -> Result<Ip, Nonsense> {
+fn ipv4(mut reader: Reader<'_>) -> Result<Ip, Malformed> {
     let whole = reader.0;
     let first = reader.u8()?;
     must(first >> 4 == 4)?;
@@ -231,10 +232,10 @@ fn ipv4(mut reader: Reader<'_>) -> Result<Ip, Nonsense> {
         more,
         identification,
     });
-    ends(source.into(), destination.into())?;
     Ok(Ip {
         source: source.into(),
         destination: destination.into(),
+        nowhere: nowhere(source.into(), destination.into()),
         hop_limit,
         options,
         extensions: Vec::new(),
@@ -246,12 +247,16 @@ fn ipv4(mut reader: Reader<'_>) -> Result<Ip, Nonsense> {
 
 /// RFC 791, 3.1: a kind alone, or with a length that counts both.
 fn options(mut bytes: &[u8]) -> Options {
+    let all = bytes;
     let mut kinds = Vec::new();
     let mut lies = false;
     while let Some((&kind, rest)) = bytes.split_first() {
         bytes = match kind {
             0 => &[],
-            1 => rest,
+            1 => {
+                kinds.push(kind);
+                rest
+            }
             _ => {
                 kinds.push(kind);
                 match rest.first() {
@@ -266,11 +271,12 @@ fn options(mut bytes: &[u8]) -> Options {
             }
         };
     }
-    Options { kinds, lies }
+    let alert = all == [148, 4, 0, 0];
+    Options { kinds, alert, lies }
 }
 
 /// RFC 8200.
-fn ipv6(mut reader: Reader<'_>) -> Result<Ip, Nonsense> {
+fn ipv6(mut reader: Reader<'_>) -> Result<Ip, Malformed> {
     must(reader.u32()? >> 28 == 6)?;
     let length = usize::from(reader.u16()?);
     let mut next = reader.u8()?;
@@ -278,10 +284,10 @@ fn ipv6(mut reader: Reader<'_>) -> Result<Ip, Nonsense> {
     let source = Ipv6Addr::from(reader.array::<16>()?);
     let destination = Ipv6Addr::from(reader.array::<16>()?);
     let mut payload = Reader(reader.take(length)?);
-    ends(source.into(), destination.into())?;
 
     let mut extensions = Vec::new();
     let mut fragment: Option<Fragment> = None;
+    let mut broken = None;
     while is_extension(next) {
         // What follows a later fragment's header is not a header.
         if fragment.is_some_and(|fragment| fragment.offset > 0) {
@@ -289,9 +295,7 @@ fn ipv6(mut reader: Reader<'_>) -> Result<Ip, Nonsense> {
         }
         let number = next;
         let whole = payload.0;
-        // A first fragment may end within its headers: then it lacks them, and nothing lies.
-        let cut = |_| Nonsense::Malformed;
-        let header = || -> Result<(u8, &[u8]), Nonsense> {
+        let header = || -> Result<(u8, &[u8]), Malformed> {
             let mut reader = Reader(whole);
             let next = reader.u8()?;
             let measure = usize::from(reader.u8()?);
@@ -304,31 +308,22 @@ fn ipv6(mut reader: Reader<'_>) -> Result<Ip, Nonsense> {
         };
         let (following, bytes) = match header() {
             Ok(header) => header,
-            Err(_) if fragment.is_some_and(|fragment| fragment.more) => {
-                extensions.push(Extension {
-                    number,
-                    kinds: Vec::new(),
-                });
-                return Ok(Ip {
-                    source: source.into(),
-                    destination: destination.into(),
-                    hop_limit,
-                    options: None,
-                    extensions,
-                    fragment,
-                    protocol: number,
-                    upper: Upper::Cut,
-                });
+            Err(_) => {
+                let alert = false;
+                extensions.push(Extension { number, alert });
+                // A first fragment may end within its headers: it lacks them, and nothing lies.
+                let is_first = fragment.is_some_and(|fragment| fragment.more);
+                broken = Some(if is_first { Upper::Cut } else { Upper::Broken });
+                break;
             }
-            Err(error) => return Err(cut(error)),
         };
         payload.take(bytes.len())?;
         next = following;
-        let kinds = match number {
-            0 | 60 => tlv_kinds(&bytes[2..]),
-            _ => Vec::new(),
-        };
-        extensions.push(Extension { number, kinds });
+        let alert = number == 0
+            && bytes.len() == 8
+            && bytes[2..4] == [5, 2]
+            && matches!(bytes[6..], [0, 0] | [1, 0]);
+        extensions.push(Extension { number, alert });
         if number == 44 {
             let mut reader = Reader(&bytes[2..]);
             let field = reader.u16()?;
@@ -343,42 +338,25 @@ fn ipv6(mut reader: Reader<'_>) -> Result<Ip, Nonsense> {
     Ok(Ip {
         source: source.into(),
         destination: destination.into(),
+        nowhere: nowhere(source.into(), destination.into()),
         hop_limit,
         options: None,
         extensions,
         fragment,
         protocol: next,
-        upper: upper(6, next, payload.0, fragment),
+        upper: broken.unwrap_or_else(|| upper(6, next, payload.0, fragment)),
     })
 }
 
-/// Hop-by-hop, routing, fragment, authentication and destination options.
+/// IANA's list of extension headers, but for ESP, behind which nothing can be read.
 fn is_extension(number: u8) -> bool {
-    matches!(number, 0 | 43 | 44 | 51 | 60)
+    matches!(number, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254)
 }
 
-/// Kinds of the options in an extension header, padding left out.
-fn tlv_kinds(mut bytes: &[u8]) -> Vec<u8> {
-    let mut kinds = Vec::new();
-    while let Some((&kind, rest)) = bytes.split_first() {
-        bytes = match (kind, rest.first()) {
-            (0, _) => rest,
-            (_, Some(&length)) => {
-                if kind != 1 {
-                    kinds.push(kind);
-                }
-                rest.get(1 + usize::from(length)..).unwrap_or_default()
-            }
-            (_, None) => &[],
-        };
-    }
-    kinds
-}
-
-/// A packet to oneself, to nobody or to the loopback has no business on a wire.
-fn ends(source: IpAddr, destination: IpAddr) -> Result<(), Nonsense> {
-    must(source != destination)?;
-    must(!destination.is_unspecified() && !destination.is_loopback())
+fn nowhere(source: IpAddr, destination: IpAddr) -> bool {
+    // IPv4 in IPv6's clothes is not sent (RFC 4291, 2.5.5.2).
+    let is_mapped = matches!(destination, IpAddr::V6(it) if it.to_ipv4_mapped().is_some());
+    source == destination || destination.is_unspecified() || destination.is_loopback() || is_mapped
 }
 
 fn upper(version: u8, protocol: u8, payload: &[u8], fragment: Option<Fragment>) -> Upper {
@@ -390,7 +368,7 @@ fn upper(version: u8, protocol: u8, payload: &[u8], fragment: Option<Fragment>) 
         // Each family has its own ICMP.
         (6, 1) | (4, 58) => return Upper::Broken,
         (_, 6) => payload.get(12).map_or(20, |byte| usize::from(byte >> 4) * 4).max(20),
-        (_, 17) | (4, 1) | (6, 58) => 8,
+        (_, 17) | (4, 1 | 2) | (6, 58) => 8,
         _ => 0,
     };
     if payload.len() < needs {
@@ -470,6 +448,10 @@ pub(crate) fn quoted(version: u8, body: &[u8]) -> Option<Quoted> {
         };
         (address(8), address(24), bytes[6], &bytes[40..])
     };
+    // RFC 792: the header and eight bytes.
+    if upper.len() < 8 {
+        return None;
+    }
     let number = |at: usize| Some(u16::from_be_bytes([*upper.get(at)?, *upper.get(at + 1)?]));
     let asks = match protocol {
         6 | 17 => QuotedUpper::Ports(number(0)?, number(2)?),

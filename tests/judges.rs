@@ -112,6 +112,8 @@ pub(crate) struct Said {
     pub(crate) rule: u32,
     /// Whether it is counted here.
     pub(crate) counts: bool,
+    /// Whether it makes an event.
+    pub(crate) tells: bool,
 }
 
 /// What `decide` says on the host, with the flows that a model has.
@@ -134,6 +136,7 @@ pub(crate) fn host_with(model: &Model<'_>, at: At, tag: Option<u16>, frame: &[u8
         would: verdict.would,
         rule: verdict.rule,
         counts: verdict.counts,
+        tells: verdict.tells,
     }
 }
 

@@ -226,6 +226,11 @@ impl<'a> Oracle<'a> {
         !is_martian(source) && !on_a_port && !self.router.contains(&source)
     }
 
+    /// Whether the router may send from an address: its own, or one that no guarded device has.
+    pub(crate) fn may_be_sent_by_router(&self, source: IpAddr) -> bool {
+        self.router.contains(&source) || self.may_come_up(source)
+    }
+
     /// Whether who stands in `zone` may send from `source`.
     pub(crate) fn may_send(&self, device: Option<&Device>, zone: &str, source: IpAddr) -> bool {
         !is_martian(source) && self.may_use(device, zone, source)

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use wardline_proto::v1::{Device, DropOrAllow, Policy, Port, Reason};
 
 use crate::{
-    dissect::{self, Arp, Content, Fragment, Frame, Ip, Mac, Nonsense, QuotedUpper, Upper},
+    dissect::{self, Arp, Content, Fragment, Frame, Ip, Mac, QuotedUpper, Upper},
     oracle::{Asks, Drop, End, Oracle, is_broadcast, is_link_local, zone_on},
 };
 
@@ -41,6 +41,8 @@ pub(crate) struct Must {
     pub(crate) would: Reason,
     /// The rules that decided, any of which may be named.
     pub(crate) rules: BTreeSet<String>,
+    /// All faults of form that it has.
+    pub(crate) faults: Vec<Reason>,
 }
 
 impl Must {
@@ -50,6 +52,7 @@ impl Must {
             reason,
             would: reason,
             rules: BTreeSet::new(),
+            faults: Vec::new(),
         }
     }
 
@@ -59,6 +62,15 @@ impl Must {
             reason: drop.reason,
             would: drop.reason,
             rules: drop.rules,
+            faults: Vec::new(),
+        }
+    }
+
+    fn observed(drop: Drop) -> Self {
+        Self {
+            would: drop.reason,
+            rules: drop.rules,
+            ..Self::pass(Reason::Observed)
         }
     }
 }
@@ -69,6 +81,7 @@ pub(crate) struct Sequence<'a> {
     now: Timestamp,
     flows: Vec<Flow>,
     notes: Vec<Note>,
+    faults: Vec<Reason>,
 }
 
 /// A conversation that policy admitted.
@@ -77,12 +90,15 @@ struct Flow {
     protocol: u8,
     opener: (IpAddr, u16),
     other: (IpAddr, u16),
+    asks: Asks,
     /// The kind of query, for what is asked and answered by ICMP.
     query: Option<u8>,
     answered: bool,
     reset: bool,
     finished: [bool; 2],
     rules: BTreeSet<String>,
+    /// Why it would not be there, if its zones enforced.
+    observed: Option<Drop>,
 }
 
 /// A fragment that is awaited.
@@ -122,8 +138,8 @@ enum Control {
 struct Leave {
     options: bool,
     fragments: bool,
-    /// Its form was judged elsewhere.
-    anything: bool,
+    /// Its form was judged where it entered, or is the router's own matter.
+    trusted: bool,
 }
 
 impl<'a> Sequence<'a> {
@@ -133,15 +149,21 @@ impl<'a> Sequence<'a> {
             now,
             flows: Vec::new(),
             notes: Vec::new(),
+            faults: Vec::new(),
         }
     }
 
     /// What must become of a frame that is seen somewhere, with the tag that its interface took out
     /// of it.
     pub(crate) fn judge(&mut self, at: &Where, tag: Option<u16>, bytes: &[u8]) -> Must {
-        match self.try_judge(at, tag, bytes) {
+        self.faults.clear();
+        let must = match self.try_judge(at, tag, bytes) {
             Ok(must) => must,
             Err(drop) => Must::drop(drop),
+        };
+        Must {
+            faults: self.faults.clone(),
+            ..must
         }
     }
 
@@ -150,12 +172,9 @@ impl<'a> Sequence<'a> {
             Where::Entering { interface } | Where::Leaving { interface, .. } => interface,
         };
         let port = self.oracle.port_of(interface);
-        let frame = dissect::frame(bytes, tag).map_err(|nonsense| {
-            Drop::because(match nonsense {
-                Nonsense::Malformed => Reason::Malformed,
-                Nonsense::Tags => Reason::UnknownEthertype,
-            })
-        })?;
+        let Ok(frame) = dissect::frame(bytes, tag) else {
+            return Err(Drop::because(Reason::Malformed));
+        };
         let zone = zone_on(port, frame.vlan);
         self.form(at, &frame, zone)?;
         let control = match &frame.content {
@@ -179,22 +198,23 @@ impl<'a> Sequence<'a> {
     fn form(&mut self, at: &Where, frame: &Frame, zone: Option<&str>) -> Result<(), Drop> {
         let zone = zone.and_then(|name| self.oracle.zone(name));
         let allows = |setting: i32| setting == i32::from(DropOrAllow::Allow);
+        let trusted = matches!(
+            at,
+            Where::Leaving {
+                from: From::Router | From::Guarded(_),
+                ..
+            }
+        );
         let leave = Leave {
-            options: zone.is_some_and(|zone| allows(zone.ip_options)),
-            fragments: zone.is_some_and(|zone| allows(zone.fragments)),
-            anything: matches!(
-                at,
-                Where::Leaving {
-                    from: From::Router | From::Guarded(_),
-                    ..
-                }
-            ),
+            options: trusted || zone.is_some_and(|zone| allows(zone.ip_options)),
+            fragments: trusted || zone.is_some_and(|zone| allows(zone.fragments)),
+            trusted,
         };
         let faults = match &frame.content {
-            Content::Arp(arp) => {
-                let known = matches!(arp.operation, 1 | 2);
-                if known { vec![] } else { vec![Reason::Malformed] }
-            }
+            // What the router sends and what was judged before is looked into only if it is IP.
+            Content::Arp(_) | Content::Other(_) if leave.trusted => vec![],
+            Content::Arp(Some(_)) => vec![],
+            Content::Arp(None) => vec![Reason::Malformed],
             Content::Other(0x888e) => vec![],
             Content::Other(number) => {
                 let named = zone.is_some_and(|zone| zone.ethertypes.contains(&u32::from(*number)));
@@ -211,7 +231,9 @@ impl<'a> Sequence<'a> {
             Reason::Fragment,
             Reason::BadTcpFlags,
         ];
-        match order.into_iter().find(|reason| faults.contains(reason)) {
+        self.faults = faults;
+        let mut order = order.into_iter();
+        match order.find(|reason| self.faults.contains(reason)) {
             Some(reason) => Err(Drop::because(reason)),
             None => Ok(()),
         }
@@ -219,12 +241,16 @@ impl<'a> Sequence<'a> {
 
     fn ip_faults(&mut self, leave: Leave, frame: &Frame, ip: &Ip, at: &Where) -> Vec<Reason> {
         let mut faults = Vec::new();
-        if !leave.anything {
-            faults.extend(option_fault(leave, ip));
-            faults.extend(extension_fault(leave, ip));
+        if ip.nowhere {
+            faults.push(Reason::Malformed);
+        }
+        faults.extend(option_faults(leave, ip));
+        faults.extend(extension_fault(leave, ip));
+        if !leave.fragments && ip.extensions.iter().any(|it| it.number == 44) {
+            faults.push(Reason::Fragment);
         }
         match ip.fragment {
-            Some(_) if !leave.fragments && !leave.anything => {
+            Some(_) if !leave.fragments => {
                 faults.push(Reason::Fragment);
                 return faults;
             }
@@ -237,7 +263,9 @@ impl<'a> Sequence<'a> {
             Upper::Broken => faults.push(Reason::Malformed),
             Upper::Cut => faults.push(Reason::Fragment),
             Upper::Tcp { flags, .. } if !sensible(*flags) => faults.push(Reason::BadTcpFlags),
-            Upper::Icmp { kind, body, .. } if ip.protocol == 58 && !discovery_fits(*kind, body) => {
+            Upper::Icmp { kind, body, .. }
+                if ip.protocol == 58 && !leave.trusted && !discovery_fits(*kind, body) =>
+            {
                 faults.push(Reason::Malformed);
             }
             _ => {}
@@ -283,10 +311,11 @@ impl<'a> Sequence<'a> {
         let device = self.oracle.stands(interface, zone, frame.source)?;
         let quarantined = device.is_some_and(|device| self.oracle.is_cut_off(device));
         let ip = match &frame.content {
-            Content::Arp(arp) => {
+            Content::Arp(Some(arp)) => {
                 self.claims(frame, *arp, device, zone)?;
                 return Ok(Must::pass(Reason::Control));
             }
+            Content::Arp(None) => return Err(Drop::because(Reason::Malformed)),
             Content::Other(_) if quarantined => return Err(Drop::because(Reason::Quarantined)),
             Content::Other(_) => return Ok(Must::pass(Reason::Control)),
             Content::Ip(ip) => ip,
@@ -389,12 +418,20 @@ impl<'a> Sequence<'a> {
     ) -> Result<Must, Drop> {
         let is_foreign = |address: IpAddr| self.oracle.may_come_up(address);
         match (&frame.content, from) {
-            (Content::Arp(arp), From::Uplink) if !is_foreign(arp.sender.into()) => {
-                return Err(Drop::because(Reason::ArpSpoof));
+            (Content::Arp(Some(arp)), From::Uplink) => {
+                let probes = arp.sender.is_unspecified();
+                if arp.sender_mac != frame.source || !probes && !is_foreign(arp.sender.into()) {
+                    return Err(Drop::because(Reason::ArpSpoof));
+                }
             }
             (Content::Ip(ip), From::Uplink) => {
                 if !is_foreign(ip.source) && !may_be_nobody(ip, control) {
                     return Err(Drop::because(Reason::SpoofedSource));
+                }
+                let discovers = ip.protocol == 58
+                    && control.is_some_and(|control| control != Control::Membership);
+                if discovers && (ip.hop_limit != 255 || !links_are(ip, frame.source)) {
+                    return Err(Drop::because(Reason::NdSpoof));
                 }
                 match control {
                     Some(Control::Advertisement { target }) if !is_foreign(target.into()) => {
@@ -410,11 +447,10 @@ impl<'a> Sequence<'a> {
             Content::Ip(ip) if control.is_none() => ip,
             _ => return Ok(Must::pass(Reason::Control)),
         };
-        let source = match from {
-            From::Router => End::Router,
-            From::Uplink | From::Guarded(_) => self.oracle.end(ip.source),
-        };
-        self.admit(interface, frame, ip, source)
+        if *from == From::Router && !self.oracle.may_be_sent_by_router(ip.source) {
+            return Err(Drop::because(Reason::SpoofedSource));
+        }
+        self.admit(interface, frame, ip, self.oracle.end(ip.source))
     }
 
     // ── state and policy ───────────────────────────────────────────────────────────────────────
@@ -432,12 +468,7 @@ impl<'a> Sequence<'a> {
         }
         let observed = self.oracle.is_observed(source, destination);
         let must = match self.state_and_policy(ip, source, destination, observed) {
-            Err(drop) if observed => Must {
-                passed: true,
-                reason: Reason::Observed,
-                would: drop.reason,
-                rules: drop.rules,
-            },
+            Err(drop) if observed => Must::observed(drop),
             done => done?,
         };
         if let Some(fragment) = ip.fragment.filter(|fragment| !fragment.is_atomic()) {
@@ -466,6 +497,14 @@ impl<'a> Sequence<'a> {
             // Its first fragment passed, or it would have failed by form.
             return Ok(Must::pass(Reason::Established));
         }
+        // "Other link-local traffic is no_rule", whatever it is.
+        if is_link_local(ip.source) || is_link_local(ip.destination) {
+            return Err(Drop::because(Reason::NoRule));
+        }
+        // A report to one host is no report, and nobody asks for it.
+        if is_report(ip) {
+            return Err(Drop::because(Reason::NoRule));
+        }
         let message = Message::of(ip);
         if message == Message::Error {
             return match self.is_related(ip) {
@@ -482,8 +521,22 @@ impl<'a> Sequence<'a> {
                 if !flow.follow(ip, from_opener) {
                     return Err(mid_flow());
                 }
+                if let Some(drop) = &flow.observed {
+                    return Ok(Must::observed(drop.clone()));
+                }
+                // The rule that admits it, as it was when the flow opened or as it is: addresses
+                // that are learned in between change what rules name the ends.
+                let mut rules = flow.rules.clone();
+                let (opener, other) = if from_opener {
+                    (source, destination)
+                } else {
+                    (destination, source)
+                };
+                let asked = (flow.asks, (flow.opener.0, flow.other.0));
+                let now = self.oracle.admitted(self.now, opener, other, asked.0, asked.1);
+                rules.extend(now.into_iter().flatten());
                 return Ok(Must {
-                    rules: flow.rules.clone(),
+                    rules,
                     ..Must::pass(Reason::Established)
                 });
             }
@@ -494,29 +547,25 @@ impl<'a> Sequence<'a> {
         let admitted = self
             .oracle
             .admitted(self.now, source, destination, asks(ip), ends(ip));
-        let (rules, must) = match admitted {
-            Ok(rules) => (
-                rules.clone(),
-                Must {
-                    rules,
+        let (rules, observed, must) = match admitted {
+            Ok(rules) => {
+                let must = Must {
+                    rules: rules.clone(),
                     ..Must::pass(Reason::Rule)
-                },
-            ),
+                };
+                (rules, None, must)
+            }
             Err(drop) if observed => (
-                BTreeSet::new(),
-                Must {
-                    passed: true,
-                    reason: Reason::Observed,
-                    would: drop.reason,
-                    rules: drop.rules,
-                },
+                drop.rules.clone(),
+                Some(drop.clone()),
+                Must::observed(drop),
             ),
             Err(drop) => return Err(drop),
         };
         if let Some(found) = found {
             self.flows.remove(found);
         }
-        self.flows.push(Flow::opened(ip, rules));
+        self.flows.push(Flow::opened(ip, rules, observed));
         Ok(must)
     }
 
@@ -534,17 +583,19 @@ impl<'a> Sequence<'a> {
 }
 
 impl Flow {
-    fn opened(ip: &Ip, rules: BTreeSet<String>) -> Self {
+    fn opened(ip: &Ip, rules: BTreeSet<String>, observed: Option<Drop>) -> Self {
         let (from, to) = numbers(ip);
         Self {
             protocol: ip.protocol,
             opener: (ip.source, from),
             other: (ip.destination, to),
+            asks: asks(ip),
             query: query(ip).map(|(kind, _)| kind),
             answered: false,
             reset: false,
             finished: [false; 2],
             rules,
+            observed,
         }
     }
 
@@ -584,7 +635,7 @@ impl Flow {
                                 && (if asks { forth } else { back })
                                 && ports(identifier, identifier)
                         }
-                        (None, None) => ports(0, 0),
+                        // What is no query has no error of its own.
                         _ => false,
                     }
                 }
@@ -611,6 +662,7 @@ impl Flow {
         }
         if has(RST) {
             self.reset = true;
+            self.answered |= !from_opener;
             return true;
         }
         if !self.answered {
@@ -674,7 +726,12 @@ fn query(ip: &Ip) -> Option<(u8, bool)> {
 fn numbers(ip: &Ip) -> (u16, u16) {
     match &ip.upper {
         Upper::Tcp { from, to, .. } | Upper::Udp { from, to, .. } => (*from, *to),
-        Upper::Icmp { body, .. } if query(ip).is_some() => {
+        // What is no query is told apart by its type and code.
+        Upper::Icmp { kind, code, .. } if query(ip).is_none() => {
+            let what = u16::from_be_bytes([*kind, *code]);
+            (what, what)
+        }
+        Upper::Icmp { body, .. } => {
             let identifier = u16::from_be_bytes([body[0], body[1]]);
             (identifier, identifier)
         }
@@ -717,22 +774,37 @@ fn whose(frame: &Frame, ip: &Ip, fragment: Fragment, at: &Where) -> Whose {
 
 // ── what has a form of its own ─────────────────────────────────────────────────────────────────
 
-fn option_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
-    const ROUTER_ALERT: u8 = 148;
-    let options = ip.options.as_ref()?;
-    if options.lies {
-        return Some(Reason::IpOptions);
+/// How many options are looked at, padding counted; the contract says that there is a bound.
+const MAX_OPTIONS: usize = 16;
+/// How many extension headers a packet may have.
+const MAX_EXTENSIONS: usize = 6;
+
+fn option_faults(leave: Leave, ip: &Ip) -> Vec<Reason> {
+    let mut faults = Vec::new();
+    let Some(options) = &ip.options else {
+        return faults;
+    };
+    if ip.protocol == 2 && options.alert {
+        return faults;
     }
-    // Loose and strict source routes.
-    let routes = options.kinds.iter().any(|kind| matches!(kind, 131 | 137));
-    let is_report = ip.protocol == 2 && options.kinds == [ROUTER_ALERT];
-    (routes || !leave.options && !is_report).then_some(Reason::IpOptions)
+    let bounded = options.kinds.len() <= MAX_OPTIONS;
+    if options.lies && bounded {
+        faults.push(Reason::Malformed);
+    }
+    // Loose and strict source routes, and the stream identifier (RFC 6814).
+    let routes = options.kinds.iter().any(|kind| matches!(kind, 131 | 136 | 137));
+    if routes || !leave.options || !bounded {
+        faults.push(Reason::IpOptions);
+    }
+    faults
 }
 
 fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
-    const ROUTER_ALERT: u8 = 5;
     let mut fragments = 0;
-    let is_report = matches!(control(ip), Some(Control::Membership));
+    let others = ip.extensions.iter().filter(|it| it.number != 44).count();
+    let is_report = ip.protocol == 58
+        && others == 1
+        && matches!(ip.upper, Upper::Icmp { kind: 131 | 132 | 143, .. });
     for (at, extension) in ip.extensions.iter().enumerate() {
         let allowed = match extension.number {
             // At most one, and what is before it only where options may pass.
@@ -740,23 +812,33 @@ fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
                 fragments += 1;
                 fragments == 1
             }
-            0 => at == 0 && (leave.options || is_report && extension.kinds == [ROUTER_ALERT]),
+            0 => at == 0 && (leave.options || is_report && extension.alert),
             60 | 51 => leave.options,
             _ => false,
         };
-        if !allowed {
+        if !allowed || at >= MAX_EXTENSIONS {
             return Some(Reason::ExtensionHeader);
         }
     }
     None
 }
 
-/// What a stack sends: SYN, SYN and ACK, RST with or without ACK, and everything else with ACK.
+/// What a stack sends. Which flags go together is not written in any RFC as a list; this is the one
+/// of Linux's connection tracking.
 fn sensible(flags: u8) -> bool {
-    let has = |flag| flags & flag != 0;
-    let kinds = [has(SYN), has(FIN), has(RST)];
-    let at_most_one = kinds.iter().filter(|has| **has).count() <= 1;
-    at_most_one && (has(SYN) || has(RST) || has(ACK))
+    const URG: u8 = 32;
+    const TOGETHER: [u8; 9] = [
+        SYN,
+        SYN | URG,
+        SYN | ACK,
+        RST,
+        RST | ACK,
+        FIN | ACK,
+        FIN | ACK | URG,
+        ACK,
+        ACK | URG,
+    ];
+    TOGETHER.contains(&(flags & (FIN | SYN | RST | ACK | URG)))
 }
 
 /// Whether a message of neighbour discovery has its fixed part and whole options (RFC 4861, 4).
@@ -779,7 +861,19 @@ fn discovery_length(kind: u8) -> Option<usize> {
     }
 }
 
+/// Whether it is a report of IGMP or MLD, or a leave.
+fn is_report(ip: &Ip) -> bool {
+    match (&ip.upper, ip.protocol) {
+        (Upper::Icmp { kind, .. }, 58) => matches!(kind, 131 | 132 | 143),
+        (Upper::Opaque(bytes), 2) => matches!(bytes.first(), Some(0x12 | 0x16 | 0x17 | 0x22)),
+        _ => false,
+    }
+}
+
 fn control(ip: &Ip) -> Option<Control> {
+    if is_report(ip) && ip.destination.is_multicast() {
+        return Some(Control::Membership);
+    }
     match (&ip.upper, ip.protocol) {
         (Upper::Icmp { kind: 5, .. }, 1) => Some(Control::Redirect),
         (Upper::Icmp { kind, body, .. }, 58) => {
@@ -788,8 +882,7 @@ fn control(ip: &Ip) -> Option<Control> {
                 Ipv6Addr::from(octets)
             };
             match kind {
-                131 | 132 | 143 => Some(Control::Membership),
-                133..=137 if !discovery_fits(*kind, body) => None,
+                133..=137 if body.len() < 20 => Some(Control::RouterSolicitation),
                 133 => Some(Control::RouterSolicitation),
                 134 => Some(Control::RouterAdvertisement),
                 135 => Some(Control::Solicitation { target: target() }),
@@ -798,13 +891,10 @@ fn control(ip: &Ip) -> Option<Control> {
                 _ => None,
             }
         }
-        (Upper::Opaque(bytes), 2) => {
-            let is_report = matches!(bytes.first(), Some(0x12 | 0x16 | 0x17 | 0x22));
-            is_report.then_some(Control::Membership)
-        }
         (Upper::Udp { from, to, .. }, _) => match (ip.source.is_ipv4(), from, to) {
             (true, 68, 67) | (false, 546, 547) => Some(Control::DhcpClient),
-            (true, 67, 68) | (false, 547, 546) => Some(Control::DhcpServer),
+            // Only servers speak to the ports of clients, from whatever port.
+            (true, _, 68) | (false, _, 546) => Some(Control::DhcpServer),
             _ => None,
         },
         _ => None,
