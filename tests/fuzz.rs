@@ -273,22 +273,8 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
         Content::Ip(ip) => Some(ip),
         Content::Arp(_) | Content::Other(_) => None,
     });
-    let fragment = ip.is_some_and(|ip| ip.fragment.is_some());
-    if fragment && (said.reason == abi::Reason::Fragment || must.reason == Reason::Fragment) {
-        return Some("fragments are all dropped");
-    }
-    if ip.is_some_and(|ip| ip.nowhere && must.reason == Reason::Malformed) {
-        return Some("destinations that nobody has");
-    }
-    let from_uplink = matches!(
-        step.at,
-        Where::Leaving {
-            from: From::Uplink,
-            ..
-        }
-    );
-    if from_uplink && must.reason == Reason::SpoofedSource {
-        return Some("F1: flows are looked up before the uplink's source is judged");
+    if matches!(step.at, Where::Leaving { .. }) && must.reason == Reason::SpoofedSource {
+        return Some("F1: flows are looked up before the source of what leaves is judged");
     }
     if must.would == Reason::MidFlow && must.passed && said.reason == abi::Reason::MidFlow {
         return Some("F2: mid-flow packets of allowed flows are dropped in observe");
@@ -316,8 +302,8 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
         return Some("F5: discovery from the unspecified address, links of advertisements");
     }
     let link_local = |ip: &Ip| is_link_local(ip.source) || is_link_local(ip.destination);
-    if ip.is_some_and(link_local) && icmp && said.would == abi::Reason::MidFlow {
-        return Some("F7: link-local answers and errors are mid-flow");
+    if ip.is_some_and(link_local) && said.would == abi::Reason::MidFlow {
+        return Some("F7: some link-local packets are mid-flow, others of no rule");
     }
     let mapped = |ip: &Ip| matches!(ip.source, IpAddr::V6(it) if it.to_ipv4_mapped().is_some());
     if ip.is_some_and(mapped) && said.reason == abi::Reason::SpoofedSource {

@@ -222,8 +222,13 @@ impl<'a> Oracle<'a> {
     /// Whether an address may be the source of what comes from an uplink: it is of no device that
     /// is on a guarded port, and not the router's.
     pub(crate) fn may_come_up(&self, source: IpAddr) -> bool {
-        let on_a_port = self.device_of(source).is_some_and(|it| !it.macs.is_empty());
-        !is_martian(source) && !on_a_port && !self.router.contains(&source)
+        !is_martian(source) && !self.is_ours(source)
+    }
+
+    /// Whether an address is the router's, or of a device that is on a guarded port.
+    pub(crate) fn is_ours(&self, address: IpAddr) -> bool {
+        let on_a_port = self.device_of(address).is_some_and(|it| !it.macs.is_empty());
+        on_a_port || self.router.contains(&address)
     }
 
     /// Whether the router may send from an address: its own, or one that no guarded device has.
@@ -285,12 +290,53 @@ impl<'a> Oracle<'a> {
         if is_link_local(ends.0) || is_link_local(ends.1) {
             return Err(Drop::because(Reason::NoRule));
         }
+        let matches = |rule: &Rule| {
+            self.names_any(&rule.from, source) && self.names_any(&rule.to, destination)
+        };
+        self.decided(now, asks, matches, matches)
+    }
+
+    /// What policy says of a frame to many that leaves through a port of a zone. What comes from
+    /// another zone is allowed only by a rule that names what the port is, not only the group.
+    pub(crate) fn admitted_to_group(
+        &self,
+        now: Timestamp,
+        source: End<'_>,
+        group: IpAddr,
+        zone: &str,
+        is_near: bool,
+        asks: Asks,
+    ) -> Result<BTreeSet<String>, Drop> {
+        let names_group = |rule: &Rule| self.names_any(&rule.to, self.end(group));
+        let names_zone = |rule: &Rule| {
+            let is_zone = |to: &String| to == "any" || to.strip_prefix("zone:") == Some(zone);
+            rule.to.iter().any(is_zone)
+        };
+        let is_from = |rule: &Rule| self.names_any(&rule.from, source);
+        self.decided(
+            now,
+            asks,
+            |rule| is_from(rule) && (names_group(rule) || names_zone(rule)),
+            |rule| is_from(rule) && (is_near && names_group(rule) || names_zone(rule)),
+        )
+    }
+
+    /// Any matching deny wins, else any matching allow, else deny.
+    fn decided(
+        &self,
+        now: Timestamp,
+        asks: Asks,
+        denies: impl Fn(&Rule) -> bool,
+        allows: impl Fn(&Rule) -> bool,
+    ) -> Result<BTreeSet<String>, Drop> {
         let matching = |action: Action, expired: bool| -> BTreeSet<String> {
             let rules = self.policy.rules.iter();
             rules
                 .filter(|rule| rule.action() == action && has_expired(rule, now) == expired)
-                .filter(|rule| self.names_any(&rule.from, source))
-                .filter(|rule| self.names_any(&rule.to, destination))
+                .filter(|rule| match action {
+                    Action::Deny => denies(rule),
+                    Action::Allow | Action::Unspecified => allows(rule),
+                })
                 .filter(|rule| self.is_for(rule, asks))
                 .map(|rule| rule.name.clone())
                 .collect()
@@ -436,6 +482,15 @@ impl<'a> Oracle<'a> {
     }
 }
 
+/// IP in IP, IPv6 in IP, GRE, and the like; VXLAN, Geneve and the older port of VXLAN.
+fn is_tunnel(asks: Asks) -> bool {
+    match asks {
+        Asks::Protocol(number) => matches!(number, 4 | 41 | 47 | 94 | 97 | 115 | 137),
+        Asks::Udp(port) => matches!(port, 4789 | 6081 | 8472),
+        Asks::Tcp(_) | Asks::Icmp { .. } | Asks::Icmpv6 { .. } => false,
+    }
+}
+
 /// The zone of a VLAN on a port; 0 is untagged.
 pub(crate) fn zone_on(port: &Port, vlan: u16) -> Option<&str> {
     if vlan == 0 && !port.zone.is_empty() {
@@ -491,15 +546,19 @@ pub(crate) fn is_link_local(address: IpAddr) -> bool {
 }
 
 /// What no one may send from.
-fn is_martian(address: IpAddr) -> bool {
-    address.is_multicast()
-        || address.is_loopback()
-        || address.is_unspecified()
-        || is_broadcast(address)
+pub(crate) fn is_martian(address: IpAddr) -> bool {
+    let reserved = match address {
+        // "This" network (RFC 1122, 3.2.1.3) and class E (RFC 1112, 4).
+        IpAddr::V4(it) => it.octets()[0] == 0 || it.octets()[0] >= 240,
+        // IPv4 in IPv6's clothes, mapped or compatible (RFC 4291, 2.5.5).
+        IpAddr::V6(it) => it.to_ipv4().is_some(),
+    };
+    reserved || address.is_multicast() || address.is_loopback() || address.is_unspecified()
 }
 
-pub(crate) fn is_broadcast(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V4(address) if address.is_broadcast())
+/// A multicast group, or everybody.
+pub(crate) fn is_group(address: IpAddr) -> bool {
+    address.is_multicast() || matches!(address, IpAddr::V4(it) if it.is_broadcast())
 }
 
 /// The length of a prefix that the address is in.
@@ -527,15 +586,6 @@ fn matches_glob(pattern: &str, name: &str) -> bool {
 }
 
 /// Whether `tcp/443`, `udp/5000-5100`, `tcp/*`, `icmp/8`, `icmpv6/128` or `proto/47` covers it.
-/// What carries other packets inside.
-fn is_tunnel(asks: Asks) -> bool {
-    match asks {
-        Asks::Protocol(number) => [4, 41, 47, 94, 97, 115, 137].contains(&number),
-        Asks::Udp(port) => [4789, 6081, 8472].contains(&port),
-        _ => false,
-    }
-}
-
 fn covers(port: &str, asks: Asks) -> bool {
     let (protocol, numbers) = port.split_once('/').expect("a service has a slash");
     let (first, last) = match numbers.split_once('-') {

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
 };
 
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use wardline_proto::v1::{Device, DropOrAllow, Policy, Port, Reason};
 
 use crate::{
     dissect::{self, Arp, Content, Fragment, Frame, Ip, Mac, QuotedUpper, Upper},
-    oracle::{Asks, Drop, End, Oracle, is_broadcast, is_link_local, zone_on},
+    oracle::{Asks, Drop, End, Oracle, is_group, is_link_local, is_martian, zone_on},
 };
 
 /// Where a frame is seen.
@@ -96,6 +96,8 @@ struct Flow {
     answered: bool,
     reset: bool,
     finished: [bool; 2],
+    /// Whether the end has sent through a guarded port: the opener's, the other's.
+    guarded: [bool; 2],
     rules: BTreeSet<String>,
     /// Why it would not be there, if its zones enforced.
     observed: Option<Drop>,
@@ -106,6 +108,8 @@ struct Flow {
 struct Note {
     whose: Whose,
     next: u32,
+    /// What was said of the first one.
+    must: Must,
 }
 
 /// What all fragments of a packet share.
@@ -115,7 +119,8 @@ struct Whose {
     destination: IpAddr,
     protocol: u8,
     identification: u32,
-    interface: String,
+    /// The port that it enters; none: it leaves.
+    way: Option<String>,
     vlan: u16,
     mac: Mac,
 }
@@ -184,11 +189,11 @@ impl<'a> Sequence<'a> {
         match at {
             Where::Entering { .. } => {
                 let zone = zone.ok_or(Drop::because(Reason::WrongVlan))?;
-                self.enter(port, interface, zone, &frame, control)
+                self.enter(at, port, interface, zone, &frame, control)
             }
             Where::Leaving { from, .. } => {
-                zone.ok_or(Drop::because(Reason::WrongVlan))?;
-                self.leave(interface, from, &frame, control)
+                let zone = zone.ok_or(Drop::because(Reason::WrongVlan))?;
+                self.leave(at, from, zone, &frame, control)
             }
         }
     }
@@ -256,6 +261,10 @@ impl<'a> Sequence<'a> {
             }
             Some(fragment) if !fragment.is_atomic() => {
                 faults.extend(self.fragment_fault(frame, ip, fragment, at));
+                // What the network itself needs fits into one packet (RFC 6980, 5).
+                if is_report(ip) || is_discovery(ip) {
+                    faults.push(Reason::Fragment);
+                }
             }
             _ => {}
         }
@@ -280,10 +289,20 @@ impl<'a> Sequence<'a> {
         fragment: Fragment,
         at: &Where,
     ) -> Option<Reason> {
-        if fragment.more && (fragment.length == 0 || fragment.length % 8 != 0)
+        if fragment.length == 0
+            || fragment.more && fragment.length % 8 != 0
             || fragment.offset + fragment.length > 65535
         {
             return Some(Reason::Malformed);
+        }
+        if matches!(
+            at,
+            Where::Leaving {
+                from: From::Guarded(_),
+                ..
+            }
+        ) {
+            return None;
         }
         let whose = whose(frame, ip, fragment, at);
         let note = self.notes.iter().position(|note| note.whose == whose);
@@ -302,6 +321,7 @@ impl<'a> Sequence<'a> {
 
     fn enter(
         &mut self,
+        at: &Where,
         port: &Port,
         interface: &str,
         zone: &'a str,
@@ -323,6 +343,7 @@ impl<'a> Sequence<'a> {
         if !may_be_nobody(ip, control) && !self.oracle.may_send(device, zone, ip.source) {
             return Err(Drop::because(Reason::SpoofedSource));
         }
+        let control = control.filter(|control| !self.is_far(ip, *control, zone));
         if let Some(control) = control {
             self.may_control(port, frame, ip, control, device, zone)?;
         }
@@ -335,7 +356,15 @@ impl<'a> Sequence<'a> {
             device,
             zone: Some(zone),
         };
-        self.admit(interface, frame, ip, source)
+        let must = self.admit(at, frame, ip, source)?;
+        if let Some(flow) = self.flows.iter_mut().find(|flow| flow.side(ip).is_some())
+            && matches!(must.reason, Reason::Rule | Reason::Established | Reason::Observed)
+            && must.would != Reason::MidFlow
+        {
+            let sender = usize::from(flow.side(ip) == Some(false));
+            flow.guarded[sender] = true;
+        }
+        Ok(must)
     }
 
     /// An ARP packet may claim only what is its sender's.
@@ -355,6 +384,19 @@ impl<'a> Sequence<'a> {
             self.take(device, arp.sender.into());
         }
         Ok(())
+    }
+
+    /// Whether discovery goes to a host that is no neighbour: then it is none.
+    fn is_far(&self, ip: &Ip, control: Control, zone: &str) -> bool {
+        let asks = matches!(
+            control,
+            Control::Solicitation { .. } | Control::Advertisement { .. } | Control::RouterSolicitation
+        );
+        let near = match self.oracle.end(ip.destination) {
+            End::Router => true,
+            End::Other { zone: other, .. } => other == Some(zone),
+        };
+        asks && !is_group(ip.destination) && !is_link_local(ip.destination) && !near
     }
 
     fn may_control(
@@ -411,53 +453,138 @@ impl<'a> Sequence<'a> {
 
     fn leave(
         &mut self,
-        interface: &str,
+        at: &Where,
         from: &From,
+        zone: &'a str,
         frame: &Frame,
         control: Option<Control>,
     ) -> Result<Must, Drop> {
-        let is_foreign = |address: IpAddr| self.oracle.may_come_up(address);
-        match (&frame.content, from) {
-            (Content::Arp(Some(arp)), From::Uplink) => {
-                let probes = arp.sender.is_unspecified();
-                if arp.sender_mac != frame.source || !probes && !is_foreign(arp.sender.into()) {
-                    return Err(Drop::because(Reason::ArpSpoof));
-                }
-            }
-            (Content::Ip(ip), From::Uplink) => {
-                if !is_foreign(ip.source) && !may_be_nobody(ip, control) {
-                    return Err(Drop::because(Reason::SpoofedSource));
-                }
-                let discovers = ip.protocol == 58
-                    && control.is_some_and(|control| control != Control::Membership);
-                if discovers && (ip.hop_limit != 255 || !links_are(ip, frame.source)) {
-                    return Err(Drop::because(Reason::NdSpoof));
-                }
-                match control {
-                    Some(Control::Advertisement { target }) if !is_foreign(target.into()) => {
-                        return Err(Drop::because(Reason::NdSpoof));
-                    }
-                    Some(Control::Redirect) => return Err(Drop::because(Reason::RogueRa)),
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
         let ip = match &frame.content {
-            Content::Ip(ip) if control.is_none() => ip,
-            _ => return Ok(Must::pass(Reason::Control)),
+            Content::Ip(ip) => ip,
+            Content::Arp(Some(arp)) if *from == From::Uplink => {
+                self.claims_from_uplink(frame, *arp)?;
+                return Ok(Must::pass(Reason::Control));
+            }
+            Content::Arp(_) | Content::Other(_) => return Ok(Must::pass(Reason::Control)),
         };
-        if *from == From::Router && !self.oracle.may_be_sent_by_router(ip.source) {
+        if leaves_as_control(ip) {
+            if *from == From::Uplink {
+                self.controls_from_uplink(ip, control)?;
+            }
+            return Ok(Must::pass(Reason::Control));
+        }
+        if frame.destination[0] & 1 == 1 {
+            return self.leave_to_group(from, ip, zone);
+        }
+        // An end that sends through a guarded port was judged there. From elsewhere, somebody
+        // borrows its address.
+        if let Some(flow) = self.flows.iter().find(|flow| flow.side(ip).is_some()) {
+            let sender = usize::from(flow.side(ip) == Some(false));
+            if flow.guarded[sender] && may_follow(ip) {
+                return match from {
+                    From::Guarded(_) => Ok(Must::pass(Reason::Established)),
+                    From::Router | From::Uplink => Err(Drop::because(Reason::SpoofedSource)),
+                };
+            }
+        }
+        self.may_send_out(from, ip)?;
+        self.admit(at, frame, ip, self.oracle.end(ip.source))
+    }
+
+    fn may_send_out(&self, from: &From, ip: &Ip) -> Result<(), Drop> {
+        let may_send = match from {
+            From::Guarded(_) => !is_martian(ip.source),
+            From::Router => self.oracle.may_be_sent_by_router(ip.source),
+            From::Uplink => self.oracle.may_come_up(ip.source),
+        };
+        if may_send {
+            Ok(())
+        } else {
+            Err(Drop::because(Reason::SpoofedSource))
+        }
+    }
+
+    /// One frame to many: it is judged for each port that it leaves through, and opens nothing.
+    fn leave_to_group(
+        &self,
+        from: &From,
+        ip: &Ip,
+        zone: &'a str,
+    ) -> Result<Must, Drop> {
+        self.may_send_out(from, ip)?;
+        let source = self.oracle.end(ip.source);
+        if self.oracle.is_quarantined(source) {
+            return Err(Drop::because(Reason::Quarantined));
+        }
+        if is_link_local(ip.source) {
+            return Err(Drop::because(Reason::NoRule));
+        }
+        let many = End::Other {
+            address: ip.destination,
+            device: None,
+            zone: Some(zone),
+        };
+        let is_near = match (from, source) {
+            (From::Guarded(_), End::Other { zone: own, .. }) => own == Some(zone),
+            _ => true,
+        };
+        let group = ip.destination;
+        let admitted = if Message::of(ip) == Message::Opens {
+            let asks = asks(ip);
+            self.oracle
+                .admitted_to_group(self.now, source, group, zone, is_near, asks)
+        } else {
+            Err(Drop::because(Reason::MidFlow))
+        };
+        match admitted {
+            Ok(rules) => Ok(Must {
+                rules,
+                ..Must::pass(Reason::Rule)
+            }),
+            Err(drop) if self.oracle.is_observed(source, many) => Ok(Must::observed(drop)),
+            Err(drop) => Err(drop),
+        }
+    }
+
+    /// An uplink may claim for anybody but a guarded device and the router.
+    fn claims_from_uplink(&self, frame: &Frame, arp: Arp) -> Result<(), Drop> {
+        let own = arp.sender.is_unspecified() || self.oracle.may_come_up(arp.sender.into());
+        if arp.sender_mac != frame.source || !own {
+            return Err(Drop::because(Reason::ArpSpoof));
+        }
+        Ok(())
+    }
+
+    fn controls_from_uplink(&self, ip: &Ip, control: Option<Control>) -> Result<(), Drop> {
+        let may_be = |address: IpAddr| !self.oracle.is_ours(address);
+        if !may_be(ip.source) {
             return Err(Drop::because(Reason::SpoofedSource));
         }
-        self.admit(interface, frame, ip, self.oracle.end(ip.source))
+        let claimed = match control {
+            Some(Control::Redirect) => return Err(Drop::because(Reason::RogueRa)),
+            Some(Control::RouterAdvertisement) if ip.source.is_ipv4() => {
+                return Err(Drop::because(Reason::RogueRa));
+            }
+            Some(Control::Solicitation { target }) => {
+                Some(target).filter(|_| ip.source.is_unspecified())
+            }
+            Some(Control::Advertisement { target }) => Some(target),
+            Some(Control::RouterAdvertisement | Control::RouterSolicitation) => None,
+            Some(Control::DhcpClient | Control::DhcpServer | Control::Membership) | None => {
+                return Ok(());
+            }
+        };
+        if ip.hop_limit != 255 || claimed.is_some_and(|target| !may_be(target.into())) {
+            return Err(Drop::because(Reason::NdSpoof));
+        }
+        Ok(())
     }
 
     // ── state and policy ───────────────────────────────────────────────────────────────────────
 
     fn admit(
         &mut self,
-        interface: &str,
+        at: &Where,
         frame: &Frame,
         ip: &Ip,
         source: End<'a>,
@@ -466,23 +593,46 @@ impl<'a> Sequence<'a> {
         if self.oracle.is_quarantined(source) || self.oracle.is_quarantined(destination) {
             return Err(Drop::because(Reason::Quarantined));
         }
+        if ip.upper == Upper::Hidden {
+            return Ok(self.follower(at, frame, ip));
+        }
         let observed = self.oracle.is_observed(source, destination);
         let must = match self.state_and_policy(ip, source, destination, observed) {
             Err(drop) if observed => Must::observed(drop),
             done => done?,
         };
-        if let Some(fragment) = ip.fragment.filter(|fragment| !fragment.is_atomic()) {
-            let at = Where::Entering {
-                interface: interface.to_owned(),
-            };
-            let whose = whose(frame, ip, fragment, &at);
-            self.notes.retain(|note| note.whose != whose);
-            if fragment.more {
-                let next = fragment.offset + fragment.length;
-                self.notes.push(Note { whose, next });
-            }
+        if let Some(fragment) = ip.fragment.filter(|fragment| fragment.more) {
+            self.notes.push(Note {
+                whose: whose(frame, ip, fragment, at),
+                next: fragment.length,
+                must: must.clone(),
+            });
         }
         Ok(must)
+    }
+
+    /// The next fragment of a packet whose first one passed; any other has failed by form.
+    fn follower(&mut self, at: &Where, frame: &Frame, ip: &Ip) -> Must {
+        let fragment = ip.fragment.expect("a later fragment");
+        let whose = whose(frame, ip, fragment, at);
+        let note = self.notes.iter().position(|note| note.whose == whose);
+        let Some(note) = note else {
+            // What was judged where it entered, and what the router sends, leaves as it likes.
+            return Must::pass(Reason::Established);
+        };
+        let must = self.notes[note].must.clone();
+        self.notes[note].next += fragment.length;
+        if !fragment.more {
+            self.notes.remove(note);
+        }
+        match must.reason {
+            Reason::Observed => must,
+            _ => Must {
+                reason: Reason::Established,
+                would: Reason::Established,
+                ..must
+            },
+        }
     }
 
     fn state_and_policy(
@@ -493,16 +643,12 @@ impl<'a> Sequence<'a> {
         observed: bool,
     ) -> Result<Must, Drop> {
         let mid_flow = || Drop::because(Reason::MidFlow);
-        if ip.upper == Upper::Hidden {
-            // Its first fragment passed, or it would have failed by form.
-            return Ok(Must::pass(Reason::Established));
-        }
         // "Other link-local traffic is no_rule", whatever it is.
         if is_link_local(ip.source) || is_link_local(ip.destination) {
             return Err(Drop::because(Reason::NoRule));
         }
-        // A report to one host is no report, and nobody asks for it.
-        if is_report(ip) {
+        // Reports to one host and discovery of who is no neighbour are of no service.
+        if leaves_as_control(ip) && !matches!(ip.upper, Upper::Udp { .. }) {
             return Err(Drop::because(Reason::NoRule));
         }
         let message = Message::of(ip);
@@ -594,6 +740,7 @@ impl Flow {
             answered: false,
             reset: false,
             finished: [false; 2],
+            guarded: [false; 2],
             rules,
             observed,
         }
@@ -760,13 +907,15 @@ fn ends(ip: &Ip) -> (IpAddr, IpAddr) {
 }
 
 fn whose(frame: &Frame, ip: &Ip, fragment: Fragment, at: &Where) -> Whose {
-    let (Where::Entering { interface } | Where::Leaving { interface, .. }) = at;
     Whose {
         source: ip.source,
         destination: ip.destination,
         protocol: ip.protocol,
         identification: fragment.identification,
-        interface: interface.clone(),
+        way: match at {
+            Where::Entering { interface } => Some(interface.clone()),
+            Where::Leaving { .. } => None,
+        },
         vlan: frame.vlan,
         mac: frame.source,
     }
@@ -870,19 +1019,31 @@ fn is_report(ip: &Ip) -> bool {
     }
 }
 
+/// Whether it is neighbour discovery, or what IPv4 has of it.
+fn is_discovery(ip: &Ip) -> bool {
+    match (&ip.upper, ip.protocol) {
+        (Upper::Icmp { kind, .. }, 58) => matches!(kind, 133..=137),
+        (Upper::Icmp { kind, .. }, 1) => matches!(kind, 5 | 9),
+        _ => false,
+    }
+}
+
 fn control(ip: &Ip) -> Option<Control> {
-    if is_report(ip) && ip.destination.is_multicast() {
+    if is_report(ip) && is_group(ip.destination) {
         return Some(Control::Membership);
     }
     match (&ip.upper, ip.protocol) {
         (Upper::Icmp { kind: 5, .. }, 1) => Some(Control::Redirect),
+        // RFC 1256.
+        (Upper::Icmp { kind: 9, .. }, 1) => Some(Control::RouterAdvertisement),
         (Upper::Icmp { kind, body, .. }, 58) => {
             let target = || {
                 let octets: [u8; 16] = body[4..20].try_into().expect("a whole target");
                 Ipv6Addr::from(octets)
             };
             match kind {
-                133..=137 if body.len() < 20 => Some(Control::RouterSolicitation),
+                // Not looked into where it comes from the router.
+                135 | 136 if body.len() < 20 => Some(Control::RouterSolicitation),
                 133 => Some(Control::RouterSolicitation),
                 134 => Some(Control::RouterAdvertisement),
                 135 => Some(Control::Solicitation { target: target() }),
@@ -891,14 +1052,38 @@ fn control(ip: &Ip) -> Option<Control> {
                 _ => None,
             }
         }
-        (Upper::Udp { from, to, .. }, _) => match (ip.source.is_ipv4(), from, to) {
-            (true, 68, 67) | (false, 546, 547) => Some(Control::DhcpClient),
-            // Only servers speak to the ports of clients, from whatever port.
-            (true, _, 68) | (false, _, 546) => Some(Control::DhcpServer),
+        // Only servers speak to the ports of clients, from whatever port.
+        (Upper::Udp { to: 68, .. }, _) if ip.source.is_ipv4() => Some(Control::DhcpServer),
+        (Upper::Udp { to: 546, .. }, _) if ip.source.is_ipv6() => Some(Control::DhcpServer),
+        (Upper::Udp { from, to, data }, _) => match (from, to, data.as_slice()) {
+            // A request of an Ethernet client, with its hardware address (RFC 2131, 2).
+            (68, 67, [1, 1, 6, rest @ ..]) if ip.source.is_ipv4() && rest.len() >= 31 => {
+                Some(Control::DhcpClient)
+            }
+            // What clients send (RFC 8415, 7.3).
+            (546, 547, [1 | 3 | 4 | 5 | 6 | 8 | 9 | 11, _, _, _, ..]) if ip.source.is_ipv6() => {
+                Some(Control::DhcpClient)
+            }
             _ => None,
         },
         _ => None,
     }
+}
+
+/// What passes at egress without a rule: it was judged where it entered, is the router's, or comes
+/// from an uplink, which is trusted for it.
+fn leaves_as_control(ip: &Ip) -> bool {
+    match (&ip.upper, ip.protocol) {
+        (Upper::Udp { from, to, .. }, _) => {
+            [67..=68, 546..=547].iter().any(|ports| ports.contains(from) && ports.contains(to))
+        }
+        _ => is_report(ip) || is_discovery(ip),
+    }
+}
+
+/// Whether it can be of a flow: errors are about one, reports and discovery of none.
+fn may_follow(ip: &Ip) -> bool {
+    Message::of(ip) != Message::Error && !is_report(ip)
 }
 
 /// Who has no address yet asks for one, and asks whether it is free.
@@ -939,5 +1124,4 @@ fn dhcp_is_own(ip: &Ip, mac: Mac) -> bool {
     }
 }
 
-#[expect(unused_imports, reason = "to come")]
-use {is_broadcast as _, Ipv4Addr as _};
+
