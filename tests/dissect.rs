@@ -421,7 +421,11 @@ pub(crate) struct Quoted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QuotedUpper {
     Ports(u16, u16),
-    Icmp { kind: u8, identifier: u16 },
+    Icmp {
+        kind: u8,
+        code: u8,
+        identifier: u16,
+    },
     Other,
 }
 
@@ -457,6 +461,7 @@ pub(crate) fn quoted(version: u8, body: &[u8]) -> Option<Quoted> {
         6 | 17 => QuotedUpper::Ports(number(0)?, number(2)?),
         1 | 58 => QuotedUpper::Icmp {
             kind: *upper.first()?,
+            code: *upper.get(1)?,
             identifier: number(4)?,
         },
         _ => QuotedUpper::Other,

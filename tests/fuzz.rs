@@ -35,7 +35,6 @@ use wardline_tests::Lab;
 use crate::{
     dissect::{self, Content, Ip, Upper},
     judges::{self, At, Compiled, Said},
-    oracle::is_link_local,
     random::{self, NOW, ROUTER},
     sequence::{From, Must, Sequence, Where},
     streams::{self, Step},
@@ -276,9 +275,6 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
     if matches!(step.at, Where::Leaving { .. }) && must.reason == Reason::SpoofedSource {
         return Some("F1: flows are looked up before the source of what leaves is judged");
     }
-    if must.would == Reason::MidFlow && must.passed && said.reason == abi::Reason::MidFlow {
-        return Some("F2: mid-flow packets of allowed flows are dropped in observe");
-    }
     let form = [
         Reason::Malformed,
         Reason::UnknownEthertype,
@@ -290,20 +286,23 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
     if form.contains(&must.reason) && must.faults.contains(&reason(said.reason)) {
         return Some("F3: the order of two faults of form");
     }
-    let late = ip.is_none_or(|ip| matches!(ip.upper, Upper::Icmp { kind: 133..=137, .. }));
-    if late && must.reason == Reason::Malformed && !said.passed {
-        return Some("F3: the form of ARP and neighbour discovery is judged after place");
-    }
     let icmp = ip.is_some_and(|ip| matches!(ip.upper, Upper::Icmp { .. }));
     if icmp && [must.reason, reason(said.reason)].contains(&Reason::Established) {
         return Some("F6: ICMP types share a flow");
     }
+    if ip.is_some_and(|ip| ip.upper == Upper::Hidden) && must.reason == Reason::WrongVlan {
+        return Some("F10: the VLAN of later fragments that leave");
+    }
     if must.reason == Reason::NdSpoof && said.reason == abi::Reason::RogueRa {
         return Some("F5: discovery from the unspecified address, links of advertisements");
     }
-    let link_local = |ip: &Ip| is_link_local(ip.source) || is_link_local(ip.destination);
-    if ip.is_some_and(link_local) && said.would == abi::Reason::MidFlow {
-        return Some("F7: some link-local packets are mid-flow, others of no rule");
+    let cut = ip.is_some_and(|ip| ip.upper == Upper::Cut);
+    if cut && must.reason != reason(said.reason) && said.reason == abi::Reason::Malformed {
+        return Some("F11: first fragments without their header are malformed");
+    }
+    let arp = frame.as_ref().is_some_and(|frame| matches!(frame.content, Content::Arp(_)));
+    if arp && matches!(step.at, Where::Leaving { .. }) && must.reason == Reason::ArpSpoof {
+        return Some("F13: ARP claims of reserved addresses from an uplink");
     }
     let mapped = |ip: &Ip| matches!(ip.source, IpAddr::V6(it) if it.to_ipv4_mapped().is_some());
     if ip.is_some_and(mapped) && said.reason == abi::Reason::SpoofedSource {

@@ -119,10 +119,9 @@ struct Whose {
     destination: IpAddr,
     protocol: u8,
     identification: u32,
-    /// The port that it enters; none: it leaves.
-    way: Option<String>,
+    /// The port that it enters and the MAC; none: it leaves.
+    way: Option<(String, Mac)>,
     vlan: u16,
-    mac: Mac,
 }
 
 /// What the network itself needs, and what passes without a rule.
@@ -216,10 +215,10 @@ impl<'a> Sequence<'a> {
             trusted,
         };
         let faults = match &frame.content {
-            // What the router sends and what was judged before is looked into only if it is IP.
-            Content::Arp(_) | Content::Other(_) if leave.trusted => vec![],
             Content::Arp(Some(_)) => vec![],
             Content::Arp(None) => vec![Reason::Malformed],
+            // The router's own matter, and named by the zone where it entered.
+            Content::Other(_) if leave.trusted => vec![],
             Content::Other(0x888e) => vec![],
             Content::Other(number) => {
                 let named = zone.is_some_and(|zone| zone.ethertypes.contains(&u32::from(*number)));
@@ -255,14 +254,14 @@ impl<'a> Sequence<'a> {
             faults.push(Reason::Fragment);
         }
         match ip.fragment {
-            Some(_) if !leave.fragments => {
+            Some(fragment) if !leave.fragments => {
                 faults.push(Reason::Fragment);
-                return faults;
+                faults.extend(fragment_form(fragment));
             }
             Some(fragment) if !fragment.is_atomic() => {
                 faults.extend(self.fragment_fault(frame, ip, fragment, at));
                 // What the network itself needs fits into one packet (RFC 6980, 5).
-                if is_report(ip) || is_discovery(ip) {
+                if is_report(ip) || is_discovery(ip) || Message::of(ip) == Message::Error {
                     faults.push(Reason::Fragment);
                 }
             }
@@ -273,7 +272,7 @@ impl<'a> Sequence<'a> {
             Upper::Cut => faults.push(Reason::Fragment),
             Upper::Tcp { flags, .. } if !sensible(*flags) => faults.push(Reason::BadTcpFlags),
             Upper::Icmp { kind, body, .. }
-                if ip.protocol == 58 && !leave.trusted && !discovery_fits(*kind, body) =>
+                if ip.protocol == 58 && !discovery_fits(*kind, body) =>
             {
                 faults.push(Reason::Malformed);
             }
@@ -289,11 +288,9 @@ impl<'a> Sequence<'a> {
         fragment: Fragment,
         at: &Where,
     ) -> Option<Reason> {
-        if fragment.length == 0
-            || fragment.more && fragment.length % 8 != 0
-            || fragment.offset + fragment.length > 65535
-        {
-            return Some(Reason::Malformed);
+        let form = fragment_form(fragment);
+        if form.is_some() {
+            return form;
         }
         if matches!(
             at,
@@ -302,16 +299,12 @@ impl<'a> Sequence<'a> {
                 ..
             }
         ) {
-            return None;
+            return (fragment.offset == 8).then_some(Reason::Fragment);
         }
         let whose = whose(frame, ip, fragment, at);
         let note = self.notes.iter().position(|note| note.whose == whose);
         if fragment.offset == 0 {
-            // Two that begin: one of them lies, and nobody knows which.
-            return note.map(|note| {
-                self.notes.remove(note);
-                Reason::Fragment
-            });
+            return None;
         }
         let next = note.map(|note| self.notes[note].next);
         (fragment.offset == 8 || next != Some(fragment.offset)).then_some(Reason::Fragment)
@@ -473,6 +466,18 @@ impl<'a> Sequence<'a> {
             }
             return Ok(Must::pass(Reason::Control));
         }
+        if ip.upper == Upper::Hidden && matches!(from, From::Guarded(_)) {
+            // What it is of is not known here: to a group it may go only within its zone.
+            let is_near = match self.oracle.end(ip.source) {
+                End::Router => false,
+                End::Other { zone: own, .. } => own == Some(zone),
+            };
+            return if frame.destination[0] & 1 == 0 || is_near {
+                Ok(Must::pass(Reason::Established))
+            } else {
+                Err(Drop::because(Reason::Fragment))
+            };
+        }
         if frame.destination[0] & 1 == 1 {
             return self.leave_to_group(from, ip, zone);
         }
@@ -597,13 +602,28 @@ impl<'a> Sequence<'a> {
             return Ok(self.follower(at, frame, ip));
         }
         let observed = self.oracle.is_observed(source, destination);
+        let before = self.flows.clone();
         let must = match self.state_and_policy(ip, source, destination, observed) {
             Err(drop) if observed => Must::observed(drop),
             done => done?,
         };
-        if let Some(fragment) = ip.fragment.filter(|fragment| fragment.more) {
+        let judged_before = matches!(
+            at,
+            Where::Leaving {
+                from: From::Guarded(_),
+                ..
+            }
+        );
+        if let Some(fragment) = ip.fragment.filter(|it| it.more && !judged_before) {
+            let whose = whose(frame, ip, fragment, at);
+            if let Some(note) = self.notes.iter().position(|note| note.whose == whose) {
+                // Two that begin: one of them lies, and nobody knows which.
+                self.notes.remove(note);
+                self.flows = before;
+                return Err(Drop::because(Reason::Fragment));
+            }
             self.notes.push(Note {
-                whose: whose(frame, ip, fragment, at),
+                whose,
                 next: fragment.length,
                 must: must.clone(),
             });
@@ -616,10 +636,7 @@ impl<'a> Sequence<'a> {
         let fragment = ip.fragment.expect("a later fragment");
         let whose = whose(frame, ip, fragment, at);
         let note = self.notes.iter().position(|note| note.whose == whose);
-        let Some(note) = note else {
-            // What was judged where it entered, and what the router sends, leaves as it likes.
-            return Must::pass(Reason::Established);
-        };
+        let note = note.expect("a fragment that follows");
         let must = self.notes[note].must.clone();
         self.notes[note].next += fragment.length;
         if !fragment.more {
@@ -775,8 +792,12 @@ impl Flow {
         self.protocol == quoted.protocol
             && match quoted.asks {
                 QuotedUpper::Ports(from, to) => ports(from, to),
-                QuotedUpper::Icmp { kind, identifier } => {
-                    match (query_of(self.protocol, kind), self.query) {
+                QuotedUpper::Icmp {
+                    kind,
+                    code,
+                    identifier,
+                } => {
+                    match (query_of(self.protocol, kind, code), self.query) {
                         (Some((kind, asks)), Some(own)) => {
                             kind == own
                                 && (if asks { forth } else { back })
@@ -843,7 +864,7 @@ impl Message {
             },
             (Upper::Icmp { kind: 3 | 4 | 11 | 12, .. }, 1) => Self::Error,
             (Upper::Icmp { kind: 1..=4, .. }, 58) => Self::Error,
-            (Upper::Icmp { kind, .. }, protocol) => match query_of(protocol, *kind) {
+            (Upper::Icmp { kind, code, .. }, protocol) => match query_of(protocol, *kind, *code) {
                 Some((_, false)) => Self::Follows,
                 _ => Self::Opens,
             },
@@ -853,8 +874,10 @@ impl Message {
 }
 
 /// The kind of query that an ICMP message is of, and whether it asks.
-fn query_of(protocol: u8, kind: u8) -> Option<(u8, bool)> {
+fn query_of(protocol: u8, kind: u8, code: u8) -> Option<(u8, bool)> {
+    // They have one code (RFC 792, RFC 4443, 4).
     match (protocol, kind) {
+        _ if code != 0 => None,
         (1, 8 | 13 | 15 | 17) | (58, 128) => Some((kind, true)),
         (1, 0) => Some((8, false)),
         (1, 14 | 16 | 18) | (58, 129) => Some((kind - 1, false)),
@@ -864,7 +887,7 @@ fn query_of(protocol: u8, kind: u8) -> Option<(u8, bool)> {
 
 fn query(ip: &Ip) -> Option<(u8, bool)> {
     match &ip.upper {
-        Upper::Icmp { kind, .. } => query_of(ip.protocol, *kind),
+        Upper::Icmp { kind, code, .. } => query_of(ip.protocol, *kind, *code),
         _ => None,
     }
 }
@@ -913,11 +936,10 @@ fn whose(frame: &Frame, ip: &Ip, fragment: Fragment, at: &Where) -> Whose {
         protocol: ip.protocol,
         identification: fragment.identification,
         way: match at {
-            Where::Entering { interface } => Some(interface.clone()),
+            Where::Entering { interface } => Some((interface.clone(), frame.source)),
             Where::Leaving { .. } => None,
         },
         vlan: frame.vlan,
-        mac: frame.source,
     }
 }
 
@@ -972,6 +994,15 @@ fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
     None
 }
 
+/// What no packet is cut into.
+fn fragment_form(fragment: Fragment) -> Option<Reason> {
+    let malformed = !fragment.is_atomic()
+        && (fragment.length == 0
+            || fragment.more && fragment.length % 8 != 0
+            || fragment.offset + fragment.length > 65535);
+    malformed.then_some(Reason::Malformed)
+}
+
 /// What a stack sends. Which flags go together is not written in any RFC as a list; this is the one
 /// of Linux's connection tracking.
 fn sensible(flags: u8) -> bool {
@@ -1014,7 +1045,7 @@ fn discovery_length(kind: u8) -> Option<usize> {
 fn is_report(ip: &Ip) -> bool {
     match (&ip.upper, ip.protocol) {
         (Upper::Icmp { kind, .. }, 58) => matches!(kind, 131 | 132 | 143),
-        (Upper::Opaque(bytes), 2) => matches!(bytes.first(), Some(0x12 | 0x16 | 0x17 | 0x22)),
+        (Upper::Opaque(bytes), 2) if ip.source.is_ipv4() => matches!(bytes.first(), Some(0x12 | 0x16 | 0x17 | 0x22)),
         _ => false,
     }
 }
