@@ -158,8 +158,8 @@ pub(crate) fn frame(bytes: &[u8], tag: Option<u16>) -> Result<Frame, Malformed> 
     let mut reader = Reader(bytes);
     let destination: Mac = reader.array()?;
     let source: Mac = reader.array()?;
-    // A group can't send (IEEE 802.3, 3.2.3).
-    must(source[0] & 1 == 0)?;
+    // Neither a group (IEEE 802.3, 3.2.3) nor nobody can send.
+    must(source[0] & 1 == 0 && source != [0; 6])?;
     let mut ethertype = reader.u16()?;
     let mut vlan = tag.map(|control| control & 0xfff);
     if ethertype == 0x8100 {

@@ -272,9 +272,6 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
         Content::Ip(ip) => Some(ip),
         Content::Arp(_) | Content::Other(_) => None,
     });
-    if matches!(step.at, Where::Leaving { .. }) && must.reason == Reason::SpoofedSource {
-        return Some("F1: flows are looked up before the source of what leaves is judged");
-    }
     let form = [
         Reason::Malformed,
         Reason::UnknownEthertype,
@@ -286,15 +283,8 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
     if form.contains(&must.reason) && must.faults.contains(&reason(said.reason)) {
         return Some("F3: the order of two faults of form");
     }
-    let icmp = ip.is_some_and(|ip| matches!(ip.upper, Upper::Icmp { .. }));
-    if icmp && [must.reason, reason(said.reason)].contains(&Reason::Established) {
-        return Some("F6: ICMP types share a flow");
-    }
     if ip.is_some_and(|ip| ip.upper == Upper::Hidden) && must.reason == Reason::WrongVlan {
         return Some("F10: the VLAN of later fragments that leave");
-    }
-    if must.reason == Reason::NdSpoof && said.reason == abi::Reason::RogueRa {
-        return Some("F5: discovery from the unspecified address, links of advertisements");
     }
     let cut = ip.is_some_and(|ip| ip.upper == Upper::Cut);
     if cut && must.reason != reason(said.reason) && said.reason == abi::Reason::Malformed {
@@ -304,12 +294,9 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
     if arp && matches!(step.at, Where::Leaving { .. }) && must.reason == Reason::ArpSpoof {
         return Some("F13: ARP claims of reserved addresses from an uplink");
     }
-    let mapped = |ip: &Ip| matches!(ip.source, IpAddr::V6(it) if it.to_ipv4_mapped().is_some());
-    if ip.is_some_and(mapped) && said.reason == abi::Reason::SpoofedSource {
-        return Some("F4: mapped sources are judged by form");
-    }
-    if ip.is_some_and(|ip| ip.source.is_unspecified()) && must.reason == Reason::SpoofedSource {
-        return Some("F5: discovery from the unspecified address, links of advertisements");
+    let later = ip.is_some_and(|ip| ip.upper == Upper::Hidden);
+    if later && must.reason == Reason::Observed && said.reason == abi::Reason::Fragment {
+        return Some("F14: followers of what observe passed without a flow");
     }
     None
 }

@@ -96,11 +96,39 @@ struct Flow {
     answered: bool,
     reset: bool,
     finished: [bool; 2],
-    /// Whether the end has sent through a guarded port: the opener's, the other's.
-    guarded: [bool; 2],
+    /// Where packets of the opener and of the other end come from, once they came.
+    ways: [Option<Way>; 2],
     rules: BTreeSet<String>,
     /// Why it would not be there, if its zones enforced.
     observed: Option<Drop>,
+}
+
+/// The way that an end's packets come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    Guarded {
+        interface: String,
+        vlan: u16,
+        mac: Mac,
+    },
+    Router,
+    Elsewhere,
+}
+
+impl Way {
+    fn of(at: &Where, frame: &Frame) -> Self {
+        match at {
+            Where::Entering { interface } => Self::Guarded {
+                interface: interface.clone(),
+                vlan: frame.vlan,
+                mac: frame.source,
+            },
+            Where::Leaving {
+                from: From::Router, ..
+            } => Self::Router,
+            Where::Leaving { .. } => Self::Elsewhere,
+        }
+    }
 }
 
 /// A fragment that is awaited.
@@ -337,10 +365,10 @@ impl<'a> Sequence<'a> {
             return Err(Drop::because(Reason::SpoofedSource));
         }
         let control = control.filter(|control| !self.is_far(ip, *control, zone));
+        self.take(device, ip.source);
         if let Some(control) = control {
             self.may_control(port, frame, ip, control, device, zone)?;
         }
-        self.take(device, ip.source);
         if control.is_some_and(|control| control != Control::Membership || !quarantined) {
             return Ok(Must::pass(Reason::Control));
         }
@@ -349,15 +377,7 @@ impl<'a> Sequence<'a> {
             device,
             zone: Some(zone),
         };
-        let must = self.admit(at, frame, ip, source)?;
-        if let Some(flow) = self.flows.iter_mut().find(|flow| flow.side(ip).is_some())
-            && matches!(must.reason, Reason::Rule | Reason::Established | Reason::Observed)
-            && must.would != Reason::MidFlow
-        {
-            let sender = usize::from(flow.side(ip) == Some(false));
-            flow.guarded[sender] = true;
-        }
-        Ok(must)
+        self.admit(at, frame, ip, source)
     }
 
     /// An ARP packet may claim only what is its sender's.
@@ -485,7 +505,7 @@ impl<'a> Sequence<'a> {
         // borrows its address.
         if let Some(flow) = self.flows.iter().find(|flow| flow.side(ip).is_some()) {
             let sender = usize::from(flow.side(ip) == Some(false));
-            if flow.guarded[sender] && may_follow(ip) {
+            if matches!(flow.ways[sender], Some(Way::Guarded { .. })) && may_follow(ip) {
                 return match from {
                     From::Guarded(_) => Ok(Must::pass(Reason::Established)),
                     From::Router | From::Uplink => Err(Drop::because(Reason::SpoofedSource)),
@@ -603,7 +623,7 @@ impl<'a> Sequence<'a> {
         }
         let observed = self.oracle.is_observed(source, destination);
         let before = self.flows.clone();
-        let must = match self.state_and_policy(ip, source, destination, observed) {
+        let must = match self.state_and_policy(ip, source, destination, observed, Way::of(at, frame)) {
             Err(drop) if observed => Must::observed(drop),
             done => done?,
         };
@@ -658,6 +678,7 @@ impl<'a> Sequence<'a> {
         source: End<'a>,
         destination: End<'a>,
         observed: bool,
+        way: Way,
     ) -> Result<Must, Drop> {
         let mid_flow = || Drop::because(Reason::MidFlow);
         // "Other link-local traffic is no_rule", whatever it is.
@@ -681,26 +702,43 @@ impl<'a> Sequence<'a> {
             let from_opener = flow.side(ip) == Some(true);
             let reopens = flow.is_closing() && message == Message::Opens;
             if !reopens {
+                let sender = usize::from(!from_opener);
+                let mut must = Must::pass(Reason::Established);
+                if flow.ways[sender].as_ref() != Some(&way) {
+                    // Who sends for the first time, or from elsewhere, is judged: by the rules for
+                    // the opener.
+                    let (opener, other) = if from_opener {
+                        (source, destination)
+                    } else {
+                        (destination, source)
+                    };
+                    let ends = (flow.opener.0, flow.other.0);
+                    let admitted = self
+                        .oracle
+                        .admitted(self.now, opener, other, flow.asks, ends);
+                    match admitted {
+                        Ok(rules) => (flow.rules, flow.observed) = (rules, None),
+                        Err(drop) if observed => {
+                            must = Must::observed(drop.clone());
+                            flow.observed = Some(drop);
+                        }
+                        Err(drop) => {
+                            self.flows.remove(found);
+                            return Err(drop);
+                        }
+                    }
+                }
                 if !flow.follow(ip, from_opener) {
                     return Err(mid_flow());
                 }
-                if let Some(drop) = &flow.observed {
-                    return Ok(Must::observed(drop.clone()));
-                }
-                // The rule that admits it, as it was when the flow opened or as it is: addresses
-                // that are learned in between change what rules name the ends.
-                let mut rules = flow.rules.clone();
-                let (opener, other) = if from_opener {
-                    (source, destination)
-                } else {
-                    (destination, source)
-                };
-                let asked = (flow.asks, (flow.opener.0, flow.other.0));
-                let now = self.oracle.admitted(self.now, opener, other, asked.0, asked.1);
-                rules.extend(now.into_iter().flatten());
-                return Ok(Must {
-                    rules,
-                    ..Must::pass(Reason::Established)
+                flow.ways[sender] = Some(way);
+                return Ok(match &flow.observed {
+                    Some(_) if must.reason == Reason::Observed => must,
+                    Some(drop) => Must::observed(drop.clone()),
+                    None => Must {
+                        rules: flow.rules.clone(),
+                        ..must
+                    },
                 });
             }
         }
@@ -728,7 +766,7 @@ impl<'a> Sequence<'a> {
         if let Some(found) = found {
             self.flows.remove(found);
         }
-        self.flows.push(Flow::opened(ip, rules, observed));
+        self.flows.push(Flow::opened(ip, way, rules, observed));
         Ok(must)
     }
 
@@ -746,7 +784,7 @@ impl<'a> Sequence<'a> {
 }
 
 impl Flow {
-    fn opened(ip: &Ip, rules: BTreeSet<String>, observed: Option<Drop>) -> Self {
+    fn opened(ip: &Ip, way: Way, rules: BTreeSet<String>, observed: Option<Drop>) -> Self {
         let (from, to) = numbers(ip);
         Self {
             protocol: ip.protocol,
@@ -757,7 +795,7 @@ impl Flow {
             answered: false,
             reset: false,
             finished: [false; 2],
-            guarded: [false; 2],
+            ways: [Some(way), None],
             rules,
             observed,
         }
