@@ -280,6 +280,10 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
         Reason::Fragment,
         Reason::BadTcpFlags,
     ];
+    let parts = ip.is_some_and(|ip| ip.fragment.is_some());
+    if parts && must.reason == Reason::Malformed && said.reason == abi::Reason::Fragment {
+        return Some("F12: malformed fragments");
+    }
     if form.contains(&must.reason) && must.faults.contains(&reason(said.reason)) {
         return Some("F3: the order of two faults of form");
     }
@@ -293,6 +297,25 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
     let arp = frame.as_ref().is_some_and(|frame| matches!(frame.content, Content::Arp(_)));
     if arp && matches!(step.at, Where::Leaving { .. }) && must.reason == Reason::ArpSpoof {
         return Some("F13: ARP claims of reserved addresses from an uplink");
+    }
+    let unspecified = ip.is_some_and(|ip| ip.source.is_unspecified());
+    if unspecified && must.reason == Reason::SpoofedSource {
+        return Some("F15: control from the unspecified address");
+    }
+    let mapped = |ip: &Ip| matches!(ip.source, IpAddr::V6(it) if it.to_ipv4_mapped().is_some());
+    if ip.is_some_and(|ip| mapped(ip) && ip.upper == Upper::Hidden) {
+        return Some("F4: later fragments with mapped sources");
+    }
+    let to_group = step.frame[0] & 1 == 1;
+    let from_guarded = matches!(
+        step.at,
+        Where::Leaving {
+            from: From::Guarded(_),
+            ..
+        }
+    );
+    if to_group && from_guarded && must.would == Reason::DeniedByRule {
+        return Some("F17: denies that name a group where it leaves");
     }
     let later = ip.is_some_and(|ip| ip.upper == Upper::Hidden);
     if later && must.reason == Reason::Observed && said.reason == abi::Reason::Fragment {

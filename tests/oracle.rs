@@ -307,7 +307,13 @@ impl<'a> Oracle<'a> {
         is_near: bool,
         asks: Asks,
     ) -> Result<BTreeSet<String>, Drop> {
-        let names_group = |rule: &Rule| self.names_any(&rule.to, self.end(group));
+        // Whoever listens to the group behind the port is of the port's zone.
+        let many = End::Other {
+            address: group,
+            device: self.device_of(group),
+            zone: Some(zone),
+        };
+        let names_group = |rule: &Rule| self.names_any(&rule.to, many);
         let names_zone = |rule: &Rule| {
             let is_zone = |to: &String| to == "any" || to.strip_prefix("zone:") == Some(zone);
             rule.to.iter().any(is_zone)

@@ -361,13 +361,22 @@ impl<'a> Sequence<'a> {
             Content::Other(_) => return Ok(Must::pass(Reason::Control)),
             Content::Ip(ip) => ip,
         };
-        if !may_be_nobody(ip, control) && !self.oracle.may_send(device, zone, ip.source) {
+        let goes_on = ip.fragment.is_none_or(|it| it.offset == 0)
+            && self.goes_on(ip, &Way::of(at, frame));
+        if !goes_on
+            && !may_be_nobody(ip, control)
+            && !self.oracle.may_send(device, zone, ip.source)
+        {
             return Err(Drop::because(Reason::SpoofedSource));
         }
         let control = control.filter(|control| !self.is_far(ip, *control, zone));
         self.take(device, ip.source);
         if let Some(control) = control {
             self.may_control(port, frame, ip, control, device, zone)?;
+            // It is small: what comes in parts hides something.
+            if ip.fragment.is_some_and(|fragment| fragment.more) {
+                return Err(Drop::because(Reason::Fragment));
+            }
         }
         if control.is_some_and(|control| control != Control::Membership || !quarantined) {
             return Ok(Must::pass(Reason::Control));
@@ -388,7 +397,8 @@ impl<'a> Sequence<'a> {
         device: Option<&'a Device>,
         zone: &str,
     ) -> Result<(), Drop> {
-        let probes = arp.sender.is_unspecified() && arp.operation == 1;
+        // Who names no address claims none.
+        let probes = arp.sender.is_unspecified();
         let own = probes || self.oracle.may_send(device, zone, arp.sender.into());
         if arp.sender_mac != frame.source || !own {
             return Err(Drop::because(Reason::ArpSpoof));
@@ -426,7 +436,8 @@ impl<'a> Sequence<'a> {
             Control::DhcpClient | Control::DhcpServer | Control::Membership
         );
         if ip.protocol == 58 && is_discovery {
-            if ip.hop_limit != 255 || !links_are(ip, frame.source) {
+            let is_coded = matches!(ip.upper, Upper::Icmp { code: 1.., .. });
+            if ip.hop_limit != 255 || is_coded || !links_are(ip, frame.source) {
                 return Err(Drop::because(Reason::NdSpoof));
             }
             let claimed = match control {
@@ -512,8 +523,24 @@ impl<'a> Sequence<'a> {
                 };
             }
         }
-        self.may_send_out(from, ip)?;
+        let goes_on = self.goes_on(ip, &Way::of(at, frame));
+        if !goes_on {
+            self.may_send_out(from, ip)?;
+        }
         self.admit(at, frame, ip, self.oracle.end(ip.source))
+    }
+
+    /// Whether it is the next packet of a flow, from where that end's packets come: then the end was
+    /// judged before, also when a device has since taken its address.
+    fn goes_on(&self, ip: &Ip, way: &Way) -> bool {
+        let flow = self.flows.iter().find(|flow| flow.side(ip).is_some());
+        flow.is_some_and(|flow| {
+            let from_opener = flow.side(ip) == Some(true);
+            let reopens = flow.is_closing() && Message::of(ip) == Message::Opens;
+            flow.ways[usize::from(!from_opener)].as_ref() == Some(way)
+                && !reopens
+                && flow.clone().follow(ip, from_opener)
+        })
     }
 
     fn may_send_out(&self, from: &From, ip: &Ip) -> Result<(), Drop> {
@@ -541,9 +568,6 @@ impl<'a> Sequence<'a> {
         if self.oracle.is_quarantined(source) {
             return Err(Drop::because(Reason::Quarantined));
         }
-        if is_link_local(ip.source) {
-            return Err(Drop::because(Reason::NoRule));
-        }
         let many = End::Other {
             address: ip.destination,
             device: None,
@@ -554,7 +578,12 @@ impl<'a> Sequence<'a> {
             _ => true,
         };
         let group = ip.destination;
-        let admitted = if Message::of(ip) == Message::Opens {
+        if self.is_related(ip) {
+            return Ok(Must::pass(Reason::Related));
+        }
+        let admitted = if is_link_local(ip.source) || is_link_local(ip.destination) {
+            Err(Drop::because(Reason::NoRule))
+        } else if Message::of(ip) == Message::Opens {
             let asks = asks(ip);
             self.oracle
                 .admitted_to_group(self.now, source, group, zone, is_near, asks)
@@ -582,7 +611,8 @@ impl<'a> Sequence<'a> {
 
     fn controls_from_uplink(&self, ip: &Ip, control: Option<Control>) -> Result<(), Drop> {
         let may_be = |address: IpAddr| !self.oracle.is_ours(address);
-        if !may_be(ip.source) {
+        let is_mapped = matches!(ip.source, IpAddr::V6(it) if it.to_ipv4_mapped().is_some());
+        if is_mapped || !may_be(ip.source) {
             return Err(Drop::because(Reason::SpoofedSource));
         }
         let claimed = match control {
@@ -775,6 +805,9 @@ impl<'a> Sequence<'a> {
         let Upper::Icmp { body, .. } = &ip.upper else {
             return false;
         };
+        if Message::of(ip) != Message::Error {
+            return false;
+        }
         let version = if ip.source.is_ipv4() { 4 } else { 6 };
         let Some(quoted) = dissect::quoted(version, body) else {
             return false;
