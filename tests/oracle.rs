@@ -308,14 +308,21 @@ impl<'a> Oracle<'a> {
         asks: Asks,
     ) -> Result<BTreeSet<String>, Drop> {
         // Whoever listens to the group behind the port is of the port's zone.
-        let many = End::Other {
-            address: group,
-            device: self.device_of(group),
-            zone: Some(zone),
+        let to_router = self.router.contains(&group);
+        let many = if to_router {
+            End::Router
+        } else {
+            End::Other {
+                address: group,
+                device: self.device_of(group),
+                zone: Some(zone),
+            }
         };
         let names_group = |rule: &Rule| self.names_any(&rule.to, many);
         let names_zone = |rule: &Rule| {
-            let is_zone = |to: &String| to == "any" || to.strip_prefix("zone:") == Some(zone);
+            let is_zone = |to: &String| {
+                to == "any" && !to_router || to.strip_prefix("zone:") == Some(zone)
+            };
             rule.to.iter().any(is_zone)
         };
         let is_from = |rule: &Rule| self.names_any(&rule.from, source);

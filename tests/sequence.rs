@@ -491,6 +491,9 @@ impl<'a> Sequence<'a> {
             }
             Content::Arp(_) | Content::Other(_) => return Ok(Must::pass(Reason::Control)),
         };
+        if is_mapped(ip.source) {
+            return Err(Drop::because(Reason::SpoofedSource));
+        }
         if leaves_as_control(ip) {
             if *from == From::Uplink {
                 self.controls_from_uplink(ip, control)?;
@@ -581,9 +584,12 @@ impl<'a> Sequence<'a> {
         if self.is_related(ip) {
             return Ok(Must::pass(Reason::Related));
         }
-        let admitted = if is_link_local(ip.source) || is_link_local(ip.destination) {
-            Err(Drop::because(Reason::NoRule))
-        } else if Message::of(ip) == Message::Opens {
+        if is_link_local(ip.source) || is_link_local(ip.destination) {
+            let drop = Drop::because(Reason::NoRule);
+            let observed = self.oracle.is_observed(source, self.oracle.end(ip.destination));
+            return if observed { Ok(Must::observed(drop)) } else { Err(drop) };
+        }
+        let admitted = if Message::of(ip) == Message::Opens {
             let asks = asks(ip);
             self.oracle
                 .admitted_to_group(self.now, source, group, zone, is_near, asks)
@@ -611,8 +617,7 @@ impl<'a> Sequence<'a> {
 
     fn controls_from_uplink(&self, ip: &Ip, control: Option<Control>) -> Result<(), Drop> {
         let may_be = |address: IpAddr| !self.oracle.is_ours(address);
-        let is_mapped = matches!(ip.source, IpAddr::V6(it) if it.to_ipv4_mapped().is_some());
-        if is_mapped || !may_be(ip.source) {
+        if !may_be(ip.source) {
             return Err(Drop::because(Reason::SpoofedSource));
         }
         let claimed = match control {
@@ -1186,6 +1191,11 @@ fn leaves_as_control(ip: &Ip) -> bool {
 /// Whether it can be of a flow: errors are about one, reports and discovery of none.
 fn may_follow(ip: &Ip) -> bool {
     Message::of(ip) != Message::Error && !is_report(ip)
+}
+
+/// IPv4 in IPv6's clothes (RFC 4291, 2.5.5.2).
+fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(it) if it.to_ipv4_mapped().is_some())
 }
 
 /// Who has no address yet asks for one, and asks whether it is free.
