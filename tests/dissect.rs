@@ -123,10 +123,7 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(count)
-            .ok_or(Malformed)?;
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
@@ -367,7 +364,10 @@ fn upper(version: u8, protocol: u8, payload: &[u8], fragment: Option<Fragment>) 
     let needs = match (version, protocol) {
         // Each family has its own ICMP.
         (6, 1) | (4, 58) => return Upper::Broken,
-        (_, 6) => payload.get(12).map_or(20, |byte| usize::from(byte >> 4) * 4).max(20),
+        (_, 6) => payload
+            .get(12)
+            .map_or(20, |byte| usize::from(byte >> 4) * 4)
+            .max(20),
         (_, 17) | (4, 1 | 2) | (6, 58) => 8,
         _ => 0,
     };
@@ -421,11 +421,7 @@ pub(crate) struct Quoted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QuotedUpper {
     Ports(u16, u16),
-    Icmp {
-        kind: u8,
-        code: u8,
-        identifier: u16,
-    },
+    Icmp { kind: u8, code: u8, identifier: u16 },
     Other,
 }
 

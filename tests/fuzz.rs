@@ -11,7 +11,13 @@ use std::{
     fmt::Write as _,
     fs,
     net::IpAddr,
+    num::NonZero,
     path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -37,7 +43,7 @@ use crate::{
     judges::{self, At, Compiled, Said},
     random::{self, NOW, ROUTER},
     sequence::{From, Must, Sequence, Where},
-    streams::{self, Step},
+    streams::{self, Dice, Step},
 };
 
 const INTERFACES: [&str; 5] = ["lan1", "lan2", "lan3", "wifi1", "uplink"];
@@ -51,6 +57,8 @@ const CASES: usize = 20_000;
 struct Case {
     seed: u64,
     policy: Policy,
+    /// Devices that are cut off.
+    quarantined: BTreeSet<String>,
     steps: Vec<Step>,
     /// What judges frames that enter; none: the kernel can't be shown these frames.
     hook: Option<Hook>,
@@ -97,20 +105,15 @@ impl Case {
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut runner = TestRunner::new_with_rng(Config::default(), rng);
         let tree = random::policy().new_tree(&mut runner);
-        let mut policy = tree.expect("a policy").current();
-        // A run takes its time, and an end is exact to a second: none is near.
-        for expires in policy.rules.iter_mut().filter_map(|it| it.expires.as_mut()) {
-            match expires.seconds - NOW.as_second() {
-                -1..=0 => expires.seconds -= 60,
-                1 => expires.seconds += 86_400,
-                _ => {}
-            }
-        }
+        let policy = tree.expect("a policy").current();
         let tags_outside = seed % 16 == 7;
         let hooks = [Hook::Xdp, Hook::TcIngress];
         let steps = streams::steps(&policy, seed, frames, tags_outside);
+        let mut dice = Dice::new(!seed);
+        let quarantined = policy.devices.iter().filter(|_| dice.percent(4));
         Self {
             seed,
+            quarantined: quarantined.map(|device| device.name.clone()).collect(),
             policy,
             steps,
             hook: (!tags_outside).then_some(hooks[(seed % 2) as usize]),
@@ -153,12 +156,16 @@ impl Bench {
 
     /// Judges the frames of a case.
     fn run(&mut self, case: &Case, tally: &mut Tally) -> Result<(), Box<Mismatch>> {
-        let Some(compiled) = Compiled::of_valid(&case.policy, &self.inventory, self.clock) else {
+        let quarantined = &case.quarantined;
+        let policy = self.kernel.as_ref().map(|_| ends_far_away(&case.policy));
+        let policy = policy.as_ref().unwrap_or(&case.policy);
+        let compiled = Compiled::of_valid(policy, quarantined, &self.inventory, self.clock);
+        let Some(compiled) = compiled else {
             // A simpler policy that is none.
             return Ok(());
         };
         let model = judges::model_for(&compiled, Settings::for_flows(4096));
-        let mut oracle = Sequence::new(&case.policy, &ROUTER, NOW);
+        let mut oracle = Sequence::new(policy, &ROUTER, quarantined, NOW);
         let mut kernel = self.kernel.as_mut().filter(|_| case.hook.is_some());
         if let Some(kernel) = &mut kernel {
             kernel.start(&compiled);
@@ -240,6 +247,20 @@ impl Kernel {
     }
 }
 
+/// The policy without rules that end within a second: the kernel's clock goes on, and is exact to
+/// that.
+fn ends_far_away(policy: &Policy) -> Policy {
+    let mut policy = policy.clone();
+    for expires in policy.rules.iter_mut().filter_map(|it| it.expires.as_mut()) {
+        match expires.seconds - NOW.as_second() {
+            -1..=0 => expires.seconds -= 60,
+            1 => expires.seconds += 86_400,
+            _ => {}
+        }
+    }
+    policy
+}
+
 /// What is wrong with the host's answer, if anything.
 fn differs(compiled: &Compiled, must: &Must, said: &Said) -> Option<&'static str> {
     if must.passed != said.passed {
@@ -296,9 +317,14 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
     if cut && must.reason != reason(said.reason) && said.reason == abi::Reason::Malformed {
         return Some("F11: first fragments without their header are malformed");
     }
-    let arp = frame.as_ref().is_some_and(|frame| matches!(frame.content, Content::Arp(_)));
+    let arp = frame
+        .as_ref()
+        .is_some_and(|frame| matches!(frame.content, Content::Arp(_)));
     if arp && matches!(step.at, Where::Leaving { .. }) && must.reason == Reason::ArpSpoof {
         return Some("F13: ARP claims of reserved addresses from an uplink");
+    }
+    if must.reason == Reason::Quarantined {
+        return Some("F18: reports and link-local packets of who is in quarantine");
     }
     let unspecified = ip.is_some_and(|ip| ip.source.is_unspecified());
     if unspecified && must.reason == Reason::SpoofedSource {
@@ -422,7 +448,8 @@ fn weight(case: &Case) -> usize {
     let zones: usize = zones.iter().map(|zone| 100 + zone.subnets.len()).sum();
     let ports: usize = ports.iter().map(|port| 100 + port.vlans.len()).sum();
     let frames: usize = case.steps.iter().map(|step| 1000 + step.frame.len()).sum();
-    frames + rules + devices + zones + ports + 100 * services.len()
+    let quarantined = case.quarantined.len();
+    quarantined + frames + rules + devices + zones + ports + 100 * services.len()
 }
 
 /// Cases with a little less of everything, those with much less first.
@@ -440,6 +467,11 @@ fn simpler(case: &Case) -> Vec<Case> {
             });
         }
         size /= 2;
+    }
+    for name in &case.quarantined {
+        let mut case = case.clone();
+        case.quarantined.remove(name);
+        all.push(case);
     }
     let mut policy = |change: &dyn Fn(&mut Policy)| {
         let mut case = case.clone();
@@ -502,7 +534,11 @@ fn simpler(case: &Case) -> Vec<Case> {
     });
     for i in 0..case.steps.len() {
         let length = case.steps[i].frame.len();
-        for shorter in [length / 2, length.saturating_sub(8), length.saturating_sub(1)] {
+        for shorter in [
+            length / 2,
+            length.saturating_sub(8),
+            length.saturating_sub(1),
+        ] {
             if shorter >= 14 {
                 let mut case = case.clone();
                 case.steps[i].frame.truncate(shorter);
@@ -523,13 +559,20 @@ fn told(case: &Case, mismatch: &Mismatch) -> String {
         case.seed, mismatch.text
     );
     let _ = writeln!(text, "\n{}", document::policy_to_yaml(&case.policy));
+    if !case.quarantined.is_empty() {
+        let _ = writeln!(text, "in quarantine: {:?}\n", case.quarantined);
+    }
     for step in &case.steps {
         let _ = writeln!(text, "{:?}", step.at);
         if let Some(tag) = step.tag {
             let _ = writeln!(text, "  tag outside the frame: {tag:#06x}");
         }
         let _ = writeln!(text, "  {}", described(step));
-        let hex: Vec<String> = step.frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: Vec<String> = step
+            .frame
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let _ = writeln!(text, "  {}", hex.concat());
     }
     text
@@ -544,55 +587,89 @@ fn described(step: &Step) -> String {
 
 // ── runs ───────────────────────────────────────────────────────────────────────────────────────
 
-/// Judges until there are enough cases; what is wrong is shrunk and written below `target/fuzz`.
-fn run(bench: &mut Bench, cases: usize, first: u64, progress: bool) -> Tally {
-    let mut tally = Tally::default();
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.cases += other.cases;
+        self.policies += other.policies;
+        for (reason, count) in other.verdicts {
+            *self.verdicts.entry(reason).or_default() += count;
+        }
+        for (name, count) in other.excluded {
+            *self.excluded.entry(name).or_default() += count;
+        }
+    }
+
+    /// Says how the run went.
+    fn tell(&self, seed: u64, seconds: u64) {
+        eprintln!(
+            "seed {seed}: {} cases, {} policies, {seconds} s",
+            self.cases, self.policies
+        );
+        for (reason, count) in &self.verdicts {
+            eprintln!("{count:9} {}", reason.as_str_name());
+        }
+        for (name, count) in &self.excluded {
+            eprintln!("{count:9} sequences left at: {name}");
+        }
+        for (kind, count) in &self.mismatches {
+            eprintln!("{count:9} MISMATCHES: {kind}");
+        }
+    }
+}
+
+/// Judges on all benches at once until there are enough cases; what is wrong is shrunk and written
+/// below `target/fuzz`.
+fn run(benches: &mut [Bench], cases: usize, first: u64) -> Tally {
     let start = Instant::now();
-    let mut told_at = start;
-    let frames = FRAMES.min(cases);
-    for seed in (0..).map(|i| first.wrapping_add(i)) {
-        if tally.cases >= cases {
-            break;
+    let next = AtomicU64::new(first);
+    let all = Mutex::new(Tally::default());
+    let told_at = Mutex::new(start);
+    thread::scope(|scope| {
+        for bench in benches {
+            scope.spawn(|| {
+                while all.lock().unwrap().cases < cases {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let case = Case::of(seed, FRAMES);
+                    let mut tally = Tally::default();
+                    let mismatch = bench.run(&case, &mut tally).err();
+                    all.lock().unwrap().add(tally);
+                    if let Some(mismatch) = mismatch {
+                        disagree(bench, &case, *mismatch, &all);
+                    }
+                    let mut told_at = told_at.lock().unwrap();
+                    if told_at.elapsed() > Duration::from_secs(5) {
+                        *told_at = Instant::now();
+                        let all = all.lock().unwrap();
+                        eprintln!(
+                            "{} cases, {} policies, {} s, {} mismatches",
+                            all.cases,
+                            all.policies,
+                            start.elapsed().as_secs(),
+                            all.mismatches.values().sum::<usize>()
+                        );
+                    }
+                }
+            });
         }
-        let case = Case::of(seed, frames);
-        let Err(mismatch) = bench.run(&case, &mut tally) else {
-            if progress && told_at.elapsed() > Duration::from_secs(2) {
-                told_at = Instant::now();
-                eprintln!(
-                    "{} cases, {} policies, {} s, {} mismatches",
-                    tally.cases,
-                    tally.policies,
-                    start.elapsed().as_secs(),
-                    tally.mismatches.values().sum::<usize>()
-                );
-            }
-            continue;
-        };
-        let count = tally.mismatches.entry(mismatch.kind.clone()).or_default();
+    });
+    let all = all.into_inner().unwrap();
+    all.tell(first, start.elapsed().as_secs());
+    all
+}
+
+/// Counts a disagreement; the first of its kind is made small, written and shown.
+fn disagree(bench: &mut Bench, case: &Case, mismatch: Mismatch, all: &Mutex<Tally>) {
+    let is_first = {
+        let mut all = all.lock().unwrap();
+        let count = all.mismatches.entry(mismatch.kind.clone()).or_default();
         *count += 1;
-        if *count == 1 {
-            let (case, mismatch) = shrink(bench, &case, *mismatch);
-            let text = told(&case, &mismatch);
-            let path = write(seed, &text);
-            eprintln!("{path}:\n{text}");
-        }
+        *count == 1
+    };
+    if is_first {
+        let (case, mismatch) = shrink(bench, case, mismatch);
+        let text = told(&case, &mismatch);
+        eprintln!("{}:\n{text}", write(case.seed, &text));
     }
-    eprintln!(
-        "seed {first}: {} cases, {} policies, {} s",
-        tally.cases,
-        tally.policies,
-        start.elapsed().as_secs()
-    );
-    for (reason, count) in &tally.verdicts {
-        eprintln!("{count:9} {reason:?}");
-    }
-    for (name, count) in &tally.excluded {
-        eprintln!("{count:9} sequences left at: {name}");
-    }
-    for (kind, count) in &tally.mismatches {
-        eprintln!("{count:9} MISMATCHES: {kind}");
-    }
-    tally
 }
 
 fn write(seed: u64, text: &str) -> String {
@@ -607,26 +684,36 @@ fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
+/// The run that `cargo xtask fuzz` makes longer.
 #[test]
 fn judges_agree_on_frames() {
-    let cases = number("WARDLINE_FUZZ_CASES");
+    let cases = number("WARDLINE_FUZZ_CASES").map_or(CASES, |cases| cases as usize);
     let seed = number("WARDLINE_FUZZ_SEED").unwrap_or(1);
-    let count = cases.map_or(CASES, |cases| cases as usize);
-    let tally = if env::var_os("WARDLINE_FUZZ_HOST").is_some() {
-        run(&mut Bench::host(), count, seed, cases.is_some())
-    } else {
-        let lab = Lab::new("fuzz").unwrap();
-        let router = lab.router().clone();
-        for interface in INTERFACES {
-            router
-                .ip(&format!(
-                    "link add {interface} type veth peer name {interface}-far"
-                ))
-                .unwrap();
-        }
+    let lab = Lab::new("fuzz").unwrap();
+    let router = lab.router().clone();
+    for interface in INTERFACES {
         router
-            .run(|| run(&mut Bench::with_kernel(), count, seed, cases.is_some()))
-            .unwrap()
+            .ip(&format!(
+                "link add {interface} type veth peer name {interface}-far"
+            ))
+            .unwrap();
+    }
+    let work = || {
+        let threads = thread::available_parallelism()
+            .map_or(1, NonZero::get)
+            .min(4);
+        let mut benches: Vec<Bench> = (0..threads).map(|_| Bench::with_kernel()).collect();
+        run(&mut benches, cases, seed)
     };
+    let tally = router.run(work).unwrap();
+    assert!(tally.mismatches.is_empty(), "the judges disagree");
+}
+
+/// Without a kernel, whose clock goes on, rules may end at the very second.
+#[test]
+fn host_agrees_with_the_oracle_on_frames() {
+    let cases = number("WARDLINE_FUZZ_HOST_CASES").map_or(100_000, |cases| cases as usize);
+    let seed = number("WARDLINE_FUZZ_SEED").unwrap_or(1 << 32);
+    let tally = run(&mut [Bench::host()], cases, seed);
     assert!(tally.mismatches.is_empty(), "the judges disagree");
 }

@@ -46,23 +46,36 @@ impl Compiled {
                 wardline_proto::document::policy_to_yaml(policy)
             )
         });
-        Self::intended(&intent, inventory, clock, ids)
+        Self::intended(&intent, &BTreeSet::new(), inventory, clock, ids)
     }
 
     /// Compiles a document that may be refused.
     pub(crate) fn of_valid(
         policy: &v1::Policy,
+        quarantined: &BTreeSet<String>,
         inventory: &Inventory,
         clock: Clock,
     ) -> Option<Self> {
         let intent = Intent::from_policy(policy, &limits()).ok()?;
-        Some(Self::intended(&intent, inventory, clock, &Ids::new()))
+        Some(Self::intended(
+            &intent,
+            quarantined,
+            inventory,
+            clock,
+            &Ids::new(),
+        ))
     }
 
-    fn intended(intent: &Intent, inventory: &Inventory, clock: Clock, ids: &Ids) -> Self {
+    fn intended(
+        intent: &Intent,
+        quarantined: &BTreeSet<String>,
+        inventory: &Inventory,
+        clock: Clock,
+        ids: &Ids,
+    ) -> Self {
         let limits = limits();
         let ids = compile::number(intent, ids, &limits).unwrap();
-        let tables = compile::compile(intent, inventory, &ids, &BTreeSet::new(), &clock);
+        let tables = compile::compile(intent, inventory, &ids, quarantined, &clock);
         Self {
             ids,
             tables,

@@ -227,7 +227,9 @@ impl<'a> Oracle<'a> {
 
     /// Whether an address is the router's, or of a device that is on a guarded port.
     pub(crate) fn is_ours(&self, address: IpAddr) -> bool {
-        let on_a_port = self.device_of(address).is_some_and(|it| !it.macs.is_empty());
+        let on_a_port = self
+            .device_of(address)
+            .is_some_and(|it| !it.macs.is_empty());
         on_a_port || self.router.contains(&address)
     }
 
@@ -320,9 +322,8 @@ impl<'a> Oracle<'a> {
         };
         let names_group = |rule: &Rule| self.names_any(&rule.to, many);
         let names_zone = |rule: &Rule| {
-            let is_zone = |to: &String| {
-                to == "any" && !to_router || to.strip_prefix("zone:") == Some(zone)
-            };
+            let is_zone =
+                |to: &String| to == "any" && !to_router || to.strip_prefix("zone:") == Some(zone);
             rule.to.iter().any(is_zone)
         };
         let is_from = |rule: &Rule| self.names_any(&rule.from, source);

@@ -178,38 +178,39 @@ fn zones(count: usize) -> impl Strategy<Value = Vec<Zone>> {
         vec(option::weighted(0.7, 0..count), SUBNETS.len()),
     )
         .prop_map(|(settings, owners)| {
-            let zone = |(at, (observe, any, fragments, options, ethertypes)): (usize, ZoneSettings)| {
-                let is_own = |&(_, owner): &(&&str, &Option<usize>)| *owner == Some(at);
-                let subnets = SUBNETS.iter().zip(&owners).filter(is_own);
-                let mode = if observe {
-                    ZoneMode::Observe
-                } else {
-                    ZoneMode::Enforce
-                };
-                let admit = if any {
-                    ZoneAdmit::Any
-                } else {
-                    ZoneAdmit::Unspecified
-                };
-                let allow = |is: bool| {
-                    let answer = if is {
-                        DropOrAllow::Allow
+            let zone =
+                |(at, (observe, any, fragments, options, ethertypes)): (usize, ZoneSettings)| {
+                    let is_own = |&(_, owner): &(&&str, &Option<usize>)| *owner == Some(at);
+                    let subnets = SUBNETS.iter().zip(&owners).filter(is_own);
+                    let mode = if observe {
+                        ZoneMode::Observe
                     } else {
-                        DropOrAllow::Unspecified
+                        ZoneMode::Enforce
                     };
-                    answer.into()
+                    let admit = if any {
+                        ZoneAdmit::Any
+                    } else {
+                        ZoneAdmit::Unspecified
+                    };
+                    let allow = |is: bool| {
+                        let answer = if is {
+                            DropOrAllow::Allow
+                        } else {
+                            DropOrAllow::Unspecified
+                        };
+                        answer.into()
+                    };
+                    Zone {
+                        name: ZONES[at].to_owned(),
+                        fragments: allow(fragments),
+                        ip_options: allow(options),
+                        ethertypes,
+                        mode: mode.into(),
+                        admit: admit.into(),
+                        subnets: subnets.map(|(subnet, _)| (*subnet).to_owned()).collect(),
+                        ..Zone::default()
+                    }
                 };
-                Zone {
-                    name: ZONES[at].to_owned(),
-                    fragments: allow(fragments),
-                    ip_options: allow(options),
-                    ethertypes,
-                    mode: mode.into(),
-                    admit: admit.into(),
-                    subnets: subnets.map(|(subnet, _)| (*subnet).to_owned()).collect(),
-                    ..Zone::default()
-                }
-            };
             settings.into_iter().enumerate().map(zone).collect()
         })
 }

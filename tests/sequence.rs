@@ -147,8 +147,7 @@ struct Whose {
     destination: IpAddr,
     protocol: u8,
     identification: u32,
-    /// The port that it enters and the MAC; none: it leaves.
-    way: Option<(String, Mac)>,
+    way: Way,
     vlan: u16,
 }
 
@@ -175,9 +174,16 @@ struct Leave {
 }
 
 impl<'a> Sequence<'a> {
-    pub(crate) fn new(policy: &'a Policy, router: &[IpAddr], now: Timestamp) -> Self {
+    pub(crate) fn new(
+        policy: &'a Policy,
+        router: &[IpAddr],
+        quarantined: &BTreeSet<String>,
+        now: Timestamp,
+    ) -> Self {
+        let mut oracle = Oracle::new(policy, router);
+        quarantined.iter().for_each(|name| oracle.quarantine(name));
         Self {
-            oracle: Oracle::new(policy, router),
+            oracle,
             now,
             flows: Vec::new(),
             notes: Vec::new(),
@@ -250,7 +256,11 @@ impl<'a> Sequence<'a> {
             Content::Other(0x888e) => vec![],
             Content::Other(number) => {
                 let named = zone.is_some_and(|zone| zone.ethertypes.contains(&u32::from(*number)));
-                if named { vec![] } else { vec![Reason::UnknownEthertype] }
+                if named {
+                    vec![]
+                } else {
+                    vec![Reason::UnknownEthertype]
+                }
             }
             Content::Ip(ip) => self.ip_faults(leave, frame, ip, at),
         };
@@ -299,9 +309,7 @@ impl<'a> Sequence<'a> {
             Upper::Broken => faults.push(Reason::Malformed),
             Upper::Cut => faults.push(Reason::Fragment),
             Upper::Tcp { flags, .. } if !sensible(*flags) => faults.push(Reason::BadTcpFlags),
-            Upper::Icmp { kind, body, .. }
-                if ip.protocol == 58 && !discovery_fits(*kind, body) =>
-            {
+            Upper::Icmp { kind, body, .. } if ip.protocol == 58 && !discovery_fits(*kind, body) => {
                 faults.push(Reason::Malformed);
             }
             _ => {}
@@ -361,11 +369,9 @@ impl<'a> Sequence<'a> {
             Content::Other(_) => return Ok(Must::pass(Reason::Control)),
             Content::Ip(ip) => ip,
         };
-        let goes_on = ip.fragment.is_none_or(|it| it.offset == 0)
-            && self.goes_on(ip, &Way::of(at, frame));
-        if !goes_on
-            && !may_be_nobody(ip, control)
-            && !self.oracle.may_send(device, zone, ip.source)
+        let goes_on =
+            ip.fragment.is_none_or(|it| it.offset == 0) && self.goes_on(ip, &Way::of(at, frame));
+        if !goes_on && !may_be_nobody(ip, control) && !self.oracle.may_send(device, zone, ip.source)
         {
             return Err(Drop::because(Reason::SpoofedSource));
         }
@@ -413,7 +419,9 @@ impl<'a> Sequence<'a> {
     fn is_far(&self, ip: &Ip, control: Control, zone: &str) -> bool {
         let asks = matches!(
             control,
-            Control::Solicitation { .. } | Control::Advertisement { .. } | Control::RouterSolicitation
+            Control::Solicitation { .. }
+                | Control::Advertisement { .. }
+                | Control::RouterSolicitation
         );
         let near = match self.oracle.end(ip.destination) {
             End::Router => true,
@@ -560,12 +568,7 @@ impl<'a> Sequence<'a> {
     }
 
     /// One frame to many: it is judged for each port that it leaves through, and opens nothing.
-    fn leave_to_group(
-        &self,
-        from: &From,
-        ip: &Ip,
-        zone: &'a str,
-    ) -> Result<Must, Drop> {
+    fn leave_to_group(&self, from: &From, ip: &Ip, zone: &'a str) -> Result<Must, Drop> {
         self.may_send_out(from, ip)?;
         let source = self.oracle.end(ip.source);
         if self.oracle.is_quarantined(source) {
@@ -586,8 +589,14 @@ impl<'a> Sequence<'a> {
         }
         if is_link_local(ip.source) || is_link_local(ip.destination) {
             let drop = Drop::because(Reason::NoRule);
-            let observed = self.oracle.is_observed(source, self.oracle.end(ip.destination));
-            return if observed { Ok(Must::observed(drop)) } else { Err(drop) };
+            let observed = self
+                .oracle
+                .is_observed(source, self.oracle.end(ip.destination));
+            return if observed {
+                Ok(Must::observed(drop))
+            } else {
+                Err(drop)
+            };
         }
         let admitted = if Message::of(ip) == Message::Opens {
             let asks = asks(ip);
@@ -642,13 +651,7 @@ impl<'a> Sequence<'a> {
 
     // ── state and policy ───────────────────────────────────────────────────────────────────────
 
-    fn admit(
-        &mut self,
-        at: &Where,
-        frame: &Frame,
-        ip: &Ip,
-        source: End<'a>,
-    ) -> Result<Must, Drop> {
+    fn admit(&mut self, at: &Where, frame: &Frame, ip: &Ip, source: End<'a>) -> Result<Must, Drop> {
         let destination = self.oracle.end(ip.destination);
         if self.oracle.is_quarantined(source) || self.oracle.is_quarantined(destination) {
             return Err(Drop::because(Reason::Quarantined));
@@ -658,10 +661,11 @@ impl<'a> Sequence<'a> {
         }
         let observed = self.oracle.is_observed(source, destination);
         let before = self.flows.clone();
-        let must = match self.state_and_policy(ip, source, destination, observed, Way::of(at, frame)) {
-            Err(drop) if observed => Must::observed(drop),
-            done => done?,
-        };
+        let must =
+            match self.state_and_policy(ip, source, destination, observed, Way::of(at, frame)) {
+                Err(drop) if observed => Must::observed(drop),
+                done => done?,
+            };
         let judged_before = matches!(
             at,
             Where::Leaving {
@@ -791,11 +795,7 @@ impl<'a> Sequence<'a> {
                 };
                 (rules, None, must)
             }
-            Err(drop) if observed => (
-                drop.rules.clone(),
-                Some(drop.clone()),
-                Must::observed(drop),
-            ),
+            Err(drop) if observed => (drop.rules.clone(), Some(drop.clone()), Must::observed(drop)),
             Err(drop) => return Err(drop),
         };
         if let Some(found) = found {
@@ -938,7 +938,13 @@ impl Message {
                 SYN => Self::Opens,
                 _ => Self::Follows,
             },
-            (Upper::Icmp { kind: 3 | 4 | 11 | 12, .. }, 1) => Self::Error,
+            (
+                Upper::Icmp {
+                    kind: 3 | 4 | 11 | 12,
+                    ..
+                },
+                1,
+            ) => Self::Error,
             (Upper::Icmp { kind: 1..=4, .. }, 58) => Self::Error,
             (Upper::Icmp { kind, code, .. }, protocol) => match query_of(protocol, *kind, *code) {
                 Some((_, false)) => Self::Follows,
@@ -1011,10 +1017,7 @@ fn whose(frame: &Frame, ip: &Ip, fragment: Fragment, at: &Where) -> Whose {
         destination: ip.destination,
         protocol: ip.protocol,
         identification: fragment.identification,
-        way: match at {
-            Where::Entering { interface } => Some((interface.clone(), frame.source)),
-            Where::Leaving { .. } => None,
-        },
+        way: Way::of(at, frame),
         vlan: frame.vlan,
     }
 }
@@ -1039,7 +1042,10 @@ fn option_faults(leave: Leave, ip: &Ip) -> Vec<Reason> {
         faults.push(Reason::Malformed);
     }
     // Loose and strict source routes, and the stream identifier (RFC 6814).
-    let routes = options.kinds.iter().any(|kind| matches!(kind, 131 | 136 | 137));
+    let routes = options
+        .kinds
+        .iter()
+        .any(|kind| matches!(kind, 131 | 136 | 137));
     if routes || !leave.options || !bounded {
         faults.push(Reason::IpOptions);
     }
@@ -1051,7 +1057,13 @@ fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
     let others = ip.extensions.iter().filter(|it| it.number != 44).count();
     let is_report = ip.protocol == 58
         && others == 1
-        && matches!(ip.upper, Upper::Icmp { kind: 131 | 132 | 143, .. });
+        && matches!(
+            ip.upper,
+            Upper::Icmp {
+                kind: 131 | 132 | 143,
+                ..
+            }
+        );
     for (at, extension) in ip.extensions.iter().enumerate() {
         let allowed = match extension.number {
             // At most one, and what is before it only where options may pass.
@@ -1121,7 +1133,9 @@ fn discovery_length(kind: u8) -> Option<usize> {
 fn is_report(ip: &Ip) -> bool {
     match (&ip.upper, ip.protocol) {
         (Upper::Icmp { kind, .. }, 58) => matches!(kind, 131 | 132 | 143),
-        (Upper::Opaque(bytes), 2) if ip.source.is_ipv4() => matches!(bytes.first(), Some(0x12 | 0x16 | 0x17 | 0x22)),
+        (Upper::Opaque(bytes), 2) if ip.source.is_ipv4() => {
+            matches!(bytes.first(), Some(0x12 | 0x16 | 0x17 | 0x22))
+        }
         _ => false,
     }
 }
@@ -1181,9 +1195,9 @@ fn control(ip: &Ip) -> Option<Control> {
 /// from an uplink, which is trusted for it.
 fn leaves_as_control(ip: &Ip) -> bool {
     match (&ip.upper, ip.protocol) {
-        (Upper::Udp { from, to, .. }, _) => {
-            [67..=68, 546..=547].iter().any(|ports| ports.contains(from) && ports.contains(to))
-        }
+        (Upper::Udp { from, to, .. }, _) => [67..=68, 546..=547]
+            .iter()
+            .any(|ports| ports.contains(from) && ports.contains(to)),
         _ => is_report(ip) || is_discovery(ip),
     }
 }
@@ -1235,5 +1249,3 @@ fn dhcp_is_own(ip: &Ip, mac: Mac) -> bool {
         _ => true,
     }
 }
-
-

@@ -262,7 +262,11 @@ impl Stream {
         }
         // The latest ones, mostly.
         let count = self.talks.len();
-        let recent = if self.dice.percent(70) { 4.min(count) } else { count };
+        let recent = if self.dice.percent(70) {
+            4.min(count)
+        } else {
+            count
+        };
         let back = self.dice.below(recent);
         let at = count - 1 - back;
         let mut talk = self.talks[at].clone();
@@ -283,10 +287,17 @@ impl Stream {
                     _ if self.dice.percent(12) => self.flags(),
                     (0, 1) => SYN | ACK,
                     (0, 0) => SYN,
-                    _ => self.dice.pick(&[ACK, ACK, PSH | ACK, PSH | ACK, FIN | ACK, RST, RST | ACK]),
+                    _ => {
+                        self.dice
+                            .pick(&[ACK, ACK, PSH | ACK, PSH | ACK, FIN | ACK, RST, RST | ACK])
+                    }
                 };
                 talk.stage = (talk.stage + 1).min(2);
-                let (from, to) = if side == 0 { (ports, port) } else { (port, ports) };
+                let (from, to) = if side == 0 {
+                    (ports, port)
+                } else {
+                    (port, ports)
+                };
                 Tcp {
                     data,
                     ..Tcp::new(from, to, flags)
@@ -294,7 +305,11 @@ impl Stream {
                 .into()
             }
             Asks::Udp(port) => {
-                let (from, to) = if side == 0 { (ports, port) } else { (port, ports) };
+                let (from, to) = if side == 0 {
+                    (ports, port)
+                } else {
+                    (port, ports)
+                };
                 Udp::new(from, to, data).into()
             }
             Asks::Icmp { kind, code } => {
@@ -397,7 +412,11 @@ impl Stream {
                 } => (interface.clone(), *vlan, *mac),
                 Spot::Uplink | Spot::Router => {
                     let (interface, vlans) = stream.dice.pick(&stream.interfaces);
-                    let vlan = if vlans.is_empty() { 0 } else { stream.dice.pick(&vlans) };
+                    let vlan = if vlans.is_empty() {
+                        0
+                    } else {
+                        stream.dice.pick(&vlans)
+                    };
                     (interface, vlan, [2, 0, 0, 0, 0, 0])
                 }
             };
@@ -506,7 +525,10 @@ impl Stream {
         let mut destination = BROADCAST;
         let packet = match self.dice.below(22) {
             0 => Packet::Bytes(0x888e, vec![1, 1, 0, 0]),
-            1 => Packet::Bytes(self.dice.pick(&[0x8892, 0x88cc, 0x88e1, 0x9000, 0x0600]), vec![0; 46]),
+            1 => Packet::Bytes(
+                self.dice.pick(&[0x8892, 0x88cc, 0x88e1, 0x9000, 0x0600]),
+                vec![0; 46],
+            ),
             2 => Packet::Bytes(self.dice.pick(&[38, 3, 0x05ff, 0]), vec![0x42, 0x42, 3]),
             3..9 => {
                 let (IpAddr::V4(sender), IpAddr::V4(target)) = (address, any) else {
@@ -557,7 +579,11 @@ impl Stream {
                     _ => icmpv6::listener_report(solicited_node(any)),
                 };
                 let is_report = matches!(&upper, Upper::Icmpv6(icmp) if icmp.kind == 143);
-                let to = if self.dice.percent(70) { all_nodes } else { solicited_node(target) };
+                let to = if self.dice.percent(70) {
+                    all_nodes
+                } else {
+                    solicited_node(target)
+                };
                 let mut packet = frames::Ipv6::new(source, to, upper);
                 if !self.dice.percent(10) {
                     packet.hop_limit = 255;
@@ -625,8 +651,16 @@ impl Stream {
             },
             spot => {
                 let (interface, vlans) = self.dice.pick(&self.interfaces);
-                let vlan = if vlans.is_empty() { 0 } else { self.dice.pick(&vlans) };
-                let from = if *spot == Spot::Uplink { From::Uplink } else { From::Router };
+                let vlan = if vlans.is_empty() {
+                    0
+                } else {
+                    self.dice.pick(&vlans)
+                };
+                let from = if *spot == Spot::Uplink {
+                    From::Uplink
+                } else {
+                    From::Router
+                };
                 Step {
                     at: Where::Leaving { interface, from },
                     tag: None,
@@ -763,7 +797,9 @@ impl Stream {
             6 => {
                 // The packet's length.
                 let at = if version == 4 { ip + 2 } else { ip + 4 };
-                let old = frame.get(at..at + 2).map_or(0, |it| u16::from_be_bytes([it[0], it[1]]));
+                let old = frame
+                    .get(at..at + 2)
+                    .map_or(0, |it| u16::from_be_bytes([it[0], it[1]]));
                 let new = dice.pick(&[
                     old.wrapping_add(1),
                     old.wrapping_sub(1),
@@ -779,15 +815,22 @@ impl Stream {
             7 => {
                 // UDP's length.
                 let at = upper + 4;
-                let old = frame.get(at..at + 2).map_or(0, |it| u16::from_be_bytes([it[0], it[1]]));
+                let old = frame
+                    .get(at..at + 2)
+                    .map_or(0, |it| u16::from_be_bytes([it[0], it[1]]));
                 let new = dice.pick(&[old.wrapping_add(1), old.wrapping_sub(1), 0, 7, 8]);
                 if let Some(place) = frame.get_mut(at..at + 2) {
                     place.copy_from_slice(&new.to_be_bytes());
                 }
             }
-            8 => put(ip, &[dice.pick(&[0x44, 0x45, 0x46, 0x4f, 0x55, 0x60, 0x65, 0x00])]),
+            8 => put(
+                ip,
+                &[dice.pick(&[0x44, 0x45, 0x46, 0x4f, 0x55, 0x60, 0x65, 0x00])],
+            ),
             9 => {
-                let protocol = dice.pick(&[0, 1, 2, 4, 6, 17, 41, 43, 44, 47, 50, 51, 58, 59, 60, 132, 135, 139]);
+                let protocol = dice.pick(&[
+                    0, 1, 2, 4, 6, 17, 41, 43, 44, 47, 50, 51, 58, 59, 60, 132, 135, 139,
+                ]);
                 put(if version == 4 { ip + 9 } else { ip + 6 }, &[protocol]);
             }
             10 => put(upper + 13, &[dice.next() as u8]),
@@ -850,10 +893,22 @@ impl Stream {
                 let field = dice.pick(&[0x2000_u16, 0x4000, 0x8000, 1, 2, 0x2001, 0x1fff]);
                 put(ip + 6, &field.to_be_bytes());
             }
-            18 => put(ip + if version == 4 { 8 } else { 7 }, &[dice.pick(&[0, 1, 254, 255])]),
+            18 => put(
+                ip + if version == 4 { 8 } else { 7 },
+                &[dice.pick(&[0, 1, 254, 255])],
+            ),
             19 => {
                 // ICMP's type and code.
-                put(upper, &[dice.pick(&[0, 3, 5, 8, 9, 10, 11, 13, 14, 17, 30, 40, 128, 129, 130, 131, 133, 134, 135, 136, 137, 138, 139, 143, 200]), dice.pick(&[0, 0, 0, 1, 4])]);
+                put(
+                    upper,
+                    &[
+                        dice.pick(&[
+                            0, 3, 5, 8, 9, 10, 11, 13, 14, 17, 30, 40, 128, 129, 130, 131, 133,
+                            134, 135, 136, 137, 138, 139, 143, 200,
+                        ]),
+                        dice.pick(&[0, 0, 0, 1, 4]),
+                    ],
+                );
             }
             20 => {
                 // The head of this one, the tail of another.

@@ -1,8 +1,9 @@
-//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test` and `ci`.
+//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test`, `fuzz` and `ci`.
 
 mod build;
 mod ci;
 mod demo;
+mod fuzz;
 mod ledger;
 mod setup;
 mod step;
@@ -36,6 +37,17 @@ enum Command {
         /// Parts of test names.
         names: Vec<String>,
     },
+    /// Judges random frames by the oracle, the host and the kernel, which must agree.
+    ///
+    /// A disagreement is made small and written below `target/fuzz`.
+    Fuzz {
+        /// How many frames, at least; several hundred for each policy.
+        #[arg(long, default_value_t = 1_000_000)]
+        cases: u64,
+        /// The first policy's seed; each policy after it has the next.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Runs every check that a change must pass, then says what failed.
     Ci,
 }
@@ -60,6 +72,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
         }
         // These end with their summary, whatever it says.
         Command::Test { names } => return test::run(root, &names),
+        Command::Fuzz { cases, seed } => return fuzz::run(root, cases, seed),
         Command::Ci => return ci::run(root),
     }
     Ok(ExitCode::SUCCESS)
