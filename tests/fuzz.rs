@@ -54,7 +54,7 @@ const CASES: usize = 20_000;
 
 /// A policy and what goes through its router.
 #[derive(Clone)]
-struct Case {
+pub(crate) struct Case {
     seed: u64,
     policy: Policy,
     /// Devices that are cut off.
@@ -66,17 +66,17 @@ struct Case {
 
 /// The judges disagree.
 #[derive(Clone, Debug)]
-struct Mismatch {
+pub(crate) struct Mismatch {
     /// The step.
     at: usize,
     /// What kind of disagreement it is: those of one kind have one cause, mostly.
     kind: String,
-    text: String,
+    pub(crate) text: String,
 }
 
 /// How a run went.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     cases: usize,
     policies: usize,
     verdicts: BTreeMap<Reason, usize>,
@@ -86,7 +86,8 @@ struct Tally {
 }
 
 /// What must agree with the oracle.
-struct Bench {
+pub(crate) struct Bench {
+    router: Vec<IpAddr>,
     inventory: Inventory,
     clock: Clock,
     kernel: Option<Kernel>,
@@ -121,10 +122,24 @@ impl Case {
     }
 }
 
+impl Case {
+    /// A case that nobody has drawn.
+    pub(crate) fn written(policy: Policy, steps: Vec<Step>, hook: Hook) -> Self {
+        Self {
+            seed: 0,
+            policy,
+            quarantined: BTreeSet::new(),
+            steps,
+            hook: Some(hook),
+        }
+    }
+}
+
 impl Bench {
     /// A bench without a kernel.
     fn host() -> Self {
         Self {
+            router: ROUTER.to_vec(),
             inventory: judges::inventory(&INTERFACES, &ROUTER),
             clock: judges::clock(NOW),
             kernel: None,
@@ -132,7 +147,7 @@ impl Bench {
     }
 
     /// A bench in a namespace that has the interfaces.
-    fn with_kernel() -> Self {
+    pub(crate) fn with_kernel(router: &[IpAddr]) -> Self {
         let limits = Limits {
             devices: 256,
             flows: 4096,
@@ -145,7 +160,8 @@ impl Bench {
             ..datapath.clock().unwrap()
         };
         Self {
-            inventory: judges::observed(&ROUTER),
+            router: router.to_vec(),
+            inventory: judges::observed(router),
             clock,
             kernel: Some(Kernel {
                 datapath,
@@ -154,8 +170,13 @@ impl Bench {
         }
     }
 
+    /// An oracle without a past.
+    pub(crate) fn oracle<'a>(&self, policy: &'a Policy) -> Sequence<'a> {
+        Sequence::new(policy, &self.router, &BTreeSet::new(), NOW)
+    }
+
     /// Judges the frames of a case.
-    fn run(&mut self, case: &Case, tally: &mut Tally) -> Result<(), Box<Mismatch>> {
+    pub(crate) fn run(&mut self, case: &Case, tally: &mut Tally) -> Result<(), Box<Mismatch>> {
         let quarantined = &case.quarantined;
         let policy = self.kernel.as_ref().map(|_| ends_far_away(&case.policy));
         let policy = policy.as_ref().unwrap_or(&case.policy);
@@ -165,7 +186,7 @@ impl Bench {
             return Ok(());
         };
         let model = judges::model_for(&compiled, Settings::for_flows(4096));
-        let mut oracle = Sequence::new(policy, &ROUTER, quarantined, NOW);
+        let mut oracle = Sequence::new(policy, &self.router, quarantined, NOW);
         let mut kernel = self.kernel.as_mut().filter(|_| case.hook.is_some());
         if let Some(kernel) = &mut kernel {
             kernel.start(&compiled);
@@ -599,6 +620,11 @@ impl Tally {
         }
     }
 
+    /// Why sequences were left before their end.
+    pub(crate) fn left(&self) -> impl Iterator<Item = &'static str> {
+        self.excluded.keys().copied()
+    }
+
     /// Says how the run went.
     fn tell(&self, seed: u64, seconds: u64) {
         eprintln!(
@@ -680,6 +706,20 @@ fn write(seed: u64, text: &str) -> String {
     path.display().to_string()
 }
 
+/// Does work in a namespace that has the interfaces.
+pub(crate) fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+    let lab = Lab::new(name).unwrap();
+    let router = lab.router().clone();
+    for interface in INTERFACES {
+        router
+            .ip(&format!(
+                "link add {interface} type veth peer name {interface}-far"
+            ))
+            .unwrap();
+    }
+    router.run(work).unwrap()
+}
+
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap())
 }
@@ -689,23 +729,14 @@ fn number(name: &str) -> Option<u64> {
 fn judges_agree_on_frames() {
     let cases = number("WARDLINE_FUZZ_CASES").map_or(CASES, |cases| cases as usize);
     let seed = number("WARDLINE_FUZZ_SEED").unwrap_or(1);
-    let lab = Lab::new("fuzz").unwrap();
-    let router = lab.router().clone();
-    for interface in INTERFACES {
-        router
-            .ip(&format!(
-                "link add {interface} type veth peer name {interface}-far"
-            ))
-            .unwrap();
-    }
     let work = || {
         let threads = thread::available_parallelism()
             .map_or(1, NonZero::get)
             .min(4);
-        let mut benches: Vec<Bench> = (0..threads).map(|_| Bench::with_kernel()).collect();
+        let mut benches: Vec<Bench> = (0..threads).map(|_| Bench::with_kernel(&ROUTER)).collect();
         run(&mut benches, cases, seed)
     };
-    let tally = router.run(work).unwrap();
+    let tally = in_namespace("fuzz", work);
     assert!(tally.mismatches.is_empty(), "the judges disagree");
 }
 

@@ -11,6 +11,7 @@ mod lab_self;
 mod oracle;
 mod packets;
 mod random;
+mod regressions;
 mod sequence;
 mod spine;
 mod streams;
