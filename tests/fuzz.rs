@@ -347,6 +347,9 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
     if must.reason == Reason::Quarantined {
         return Some("F18: reports and link-local packets of who is in quarantine");
     }
+    if must.reason == Reason::Rule && said.reason == abi::Reason::Established {
+        return Some("F9: second first fragments leave flows behind");
+    }
     let unspecified = ip.is_some_and(|ip| ip.source.is_unspecified());
     if unspecified && must.reason == Reason::SpoofedSource {
         return Some("F15: control from the unspecified address");
@@ -367,8 +370,9 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
         return Some("F17: denies that name a group where it leaves");
     }
     let later = ip.is_some_and(|ip| ip.upper == Upper::Hidden);
-    if later && must.reason == Reason::Observed && said.reason == abi::Reason::Fragment {
-        return Some("F14: followers of what observe passed without a flow");
+    let without_flow = matches!(must.reason, Reason::Observed | Reason::Control);
+    if later && without_flow && said.reason == abi::Reason::Fragment {
+        return Some("F14: followers of what passed without a flow");
     }
     None
 }

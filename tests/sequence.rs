@@ -219,7 +219,8 @@ impl<'a> Sequence<'a> {
             Content::Ip(ip) => control(ip),
             Content::Arp(_) | Content::Other(_) => None,
         };
-        match at {
+        let before = self.flows.clone();
+        let must = match at {
             Where::Entering { .. } => {
                 let zone = zone.ok_or(Drop::because(Reason::WrongVlan))?;
                 self.enter(at, port, interface, zone, &frame, control)
@@ -228,7 +229,13 @@ impl<'a> Sequence<'a> {
                 let zone = zone.ok_or(Drop::because(Reason::WrongVlan))?;
                 self.leave(at, from, zone, &frame, control)
             }
+        }?;
+        if let Err(drop) = self.note(at, &frame, &must) {
+            // A drop leaves nothing behind.
+            self.flows = before;
+            return Err(drop);
         }
+        Ok(must)
     }
 
     // ── form ───────────────────────────────────────────────────────────────────────────────────
@@ -445,7 +452,7 @@ impl<'a> Sequence<'a> {
         );
         if ip.protocol == 58 && is_discovery {
             let is_coded = matches!(ip.upper, Upper::Icmp { code: 1.., .. });
-            if ip.hop_limit != 255 || is_coded || !links_are(ip, frame.source) {
+            if ip.hop_limit != 255 || is_coded {
                 return Err(Drop::because(Reason::NdSpoof));
             }
             let claimed = match control {
@@ -458,6 +465,9 @@ impl<'a> Sequence<'a> {
                     return Err(Drop::because(Reason::NdSpoof));
                 }
                 self.take(device, target.into());
+            }
+            if !links_are(ip, frame.source) {
+                return Err(Drop::because(Reason::NdSpoof));
             }
         }
         match control {
@@ -571,7 +581,8 @@ impl<'a> Sequence<'a> {
     fn leave_to_group(&self, from: &From, ip: &Ip, zone: &'a str) -> Result<Must, Drop> {
         self.may_send_out(from, ip)?;
         let source = self.oracle.end(ip.source);
-        if self.oracle.is_quarantined(source) {
+        let to = self.oracle.end(ip.destination);
+        if self.oracle.is_quarantined(source) || self.oracle.is_quarantined(to) {
             return Err(Drop::because(Reason::Quarantined));
         }
         let many = End::Other {
@@ -589,10 +600,9 @@ impl<'a> Sequence<'a> {
         }
         if is_link_local(ip.source) || is_link_local(ip.destination) {
             let drop = Drop::because(Reason::NoRule);
-            let observed = self
-                .oracle
-                .is_observed(source, self.oracle.end(ip.destination));
-            return if observed {
+            // No port's zone is asked about who has no address of a zone.
+            let other = if is_link_local(ip.source) { to } else { many };
+            return if self.oracle.is_observed(source, other) {
                 Ok(Must::observed(drop))
             } else {
                 Err(drop)
@@ -660,34 +670,43 @@ impl<'a> Sequence<'a> {
             return Ok(self.follower(at, frame, ip));
         }
         let observed = self.oracle.is_observed(source, destination);
-        let before = self.flows.clone();
         let must =
             match self.state_and_policy(ip, source, destination, observed, Way::of(at, frame)) {
                 Err(drop) if observed => Must::observed(drop),
                 done => done?,
             };
-        let judged_before = matches!(
-            at,
-            Where::Leaving {
-                from: From::Guarded(_),
-                ..
-            }
-        );
-        if let Some(fragment) = ip.fragment.filter(|it| it.more && !judged_before) {
-            let whose = whose(frame, ip, fragment, at);
-            if let Some(note) = self.notes.iter().position(|note| note.whose == whose) {
-                // Two that begin: one of them lies, and nobody knows which.
-                self.notes.remove(note);
-                self.flows = before;
-                return Err(Drop::because(Reason::Fragment));
-            }
-            self.notes.push(Note {
-                whose,
-                next: fragment.length,
-                must: must.clone(),
-            });
-        }
         Ok(must)
+    }
+
+    /// Notes the first of several fragments, when it passes.
+    fn note(&mut self, at: &Where, frame: &Frame, must: &Must) -> Result<(), Drop> {
+        let Content::Ip(ip) = &frame.content else {
+            return Ok(());
+        };
+        let fans = frame.destination[0] & 1 == 1;
+        let (is_free, fans) = match at {
+            Where::Entering { .. } => (false, false),
+            Where::Leaving { from, .. } => {
+                let is_control = leaves_as_control(ip);
+                (matches!(from, From::Guarded(_)), fans && !is_control)
+            }
+        };
+        let is_first = |it: &Fragment| it.more && it.offset == 0;
+        let Some(fragment) = ip.fragment.filter(is_first).filter(|_| !is_free && !fans) else {
+            return Ok(());
+        };
+        let whose = whose(frame, ip, fragment, at);
+        if let Some(note) = self.notes.iter().position(|note| note.whose == whose) {
+            // Two that begin: one of them lies, and nobody knows which.
+            self.notes.remove(note);
+            return Err(Drop::because(Reason::Fragment));
+        }
+        self.notes.push(Note {
+            whose,
+            next: fragment.length,
+            must: must.clone(),
+        });
+        Ok(())
     }
 
     /// The next fragment of a packet whose first one passed; any other has failed by form.
@@ -702,7 +721,7 @@ impl<'a> Sequence<'a> {
             self.notes.remove(note);
         }
         match must.reason {
-            Reason::Observed => must,
+            Reason::Observed | Reason::Control => must,
             _ => Must {
                 reason: Reason::Established,
                 would: Reason::Established,
@@ -743,9 +762,11 @@ impl<'a> Sequence<'a> {
             if !reopens {
                 let sender = usize::from(!from_opener);
                 let mut must = Must::pass(Reason::Established);
-                if flow.ways[sender].as_ref() != Some(&way) {
-                    // Who sends for the first time, or from elsewhere, is judged: by the rules for
-                    // the opener.
+                let goes_on = flow.ways[sender].as_ref() == Some(&way)
+                    && flow.clone().follow(ip, from_opener);
+                if !goes_on {
+                    // Who sends for the first time, from elsewhere or out of place is judged: by the
+                    // rules for the opener.
                     let (opener, other) = if from_opener {
                         (source, destination)
                     } else {
