@@ -46,8 +46,36 @@ impl Compiled {
                 wardline_proto::document::policy_to_yaml(policy)
             )
         });
-        let ids = compile::number(&intent, ids, &limits).unwrap();
-        let tables = compile::compile(&intent, inventory, &ids, &BTreeSet::new(), &clock);
+        Self::intended(&intent, &BTreeSet::new(), inventory, clock, ids)
+    }
+
+    /// Compiles a document that may be refused.
+    pub(crate) fn of_valid(
+        policy: &v1::Policy,
+        quarantined: &BTreeSet<String>,
+        inventory: &Inventory,
+        clock: Clock,
+    ) -> Option<Self> {
+        let intent = Intent::from_policy(policy, &limits()).ok()?;
+        Some(Self::intended(
+            &intent,
+            quarantined,
+            inventory,
+            clock,
+            &Ids::new(),
+        ))
+    }
+
+    fn intended(
+        intent: &Intent,
+        quarantined: &BTreeSet<String>,
+        inventory: &Inventory,
+        clock: Clock,
+        ids: &Ids,
+    ) -> Self {
+        let limits = limits();
+        let ids = compile::number(intent, ids, &limits).unwrap();
+        let tables = compile::compile(intent, inventory, &ids, quarantined, &clock);
         Self {
             ids,
             tables,
@@ -94,8 +122,11 @@ pub(crate) struct Said {
     pub(crate) passed: bool,
     pub(crate) reason: Reason,
     pub(crate) would: Reason,
-    pub(crate) counts: bool,
     pub(crate) rule: u32,
+    /// Whether it is counted here.
+    pub(crate) counts: bool,
+    /// Whether it makes an event.
+    pub(crate) tells: bool,
 }
 
 /// What `decide` says on the host, with the flows that a model has.
@@ -116,14 +147,20 @@ pub(crate) fn host_with_tag(model: &Model<'_>, at: At, tag: Option<u16>, frame: 
         passed: verdict.reason.passes(),
         reason: verdict.reason,
         would: verdict.would,
-        counts: verdict.counts,
         rule: verdict.rule,
+        counts: verdict.counts,
+        tells: verdict.tells,
     }
 }
 
 /// A model whose present is the clock's.
 pub(crate) fn model<'a>(compiled: &'a Compiled) -> Model<'a> {
-    let model = Model::new(&compiled.tables, Settings::for_flows(64));
+    model_for(compiled, Settings::for_flows(64))
+}
+
+/// The same with room for as many flows as the settings say.
+pub(crate) fn model_for<'a>(compiled: &'a Compiled, settings: Settings) -> Model<'a> {
+    let model = Model::new(&compiled.tables, settings);
     model.set_tick((compiled.clock.jiffies >> TICK_SHIFT) as u32);
     model
 }
@@ -169,7 +206,12 @@ pub(crate) fn try_kernel(
 
 /// A datapath of its own, with nothing pinned.
 pub(crate) fn datapath() -> Datapath {
-    Datapath::open(None, &limits(), &timeouts()).unwrap()
+    datapath_of(&limits())
+}
+
+/// The same, of some size.
+pub(crate) fn datapath_of(limits: &Limits) -> Datapath {
+    Datapath::open(None, limits, &timeouts()).unwrap()
 }
 
 /// Small tables: they are made anew for every test.

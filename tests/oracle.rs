@@ -91,7 +91,7 @@ impl Expected {
 }
 
 impl Drop {
-    fn because(reason: Reason) -> Self {
+    pub(crate) fn because(reason: Reason) -> Self {
         Self {
             reason,
             rules: BTreeSet::new(),
@@ -118,8 +118,8 @@ pub(crate) struct Oracle<'a> {
 }
 
 /// One end of a packet.
-#[derive(Clone, Copy)]
-enum End<'a> {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End<'a> {
     Router,
     Other {
         address: IpAddr,
@@ -177,30 +177,20 @@ impl<'a> Oracle<'a> {
     /// The sender, if it may send from there with that address.
     fn place(&self, probe: &Probe) -> Result<End<'a>, Reason> {
         let source = probe.source;
-        let never = source.is_multicast() || source.is_loopback() || source.is_unspecified();
         match &probe.entry {
             Entry::Router => Ok(End::Router),
-            Entry::Uplink => {
-                let on_a_port = self.device_of(source).is_some_and(|it| !it.macs.is_empty());
-                if never || is_broadcast(source) || on_a_port || self.router.contains(&source) {
-                    return Err(Reason::SpoofedSource);
-                }
-                Ok(self.end(source))
-            }
+            Entry::Uplink if self.may_come_up(source) => Ok(self.end(source)),
+            Entry::Uplink => Err(Reason::SpoofedSource),
             Entry::Guarded {
                 interface,
                 vlan,
                 mac,
             } => {
-                let port = self.port_of(interface);
-                let zone = zone_on(port, *vlan).ok_or(Reason::WrongVlan)?;
-                let device = self.policy.devices.iter().find(|it| has_mac(it, *mac));
-                match device {
-                    Some(device) => stands_right(device, port, interface, zone)?,
-                    None if !self.admits_any(zone) => return Err(Reason::UnknownDevice),
-                    None => {}
-                }
-                if never || is_broadcast(source) || !self.may_use(device, zone, source) {
+                let zone = zone_on(self.port_of(interface), *vlan).ok_or(Reason::WrongVlan)?;
+                let device = self
+                    .stands(interface, zone, *mac)
+                    .map_err(|drop| drop.reason)?;
+                if !self.may_send(device, zone, source) {
                     return Err(Reason::SpoofedSource);
                 }
                 Ok(End::Other {
@@ -210,6 +200,47 @@ impl<'a> Oracle<'a> {
                 })
             }
         }
+    }
+
+    /// The device of a MAC that is seen in a zone of a port; none where strangers may speak.
+    pub(crate) fn stands(
+        &self,
+        interface: &str,
+        zone: &str,
+        mac: [u8; 6],
+    ) -> Result<Option<&'a Device>, Drop> {
+        let port = self.port_of(interface);
+        let device = self.policy.devices.iter().find(|it| has_mac(it, mac));
+        match device {
+            Some(device) => stands_right(device, port, interface, zone).map_err(Drop::because)?,
+            None if !self.admits_any(zone) => return Err(Drop::because(Reason::UnknownDevice)),
+            None => {}
+        }
+        Ok(device)
+    }
+
+    /// Whether an address may be the source of what comes from an uplink: it is of no device that
+    /// is on a guarded port, and not the router's.
+    pub(crate) fn may_come_up(&self, source: IpAddr) -> bool {
+        !is_martian(source) && !self.is_ours(source)
+    }
+
+    /// Whether an address is the router's, or of a device that is on a guarded port.
+    pub(crate) fn is_ours(&self, address: IpAddr) -> bool {
+        let on_a_port = self
+            .device_of(address)
+            .is_some_and(|it| !it.macs.is_empty());
+        on_a_port || self.router.contains(&address)
+    }
+
+    /// Whether the router may send from an address: its own, or one that no guarded device has.
+    pub(crate) fn may_be_sent_by_router(&self, source: IpAddr) -> bool {
+        self.router.contains(&source) || self.may_come_up(source)
+    }
+
+    /// Whether who stands in `zone` may send from `source`.
+    pub(crate) fn may_send(&self, device: Option<&Device>, zone: &str, source: IpAddr) -> bool {
+        !is_martian(source) && self.may_use(device, zone, source)
     }
 
     /// Whether who stands in `zone` may send from `source`.
@@ -245,16 +276,82 @@ impl<'a> Oracle<'a> {
             } => return Err(Drop::because(Reason::MidFlow)),
             _ => {}
         }
-        if is_link_local(probe.source) || is_link_local(probe.destination) {
+        let ends = (probe.source, probe.destination);
+        self.admitted(probe.now, source, destination, probe.asks, ends)
+    }
+
+    /// What policy says of an opener, who asks for something between two addresses.
+    pub(crate) fn admitted(
+        &self,
+        now: Timestamp,
+        source: End<'_>,
+        destination: End<'_>,
+        asks: Asks,
+        ends: (IpAddr, IpAddr),
+    ) -> Result<BTreeSet<String>, Drop> {
+        if is_link_local(ends.0) || is_link_local(ends.1) {
             return Err(Drop::because(Reason::NoRule));
         }
+        let matches = |rule: &Rule| {
+            self.names_any(&rule.from, source) && self.names_any(&rule.to, destination)
+        };
+        self.decided(now, asks, matches, matches)
+    }
+
+    /// What policy says of a frame to many that leaves through a port of a zone. What comes from
+    /// another zone is allowed only by a rule that names what the port is, not only the group.
+    pub(crate) fn admitted_to_group(
+        &self,
+        now: Timestamp,
+        source: End<'_>,
+        group: IpAddr,
+        zone: &str,
+        is_near: bool,
+        asks: Asks,
+    ) -> Result<BTreeSet<String>, Drop> {
+        // Whoever listens to the group behind the port is of the port's zone.
+        let to_router = self.router.contains(&group);
+        let many = if to_router {
+            End::Router
+        } else {
+            End::Other {
+                address: group,
+                device: self.device_of(group),
+                zone: Some(zone),
+            }
+        };
+        let names_group = |rule: &Rule| self.names_any(&rule.to, many);
+        let names_zone = |rule: &Rule| {
+            let is_zone =
+                |to: &String| to == "any" && !to_router || to.strip_prefix("zone:") == Some(zone);
+            rule.to.iter().any(is_zone)
+        };
+        let is_from = |rule: &Rule| self.names_any(&rule.from, source);
+        self.decided(
+            now,
+            asks,
+            |rule| is_from(rule) && (names_group(rule) || names_zone(rule)),
+            |rule| is_from(rule) && (is_near && names_group(rule) || names_zone(rule)),
+        )
+    }
+
+    /// Any matching deny wins, else any matching allow, else deny.
+    fn decided(
+        &self,
+        now: Timestamp,
+        asks: Asks,
+        denies: impl Fn(&Rule) -> bool,
+        allows: impl Fn(&Rule) -> bool,
+    ) -> Result<BTreeSet<String>, Drop> {
         let matching = |action: Action, expired: bool| -> BTreeSet<String> {
             let rules = self.policy.rules.iter();
             rules
-                .filter(|rule| rule.action() == action && has_expired(rule, probe.now) == expired)
-                .filter(|rule| self.names_any(&rule.from, source))
-                .filter(|rule| self.names_any(&rule.to, destination))
-                .filter(|rule| self.is_for(rule, probe.asks))
+                .filter(|rule| rule.action() == action && has_expired(rule, now) == expired)
+                .filter(|rule| match action {
+                    Action::Deny => denies(rule),
+                    Action::Allow | Action::Unspecified => allows(rule),
+                })
+                .filter(|rule| self.is_for(rule, asks))
                 .map(|rule| rule.name.clone())
                 .collect()
         };
@@ -311,7 +408,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// What an address stands for when nothing else is known.
-    fn end(&self, address: IpAddr) -> End<'a> {
+    pub(crate) fn end(&self, address: IpAddr) -> End<'a> {
         if self.router.contains(&address) {
             return End::Router;
         }
@@ -343,7 +440,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// The port whose settings hold at the interface.
-    fn port_of(&self, interface: &str) -> &'a Port {
+    pub(crate) fn port_of(&self, interface: &str) -> &'a Port {
         let rank = |port: &&Port| {
             let literals = port.interface.chars().filter(|&c| c != '*').count();
             (port.interface == interface, literals)
@@ -355,7 +452,7 @@ impl<'a> Oracle<'a> {
             .unwrap_or_else(|| panic!("no port matches {interface}"))
     }
 
-    fn zone(&self, name: &str) -> Option<&'a Zone> {
+    pub(crate) fn zone(&self, name: &str) -> Option<&'a Zone> {
         self.policy.zones.iter().find(|zone| zone.name == name)
     }
 
@@ -364,18 +461,23 @@ impl<'a> Oracle<'a> {
             .is_some_and(|zone| zone.admit() == ZoneAdmit::Any)
     }
 
-    fn is_quarantined(&self, end: End<'_>) -> bool {
+    /// Whether a device is in quarantine.
+    pub(crate) fn is_cut_off(&self, device: &Device) -> bool {
+        self.quarantined.contains(&device.name)
+    }
+
+    pub(crate) fn is_quarantined(&self, end: End<'_>) -> bool {
         match end {
             End::Router | End::Other { device: None, .. } => false,
             End::Other {
                 device: Some(device),
                 ..
-            } => self.quarantined.contains(&device.name),
+            } => self.is_cut_off(device),
         }
     }
 
     /// Whether there are ends in zones with ports, all of them in observe.
-    fn is_observed(&self, source: End<'_>, destination: End<'_>) -> bool {
+    pub(crate) fn is_observed(&self, source: End<'_>, destination: End<'_>) -> bool {
         let has_port = |zone: &&Zone| {
             let mut ports = self.policy.ports.iter();
             ports.any(|port| {
@@ -394,8 +496,17 @@ impl<'a> Oracle<'a> {
     }
 }
 
+/// IP in IP, IPv6 in IP, GRE, and the like; VXLAN, Geneve and the older port of VXLAN.
+fn is_tunnel(asks: Asks) -> bool {
+    match asks {
+        Asks::Protocol(number) => matches!(number, 4 | 41 | 47 | 94 | 97 | 115 | 137),
+        Asks::Udp(port) => matches!(port, 4789 | 6081 | 8472),
+        Asks::Tcp(_) | Asks::Icmp { .. } | Asks::Icmpv6 { .. } => false,
+    }
+}
+
 /// The zone of a VLAN on a port; 0 is untagged.
-fn zone_on(port: &Port, vlan: u16) -> Option<&str> {
+pub(crate) fn zone_on(port: &Port, vlan: u16) -> Option<&str> {
     if vlan == 0 && !port.zone.is_empty() {
         return Some(&port.zone);
     }
@@ -423,11 +534,12 @@ fn stands_right(device: &Device, port: &Port, interface: &str, zone: &str) -> Re
 }
 
 fn has_mac(device: &Device, mac: [u8; 6]) -> bool {
-    let text: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    device
-        .macs
-        .iter()
-        .any(|own| own.to_lowercase().replace('-', ":") == text.join(":"))
+    let is_mac = |text: &String| {
+        let bytes = text.split([':', '-']);
+        let bytes = bytes.map(|byte| u8::from_str_radix(byte, 16).expect("a byte of a MAC"));
+        bytes.eq(mac)
+    };
+    device.macs.iter().any(is_mac)
 }
 
 fn has_address(device: &Device, address: IpAddr) -> bool {
@@ -443,12 +555,24 @@ fn has_expired(rule: &Rule, now: Timestamp) -> bool {
     })
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
 }
 
-fn is_broadcast(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V4(address) if address.is_broadcast())
+/// What no one may send from.
+pub(crate) fn is_martian(address: IpAddr) -> bool {
+    let reserved = match address {
+        // "This" network (RFC 1122, 3.2.1.3) and class E (RFC 1112, 4).
+        IpAddr::V4(it) => it.octets()[0] == 0 || it.octets()[0] >= 240,
+        // IPv4 in IPv6's clothes, mapped or compatible (RFC 4291, 2.5.5).
+        IpAddr::V6(it) => it.to_ipv4().is_some(),
+    };
+    reserved || address.is_multicast() || address.is_loopback() || address.is_unspecified()
+}
+
+/// A multicast group, or everybody.
+pub(crate) fn is_group(address: IpAddr) -> bool {
+    address.is_multicast() || matches!(address, IpAddr::V4(it) if it.is_broadcast())
 }
 
 /// The length of a prefix that the address is in.
@@ -476,15 +600,6 @@ fn matches_glob(pattern: &str, name: &str) -> bool {
 }
 
 /// Whether `tcp/443`, `udp/5000-5100`, `tcp/*`, `icmp/8`, `icmpv6/128` or `proto/47` covers it.
-/// What carries other packets inside.
-fn is_tunnel(asks: Asks) -> bool {
-    match asks {
-        Asks::Protocol(number) => [4, 41, 47, 94, 97, 115, 137].contains(&number),
-        Asks::Udp(port) => [4789, 6081, 8472].contains(&port),
-        _ => false,
-    }
-}
-
 fn covers(port: &str, asks: Asks) -> bool {
     let (protocol, numbers) = port.split_once('/').expect("a service has a slash");
     let (first, last) = match numbers.split_once('-') {

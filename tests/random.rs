@@ -15,7 +15,7 @@ use proptest::{
 };
 use prost_types::Timestamp as Time;
 use wardline_proto::v1::{
-    Action, Device, Policy, Port, PortVlan, Rule, Service, Zone, ZoneAdmit, ZoneMode,
+    Action, Device, DropOrAllow, Policy, Port, PortVlan, Rule, Service, Zone, ZoneAdmit, ZoneMode,
 };
 
 use crate::{
@@ -85,7 +85,7 @@ const PREFIXES: [&str; 10] = [
     "fd00:1:1::c0/128",
 ];
 
-const PORTS: [&str; 14] = [
+const PORTS: [&str; 18] = [
     "tcp/443",
     "tcp/80-443",
     "tcp/443-8443",
@@ -95,10 +95,14 @@ const PORTS: [&str; 14] = [
     "udp/53",
     "udp/53-5000",
     "udp/*",
+    "udp/4789",
     "icmp/8",
+    "icmp/13",
+    "icmp/40",
     "icmpv6/128",
     "proto/47",
     "proto/50",
+    "proto/4",
     "proto/132",
 ];
 
@@ -157,34 +161,56 @@ pub(crate) fn scenario(
     })
 }
 
+/// Observe, admit any, fragments, options, EtherTypes.
+type ZoneSettings = (bool, bool, bool, bool, Vec<u32>);
+
 fn zones(count: usize) -> impl Strategy<Value = Vec<Zone>> {
-    let settings = (weighted(0.2), weighted(0.3));
+    let ethertypes = subsequence(vec![0x8892, 0x88cc, 0x0600], 0..=2);
+    let settings = (
+        weighted(0.2),
+        weighted(0.3),
+        weighted(0.4),
+        weighted(0.3),
+        ethertypes,
+    );
     (
         vec(settings, count),
         vec(option::weighted(0.7, 0..count), SUBNETS.len()),
     )
         .prop_map(|(settings, owners)| {
-            let zone = |(at, (observe, any)): (usize, (bool, bool))| {
-                let is_own = |&(_, owner): &(&&str, &Option<usize>)| *owner == Some(at);
-                let subnets = SUBNETS.iter().zip(&owners).filter(is_own);
-                let mode = if observe {
-                    ZoneMode::Observe
-                } else {
-                    ZoneMode::Enforce
+            let zone =
+                |(at, (observe, any, fragments, options, ethertypes)): (usize, ZoneSettings)| {
+                    let is_own = |&(_, owner): &(&&str, &Option<usize>)| *owner == Some(at);
+                    let subnets = SUBNETS.iter().zip(&owners).filter(is_own);
+                    let mode = if observe {
+                        ZoneMode::Observe
+                    } else {
+                        ZoneMode::Enforce
+                    };
+                    let admit = if any {
+                        ZoneAdmit::Any
+                    } else {
+                        ZoneAdmit::Unspecified
+                    };
+                    let allow = |is: bool| {
+                        let answer = if is {
+                            DropOrAllow::Allow
+                        } else {
+                            DropOrAllow::Unspecified
+                        };
+                        answer.into()
+                    };
+                    Zone {
+                        name: ZONES[at].to_owned(),
+                        fragments: allow(fragments),
+                        ip_options: allow(options),
+                        ethertypes,
+                        mode: mode.into(),
+                        admit: admit.into(),
+                        subnets: subnets.map(|(subnet, _)| (*subnet).to_owned()).collect(),
+                        ..Zone::default()
+                    }
                 };
-                let admit = if any {
-                    ZoneAdmit::Any
-                } else {
-                    ZoneAdmit::Unspecified
-                };
-                Zone {
-                    name: ZONES[at].to_owned(),
-                    mode: mode.into(),
-                    admit: admit.into(),
-                    subnets: subnets.map(|(subnet, _)| (*subnet).to_owned()).collect(),
-                    ..Zone::default()
-                }
-            };
             settings.into_iter().enumerate().map(zone).collect()
         })
 }
@@ -197,9 +223,13 @@ fn ports(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Port>> {
         let vlan = |(id, zone)| PortVlan { id, zone };
         ids.into_iter().zip(zones).map(vlan).collect()
     });
-    let port = (option::weighted(0.8, zone), vlans).prop_map(|(zone, vlans)| Port {
+    let may_send = (weighted(0.2), weighted(0.2));
+    let port = (option::weighted(0.8, zone), vlans, may_send);
+    let port = port.prop_map(|(zone, vlans, (router, dhcp_server))| Port {
         zone: zone.unwrap_or_default(),
         vlans,
+        router,
+        dhcp_server,
         ..Port::default()
     });
     (subsequence(names, 1..=4), vec(port, 4)).prop_map(|(names, ports)| {
@@ -479,7 +509,7 @@ fn guarded(policy: &Policy, anywhere: &[IpAddr]) -> BoxedStrategy<(Entry, IpAddr
 }
 
 /// The addresses that mean something, and two that no one may use.
-fn addresses(policy: &Policy) -> Vec<IpAddr> {
+pub(crate) fn addresses(policy: &Policy) -> Vec<IpAddr> {
     let own = policy.devices.iter().flat_map(|device| &device.addresses);
     let own = own.map(|address| address.parse().expect("a device's address"));
     let odd = [
@@ -491,7 +521,7 @@ fn addresses(policy: &Policy) -> Vec<IpAddr> {
 }
 
 /// Interfaces that exist and the ports whose settings hold there.
-fn interfaces(policy: &Policy) -> Vec<(&'static str, &Port)> {
+pub(crate) fn interfaces(policy: &Policy) -> Vec<(&'static str, &Port)> {
     let port_of = |name: &'static str| {
         let of = |pattern: &str| policy.ports.iter().find(|port| port.interface == pattern);
         let lan = if name.starts_with("lan") {
@@ -505,7 +535,7 @@ fn interfaces(policy: &Policy) -> Vec<(&'static str, &Port)> {
 }
 
 /// The VLANs of a port, 0 for untagged, and their zones.
-fn places(port: &Port) -> impl Iterator<Item = (u16, &str)> {
+pub(crate) fn places(port: &Port) -> impl Iterator<Item = (u16, &str)> {
     let untagged = Some((0, port.zone.as_str())).filter(|_| !port.zone.is_empty());
     let tagged = port
         .vlans
@@ -515,7 +545,7 @@ fn places(port: &Port) -> impl Iterator<Item = (u16, &str)> {
 }
 
 /// The zone whose subnets hold the address most closely.
-fn owner(zones: &[Zone], address: IpAddr) -> Option<&String> {
+pub(crate) fn owner(zones: &[Zone], address: IpAddr) -> Option<&String> {
     let pairs = zones
         .iter()
         .flat_map(|zone| zone.subnets.iter().map(move |it| (it, &zone.name)));

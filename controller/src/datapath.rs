@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::CString,
     fs, io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -467,9 +467,14 @@ impl Datapath {
     /// When the kernel refuses.
     pub fn reasons(&self) -> Result<BTreeMap<Reason, Counter>> {
         let map: PerCpuArray<_, Counter> = view(&self.ebpf, "REASONS")?;
+        let at_once = all_at_once(&self.ebpf, "REASONS", Reason::COUNT as usize);
         let mut reasons = BTreeMap::new();
         for reason in Reason::ALL {
-            reasons.insert(reason, total(&map, "REASONS", reason as u32)?);
+            let counter = match &at_once {
+                Some(counters) => counters[reason as usize],
+                None => total(&map, "REASONS", reason as u32)?,
+            };
+            reasons.insert(reason, counter);
         }
         Ok(reasons)
     }
@@ -1462,6 +1467,64 @@ fn remove_if_there(
         }
         other => other,
     }
+}
+
+/// All counters of an array in one call; none where the kernel has no such call for it, before 5.13.
+#[expect(
+    unsafe_code,
+    reason = "the loader has no call for BPF_MAP_LOOKUP_BATCH"
+)]
+fn all_at_once(ebpf: &Ebpf, name: &str, count: usize) -> Option<Vec<Counter>> {
+    const LOOKUP_BATCH: libc::c_int = 24;
+    /// Of union bpf_attr, what is called batch.
+    #[repr(C)]
+    struct Batch {
+        from: u64,
+        to: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map: u32,
+        element_flags: u64,
+        flags: u64,
+    }
+    let Some(aya::maps::Map::PerCpuArray(map)) = ebpf.map(name) else {
+        return None;
+    };
+    let processors = aya::util::nr_cpus().ok()?;
+    let mut keys = vec![0u32; count];
+    let mut values = vec![[0u64; size_of::<Counter>() / 8]; count * processors];
+    let mut to = 0u32;
+    let mut batch = Batch {
+        from: 0,
+        to: &raw mut to as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: count as u32,
+        map: map.fd().as_fd().as_raw_fd() as u32,
+        element_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: keys and values have room for as many elements as `count` says, each value with one
+    // part for every processor, and they outlive the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            LOOKUP_BATCH,
+            &raw mut batch,
+            size_of_val(&batch),
+        )
+    };
+    // At the end of the map the kernel says that there is no more.
+    let ended = io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT);
+    if done != 0 && !ended || batch.count as usize != count {
+        return None;
+    }
+    let counters = values.chunks(processors).map(|parts| Counter {
+        packets: parts.iter().map(|[packets, _]| packets).sum(),
+        bytes: parts.iter().map(|[_, bytes]| bytes).sum(),
+    });
+    Some(counters.collect())
 }
 
 fn total(map: &PerCpuArray<&MapData, Counter>, name: &'static str, index: u32) -> Result<Counter> {

@@ -1,8 +1,9 @@
-//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test`, `matrix` and `ci`.
+//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test`, `matrix`, `fuzz` and `ci`.
 
 mod build;
 mod ci;
 mod demo;
+mod fuzz;
 mod ledger;
 mod matrix;
 mod setup;
@@ -39,6 +40,17 @@ enum Command {
     },
     /// Writes docs/packet-matrix.md from the rows that the tests check.
     Matrix,
+    /// Judges random frames by the oracle, the host and the kernel, which must agree.
+    ///
+    /// A disagreement is made small and written below `target/fuzz`.
+    Fuzz {
+        /// How many frames, at least; several hundred for each policy.
+        #[arg(long, default_value_t = 1_000_000)]
+        cases: u64,
+        /// The first policy's seed; each policy after it has the next.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Runs every check that a change must pass, then says what failed.
     Ci,
 }
@@ -64,6 +76,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
         Command::Matrix => matrix::run(root)?,
         // These end with their summary, whatever it says.
         Command::Test { names } => return test::run(root, &names),
+        Command::Fuzz { cases, seed } => return fuzz::run(root, cases, seed),
         Command::Ci => return ci::run(root),
     }
     Ok(ExitCode::SUCCESS)

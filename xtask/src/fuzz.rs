@@ -1,0 +1,35 @@
+//! Runs random frames through the oracle, the host and the kernel until there are enough of them.
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{setup, step};
+
+/// Judges `cases` frames, beginning with a seed; without one, with one that nobody has chosen.
+///
+/// # Errors
+/// When the harness can't be built or started.
+pub(crate) fn run(root: &Path, cases: u64, seed: Option<u64>) -> anyhow::Result<ExitCode> {
+    setup::run(root)?;
+    let seed = match seed {
+        Some(seed) => seed,
+        None => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    };
+    step::title(format!("fuzz: {cases} cases from seed {seed}"));
+    let mut cargo = step::cargo("test");
+    cargo
+        .args(["--package", "wardline-tests", "--test", "suite", "--"])
+        .args(["--exact", "fuzz::judges_agree_on_frames", "--nocapture"])
+        .env("WARDLINE_FUZZ_CASES", cases.to_string())
+        .env("WARDLINE_FUZZ_SEED", seed.to_string())
+        .current_dir(root);
+    // What it found is told by the harness, and where it is written.
+    Ok(if cargo.status()?.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
