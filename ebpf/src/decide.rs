@@ -281,12 +281,15 @@ pub fn start_egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
     if work.packet.shape == Shape::Part {
         // What entered through a guarded port was judged there, with its first part.
-        return Some(if work.zone == 0 {
-            Verdict::of(Reason::WrongVlan)
-        } else if work.inner() {
+        let verdict = if work.inner() {
             leaving_part(tables, work)
         } else {
             follow_part(tables, work)
+        };
+        return Some(if verdict.reason.passes() && work.zone == 0 {
+            Verdict::of(Reason::WrongVlan)
+        } else {
+            verdict
         });
     }
     let first = work.packet.fragment.is_first() && !work.inner();
