@@ -3,9 +3,11 @@
 
 mod adoption;
 mod agreement;
+mod attach;
 mod bridge;
 mod change;
 mod flood;
+mod foreign;
 mod frames;
 mod hammer;
 mod judges;

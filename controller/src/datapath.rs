@@ -21,9 +21,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::{
-        ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp, links::LinkError,
-    },
+    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use jiff::Timestamp;
 use wardline_ebpf::abi::{
@@ -38,6 +36,7 @@ use crate::{
     touched::{Touched, touched},
 };
 
+use crate::links::Links;
 pub use crate::links::{Hook, detach};
 
 /// The programs and map definitions, as built for the kernel.
@@ -56,14 +55,6 @@ pub enum DatapathError {
         name: &'static str,
         /// Why.
         source: Box<ProgramError>,
-    },
-    /// A program could not be attached so that it stays.
-    #[error("program {name}: {source}")]
-    Link {
-        /// The program.
-        name: &'static str,
-        /// Why.
-        source: LinkError,
     },
     /// A map could not be read or written.
     #[error("table {name}: {source}")]
@@ -126,14 +117,13 @@ pub struct Size {
 /// Programs and maps in the kernel.
 pub struct Datapath {
     pub(crate) ebpf: Ebpf,
-    pub(crate) pins: Option<PathBuf>,
+    pub(crate) links: Links,
     sizes: HashMap<&'static str, u32>,
     per_second: u32,
     slots: [Slot; 2],
     active: Option<usize>,
     /// Whether a packet may still be reading the slot that is not in force.
     settling: bool,
-    pub(crate) attached: BTreeMap<u32, BTreeSet<Hook>>,
     adoption: Duration,
 }
 
@@ -211,7 +201,7 @@ impl Datapath {
             check(&pins.join("maps"))?;
         }
         let mut ebpf = loader.load(OBJECT)?;
-        for hook in [Hook::Xdp, Hook::TcIngress, Hook::TcEgress] {
+        for hook in Hook::ALL {
             let name = hook.program();
             match hook {
                 Hook::Xdp => program::<Xdp>(&mut ebpf, name)?.load(),
@@ -232,13 +222,12 @@ impl Datapath {
         }
         let mut datapath = Self {
             ebpf,
-            pins,
+            links: Links::new(pin_dir),
             sizes,
             per_second: 0,
             slots: Default::default(),
             active: None,
             settling: false,
-            attached: BTreeMap::new(),
             adoption: timeouts.adoption,
         };
         datapath.per_second = datapath.measure_jiffies()?;
@@ -630,7 +619,7 @@ impl Datapath {
                 field(4, frame.len() as u32);
                 field(12, ifindex);
             }
-            Hook::TcIngress | Hook::TcEgress => {
+            Hook::TcIngress | Hook::TcEgress | Hook::Tags => {
                 // struct __sk_buff: ingress_ifindex, ifindex.
                 field(36, from);
                 field(40, ifindex);
@@ -659,7 +648,14 @@ impl Datapath {
     /// When the kernel does not say.
     pub fn sizes(&mut self) -> Result<Vec<Size>> {
         let mut sizes = Vec::new();
-        for name in ["xdp_ingress", "tc_ingress", "tc_egress", "sweep", "clock"] {
+        for name in [
+            "xdp_ingress",
+            "tc_ingress",
+            "tc_egress",
+            "tag_ingress",
+            "sweep",
+            "clock",
+        ] {
             let info = match name {
                 "xdp_ingress" => program::<Xdp>(&mut self.ebpf, name)?.info(),
                 _ => program::<SchedClassifier>(&mut self.ebpf, name)?.info(),

@@ -1,23 +1,70 @@
 //! How programs are attached to interfaces, stay there without the daemon, and are taken off.
 //!
-//! Links are pinned under `links` as `IFINDEX-HOOK`.
+//! XDP is held by a link, TC by a link where the kernel has TCX (6.6). Links are pinned below
+//! `pin_dir/vN/links` as `IFINDEX-HOOK`. Before TCX a TC program is a filter on the qdisc clsact,
+//! which stays with its interface; its name says whose it is: `wardline/PROGRAM@pin_dir`, with
+//! `wardline+clsact` when we made the qdisc too.
+//!
+//! So all that is attached can be found in the kernel, and nothing is believed from memory: a link
+//! tells which interface it is on, none once that has been deleted, and a filter goes with its
+//! interface. What others have put on an interface stays as it is.
 
 use std::{
-    collections::BTreeSet,
-    ffi::CString,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use aya::programs::{
-    LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
-    links::{FdLink, LinkError, PinnedLink},
-    tc::{SchedClassifierLink, TcAttachOptions},
-    xdp::XdpLink,
+use aya::programs::loaded_programs;
+use wardline_ebpf::abi::ABI_VERSION;
+
+use crate::{
+    bpf::{Hold, Link},
+    datapath::{Datapath, DatapathError, program_error},
+    netlink::{self, CLSACT, Filter, Place, Side},
 };
 
-use crate::datapath::{Datapath, DatapathError, Result, pin_error, program, program_error};
+/// Why a program is not attached as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Somebody else's program is where ours would be.
+    #[error("{0}")]
+    Taken(String),
+    /// The interface, or what is above it, keeps the program off.
+    #[error("{0}")]
+    Barred(String),
+    /// The kernel refused.
+    #[error("program {program}: {source}")]
+    Refused {
+        /// The program.
+        program: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A pinned link.
+    #[error("{}: {source}", path.display())]
+    Pin {
+        /// The pin.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The filters of interfaces.
+    #[error("filters of interface {ifindex}: {source}")]
+    Filters {
+        /// The interface; 0: any.
+        ifindex: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program is not there.
+    #[error(transparent)]
+    Program(#[from] DatapathError),
+}
+
+type Result<T> = std::result::Result<T, AttachError>;
 
 /// The hooks that judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,14 +75,20 @@ pub enum Hook {
     TcIngress,
     /// What leaves.
     TcEgress,
+    /// What enters with a VLAN tag that [`Hook::Xdp`] could not see; drops it.
+    Tags,
 }
 
 impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Xdp, Self::TcIngress, Self::TcEgress, Self::Tags];
+
     pub(crate) fn program(self) -> &'static str {
         match self {
             Self::Xdp => "xdp_ingress",
             Self::TcIngress => "tc_ingress",
             Self::TcEgress => "tc_egress",
+            Self::Tags => "tag_ingress",
         }
     }
 
@@ -44,175 +97,351 @@ impl Hook {
             Self::Xdp => "xdp",
             Self::TcIngress => "ingress",
             Self::TcEgress => "egress",
+            Self::Tags => "tags",
         }
     }
+
+    /// Before all others, on either side: a program that says pass ends the round, so that those
+    /// behind it are not asked.
+    fn hold(self) -> Hold {
+        match self {
+            Self::Xdp => Hold::Xdp,
+            Self::TcIngress | Self::Tags => Hold::Ingress,
+            Self::TcEgress => Hold::Egress,
+        }
+    }
+
+    /// Its place as a filter; XDP has none.
+    fn place(self) -> Option<(Side, Place)> {
+        /// The first, for the same reason as in [`Hook::hold`].
+        const PRIORITY: u16 = 1;
+        // Unlikely to be taken, and the same for ever: the next daemon replaces what is there.
+        let (side, handle) = match self {
+            Self::Xdp => return None,
+            Self::TcIngress => (Side::Ingress, 0x776c),
+            Self::TcEgress => (Side::Egress, 0x776c),
+            Self::Tags => (Side::Ingress, 0x776d),
+        };
+        let priority = PRIORITY;
+        Some((side, Place { priority, handle }))
+    }
+}
+
+/// How TC programs that are not attached yet are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By a link if the kernel makes one, else by a filter.
+    Best,
+    /// By a filter, as on kernels before 6.6.
+    Clsact,
 }
 
 impl Datapath {
-    /// Makes exactly these hooks judge an interface. Answers why one could not be attached.
+    /// Makes exactly these hooks judge an interface. A hook that is attached gets this version's
+    /// program in place, the way it is attached.
     ///
     /// # Errors
     ///
-    /// The kernel's refusal, in words; other hooks that were asked for stay attached.
-    pub fn attach(&mut self, ifindex: u32, name: &str, hooks: &[Hook]) -> Result<()> {
-        if !hooks.is_empty() && !self.attached().contains(&ifindex) {
+    /// When one could not be attached; then the interface has the hooks that it had before. Or when
+    /// one that is not asked for could not be taken off.
+    pub fn attach(&mut self, ifindex: u32, hooks: &[Hook]) -> Result<()> {
+        self.attach_by(Way::Best, ifindex, hooks)
+    }
+
+    /// The same, choosing the way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Datapath::attach`].
+    pub fn attach_by(&mut self, way: Way, ifindex: u32, hooks: &[Hook]) -> Result<()> {
+        if !hooks.is_empty() && !self.is_guarded(ifindex)? {
             self.adopt(ifindex)?;
         }
+        let mut fresh = Vec::new();
         for hook in hooks {
-            if !self
-                .attached
-                .get(&ifindex)
-                .is_some_and(|attached| attached.contains(hook))
-            {
-                self.attach_hook(ifindex, name, *hook)?;
-                self.attached.entry(ifindex).or_default().insert(*hook);
+            match self.put_on(way, ifindex, *hook) {
+                Ok(true) => fresh.push(*hook),
+                Ok(false) => {}
+                Err(error) => {
+                    for hook in fresh {
+                        // What stays now goes with the next call, which does not ask for it.
+                        let _ = self.links.take_off(ifindex, hook);
+                    }
+                    return Err(error);
+                }
             }
         }
         // Only when the new ones judge, the old ones go.
-        for hook in [Hook::Xdp, Hook::TcIngress, Hook::TcEgress] {
-            if !hooks.contains(&hook) {
-                self.detach_hook(ifindex, hook)?;
-            }
+        let mut taken_off = Ok(());
+        for hook in Hook::ALL.into_iter().filter(|hook| !hooks.contains(hook)) {
+            taken_off = taken_off.and(self.links.take_off(ifindex, hook));
         }
-        Ok(())
+        taken_off
     }
 
     /// Interfaces that any hook of ours may be on.
-    pub fn attached(&self) -> BTreeSet<u32> {
-        let mut indexes: BTreeSet<u32> = self.attached.keys().copied().collect();
-        let links = self
-            .pins
-            .iter()
-            .filter_map(|pins| fs::read_dir(pins.join("links")).ok());
-        for entry in links.flatten().flatten() {
-            let name = entry.file_name();
-            let index = name
-                .to_string_lossy()
-                .split('-')
-                .next()
-                .and_then(|text| text.parse::<u32>().ok());
-            indexes.extend(index);
-        }
-        indexes
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn attached(&self) -> Result<BTreeSet<u32>> {
+        self.links.attached()
     }
 
     /// Whether a hook judges an interface.
-    pub fn is_attached(&self, ifindex: u32, hook: Hook) -> bool {
-        self.attached
-            .get(&ifindex)
-            .is_some_and(|hooks| hooks.contains(&hook))
-    }
-
-    fn attach_hook(&mut self, ifindex: u32, name: &str, hook: Hook) -> Result<()> {
-        let program_name = hook.program();
-        let failed = program_error(program_name);
-        let broken = link_error(program_name);
-        let pin = self.link_pin(ifindex, hook);
-        if let Some(pin) = pin.as_ref().filter(|pin| pin.exists()) {
-            match self.take_over(hook, pin) {
-                Ok(()) => return Ok(()),
-                // The interface has been deleted; another has its number.
-                Err(error) if is_gone(&error) => fs::remove_file(pin).map_err(pin_error(pin))?,
-                Err(error) => return Err(error),
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn is_attached(&self, ifindex: u32, hook: Hook) -> Result<bool> {
+        if let Some(link) = self.links.link(ifindex, hook)? {
+            let info = link.info().map_err(refused(hook))?;
+            if info.ifindex == ifindex {
+                return Ok(true);
             }
         }
-        let link: FdLink = match hook {
-            Hook::Xdp => {
-                let program = program::<Xdp>(&mut self.ebpf, program_name)?;
-                let id = program
-                    .attach_to_if_index(ifindex, XdpMode::Driver)
-                    .map_err(&failed)?;
-                let link = program.take_link(id).map_err(&failed)?;
-                // A link that the kernel could not make one is an attachment that dies with us.
-                link.try_into().map_err(&broken)?
-            }
-            Hook::TcIngress | Hook::TcEgress => {
-                let program = program::<SchedClassifier>(&mut self.ebpf, program_name)?;
-                let (side, order) = match hook {
-                    // Before anything else sees a packet, and after everything else has.
-                    Hook::TcEgress => (TcAttachType::Egress, LinkOrder::last()),
-                    _ => (TcAttachType::Ingress, LinkOrder::first()),
-                };
-                let order = TcAttachOptions::TcxOrder(order);
-                let id = program
-                    .attach_with_options(name, side, order)
-                    .map_err(&failed)?;
-                let link = program.take_link(id).map_err(&failed)?;
-                link.try_into().map_err(&broken)?
-            }
-        };
-        match pin {
-            Some(pin) => drop(
-                link.pin(&pin)
-                    .map_err(|error| pin_error(&pin)(io::Error::other(error)))?,
-            ),
-            // Without pins it lives as long as the process.
-            None => std::mem::forget(link),
-        }
-        Ok(())
+        Ok(self.links.filter(ifindex, hook)?.is_some())
     }
 
-    /// Puts this version's program behind a pinned link, without a moment between.
-    fn take_over(&mut self, hook: Hook, pin: &Path) -> Result<()> {
+    /// Whether any hook judges an interface.
+    fn is_guarded(&self, ifindex: u32) -> Result<bool> {
+        for hook in Hook::ALL {
+            if self.is_attached(ifindex, hook)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Attaches a hook, or gives one that is attached this version's program; answers whether it
+    /// was not attached before.
+    fn put_on(&mut self, way: Way, ifindex: u32, hook: Hook) -> Result<bool> {
         let name = hook.program();
-        let failed = program_error(name);
-        let broken = link_error(name);
-        let link = PinnedLink::from_pin(pin).map_err(&broken)?;
-        let link = FdLink::from(link);
-        match hook {
-            Hook::Xdp => {
-                let link = XdpLink::try_from(link).map_err(&broken)?;
-                let program = program::<Xdp>(&mut self.ebpf, name)?;
-                let id = program.attach_to_link(link).map_err(&failed)?;
-                let link = program.take_link(id).map_err(&failed)?;
-                let link = FdLink::try_from(link).map_err(&broken)?;
-                drop(link);
-            }
-            Hook::TcIngress | Hook::TcEgress => {
-                let link = SchedClassifierLink::try_from(link).map_err(&broken)?;
-                let program = program::<SchedClassifier>(&mut self.ebpf, name)?;
-                let id = program.attach_to_link(link).map_err(&failed)?;
-                let link = program.take_link(id).map_err(&failed)?;
-                let link = FdLink::try_from(link).map_err(&broken)?;
-                drop(link);
-            }
-        }
-        Ok(())
-    }
+        let program = self
+            .ebpf
+            .program(name)
+            .ok_or(DatapathError::Missing(name))?;
+        let id = program.info().map_err(program_error(name))?.id();
+        let program = program.fd().map_err(program_error(name))?.as_fd();
 
-    fn detach_hook(&mut self, ifindex: u32, hook: Hook) -> Result<()> {
-        if let Some(hooks) = self.attached.get_mut(&ifindex) {
-            hooks.remove(&hook);
-            if hooks.is_empty() {
-                self.attached.remove(&ifindex);
+        if let Some(link) = self.links.link(ifindex, hook)? {
+            let info = link.info().map_err(refused(hook))?;
+            if info.ifindex == ifindex {
+                if info.program != id {
+                    link.update(program).map_err(refused(hook))?;
+                }
+                return Ok(false);
             }
+            // Its interface has been deleted, and another has the number.
+            self.links.take_off(ifindex, hook)?;
         }
-        match self.link_pin(ifindex, hook) {
-            Some(pin) if pin.exists() => release(&pin).map_err(pin_error(&pin)),
-            _ => Ok(()),
+        if let (Some(filter), Some((side, place))) =
+            (self.links.filter(ifindex, hook)?, hook.place())
+        {
+            if filter.program != id {
+                netlink::set_filter(ifindex, side, place, program, &filter.name)
+                    .map_err(refused(hook))?;
+            }
+            return Ok(false);
         }
-    }
-
-    fn link_pin(&self, ifindex: u32, hook: Hook) -> Option<PathBuf> {
-        let pins = self.pins.as_ref()?;
-        Some(pins.join("links").join(format!("{ifindex}-{}", hook.pin())))
+        let link = match (way, hook.place()) {
+            (Way::Clsact, Some(_)) => None,
+            (_, place) => match Link::create(program, ifindex, hook.hold()) {
+                Ok(link) => Some(link),
+                // A kernel without TCX knows no such link.
+                Err(error) if place.is_some() && error.raw_os_error() == Some(libc::EINVAL) => None,
+                Err(error) => return Err(refusal(ifindex, hook, error)),
+            },
+        };
+        match (link, hook.place()) {
+            (Some(link), _) => self.links.keep(ifindex, hook, link)?,
+            (None, Some((side, place))) => {
+                self.links.add_filter(ifindex, hook, side, place, program)?;
+            }
+            (None, None) => {}
+        }
+        Ok(true)
     }
 }
 
-/// Removes everything that was ever pinned: links first, so that nothing is judged by half of it.
-/// Goes on after a failure and answers all of them.
-pub fn detach(pin_dir: &Path) -> Vec<DatapathError> {
+/// Where to look for what is attached.
+#[derive(Debug)]
+pub(crate) struct Links {
+    /// The directory of pinned links; none: links last as long as this does.
+    pins: Option<PathBuf>,
+    held: BTreeMap<(u32, Hook), Arc<Link>>,
+    /// What filters of ours say behind the `@`.
+    owner: String,
+}
+
+impl Links {
+    pub(crate) fn new(pin_dir: Option<&Path>) -> Self {
+        Self {
+            pins: pin_dir.map(|pins| pins.join(format!("v{ABI_VERSION}")).join("links")),
+            held: BTreeMap::new(),
+            owner: pin_dir.map(owner).unwrap_or_default(),
+        }
+    }
+
+    /// The link of a hook; its interface may be gone.
+    fn link(&self, ifindex: u32, hook: Hook) -> Result<Option<Arc<Link>>> {
+        let Some(pin) = self.pin(ifindex, hook) else {
+            return Ok(self.held.get(&(ifindex, hook)).cloned());
+        };
+        match Link::open(&pin) {
+            Ok(link) => Ok(Some(Arc::new(link))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(pinned(&pin)(error)),
+        }
+    }
+
+    /// The filter of a hook.
+    fn filter(&self, ifindex: u32, hook: Hook) -> Result<Option<Filter>> {
+        let Some((side, place)) = hook.place() else {
+            return Ok(None);
+        };
+        let filters = netlink::filters(ifindex, side).map_err(unread(ifindex))?;
+        let mut ours = filters.into_iter().filter(|filter| {
+            let mark = Mark::read(&filter.name);
+            filter.place == place
+                && mark
+                    .is_some_and(|mark| mark.program == hook.program() && mark.owner == self.owner)
+        });
+        Ok(ours.next())
+    }
+
+    /// Makes a link stay.
+    fn keep(&mut self, ifindex: u32, hook: Hook, link: Link) -> Result<()> {
+        let Some(pin) = self.pin(ifindex, hook) else {
+            self.held.insert((ifindex, hook), Arc::new(link));
+            return Ok(());
+        };
+        link.pin(&pin).map_err(|error| {
+            // At once, not some time after this descriptor is closed.
+            let _ = link.detach();
+            pinned(&pin)(error)
+        })
+    }
+
+    /// Puts a filter on clsact, which is made if there is none.
+    fn add_filter(
+        &self,
+        ifindex: u32,
+        hook: Hook,
+        side: Side,
+        place: Place,
+        program: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let fresh = match netlink::add_clsact(ifindex) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(refused(hook)(error)),
+        };
+        let added = self.add_filter_on_clsact(ifindex, hook, side, place, program, fresh);
+        if added.is_err() && fresh {
+            remove_unused_clsact(ifindex)?;
+        }
+        added
+    }
+
+    fn add_filter_on_clsact(
+        &self,
+        ifindex: u32,
+        hook: Hook,
+        side: Side,
+        place: Place,
+        program: BorrowedFd<'_>,
+        fresh: bool,
+    ) -> Result<()> {
+        let qdiscs = netlink::qdiscs().map_err(unread(ifindex))?;
+        // A filter for what leaves would judge what enters on a qdisc that has only one side.
+        if let Some(kind) = qdiscs.get(&ifindex).filter(|kind| *kind != CLSACT) {
+            return Err(AttachError::Taken(format!(
+                "a qdisc of kind {kind} is where clsact would be; tc qdisc del dev … {kind} makes \
+                 room"
+            )));
+        }
+        let filters = netlink::filters(ifindex, side).map_err(unread(ifindex))?;
+        // The kernel keeps filters of one priority together only when they are of one kind.
+        let in_the_way = |filter: &&Filter| {
+            filter.place == place
+                || filter.place.priority == place.priority
+                    && (filter.kind != "bpf" || filter.protocol != libc::ETH_P_ALL as u16)
+        };
+        if let Some(filter) = filters.iter().find(in_the_way) {
+            return Err(AttachError::Taken(format!(
+                "another filter is where ours would be: priority {}, kind {}, handle {:#x}{}",
+                filter.place.priority,
+                filter.kind,
+                filter.place.handle,
+                match filter.program {
+                    0 => String::new(),
+                    id => format!(", program {}", described(id)),
+                }
+            )));
+        }
+        let ours = ours(ifindex, &self.owner)?;
+        let mark = Mark {
+            program: hook.program(),
+            owner: &self.owner,
+            made_clsact: fresh || ours.iter().any(|(_, _, made_clsact)| *made_clsact),
+        };
+        netlink::set_filter(ifindex, side, place, program, &mark.name()).map_err(refused(hook))
+    }
+
+    /// Takes a hook off, if it is on.
+    fn take_off(&mut self, ifindex: u32, hook: Hook) -> Result<()> {
+        if let Some(link) = self.link(ifindex, hook)? {
+            link.detach().map_err(refused(hook))?;
+            self.held.remove(&(ifindex, hook));
+            if let Some(pin) = self.pin(ifindex, hook) {
+                fs::remove_file(&pin).map_err(pinned(&pin))?;
+            }
+        }
+        if let (Some(filter), Some((side, _))) = (self.filter(ifindex, hook)?, hook.place()) {
+            remove_filter(ifindex, side, &filter)?;
+        }
+        Ok(())
+    }
+
+    fn attached(&self) -> Result<BTreeSet<u32>> {
+        let mut indexes: BTreeSet<u32> = self.held.keys().map(|(index, _)| *index).collect();
+        let pins = self.pins.iter().flat_map(|pins| children(pins));
+        indexes.extend(pins.filter_map(|pin| {
+            let name = pin.file_name()?.to_str()?;
+            name.split('-').next()?.parse::<u32>().ok()
+        }));
+        for ifindex in with_clsact()? {
+            if !ours(ifindex, &self.owner)?.is_empty() {
+                indexes.insert(ifindex);
+            }
+        }
+        Ok(indexes)
+    }
+
+    fn pin(&self, ifindex: u32, hook: Hook) -> Option<PathBuf> {
+        let pins = self.pins.as_ref()?;
+        Some(pins.join(format!("{ifindex}-{}", hook.pin())))
+    }
+}
+
+/// Removes everything that was ever attached or pinned: first what judges, so that nothing is
+/// judged by half of it. Goes on after a failure and answers all of them.
+pub fn detach(pin_dir: &Path) -> Vec<AttachError> {
     let mut errors = Vec::new();
+    for version in children(pin_dir) {
+        for pin in children(&version.join("links")) {
+            errors.extend(release(&pin).map_err(pinned(&pin)).err());
+        }
+    }
+    errors.extend(remove_filters(&owner(pin_dir)));
     let mut note = |path: &Path, removed: io::Result<()>| match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            errors.push(pin_error(path)(error));
+            errors.push(pinned(path)(error));
         }
         _ => {}
     };
     for version in children(pin_dir) {
-        for pin in children(&version.join("links")) {
-            note(&pin, release(&pin));
-        }
         for pin in children(&version.join("maps")) {
             note(&pin, fs::remove_file(&pin));
         }
@@ -224,48 +453,193 @@ pub fn detach(pin_dir: &Path) -> Vec<DatapathError> {
     errors
 }
 
-/// Takes a pinned link off its hook, and its pin away. When this returns, nothing is judged by it:
-/// without being told, the kernel lets go of a link some time after its pin.
-#[expect(
-    unsafe_code,
-    reason = "the loader has no call for BPF_OBJ_GET and BPF_LINK_DETACH on a link"
-)]
+/// Takes a pinned link off its hook, and its pin away.
 fn release(pin: &Path) -> io::Result<()> {
-    const OBJ_GET: libc::c_int = 7;
-    const LINK_DETACH: libc::c_int = 34;
-    let path = CString::new(pin.as_os_str().as_encoded_bytes())?;
-    // union bpf_attr: for OBJ_GET the address of the path, for LINK_DETACH the descriptor.
-    let mut attribute = [path.as_ptr() as u64, 0];
-    // SAFETY: the path is terminated and outlives the call; the rest of the attribute is zero.
-    let link = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            OBJ_GET,
-            attribute.as_mut_ptr(),
-            size_of_val(&attribute),
-        )
-    };
-    let link = match i32::try_from(link) {
-        // SAFETY: the kernel has just made it, for nobody else.
-        Ok(link) if link >= 0 => unsafe { OwnedFd::from_raw_fd(link) },
-        _ => return Err(io::Error::last_os_error()),
-    };
-    attribute = [link.as_raw_fd() as u64, 0];
-    // SAFETY: the descriptor is open; the rest of the attribute is zero.
-    let detached = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            LINK_DETACH,
-            attribute.as_mut_ptr(),
-            size_of_val(&attribute),
-        )
-    };
-    let error = io::Error::last_os_error();
-    // The interface may be gone already.
-    if detached != 0 && error.raw_os_error() != Some(libc::ENOLINK) {
-        return Err(error);
-    }
+    Link::open(pin)?.detach()?;
     fs::remove_file(pin)
+}
+
+/// What the name of a filter says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark<'a> {
+    program: &'a str,
+    owner: &'a str,
+    /// Whether the qdisc was made for it.
+    made_clsact: bool,
+}
+
+impl<'a> Mark<'a> {
+    const PLAIN: &'static str = "wardline";
+    const MADE: &'static str = "wardline+clsact";
+
+    fn name(&self) -> String {
+        let who = if self.made_clsact {
+            Self::MADE
+        } else {
+            Self::PLAIN
+        };
+        format!("{who}/{}@{}", self.program, self.owner)
+    }
+
+    fn read(name: &'a str) -> Option<Self> {
+        let (what, owner) = name.split_once('@')?;
+        let (who, program) = what.split_once('/')?;
+        let made_clsact = match who {
+            Self::PLAIN => false,
+            Self::MADE => true,
+            _ => return None,
+        };
+        Some(Self {
+            program,
+            owner,
+            made_clsact,
+        })
+    }
+}
+
+/// A pin directory as filters name it, however it is written.
+fn owner(pin_dir: &Path) -> String {
+    let plain: PathBuf = pin_dir.components().collect();
+    plain.to_string_lossy().into_owned()
+}
+
+/// The filters that an owner has on an interface, and whether the qdisc was made for them.
+fn ours(ifindex: u32, owner: &str) -> Result<Vec<(Side, Filter, bool)>> {
+    let mut ours = Vec::new();
+    for side in Side::BOTH {
+        for filter in netlink::filters(ifindex, side).map_err(unread(ifindex))? {
+            if let Some(mark) = Mark::read(&filter.name)
+                && mark.owner == owner
+            {
+                let made_clsact = mark.made_clsact;
+                ours.push((side, filter, made_clsact));
+            }
+        }
+    }
+    Ok(ours)
+}
+
+/// Removes an owner's filters from all interfaces of the namespace.
+fn remove_filters(owner: &str) -> Vec<AttachError> {
+    let interfaces = match with_clsact() {
+        Ok(interfaces) => interfaces,
+        Err(error) => return vec![error],
+    };
+    let mut errors = Vec::new();
+    for ifindex in interfaces {
+        match ours(ifindex, owner) {
+            Ok(ours) => errors.extend(
+                ours.iter()
+                    .filter_map(|(side, filter, _)| remove_filter(ifindex, *side, filter).err()),
+            ),
+            Err(error) => errors.push(error),
+        }
+    }
+    errors
+}
+
+/// Removes a filter of ours, and the qdisc when it was made for our filters and has no other.
+fn remove_filter(ifindex: u32, side: Side, filter: &Filter) -> Result<()> {
+    if let Err(error) = netlink::remove_filter(ifindex, side, filter.place) {
+        // It may have gone with its interface.
+        let left = netlink::filters(ifindex, side).map_err(unread(ifindex))?;
+        if left.contains(filter) {
+            return Err(unread(ifindex)(error));
+        }
+    }
+    if Mark::read(&filter.name).is_some_and(|mark| mark.made_clsact) {
+        remove_unused_clsact(ifindex)?;
+    }
+    Ok(())
+}
+
+/// Removes the qdisc if there is no filter on it. One that somebody adds in the same instant goes
+/// with it: the kernel can't be asked to remove only an empty one.
+fn remove_unused_clsact(ifindex: u32) -> Result<()> {
+    for side in Side::BOTH {
+        if !netlink::filters(ifindex, side)
+            .map_err(unread(ifindex))?
+            .is_empty()
+        {
+            return Ok(());
+        }
+    }
+    match netlink::remove_clsact(ifindex) {
+        Err(error) if with_clsact()?.contains(&ifindex) => Err(unread(ifindex)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The interfaces that have the qdisc.
+fn with_clsact() -> Result<BTreeSet<u32>> {
+    let qdiscs = netlink::qdiscs().map_err(unread(0))?;
+    let clsact = qdiscs.into_iter().filter(|(_, kind)| kind == CLSACT);
+    Ok(clsact.map(|(ifindex, _)| ifindex).collect())
+}
+
+/// Why the kernel made no link, in words that say what would help.
+fn refusal(ifindex: u32, hook: Hook, error: io::Error) -> AttachError {
+    let code = error.raw_os_error().unwrap_or(0);
+    let barred = |words: &str| AttachError::Barred(words.to_owned());
+    match (hook, code) {
+        (Hook::Xdp, libc::EOPNOTSUPP) => barred("its driver has no XDP"),
+        (Hook::Xdp, libc::ERANGE) => barred("its MTU is too large for XDP"),
+        (Hook::Xdp, libc::EBUSY | libc::EEXIST) => {
+            holder(ifindex, code).unwrap_or_else(|| refused(hook)(error))
+        }
+        (_, libc::ERANGE) => barred("its TC hook holds as many programs as it can"),
+        _ => refused(hook)(error),
+    }
+}
+
+/// Whose XDP program keeps ours off an interface.
+fn holder(ifindex: u32, code: i32) -> Option<AttachError> {
+    let devices = netlink::devices().ok()?;
+    let own = devices.iter().find(|device| device.index == ifindex)?;
+    if code == libc::EBUSY {
+        return Some(AttachError::Taken(format!(
+            "another program is on its XDP hook: {}; take that off, or let TC judge behind it with \
+             attach: tc",
+            described(own.native?)
+        )));
+    }
+    let name = &own.name;
+    if let Some(id) = own.generic {
+        return Some(AttachError::Barred(format!(
+            "a generic XDP program, {}, excludes XDP in the driver; ip link set dev {name} \
+             xdpgeneric off takes it off",
+            described(id)
+        )));
+    }
+    // The kernel says no more than that there is one; it may be in another namespace.
+    let above = devices.iter().find_map(|device| {
+        let is_above = own.controller == Some(device.index) || device.lower == Some(ifindex);
+        let id = device.native.or(device.generic)?;
+        is_above.then_some((&device.name, id))
+    });
+    Some(AttachError::Barred(match above {
+        Some((above, id)) => format!(
+            "{above} above it has an XDP program, {}, and the kernel allows XDP on one of the two; \
+             ip link set dev {above} xdp off takes it off",
+            described(id)
+        ),
+        None => "a device above it has an XDP program, and the kernel allows XDP on one of the two"
+            .to_owned(),
+    }))
+}
+
+/// A program, as far as the kernel tells: id, name and type.
+fn described(id: u32) -> String {
+    let programs = loaded_programs().flatten();
+    let Some(info) = programs.into_iter().find(|info| info.id() == id) else {
+        return format!("id {id}");
+    };
+    let kind = format!("{:?}", info.program_type());
+    let kind = kind.trim_start_matches("BPF_PROG_TYPE_").to_lowercase();
+    match info.name_as_str() {
+        Some(name) if !name.is_empty() => format!("id {id}, {name:?}, {kind}"),
+        _ => format!("id {id}, {kind}"),
+    }
 }
 
 fn children(directory: &Path) -> Vec<PathBuf> {
@@ -273,18 +647,19 @@ fn children(directory: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).collect()
 }
 
-/// Whether a link's interface is gone.
-fn is_gone(error: &DatapathError) -> bool {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV));
-        }
-        source = error.source();
-    }
-    false
+fn refused(hook: Hook) -> impl Fn(io::Error) -> AttachError {
+    let program = hook.program();
+    move |source| AttachError::Refused { program, source }
 }
 
-fn link_error(name: &'static str) -> impl Fn(LinkError) -> DatapathError {
-    move |source| DatapathError::Link { name, source }
+fn pinned(path: &Path) -> impl Fn(io::Error) -> AttachError + use<> {
+    let path = path.to_owned();
+    move |source| AttachError::Pin {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn unread(ifindex: u32) -> impl Fn(io::Error) -> AttachError {
+    move |source| AttachError::Filters { ifindex, source }
 }
