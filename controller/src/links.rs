@@ -1,7 +1,7 @@
 //! How programs are attached to interfaces, stay there without the daemon, and are taken off.
 //!
 //! XDP is held by a link, TC by a link where the kernel has TCX (6.6). Links are pinned below
-//! `pin_dir/vN/links` as `IFINDEX-HOOK`. Before TCX a TC program is a filter on the qdisc clsact,
+//! `pin_dir/vN/links` as `IFINDEX-HOOK`; one that an earlier version has pinned is taken over. Before TCX a TC program is a filter on the qdisc clsact,
 //! which stays with its interface; its name says whose it is: `wardline/PROGRAM@pin_dir`, with
 //! `wardline+clsact` when we made the qdisc too.
 //!
@@ -194,9 +194,8 @@ impl Datapath {
     ///
     /// When the kernel does not tell.
     pub fn is_attached(&self, ifindex: u32, hook: Hook) -> Result<bool> {
-        if let Some(link) = self.links.link(ifindex, hook)? {
-            let info = link.info().map_err(refused(hook))?;
-            if info.ifindex == ifindex {
+        for found in self.links.found(ifindex, hook)? {
+            if found.link.info().map_err(refused(hook))?.ifindex == ifindex {
                 return Ok(true);
             }
         }
@@ -224,16 +223,22 @@ impl Datapath {
         let id = program.info().map_err(program_error(name))?.id();
         let program = program.fd().map_err(program_error(name))?.as_fd();
 
-        if let Some(link) = self.links.link(ifindex, hook)? {
-            let info = link.info().map_err(refused(hook))?;
-            if info.ifindex == ifindex {
-                if info.program != id {
-                    link.update(program).map_err(refused(hook))?;
-                }
-                return Ok(false);
+        let mut is_on = false;
+        for found in self.links.found(ifindex, hook)? {
+            let info = found.link.info().map_err(refused(hook))?;
+            // Its interface has been deleted, and another has the number; or there are two.
+            if info.ifindex != ifindex || is_on {
+                self.links.release(ifindex, hook, &found)?;
+                continue;
             }
-            // Its interface has been deleted, and another has the number.
-            self.links.take_off(ifindex, hook)?;
+            if info.program != id {
+                found.link.update(program).map_err(refused(hook))?;
+            }
+            self.links.bring_home(ifindex, hook, &found)?;
+            is_on = true;
+        }
+        if is_on {
+            return Ok(false);
         }
         if let (Some(filter), Some((side, place))) =
             (self.links.filter(ifindex, hook)?, hook.place())
@@ -267,32 +272,52 @@ impl Datapath {
 /// Where to look for what is attached.
 #[derive(Debug)]
 pub(crate) struct Links {
-    /// The directory of pinned links; none: links last as long as this does.
-    pins: Option<PathBuf>,
+    /// Where links are pinned; none: links last as long as this does.
+    pin_dir: Option<PathBuf>,
     held: BTreeMap<(u32, Hook), Arc<Link>>,
     /// What filters of ours say behind the `@`.
     owner: String,
 }
 
+/// A link of ours, and where it is pinned.
+struct Found {
+    link: Arc<Link>,
+    pin: Option<PathBuf>,
+}
+
 impl Links {
     pub(crate) fn new(pin_dir: Option<&Path>) -> Self {
         Self {
-            pins: pin_dir.map(|pins| pins.join(format!("v{ABI_VERSION}")).join("links")),
+            pin_dir: pin_dir.map(Path::to_owned),
             held: BTreeMap::new(),
             owner: pin_dir.map(owner).unwrap_or_default(),
         }
     }
 
-    /// The link of a hook; its interface may be gone.
-    fn link(&self, ifindex: u32, hook: Hook) -> Result<Option<Arc<Link>>> {
-        let Some(pin) = self.pin(ifindex, hook) else {
-            return Ok(self.held.get(&(ifindex, hook)).cloned());
-        };
-        match Link::open(&pin) {
-            Ok(link) => Ok(Some(Arc::new(link))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(pinned(&pin)(error)),
+    /// The links of a hook, this version's first; their interfaces may be gone.
+    fn found(&self, ifindex: u32, hook: Hook) -> Result<Vec<Found>> {
+        let held = self.held.get(&(ifindex, hook)).cloned();
+        let mut found: Vec<Found> = held
+            .map(|link| Found { link, pin: None })
+            .into_iter()
+            .collect();
+        let own = self.pin(ifindex, hook);
+        let elsewhere = self
+            .directories()
+            .into_iter()
+            .map(|links| links.join(pin_name(ifindex, hook)));
+        let elsewhere = elsewhere.filter(|pin| Some(pin) != own.as_ref());
+        for pin in own.iter().cloned().chain(elsewhere) {
+            match Link::open(&pin) {
+                Ok(link) => found.push(Found {
+                    link: Arc::new(link),
+                    pin: Some(pin),
+                }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(pinned(&pin)(error)),
+            }
         }
+        Ok(found)
     }
 
     /// The filter of a hook.
@@ -389,14 +414,18 @@ impl Links {
         netlink::set_filter(ifindex, side, place, program, &mark.name()).map_err(refused(hook))
     }
 
+    /// Pins an earlier version's link where this version's are.
+    fn bring_home(&self, ifindex: u32, hook: Hook, found: &Found) -> Result<()> {
+        match (&found.pin, self.pin(ifindex, hook)) {
+            (Some(pin), Some(own)) if *pin != own => fs::rename(pin, own).map_err(pinned(pin)),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes a hook off, if it is on.
     fn take_off(&mut self, ifindex: u32, hook: Hook) -> Result<()> {
-        if let Some(link) = self.link(ifindex, hook)? {
-            link.detach().map_err(refused(hook))?;
-            self.held.remove(&(ifindex, hook));
-            if let Some(pin) = self.pin(ifindex, hook) {
-                fs::remove_file(&pin).map_err(pinned(&pin))?;
-            }
+        for found in self.found(ifindex, hook)? {
+            self.release(ifindex, hook, &found)?;
         }
         if let (Some(filter), Some((side, _))) = (self.filter(ifindex, hook)?, hook.place()) {
             remove_filter(ifindex, side, &filter)?;
@@ -404,9 +433,21 @@ impl Links {
         Ok(())
     }
 
+    fn release(&mut self, ifindex: u32, hook: Hook, found: &Found) -> Result<()> {
+        found.link.detach().map_err(refused(hook))?;
+        match &found.pin {
+            Some(pin) => fs::remove_file(pin).map_err(pinned(pin))?,
+            None => drop(self.held.remove(&(ifindex, hook))),
+        }
+        Ok(())
+    }
+
     fn attached(&self) -> Result<BTreeSet<u32>> {
         let mut indexes: BTreeSet<u32> = self.held.keys().map(|(index, _)| *index).collect();
-        let pins = self.pins.iter().flat_map(|pins| children(pins));
+        let pins = self
+            .directories()
+            .into_iter()
+            .flat_map(|links| children(&links));
         indexes.extend(pins.filter_map(|pin| {
             let name = pin.file_name()?.to_str()?;
             name.split('-').next()?.parse::<u32>().ok()
@@ -419,10 +460,21 @@ impl Links {
         Ok(indexes)
     }
 
-    fn pin(&self, ifindex: u32, hook: Hook) -> Option<PathBuf> {
-        let pins = self.pins.as_ref()?;
-        Some(pins.join(format!("{ifindex}-{}", hook.pin())))
+    /// The directories of pinned links, of every version.
+    fn directories(&self) -> Vec<PathBuf> {
+        let versions = self.pin_dir.iter().flat_map(|pin_dir| children(pin_dir));
+        versions.map(|version| version.join("links")).collect()
     }
+
+    /// Where this version pins a hook's link.
+    fn pin(&self, ifindex: u32, hook: Hook) -> Option<PathBuf> {
+        let version = self.pin_dir.as_ref()?.join(format!("v{ABI_VERSION}"));
+        Some(version.join("links").join(pin_name(ifindex, hook)))
+    }
+}
+
+fn pin_name(ifindex: u32, hook: Hook) -> String {
+    format!("{ifindex}-{}", hook.pin())
 }
 
 /// Removes everything that was ever attached or pinned: first what judges, so that nothing is
@@ -662,4 +714,32 @@ fn pinned(path: &Path) -> impl Fn(io::Error) -> AttachError + use<> {
 
 fn unread(ifindex: u32) -> impl Fn(io::Error) -> AttachError {
     move |source| AttachError::Filters { ifindex, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_says_whose_it_is() {
+        let owner = owner(Path::new("/sys/fs/bpf/a@b/"));
+        for made_clsact in [false, true] {
+            let mark = Mark {
+                program: "tc_ingress",
+                owner: &owner,
+                made_clsact,
+            };
+            let name = mark.name();
+            assert_eq!(Mark::read(&name), Some(mark));
+            assert!(name.ends_with("/tc_ingress@/sys/fs/bpf/a@b"), "{name}");
+        }
+        for other in [
+            "",
+            "tc_ingress",
+            "cilium/tc_ingress@/sys/fs/bpf",
+            "wardline@/x",
+        ] {
+            assert_eq!(Mark::read(other), None, "{other}");
+        }
+    }
 }

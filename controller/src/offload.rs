@@ -44,16 +44,13 @@ pub(crate) fn tags_outside(link: &Link) -> Option<String> {
             ));
         }
     };
-    let taking = FEATURES
-        .into_iter()
-        .find(|(feature, _)| active.iter().any(|active| active.name == *feature));
-    let (feature, setting) = taking?;
-    let fixed = active
-        .iter()
-        .any(|active| active.name == feature && active.fixed);
+    let (taking, setting) = FEATURES.into_iter().find_map(|(feature, setting)| {
+        let taking = active.iter().find(|active| active.name == feature)?;
+        Some((taking, setting))
+    })?;
     let why = format!("{name} takes VLAN tags out of the frame, where XDP does not see them");
-    Some(if fixed {
-        format!("{why}, and can't be told not to ({feature} is fixed)")
+    Some(if taking.fixed {
+        format!("{why}, and can't be told not to ({} is fixed)", taking.name)
     } else {
         format!("{why}; ethtool -K {name} {setting} off leaves them in")
     })
@@ -68,48 +65,54 @@ struct Active {
 
 /// The features of an interface that are on.
 fn active_features(interface: &str) -> io::Result<Vec<Active>> {
+    const GET_FEATURES: u32 = 0x3a;
+    /// Words of a block of 32 features: those that can be changed, are wanted, are on, never change.
+    const BLOCK: usize = 4;
+    let names = feature_names(interface)?;
+    // struct ethtool_gfeatures: command, count of blocks, blocks.
+    let blocks = names.len().div_ceil(32);
+    let mut features = vec![0; 2 + blocks * BLOCK];
+    (features[0], features[1]) = (GET_FEATURES, blocks as u32);
+    ethtool(interface, &mut features)?;
+
+    let mut active = Vec::new();
+    for (index, name) in names.into_iter().enumerate() {
+        let block = &features[2 + index / 32 * BLOCK..];
+        let is_in = |word: u32| word >> (index % 32) & 1 == 1;
+        if is_in(block[2]) {
+            let fixed = !is_in(block[0]) || is_in(block[3]);
+            active.push(Active { name, fixed });
+        }
+    }
+    Ok(active)
+}
+
+/// What the kernel calls its features, by their number.
+fn feature_names(interface: &str) -> io::Result<Vec<String>> {
     const GET_STRINGS: u32 = 0x1b;
     const GET_SET_INFO: u32 = 0x37;
-    const GET_FEATURES: u32 = 0x3a;
     /// `ETH_SS_FEATURES`: the set of strings that names features, and how long each is.
     const SET: u32 = 4;
     const LENGTH: usize = 32;
-    /// Words of a block of 32 features: those that can be changed, are wanted, are on, never change.
-    const BLOCK: usize = 4;
-
     // struct ethtool_sset_info: command, reserved, mask of sets in 64 bits, count of the first.
     let [a, b, c, d, e, f, g, h] = (1u64 << SET).to_ne_bytes();
     let mask = [[a, b, c, d], [e, f, g, h]].map(u32::from_ne_bytes);
     let mut count = [GET_SET_INFO, 0, mask[0], mask[1], 0];
     ethtool(interface, &mut count)?;
-    let count = count[4] as usize;
+    let count = count[4];
     // struct ethtool_gstrings: command, set, count, strings.
-    let mut strings = vec![0; 3 + count * LENGTH / 4];
-    (strings[0], strings[1], strings[2]) = (GET_STRINGS, SET, count as u32);
+    let mut strings = vec![0; 3 + count as usize * LENGTH / 4];
+    (strings[0], strings[1], strings[2]) = (GET_STRINGS, SET, count);
     ethtool(interface, &mut strings)?;
-    // struct ethtool_gfeatures: command, count of blocks, blocks.
-    let blocks = count.div_ceil(32);
-    let mut features = vec![0; 2 + blocks * BLOCK];
-    (features[0], features[1]) = (GET_FEATURES, blocks as u32);
-    ethtool(interface, &mut features)?;
-
-    let names: Vec<u8> = strings[3..]
+    let bytes: Vec<u8> = strings[3..]
         .iter()
         .flat_map(|word| word.to_ne_bytes())
         .collect();
-    let mut active = Vec::new();
-    for (index, name) in names.chunks_exact(LENGTH).enumerate() {
-        let block = &features[2 + index / 32 * BLOCK..];
-        let is_in = |word: u32| word >> (index % 32) & 1 == 1;
-        if is_in(block[2]) {
-            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-            active.push(Active {
-                name: String::from_utf8_lossy(name).into_owned(),
-                fixed: !is_in(block[0]) || is_in(block[3]),
-            });
-        }
-    }
-    Ok(active)
+    let names = bytes.chunks_exact(LENGTH).map(|name| {
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(name).into_owned()
+    });
+    Ok(names.collect())
 }
 
 /// Has the kernel fill in a request of ethtool's, which says itself how long it is.
@@ -137,5 +140,64 @@ fn ethtool(interface: &str, request: &mut [u32]) -> io::Result<()> {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::tests::in_a_namespace;
+
+    #[test]
+    fn says_what_would_leave_tags_in_the_frame() {
+        in_a_namespace(async {
+            let (connection, handle, _events) = rtnetlink::new_connection().expect("a socket");
+            let task = tokio::spawn(connection);
+            let pair = rtnetlink::LinkVeth::new("lan1", "far1").build();
+            handle.link().add(pair).execute().await.expect("veth");
+            let link = |kind: Option<&str>| Link {
+                index: 1,
+                name: "lan1".to_owned(),
+                mac: None,
+                up: true,
+                controller: None,
+                parent: None,
+                vlan: None,
+                kind: kind.map(str::to_owned),
+            };
+            // As hardware it would have both features on.
+            let hardware = || tags_outside(&link(None)).unwrap_or_default();
+            assert!(hardware().ends_with("ethtool -K lan1 rxvlan off leaves them in"));
+            switch_off("lan1", "rx-vlan-hw-parse").expect("a feature that can be switched");
+            assert!(
+                hardware().ends_with("ethtool -K lan1 rx-vlan-stag-hw-parse off leaves them in")
+            );
+            switch_off("lan1", "rx-vlan-stag-hw-parse").expect("a feature that can be switched");
+            assert_eq!(tags_outside(&link(None)), None);
+            assert_eq!(tags_outside(&link(Some("tun"))), None);
+            // For these their own setting says nothing.
+            for kind in ["veth", "bond"] {
+                assert!(tags_outside(&link(Some(kind))).is_some(), "{kind}");
+            }
+            let gone = Link {
+                name: "gone".to_owned(),
+                ..link(None)
+            };
+            assert!(tags_outside(&gone).is_some_and(|why| why.contains("is not known")));
+            task.abort();
+        });
+    }
+
+    fn switch_off(interface: &str, feature: &str) -> io::Result<()> {
+        const SET_FEATURES: u32 = 0x3b;
+        let names = feature_names(interface)?;
+        let index = names.iter().position(|name| name == feature);
+        let index = index.ok_or(io::ErrorKind::NotFound)?;
+        let blocks = names.len().div_ceil(32);
+        // struct ethtool_sfeatures: command, count of blocks, blocks: which, and whether on.
+        let mut request = vec![0; 2 + blocks * 2];
+        (request[0], request[1]) = (SET_FEATURES, blocks as u32);
+        request[2 + index / 32 * 2] = 1 << (index % 32);
+        ethtool(interface, &mut request)
     }
 }
