@@ -3,10 +3,12 @@
 
 mod adoption;
 mod agreement;
+mod attach;
 mod bridge;
 mod change;
 mod dissect;
 mod flood;
+mod foreign;
 mod frames;
 mod fuzz;
 mod hammer;

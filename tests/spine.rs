@@ -13,13 +13,13 @@ use wardline_tests::{
 const CLINIC: &str = include_str!("../examples/clinic.yaml");
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn program(variable: &str) -> PathBuf {
+pub(crate) fn program(variable: &str) -> PathBuf {
     std::env::var_os(variable)
         .map(PathBuf::from)
         .unwrap_or_else(|| panic!("{variable} names the program; `cargo xtask test` sets it"))
 }
 
-fn start(lab: &Lab) -> (Daemon, Ctl) {
+pub(crate) fn start(lab: &Lab) -> (Daemon, Ctl) {
     let daemon = Daemon::start(lab, &program("WARDLINE_WARDLINED"), &Settings::default()).unwrap();
     let ctl = Ctl::new(&program("WARDLINE_WARDCTL"), &daemon).unwrap();
     (daemon, ctl)

@@ -320,7 +320,7 @@ fn read_address(message: &AddressMessage) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use rtnetlink::{LinkUnspec, LinkVeth};
     use tokio::time::timeout;
 
@@ -520,7 +520,7 @@ mod tests {
     }
 
     /// Runs a test in a network namespace of its own, which ends with its thread.
-    fn in_a_namespace(test: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn in_a_namespace(test: impl Future<Output = ()> + Send + 'static) {
         let thread = std::thread::spawn(|| {
             if let Err(error) = unshare() {
                 eprintln!("skipped: no network namespace of its own: {error}");

@@ -10,8 +10,9 @@
 //!
 //! Invariants:
 //! 1. `compile`, `plan`, `explain`, `decide` do no I/O, read no clock, take no lock.
-//! 2. aya only in `datapath` (and the ring it hands to `events`); netlink only in `inventory`;
-//!    tonic only in `api`; files and environment only in `config` and `store`.
+//! 2. aya only in `datapath` and `links` (and the ring handed to `events`); netlink only in
+//!    `inventory`, which sees what there is, and `netlink`, which attaches; tonic only in `api`;
+//!    files and environment only in `config` and `store`.
 //! 3. A packet no rule admits is dropped, with a reason; passing is always a decision.
 //! 4. Stopping, crashing or upgrading the daemon changes no verdict.
 //! 5. A refused document leaves what is in force untouched; no packet is ever judged by parts of
@@ -20,6 +21,7 @@
 //!    as this one's.
 
 pub mod api;
+mod bpf;
 pub mod compile;
 pub mod config;
 pub mod datapath;
@@ -27,7 +29,10 @@ pub mod events;
 pub mod explain;
 pub mod intent;
 pub mod inventory;
+pub mod links;
 pub mod model;
+mod netlink;
+mod offload;
 pub mod plan;
 pub mod reconcile;
 pub mod snapshot;

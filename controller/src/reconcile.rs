@@ -22,8 +22,9 @@ use crate::{
     config::Config,
     datapath::{Datapath, DatapathError, Fill, Hook},
     intent::{self, Attach, Intent, Problem},
-    inventory::Inventory,
-    plan,
+    inventory::{Inventory, Link},
+    links::AttachError,
+    offload, plan,
     snapshot::Snapshot,
     store::{Ids, NewRevision, Store, StoreError},
 };
@@ -160,7 +161,7 @@ impl Engine {
             });
         }
         let prepared = self.prepare(&policy)?;
-        let warnings = prepared.intent.warnings.clone();
+        let mut warnings = prepared.intent.warnings.clone();
         let new = NewRevision {
             parent: current.revision,
             time: Timestamp::now(),
@@ -194,6 +195,7 @@ impl Engine {
             reason = author.reason,
             "policy in force"
         );
+        warnings.extend(self.unguarded());
         Ok(Applied { revision, warnings })
     }
 
@@ -247,11 +249,15 @@ impl Engine {
     ///
     /// When the kernel refuses.
     pub fn set_inventory(&mut self, inventory: Inventory) -> Result<(), Refusal> {
+        let current = self.snapshot();
         if inventory == self.inventory {
+            // A hook may have been taken off or become free, and an offload switched.
+            if current.revision != 0 {
+                self.guard(&current);
+            }
             return Ok(());
         }
         self.inventory = inventory;
-        let current = self.snapshot();
         if current.revision == 0 {
             return Ok(());
         }
@@ -280,14 +286,7 @@ impl Engine {
         if lost != 0 {
             warnings.push(format!("{lost} events were lost: the ring was full"));
         }
-        for port in &self.ports {
-            if port.attached() == v1::Attached::None {
-                warnings.push(format!(
-                    "port {} is not guarded: {}",
-                    port.interface, port.reason
-                ));
-            }
-        }
+        warnings.extend(self.unguarded());
         let matched = |port: &intent::Port| {
             self.inventory.links.values().any(|link| {
                 current
@@ -552,23 +551,30 @@ impl Engine {
             if entry.flags & Port::GUARDED == 0 {
                 continue;
             }
-            let name = snapshot.interface(*ifindex).to_owned();
-            let Some(port) = snapshot.intent.port_for(&name) else {
+            let Some(link) = self.inventory.links.get(ifindex).cloned() else {
                 continue;
             };
-            let (attached, reason) = self.guard_port(*ifindex, &name, port);
-            if attached == v1::Attached::None {
-                warn!(port = name, reason, "port is not guarded");
-            }
-            statuses.push(v1::PortStatus {
+            let Some(port) = snapshot.intent.port_for(&link.name) else {
+                continue;
+            };
+            let (attached, reason) = self.guard_port(&link, port);
+            let status = v1::PortStatus {
                 zone: snapshot
                     .name(numbered::ZONE, u32::from(entry.zone))
                     .to_owned(),
-                interface: name,
+                interface: link.name,
                 attached: attached.into(),
                 reason,
                 ifindex: *ifindex,
-            });
+            };
+            if attached == v1::Attached::None && !self.ports.contains(&status) {
+                warn!(
+                    port = status.interface,
+                    reason = status.reason,
+                    "port is not guarded"
+                );
+            }
+            statuses.push(status);
         }
         let wanted = |index: &u32| {
             snapshot
@@ -577,66 +583,74 @@ impl Engine {
                 .get(index)
                 .is_some_and(|port| port.flags & Port::GUARDED != 0)
         };
-        for index in self
-            .datapath
-            .attached()
-            .into_iter()
-            .filter(|index| !wanted(index))
-        {
-            if let Err(error) = self.datapath.attach(index, "", &[]) {
-                warn!(ifindex = index, %error, "hooks stay on an interface");
+        match self.datapath.attached() {
+            Ok(attached) => {
+                for index in attached.into_iter().filter(|index| !wanted(index)) {
+                    if let Err(error) = self.datapath.attach(index, &[]) {
+                        warn!(ifindex = index, %error, "hooks stay on an interface");
+                    }
+                }
             }
+            Err(error) => warn!(%error, "hooks may stay on interfaces that are no ports"),
         }
         statuses.sort_by(|a, b| a.interface.cmp(&b.interface));
         self.ports = statuses;
     }
 
-    fn guard_port(
-        &mut self,
-        ifindex: u32,
-        name: &str,
-        port: &intent::Port,
-    ) -> (v1::Attached, String) {
-        const TAGGED: &str =
-            "the tags of its VLANs may be held outside the frame, where XDP does not see them";
-        let mut attach = |hooks: &[Hook]| self.datapath.attach(ifindex, name, hooks);
-        let (xdp, tc) = (
-            [Hook::Xdp, Hook::TcEgress],
-            [Hook::TcIngress, Hook::TcEgress],
-        );
+    /// Attaches a port the best way that its policy and its interface allow; says which, and why.
+    fn guard_port(&mut self, link: &Link, port: &intent::Port) -> (v1::Attached, String) {
+        const TC: &[Hook] = &[Hook::TcIngress, Hook::TcEgress];
+        let ifindex = link.index;
+        let outside = offload::tags_outside(link);
         let tagged = !port.vlans.is_empty();
-        let failed = match port.attach {
-            Attach::Auto if tagged => match attach(&tc) {
-                Ok(()) => return (v1::Attached::Tc, TAGGED.to_owned()),
-                Err(error) => error,
+        // Where no VLAN is, what carries a tag is dropped: XDP does it for those that it sees.
+        let xdp: &[Hook] = match &outside {
+            Some(_) if !tagged => &[Hook::Tags, Hook::Xdp, Hook::TcEgress],
+            _ => &[Hook::Xdp, Hook::TcEgress],
+        };
+        let blind = outside.filter(|_| tagged);
+        let datapath = &mut self.datapath;
+        // Then a program that appears on its XDP hook is no reason to stop guarding it.
+        let at_tc = TC
+            .iter()
+            .all(|hook| datapath.is_attached(ifindex, *hook).unwrap_or(false));
+        let mut attach = |hooks: &[Hook]| datapath.attach(ifindex, hooks);
+        let failed = match (port.attach, blind) {
+            (Attach::Auto, Some(blind)) => match attach(TC) {
+                Ok(()) => return (v1::Attached::Tc, blind),
+                Err(error) => error.to_string(),
             },
-            Attach::Auto => match attach(&xdp) {
+            (Attach::Auto, None) => match attach(xdp) {
                 Ok(()) => return (v1::Attached::Xdp, String::new()),
-                Err(no_xdp) => match attach(&tc) {
-                    Ok(()) => return (v1::Attached::Tc, format!("no XDP: {}", words(&no_xdp))),
-                    Err(error) => error,
+                Err(taken @ AttachError::Taken(_)) if !at_tc => taken.to_string(),
+                Err(no_xdp) => match attach(TC) {
+                    Ok(()) => return (v1::Attached::Tc, format!("no XDP: {no_xdp}")),
+                    Err(error) => error.to_string(),
                 },
             },
-            Attach::Tc => match attach(&tc) {
+            (Attach::Tc, _) => match attach(TC) {
                 Ok(()) => return (v1::Attached::Tc, "asked for".to_owned()),
-                Err(error) => error,
+                Err(error) => error.to_string(),
             },
-            Attach::Xdp if tagged => {
-                let removed = attach(&[]);
-                let reason = removed.map_or_else(|error| words(&error), |()| TAGGED.to_owned());
-                return (v1::Attached::None, reason);
-            }
-            Attach::Xdp => match attach(&xdp) {
+            (Attach::Xdp, Some(blind)) => blind,
+            (Attach::Xdp, None) => match attach(xdp) {
                 Ok(()) => return (v1::Attached::Xdp, "asked for".to_owned()),
-                Err(error) => error,
+                Err(error) => error.to_string(),
             },
         };
-        let reason = words(&failed);
         // Half a guard judges replies without their requests.
-        match attach(&[]) {
-            Ok(()) => (v1::Attached::None, reason),
-            Err(error) => (v1::Attached::None, format!("{reason}; {}", words(&error))),
+        match self.datapath.attach(ifindex, &[]) {
+            Ok(()) => (v1::Attached::None, failed),
+            Err(error) => (v1::Attached::None, format!("{failed}; {error}")),
         }
+    }
+
+    /// What to say of ports that are not guarded.
+    fn unguarded(&self) -> impl Iterator<Item = String> {
+        self.ports
+            .iter()
+            .filter(|port| port.attached() == v1::Attached::None)
+            .map(|port| format!("port {} is not guarded: {}", port.interface, port.reason))
     }
 }
 
@@ -646,23 +660,6 @@ struct Prepared {
     ids: Ids,
     tables: Tables,
     clock: Clock,
-}
-
-/// An error with all that caused it, in one line.
-fn words(error: &DatapathError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        source = error.source();
-    }
-    if text.contains("(os error 16)") {
-        text.push_str("; another program is on the hook");
-    }
-    text
 }
 
 fn table_status(fill: Fill) -> v1::TableStatus {

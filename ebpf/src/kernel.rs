@@ -20,7 +20,7 @@ use wardline_ebpf::{
     cell::{Cell32, Cell64},
     decide::{self, Verdict, Work},
     flows,
-    packet::{Bytes, REACH, Shape},
+    packet::{self, Bytes, REACH, Shape, number},
     tables::Tables,
 };
 
@@ -713,6 +713,56 @@ extern "C" fn tell(index: u32) -> u32 {
 fn jiffies() -> u64 {
     // SAFETY: takes nothing, reads a counter.
     unsafe { helpers::generated::bpf_jiffies64() }
+}
+
+/// Drops what carries a VLAN tag outside the frame, on a port without VLANs that XDP judges: XDP
+/// has taken it for untagged.
+#[classifier]
+fn tag_ingress(context: TcContext) -> i32 {
+    let skb = context.skb.skb;
+    // SAFETY: the context is the kernel's.
+    let (present, tag, protocol) =
+        unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).vlan_proto) };
+    // A priority tag is no tag, if it is one that a policy could name.
+    if present == 0 || tag & 0xfff == 0 && protocol == u32::from(0x8100u16.to_be()) {
+        return TC_ACT_UNSPEC;
+    }
+    let Some(desk) = desk(ENTERING) else {
+        return TC_ACT_SHOT;
+    };
+    let work = &mut desk.work;
+    work.slot = Maps.active().unwrap_or(0) & 1;
+    // SAFETY: the context is the kernel's.
+    work.ifindex = unsafe { (*skb).ifindex };
+    (work.device, work.zone) = (0, 0);
+    // What follows is for the event: whatever the frame is, it is dropped.
+    let (frame, packet) = (tc_frame(&context), &mut work.packet);
+    let _ = packet::ethernet(&frame, Some(tag as u16), packet);
+    let (v4, v6) = (
+        packet.ethertype == number::IPV4,
+        packet.ethertype == number::IPV6,
+    );
+    if v4 && let Some(source) = frame.read::<4>(14 + 12) {
+        packet.source = Address::v4(*source);
+    }
+    if v4 && let Some(destination) = frame.read::<4>(14 + 16) {
+        packet.destination = Address::v4(*destination);
+    }
+    if v6 && let Some(source) = frame.read::<16>(14 + 8) {
+        packet.source = Address::v6(source);
+    }
+    if v6 && let Some(destination) = frame.read::<16>(14 + 24) {
+        packet.destination = Address::v6(destination);
+    }
+    desk.verdict = Verdict {
+        reason: Reason::WrongVlan,
+        would: Reason::WrongVlan,
+        counts: true,
+        tells: true,
+        rule: 0,
+    };
+    conclude(Reason::WrongVlan as u32, ENTERING);
+    TC_ACT_SHOT
 }
 
 #[panic_handler]

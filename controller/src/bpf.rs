@@ -1,0 +1,156 @@
+//! Links that hold a program on an interface, by bpf(2).
+//!
+//! Not by the loader's calls: those take a TC interface by its name, which may be another's by then;
+//! make an XDP attachment that dies with the process where the kernel refuses a link; and do not
+//! tell where a link is.
+#![expect(
+    unsafe_code,
+    reason = "the loader has no call for a link by interface number, its place, or its end"
+)]
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    path::Path,
+};
+
+/// Where a link holds its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// XDP, in the driver.
+    Xdp,
+    /// TCX on what enters, before all others.
+    Ingress,
+    /// TCX on what leaves, before all others.
+    Egress,
+}
+
+/// A link. What it holds stays while it is open or pinned.
+#[derive(Debug)]
+pub(crate) struct Link(OwnedFd);
+
+/// What the kernel says of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinkInfo {
+    /// Id of the program.
+    pub(crate) program: u32,
+    /// The interface; 0: it has been deleted.
+    pub(crate) ifindex: u32,
+}
+
+impl Link {
+    /// Puts a program on an interface.
+    pub(crate) fn create(program: BorrowedFd<'_>, ifindex: u32, hold: Hold) -> io::Result<Self> {
+        const XDP: u32 = 37;
+        const TCX_INGRESS: u32 = 46;
+        const TCX_EGRESS: u32 = 47;
+        const XDP_FLAGS_DRV_MODE: u32 = 4;
+        // Before no one in particular is before all.
+        const BPF_F_BEFORE: u32 = 8;
+        let (attach_type, flags) = match hold {
+            Hold::Xdp => (XDP, XDP_FLAGS_DRV_MODE),
+            Hold::Ingress => (TCX_INGRESS, BPF_F_BEFORE),
+            Hold::Egress => (TCX_EGRESS, BPF_F_BEFORE),
+        };
+        let mut attribute = [
+            pair(program.as_raw_fd().cast_unsigned(), ifindex),
+            pair(attach_type, flags),
+            0,
+            0,
+        ];
+        bpf(LINK_CREATE, &mut attribute).map(own).map(Self)
+    }
+
+    /// Opens a pinned link.
+    pub(crate) fn open(pin: &Path) -> io::Result<Self> {
+        let path = CString::new(pin.as_os_str().as_encoded_bytes())?;
+        let mut attribute = [path.as_ptr() as u64, 0, 0, 0];
+        bpf(OBJ_GET, &mut attribute).map(own).map(Self)
+    }
+
+    /// Pins it, so that it stays without a process.
+    pub(crate) fn pin(&self, pin: &Path) -> io::Result<()> {
+        let path = CString::new(pin.as_os_str().as_encoded_bytes())?;
+        let mut attribute = [path.as_ptr() as u64, self.number().into(), 0, 0];
+        bpf(OBJ_PIN, &mut attribute).map(drop)
+    }
+
+    /// Holds another program instead; no packet goes by between.
+    pub(crate) fn update(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+        let program = program.as_raw_fd().cast_unsigned();
+        let mut attribute = [pair(self.number(), program), 0, 0, 0];
+        bpf(LINK_UPDATE, &mut attribute).map(drop)
+    }
+
+    /// Takes the program off. When this returns it judges nothing: without being told, the kernel
+    /// lets go of a link some time after its last pin and descriptor.
+    pub(crate) fn detach(&self) -> io::Result<()> {
+        let mut attribute = [self.number().into(), 0, 0, 0];
+        match bpf(LINK_DETACH, &mut attribute) {
+            // The interface has been deleted.
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+            done => done.map(drop),
+        }
+    }
+
+    /// What the kernel says of it.
+    pub(crate) fn info(&self) -> io::Result<LinkInfo> {
+        // struct bpf_link_info: type, id, program, 4 bytes of padding, then by type; XDP and TCX
+        // begin with the interface.
+        let mut info = [0u32; 16];
+        let mut attribute = [
+            pair(self.number(), size_of_val(&info) as u32),
+            info.as_mut_ptr() as u64,
+            0,
+            0,
+        ];
+        bpf(OBJ_GET_INFO_BY_FD, &mut attribute)?;
+        Ok(LinkInfo {
+            program: info[2],
+            ifindex: info[4],
+        })
+    }
+
+    fn number(&self) -> u32 {
+        self.0.as_raw_fd().cast_unsigned()
+    }
+}
+
+const OBJ_PIN: libc::c_int = 6;
+const OBJ_GET: libc::c_int = 7;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const LINK_CREATE: libc::c_int = 28;
+const LINK_UPDATE: libc::c_int = 29;
+const LINK_DETACH: libc::c_int = 34;
+
+/// The first words of union bpf_attr; all that follows is zero.
+type Attribute = [u64; 4];
+
+/// Two fields of four bytes that follow each other.
+fn pair(first: u32, second: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn bpf(command: libc::c_int, attribute: &mut Attribute) -> io::Result<libc::c_int> {
+    // SAFETY: the attribute is as long as said, and what it points at, a path or room for an
+    // answer, outlives the call in every caller above.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attribute.as_mut_ptr(),
+            size_of_val(attribute),
+        )
+    };
+    match i32::try_from(answer) {
+        Ok(answer) if answer >= 0 => Ok(answer),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn own(descriptor: libc::c_int) -> OwnedFd {
+    // SAFETY: the kernel has just made it, for nobody else.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}

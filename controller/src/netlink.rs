@@ -1,0 +1,324 @@
+//! Qdiscs, filters and XDP programs of interfaces: asked and changed by netlink, by the interface's
+//! number.
+//!
+//! A request blocks until the kernel has answered. Its socket lives as long as it does, and belongs
+//! to the network namespace of the calling thread. Of what others have made only what is needed is
+//! read: a filter of a kind that nobody here knows is still a filter.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
+use netlink_packet_core::{
+    ErrorBuffer, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL,
+    NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NlasIterator, Parseable as _, parse_string,
+};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage, LinkXdp},
+    tc::{
+        TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage,
+        TcOption,
+    },
+};
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// The kind of qdisc that programs hang on where there is no TCX.
+pub(crate) const CLSACT: &str = "clsact";
+
+/// Which way packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Into the router.
+    Ingress,
+    /// Out of it.
+    Egress,
+}
+
+impl Side {
+    pub(crate) const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    fn parent(self) -> TcHandle {
+        let minor = match self {
+            Self::Ingress => TcHandle::MIN_INGRESS,
+            Self::Egress => TcHandle::MIN_EGRESS,
+        };
+        TcHandle {
+            major: TcHandle::CLSACT.major,
+            minor,
+        }
+    }
+}
+
+/// Where a filter is among others of its side: its number, and lower priorities are asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) priority: u16,
+    pub(crate) handle: u32,
+}
+
+/// A filter, anybody's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub(crate) place: Place,
+    /// EtherType that it is for; `ETH_P_ALL`: any.
+    pub(crate) protocol: u16,
+    /// `bpf`, `flower` …
+    pub(crate) kind: String,
+    /// What it was named when it was made.
+    pub(crate) name: String,
+    /// Id of its program; 0: none.
+    pub(crate) program: u32,
+}
+
+/// An interface, as far as others may use its XDP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// The interface that it is above of, of those in this namespace.
+    pub(crate) lower: Option<u32>,
+    /// The bridge or bond that it is a port of.
+    pub(crate) controller: Option<u32>,
+    /// Id of the XDP program in the driver.
+    pub(crate) native: Option<u32>,
+    /// Id of the XDP program in generic mode.
+    pub(crate) generic: Option<u32>,
+}
+
+/// The kind of qdisc that interfaces have where clsact would be, of those that have one.
+pub(crate) fn qdiscs() -> io::Result<BTreeMap<u32, String>> {
+    let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+    let mut qdiscs = BTreeMap::new();
+    for answer in dump(request)? {
+        let (header, kind, _) = read_tc(&answer)?;
+        if header.parent == TcHandle::CLSACT {
+            qdiscs.insert(header.index.cast_unsigned(), kind);
+        }
+    }
+    Ok(qdiscs)
+}
+
+/// Makes the qdisc; an error of `AlreadyExists` when there is one, of whatever kind.
+pub(crate) fn add_clsact(ifindex: u32) -> io::Result<()> {
+    let mut message = clsact(ifindex);
+    message
+        .attributes
+        .push(TcAttribute::Kind(CLSACT.to_owned()));
+    let request = RouteNetlinkMessage::NewQueueDiscipline(message);
+    ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL).map(drop)
+}
+
+/// Removes the qdisc with all that is on it.
+pub(crate) fn remove_clsact(ifindex: u32) -> io::Result<()> {
+    let request = RouteNetlinkMessage::DelQueueDiscipline(clsact(ifindex));
+    ask(request, NLM_F_ACK).map(drop)
+}
+
+/// The filters of one side; none where there is no qdisc, or no such interface.
+pub(crate) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<Filter>> {
+    let mut message = TcMessage::with_index(ifindex.cast_signed());
+    message.header.parent = side.parent();
+    let mut filters = Vec::new();
+    for answer in dump(RouteNetlinkMessage::GetTrafficFilter(message))? {
+        let (header, kind, options) = read_tc(&answer)?;
+        let handle = u32::from(header.handle);
+        // One message speaks for the priority itself.
+        if handle == 0 {
+            continue;
+        }
+        let mut filter = Filter {
+            place: Place {
+                priority: (header.info >> 16) as u16,
+                handle,
+            },
+            protocol: u16::from_be(header.info as u16),
+            kind,
+            name: String::new(),
+            program: 0,
+        };
+        if filter.kind == TcFilterBpf::KIND {
+            for option in NlasIterator::new(&options).flatten() {
+                match TcFilterBpfOption::parse(&option) {
+                    Ok(TcFilterBpfOption::ProgName(name)) => filter.name = name,
+                    Ok(TcFilterBpfOption::ProgId(id)) => filter.program = id,
+                    _ => {}
+                }
+            }
+        }
+        filters.push(filter);
+    }
+    Ok(filters)
+}
+
+/// Puts a program in a place, instead of the one that is there: no packet goes by between.
+pub(crate) fn set_filter(
+    ifindex: u32,
+    side: Side,
+    place: Place,
+    program: BorrowedFd<'_>,
+    name: &str,
+) -> io::Result<()> {
+    let mut message = filter(ifindex, side, place);
+    let options = [
+        TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned()),
+        TcFilterBpfOption::ProgName(name.to_owned()),
+        // The program's answer is the verdict.
+        TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
+    ];
+    message.attributes = vec![
+        TcAttribute::Kind(TcFilterBpf::KIND.to_owned()),
+        TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect()),
+    ];
+    let request = RouteNetlinkMessage::NewTrafficFilter(message);
+    ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE).map(drop)
+}
+
+/// Removes a filter.
+pub(crate) fn remove_filter(ifindex: u32, side: Side, place: Place) -> io::Result<()> {
+    let request = RouteNetlinkMessage::DelTrafficFilter(filter(ifindex, side, place));
+    ask(request, NLM_F_ACK).map(drop)
+}
+
+/// All interfaces of the namespace.
+pub(crate) fn devices() -> io::Result<Vec<Device>> {
+    let mut devices = Vec::new();
+    for answer in dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+        let message = LinkMessage::parse(&answer).map_err(io::Error::other)?;
+        let mut device = Device {
+            index: message.header.index,
+            ..Device::default()
+        };
+        let mut elsewhere = false;
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => device.name = name,
+                LinkAttribute::Link(index) => device.lower = Some(index),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::Controller(index) => device.controller = Some(index),
+                LinkAttribute::Xdp(programs) => {
+                    for program in programs {
+                        match program {
+                            LinkXdp::DrvProgId(id) => device.native = Some(id),
+                            LinkXdp::SkbProgId(id) => device.generic = Some(id),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        if elsewhere {
+            device.lower = None;
+        }
+        devices.push(device);
+    }
+    Ok(devices)
+}
+
+fn clsact(ifindex: u32) -> TcMessage {
+    let mut message = TcMessage::with_index(ifindex.cast_signed());
+    message.header.handle = TcHandle {
+        major: TcHandle::CLSACT.major,
+        minor: 0,
+    };
+    message.header.parent = TcHandle::CLSACT;
+    message
+}
+
+fn filter(ifindex: u32, side: Side, place: Place) -> TcMessage {
+    let mut message = TcMessage::with_index(ifindex.cast_signed());
+    message.header.parent = side.parent();
+    message.header.handle = place.handle.into();
+    message.header.info =
+        u32::from(place.priority) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+    message
+}
+
+/// A message about a qdisc or filter: its header, kind and options.
+fn read_tc(message: &[u8]) -> io::Result<(TcHeader, String, Vec<u8>)> {
+    const HEADER: usize = 20;
+    const KIND: u16 = 1;
+    const OPTIONS: u16 = 2;
+    let header = TcHeader::parse(message).map_err(io::Error::other)?;
+    let (mut kind, mut options) = (String::new(), Vec::new());
+    for attribute in NlasIterator::new(message.get(HEADER..).unwrap_or_default()).flatten() {
+        match attribute.kind() {
+            KIND => kind = parse_string(attribute.value()).map_err(io::Error::other)?,
+            OPTIONS => options = attribute.value().to_vec(),
+            _ => {}
+        }
+    }
+    Ok((header, kind, options))
+}
+
+/// Asks for a list.
+fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<Vec<u8>>> {
+    // A list that changed while it was told has gaps; such changes are few.
+    const ATTEMPTS: usize = 20;
+    for _ in 1..ATTEMPTS {
+        match ask(request.clone(), NLM_F_DUMP) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            answer => return answer,
+        }
+    }
+    ask(request, NLM_F_DUMP)
+}
+
+/// Asks the kernel, and gives the messages that it answers with.
+fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Vec<u8>>> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    // Why, in the kernel's words, and without our own request before them.
+    socket.set_ext_ack(true)?;
+    socket.set_cap_ack(true)?;
+    socket.send(&bytes, 0)?;
+    let mut answers = Vec::new();
+    let mut whole = true;
+    loop {
+        let (received, _) = socket.recv_from_full()?;
+        let mut rest = &received[..];
+        while !rest.is_empty() {
+            let message = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
+            whole &= message.flags() & NLM_F_DUMP_INTR == 0;
+            match message.message_type() {
+                NLMSG_DONE if whole => return Ok(answers),
+                NLMSG_DONE => return Err(io::ErrorKind::Interrupted.into()),
+                NLMSG_ERROR => {
+                    let told = message.flags() & NLM_F_ACK_TLVS != 0;
+                    return refusal(message.payload(), told).map_or(Ok(answers), Err);
+                }
+                _ => answers.push(message.payload().to_vec()),
+            }
+            let length = (message.length() as usize).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+/// What an acknowledgement says went wrong, with the kernel's own words when it has any.
+fn refusal(payload: &[u8], told: bool) -> Option<io::Error> {
+    /// The error's number, and the header of the request.
+    const BEFORE_WORDS: usize = 4 + 16;
+    const WORDS: u16 = 1;
+    let code = ErrorBuffer::new_checked(payload).ok()?.code()?.get();
+    let error = io::Error::from_raw_os_error(-code);
+    let attributes = payload.get(BEFORE_WORDS..).filter(|_| told);
+    let words = NlasIterator::new(attributes.unwrap_or_default())
+        .flatten()
+        .find(|attribute| attribute.kind() == WORDS);
+    match words.and_then(|words| parse_string(words.value()).ok()) {
+        Some(words) => Some(io::Error::new(error.kind(), format!("{words} ({error})"))),
+        None => Some(error),
+    }
+}
