@@ -16,7 +16,8 @@ use serde_json::Value;
 use crate::records::{ensure_bpffs, pin_dir, record_process, remove_tree};
 use crate::{Host, Lab, eventually, sys};
 
-const START: Duration = Duration::from_secs(20);
+/// The kernel verifies the programs first, which takes it a minute where the processor is emulated.
+const START: Duration = Duration::from_secs(180);
 const STOP: Duration = Duration::from_secs(10);
 const COMMAND: Duration = Duration::from_secs(60);
 /// How much of the log is shown with a failure.

@@ -13,6 +13,7 @@ mod frames;
 mod fuzz;
 mod hammer;
 mod judges;
+mod kernel;
 mod lab_self;
 mod legitimate;
 mod live;

@@ -205,14 +205,20 @@ impl Datapath {
         for hook in Hook::ALL {
             let name = hook.program();
             match hook {
-                Hook::Xdp => program::<Xdp>(&mut ebpf, name)?.load(),
-                _ => program::<SchedClassifier>(&mut ebpf, name)?.load(),
+                Hook::Xdp => {
+                    let program = program::<Xdp>(&mut ebpf, name)?;
+                    insist(|| program.load())
+                }
+                _ => {
+                    let program = program::<SchedClassifier>(&mut ebpf, name)?;
+                    insist(|| program.load())
+                }
             }
             .map_err(program_error(name))?;
         }
         for name in ["clock", "sweep"] {
             let program = program::<SchedClassifier>(&mut ebpf, name)?;
-            program.load().map_err(program_error(name))?;
+            insist(|| program.load()).map_err(program_error(name))?;
         }
         #[cfg(feature = "log")]
         print_kernel_log(&mut ebpf)?;
@@ -1196,6 +1202,20 @@ fn retry(
         }
     }
     insert()
+}
+
+/// The verifier gives up when something else wants the thread, and may be asked again.
+fn insist(
+    mut load: impl FnMut() -> std::result::Result<(), ProgramError>,
+) -> std::result::Result<(), ProgramError> {
+    for _ in 0..4 {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            done => return done,
+        }
+    }
+    load()
 }
 
 fn remove_if_there(

@@ -1,6 +1,7 @@
 //! Builds the programs.
 
 use std::{
+    env,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -17,6 +18,14 @@ pub(crate) struct Programs {
     pub(crate) wardlined: PathBuf,
     /// The client.
     pub(crate) wardctl: PathBuf,
+    /// The tests that need root, where they were built too.
+    pub(crate) suite: Option<PathBuf>,
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir(root: &Path) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+    root.join(target)
 }
 
 /// Builds the daemon and the client as they are installed.
@@ -74,7 +83,7 @@ pub(crate) fn build(root: &Path, what: &str, arguments: &[&str]) -> anyhow::Resu
         .stdout(Stdio::piped())
         .spawn()
         .context("starting cargo")?;
-    let (mut wardlined, mut wardctl) = (None, None);
+    let (mut wardlined, mut wardctl, mut suite) = (None, None, None);
     for line in child
         .stdout
         .take()
@@ -83,8 +92,9 @@ pub(crate) fn build(root: &Path, what: &str, arguments: &[&str]) -> anyhow::Resu
         .flat_map(BufReader::lines)
     {
         match program(&line?) {
-            Some((name, path)) if name == "wardlined" => wardlined = Some(path),
-            Some((name, path)) if name == "wardctl" => wardctl = Some(path),
+            Some((name, false, path)) if name == "wardlined" => wardlined = Some(path),
+            Some((name, false, path)) if name == "wardctl" => wardctl = Some(path),
+            Some((name, true, path)) if name == "suite" => suite = Some(path),
             _ => {}
         }
     }
@@ -92,16 +102,19 @@ pub(crate) fn build(root: &Path, what: &str, arguments: &[&str]) -> anyhow::Resu
     Ok(Programs {
         wardlined: wardlined.context("cargo built no wardlined")?,
         wardctl: wardctl.context("cargo built no wardctl")?,
+        suite,
     })
 }
 
-/// The name and path of the program that one of cargo's messages reports; not those of test
-/// harnesses, which may have the same name.
-fn program(message: &str) -> Option<(String, PathBuf)> {
+/// The name and path of the program that one of cargo's messages reports, and whether it is a test
+/// harness, which may have the name of what it tests.
+fn program(message: &str) -> Option<(String, bool, PathBuf)> {
     let message: Value = serde_json::from_str(message).ok()?;
-    if message["profile"]["test"] == true {
-        return None;
-    }
     let name = message["target"]["name"].as_str()?;
-    Some((name.to_owned(), message["executable"].as_str()?.into()))
+    let is_test = message["profile"]["test"] == true;
+    Some((
+        name.to_owned(),
+        is_test,
+        message["executable"].as_str()?.into(),
+    ))
 }

@@ -2,7 +2,7 @@
 
 use std::{env, path::Path, process::ExitCode};
 
-use crate::{setup, step, test, toolchain::Toolchain};
+use crate::{build, kernels, setup, step, test, toolchain::Toolchain};
 
 /// Runs the checks; the tests' summary is the last line of the output.
 ///
@@ -17,6 +17,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<ExitCode> {
         lint_bpf(root),
         document(root),
         test::outcome(root, &[]).and_then(|all| outcome.insert(all).verdict()),
+        kernels::check(root),
     ];
 
     let mut code = ExitCode::SUCCESS;
@@ -47,8 +48,7 @@ fn lint(root: &Path) -> anyhow::Result<()> {
 
 /// What only the kernel's side compiles is invisible to the host's clippy.
 fn lint_bpf(root: &Path) -> anyhow::Result<()> {
-    let target_dir = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), Into::into);
-    let target_dir = root.join(target_dir).join("bpf-lint");
+    let target_dir = build::target_dir(root).join("bpf-lint");
     let mut clippy = Toolchain::find(root)?.cargo("clippy", env::consts::ARCH, &target_dir);
     clippy.args(["--", "-D", "warnings"]);
     step::show("lint for BPF", clippy.current_dir(root))

@@ -1,9 +1,10 @@
-//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test`, `matrix`, `fuzz` and `ci`.
+//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test`, `matrix`, `fuzz`, `kernels` and `ci`.
 
 mod build;
 mod ci;
 mod demo;
 mod fuzz;
+mod kernels;
 mod ledger;
 mod matrix;
 mod setup;
@@ -51,6 +52,15 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Boots Debian's kernels, old and new, and says what works on each.
+    Kernels {
+        /// Only this series, such as 6.1, or `newest`.
+        #[arg(long = "kernel", value_name = "SERIES")]
+        series: Vec<String>,
+        /// Also run the tests of the suite whose name contains this.
+        #[arg(long = "test", value_name = "NAME")]
+        tests: Vec<String>,
+    },
     /// Runs every check that a change must pass, then says what failed.
     Ci,
 }
@@ -77,6 +87,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
         // These end with their summary, whatever it says.
         Command::Test { names } => return test::run(root, &names),
         Command::Fuzz { cases, seed } => return fuzz::run(root, cases, seed),
+        Command::Kernels { series, tests } => return kernels::run(root, &series, &tests),
         Command::Ci => return ci::run(root),
     }
     Ok(ExitCode::SUCCESS)

@@ -86,7 +86,7 @@ fn wanted_packages(root: &Path) -> Vec<&'static str> {
     wanted
 }
 
-fn install_packages(wanted: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn install_packages(wanted: &[&str]) -> anyhow::Result<()> {
     let missing: Vec<&str> = wanted
         .iter()
         .copied()
@@ -207,7 +207,7 @@ fn mount_bpffs() -> anyhow::Result<()> {
     )
 }
 
-fn is_debian() -> bool {
+pub(crate) fn is_debian() -> bool {
     let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
     os.lines().any(|line| line == "ID=debian")
 }
