@@ -548,6 +548,11 @@ fn a_tag_in_the_frame_is_no_way_around_an_untagged_port() {
     untagged(None);
 }
 
+#[test]
+fn a_tag_beside_the_frame_is_no_way_around_an_untagged_port() {
+    untagged(Some(true));
+}
+
 fn untagged(switch: Option<bool>) {
     let lab = Lab::new("untagged").unwrap();
     lab.bridge(lab.router(), "br0", &[]).unwrap();

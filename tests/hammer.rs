@@ -229,7 +229,7 @@ fn times(hook: Hook) -> u32 {
     match hook {
         // The kernel does more around each run than the program in it.
         Hook::Xdp => 1000,
-        Hook::TcIngress | Hook::TcEgress => 4000,
+        Hook::TcIngress | Hook::TcEgress | Hook::Tags => 4000,
     }
 }
 

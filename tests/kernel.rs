@@ -114,10 +114,7 @@ fn says_unsupported(error: &(dyn Error + 'static)) -> bool {
         return root.is::<aya::programs::links::LinkError>();
     };
     let code = error.raw_os_error();
-    matches!(
-        code,
-        Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT | libc::ENOTSUP)
-    )
+    matches!(code, Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT))
 }
 
 /// The error below all others.

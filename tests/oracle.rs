@@ -246,7 +246,8 @@ impl<'a> Oracle<'a> {
     /// Whether who stands in `zone` may send from `source`.
     fn may_use(&self, device: Option<&Device>, zone: &str, source: IpAddr) -> bool {
         if is_link_local(source) {
-            return true;
+            // Hosts know the router by its own.
+            return !self.router.contains(&source);
         }
         if let Some(device) = device
             && !device.addresses.is_empty()

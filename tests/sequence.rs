@@ -148,6 +148,7 @@ struct Whose {
     protocol: u8,
     identification: u32,
     way: Way,
+    leaves_through: Option<String>,
     vlan: u16,
 }
 
@@ -171,6 +172,8 @@ struct Leave {
     fragments: bool,
     /// Its form was judged where it entered, or is the router's own matter.
     trusted: bool,
+    /// The port has its VLAN.
+    placed: bool,
 }
 
 impl<'a> Sequence<'a> {
@@ -219,7 +222,6 @@ impl<'a> Sequence<'a> {
             Content::Ip(ip) => control(ip),
             Content::Arp(_) | Content::Other(_) => None,
         };
-        let before = self.flows.clone();
         let must = match at {
             Where::Entering { .. } => {
                 let zone = zone.ok_or(Drop::because(Reason::WrongVlan))?;
@@ -230,11 +232,7 @@ impl<'a> Sequence<'a> {
                 self.leave(at, from, zone, &frame, control)
             }
         }?;
-        if let Err(drop) = self.note(at, &frame, &must) {
-            // A drop leaves nothing behind.
-            self.flows = before;
-            return Err(drop);
-        }
+        self.note(at, &frame, &must);
         Ok(must)
     }
 
@@ -254,6 +252,7 @@ impl<'a> Sequence<'a> {
             options: trusted || zone.is_some_and(|zone| allows(zone.ip_options)),
             fragments: trusted || zone.is_some_and(|zone| allows(zone.fragments)),
             trusted,
+            placed: zone.is_some(),
         };
         let faults = match &frame.content {
             Content::Arp(Some(_)) => vec![],
@@ -304,7 +303,7 @@ impl<'a> Sequence<'a> {
                 faults.extend(fragment_form(fragment));
             }
             Some(fragment) if !fragment.is_atomic() => {
-                faults.extend(self.fragment_fault(frame, ip, fragment, at));
+                faults.extend(self.fragment_fault(leave, frame, ip, fragment, at));
                 // What the network itself needs fits into one packet (RFC 6980, 5).
                 if is_report(ip) || is_discovery(ip) || Message::of(ip) == Message::Error {
                     faults.push(Reason::Fragment);
@@ -326,6 +325,7 @@ impl<'a> Sequence<'a> {
 
     fn fragment_fault(
         &mut self,
+        leave: Leave,
         frame: &Frame,
         ip: &Ip,
         fragment: Fragment,
@@ -347,10 +347,16 @@ impl<'a> Sequence<'a> {
         let whose = whose(frame, ip, fragment, at);
         let note = self.notes.iter().position(|note| note.whose == whose);
         if fragment.offset == 0 {
-            return None;
+            // Two that begin: one of them lies, and nobody knows which.
+            return note.map(|note| {
+                self.notes.remove(note);
+                Reason::Fragment
+            });
         }
+        // On a VLAN that the port does not have nothing is awaited, and place is what is wrong.
         let next = note.map(|note| self.notes[note].next);
-        (fragment.offset == 8 || next != Some(fragment.offset)).then_some(Reason::Fragment)
+        let awaited = !leave.placed || next == Some(fragment.offset);
+        (fragment.offset == 8 || !awaited).then_some(Reason::Fragment)
     }
 
     // ── place ──────────────────────────────────────────────────────────────────────────────────
@@ -382,7 +388,7 @@ impl<'a> Sequence<'a> {
         {
             return Err(Drop::because(Reason::SpoofedSource));
         }
-        let control = control.filter(|control| !self.is_far(ip, *control, zone));
+        let control = control.filter(|control| !self.is_far(ip, *control));
         self.take(device, ip.source);
         if let Some(control) = control {
             self.may_control(port, frame, ip, control, device, zone)?;
@@ -423,7 +429,7 @@ impl<'a> Sequence<'a> {
     }
 
     /// Whether discovery goes to a host that is no neighbour: then it is none.
-    fn is_far(&self, ip: &Ip, control: Control, zone: &str) -> bool {
+    fn is_far(&self, ip: &Ip, control: Control) -> bool {
         let asks = matches!(
             control,
             Control::Solicitation { .. }
@@ -432,7 +438,8 @@ impl<'a> Sequence<'a> {
         );
         let near = match self.oracle.end(ip.destination) {
             End::Router => true,
-            End::Other { zone: other, .. } => other == Some(zone),
+            // Of any zone: it may be on the same bridge.
+            End::Other { zone, .. } => zone.is_some(),
         };
         asks && !is_group(ip.destination) && !is_link_local(ip.destination) && !near
     }
@@ -524,13 +531,13 @@ impl<'a> Sequence<'a> {
                 End::Router => false,
                 End::Other { zone: own, .. } => own == Some(zone),
             };
-            return if frame.destination[0] & 1 == 0 || is_near {
+            return if !is_to_group(frame, ip) || is_near {
                 Ok(Must::pass(Reason::Established))
             } else {
                 Err(Drop::because(Reason::Fragment))
             };
         }
-        if frame.destination[0] & 1 == 1 {
+        if is_to_group(frame, ip) {
             return self.leave_to_group(from, ip, zone);
         }
         // An end that sends through a guarded port was judged there. From elsewhere, somebody
@@ -679,11 +686,11 @@ impl<'a> Sequence<'a> {
     }
 
     /// Notes the first of several fragments, when it passes.
-    fn note(&mut self, at: &Where, frame: &Frame, must: &Must) -> Result<(), Drop> {
+    fn note(&mut self, at: &Where, frame: &Frame, must: &Must) {
         let Content::Ip(ip) = &frame.content else {
-            return Ok(());
+            return;
         };
-        let fans = frame.destination[0] & 1 == 1;
+        let fans = is_to_group(frame, ip);
         let (is_free, fans) = match at {
             Where::Entering { .. } => (false, false),
             Where::Leaving { from, .. } => {
@@ -693,20 +700,14 @@ impl<'a> Sequence<'a> {
         };
         let is_first = |it: &Fragment| it.more && it.offset == 0;
         let Some(fragment) = ip.fragment.filter(is_first).filter(|_| !is_free && !fans) else {
-            return Ok(());
+            return;
         };
         let whose = whose(frame, ip, fragment, at);
-        if let Some(note) = self.notes.iter().position(|note| note.whose == whose) {
-            // Two that begin: one of them lies, and nobody knows which.
-            self.notes.remove(note);
-            return Err(Drop::because(Reason::Fragment));
-        }
         self.notes.push(Note {
             whose,
             next: fragment.length,
             must: must.clone(),
         });
-        Ok(())
     }
 
     /// The next fragment of a packet whose first one passed; any other has failed by form.
@@ -1012,6 +1013,12 @@ fn numbers(ip: &Ip) -> (u16, u16) {
     }
 }
 
+/// Whether it is for several: by its MAC, for which it leaves through several ports, or by its
+/// address.
+fn is_to_group(frame: &Frame, ip: &Ip) -> bool {
+    frame.destination[0] & 1 == 1 || is_group(ip.destination)
+}
+
 fn asks(ip: &Ip) -> Asks {
     match (&ip.upper, ip.protocol) {
         (Upper::Tcp { to, .. }, _) => Asks::Tcp(*to),
@@ -1039,6 +1046,10 @@ fn whose(frame: &Frame, ip: &Ip, fragment: Fragment, at: &Where) -> Whose {
         protocol: ip.protocol,
         identification: fragment.identification,
         way: Way::of(at, frame),
+        leaves_through: match at {
+            Where::Entering { .. } => None,
+            Where::Leaving { interface, .. } => Some(interface.clone()),
+        },
         vlan: frame.vlan,
     }
 }

@@ -83,9 +83,9 @@ pub(crate) fn init(kernel: &Kernel, live: &[&str]) -> String {
     let _ = write!(
         init,
         "run programs kernel::\n\
-         if grep -q '^skipped: context of XDP' /tmp/programs; then at=lo; fi\n\
+         if grep -q '^skipped: context of XDP' /tmp/programs; then export WARDLINE_MATRIX_AT=lo; fi\n\
          if [ $code = 0 ]; then\n\
-         \x20 WARDLINE_MATRIX_AT=$at run matrix matrix::every_judge_says_what_the_rows_say\n\
+         \x20 run matrix matrix::every_judge_says_what_the_rows_say\n\
          \x20 run live {}\n\
          fi\n\
          echo {MARK} end\n\

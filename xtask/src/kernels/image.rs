@@ -26,7 +26,7 @@ pub(crate) fn write(
     init: &str,
 ) -> anyhow::Result<()> {
     let mut archive = Archive::default();
-    for folder in ["dev", "etc", "proc", "run", "sys", "tmp", "var/run"] {
+    for folder in ["dev", "etc", "proc", "run", "sys", "tmp", "usr/bin"] {
         archive.folder(folder);
     }
     archive.file("init", init.as_bytes());
