@@ -172,8 +172,6 @@ struct Leave {
     fragments: bool,
     /// Its form was judged where it entered, or is the router's own matter.
     trusted: bool,
-    /// The port has its VLAN.
-    placed: bool,
 }
 
 impl<'a> Sequence<'a> {
@@ -252,7 +250,6 @@ impl<'a> Sequence<'a> {
             options: trusted || zone.is_some_and(|zone| allows(zone.ip_options)),
             fragments: trusted || zone.is_some_and(|zone| allows(zone.fragments)),
             trusted,
-            placed: zone.is_some(),
         };
         let faults = match &frame.content {
             Content::Arp(Some(_)) => vec![],
@@ -303,7 +300,7 @@ impl<'a> Sequence<'a> {
                 faults.extend(fragment_form(fragment));
             }
             Some(fragment) if !fragment.is_atomic() => {
-                faults.extend(self.fragment_fault(leave, frame, ip, fragment, at));
+                faults.extend(self.fragment_fault(frame, ip, fragment, at));
                 // What the network itself needs fits into one packet (RFC 6980, 5).
                 if is_report(ip) || is_discovery(ip) || Message::of(ip) == Message::Error {
                     faults.push(Reason::Fragment);
@@ -325,7 +322,6 @@ impl<'a> Sequence<'a> {
 
     fn fragment_fault(
         &mut self,
-        leave: Leave,
         frame: &Frame,
         ip: &Ip,
         fragment: Fragment,
@@ -353,9 +349,8 @@ impl<'a> Sequence<'a> {
                 Reason::Fragment
             });
         }
-        // On a VLAN that the port does not have nothing is awaited, and place is what is wrong.
         let next = note.map(|note| self.notes[note].next);
-        let awaited = !leave.placed || next == Some(fragment.offset);
+        let awaited = next == Some(fragment.offset);
         (fragment.offset == 8 || !awaited).then_some(Reason::Fragment)
     }
 
