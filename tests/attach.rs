@@ -121,7 +121,7 @@ impl Bench {
         })
     }
 
-    fn from_pump(&self, port: u16, payload: &[u8]) -> Vec<u8> {
+    fn pump_sends(&self, port: u16, payload: &[u8]) -> Vec<u8> {
         let router = self.lab.router().mac("lan1").unwrap();
         let udp = Udp::new(OWN_PORT, port, payload.to_vec());
         Ethernet::new(router, PUMP_MAC, Ipv4::new(PUMP, FAR, udp)).bytes()
@@ -137,7 +137,7 @@ impl Bench {
     /// Whether the pump reaches the far host at a port.
     fn arrives(&self, port: u16) -> bool {
         let heard = self.far.sniff("eth0").unwrap();
-        let frame = self.from_pump(port, b"once");
+        let frame = self.pump_sends(port, b"once");
         self.pump.send_frame("eth0", &frame).unwrap();
         let until = if port == ALLOWED { PATIENCE } else { QUIET };
         heard
@@ -177,7 +177,7 @@ impl Bench {
         let (out, back) = thread::scope(|scope| {
             let flow = &flow;
             let out = scope.spawn(move || {
-                let make = |port, payload: &[u8]| self.from_pump(port, payload);
+                let make = |port, payload: &[u8]| self.pump_sends(port, payload);
                 stream(&self.pump, &self.far, make, |frame| ports(frame).1, flow)
             });
             let back = scope.spawn(move || {

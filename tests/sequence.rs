@@ -1113,7 +1113,7 @@ fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
 fn fragment_form(fragment: Fragment) -> Option<Reason> {
     let malformed = !fragment.is_atomic()
         && (fragment.length == 0
-            || fragment.more && fragment.length % 8 != 0
+            || fragment.more && !fragment.length.is_multiple_of(8)
             || fragment.offset + fragment.length > 65535);
     malformed.then_some(Reason::Malformed)
 }

@@ -357,6 +357,8 @@ fn output(command: &mut Command) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     const NAMES: [&str; 13] = [

@@ -265,6 +265,8 @@ fn write_report(table: &mut String, report: &Report) -> std::fmt::Result {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     const GOOD: &str = "Booting from ROM...\n\
