@@ -198,8 +198,13 @@ fn a_change_cuts_what_it_is_about_and_nothing_else() {
         assert!(eventually(PATIENCE, || transfer.echoed() > 1 << 18));
         guard.apply(&document);
         changed += 1;
-        // What was past the hook at that moment is still under way.
-        thread::sleep(Duration::from_millis(50));
+        // What was past the hook at that moment is still under way, and in the sockets' buffers.
+        let drained = || {
+            let before = transfer.echoed();
+            thread::sleep(Duration::from_secs(1));
+            transfer.echoed() == before
+        };
+        assert!(eventually(PATIENCE, drained), "{reason}");
         let (stopped, mark) = (transfer.echoed(), other.echoed());
         let on = || other.echoed() > mark + (4 << 20);
         assert!(eventually(Duration::from_secs(30), on), "{reason}");
