@@ -28,6 +28,7 @@ use crate::{
     events::Events,
     explain,
     intent::Problem,
+    inventory,
     reconcile::{Author, Handle, Refusal, Stopped},
     snapshot::Snapshot,
 };
@@ -151,6 +152,24 @@ fn user<T>(request: &Request<T>) -> Option<u32> {
         .map(|peer| peer.uid())
 }
 
+impl Service {
+    /// Takes in what interfaces there are now: one that appeared a moment ago is guarded when the
+    /// answer says so, not soon after.
+    async fn look_around(&self) -> Result<(), Status> {
+        match inventory::observe().await {
+            Ok(inventory) => Ok(self
+                .engine
+                .call(|engine| engine.catch_up(inventory))
+                .await??),
+            // What was seen last will do: who cuts something off must not wait for this.
+            Err(error) => {
+                tracing::warn!(%error, "can't see what interfaces there are");
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Who makes a change: the peer, its words, and its request's id or one that we make.
 fn author<T>(request: &Request<T>, kind: &'static str, reason: &str) -> Author {
     let id = request
@@ -252,6 +271,7 @@ impl Segmentation for Service {
             return not_yet("a change that waits for its confirmation");
         }
         let policy = required(request.policy)?;
+        self.look_around().await?;
         let applied = self
             .engine
             .call(move |engine| engine.apply(policy, request.base, &author))

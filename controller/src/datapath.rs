@@ -689,15 +689,10 @@ impl Datapath {
     /// When the kernel refuses.
     pub fn forget(&mut self) -> Result<()> {
         const WORDS: usize = size_of::<Bucket>() / 8;
-        for index in 0..self.buckets() {
-            set(&mut self.ebpf, "FLOWS", index, [0u64; WORDS])?;
-        }
-        for cell in 0..gauge::COUNT {
-            set(&mut self.ebpf, "GAUGES", cell, 0u32)?;
-        }
-        for device in 0..self.size("QUOTAS") as u32 {
-            set(&mut self.ebpf, "QUOTAS", device, [0u32; 2])?;
-        }
+        let (buckets, accounts) = (self.buckets(), self.size("QUOTAS") as u32);
+        clear_array(&mut self.ebpf, "FLOWS", buckets, [0u64; WORDS])?;
+        clear_array(&mut self.ebpf, "GAUGES", gauge::COUNT, 0u32)?;
+        clear_array(&mut self.ebpf, "QUOTAS", accounts, [0u32; 2])?;
         clear_hash::<FragmentKey, [u64; 2]>(&mut self.ebpf, "FRAGMENTS", |_| true)?;
         clear_hash::<Address, [u32; 2]>(&mut self.ebpf, "LEARNED", |_| true)?;
         clear_hash::<EventKey, [u64; 2]>(&mut self.ebpf, "EVENT_LIMITS", |_| true)
@@ -1233,12 +1228,45 @@ fn remove_if_there(
 }
 
 /// All counters of an array in one call; none where the kernel has no such call for it, before 5.13.
-#[expect(
-    unsafe_code,
-    reason = "the loader has no call for BPF_MAP_LOOKUP_BATCH"
-)]
 fn all_at_once(ebpf: &Ebpf, name: &str, count: usize) -> Option<Vec<Counter>> {
     const LOOKUP_BATCH: libc::c_int = 24;
+    let Some(aya::maps::Map::PerCpuArray(map)) = ebpf.map(name) else {
+        return None;
+    };
+    let processors = aya::util::nr_cpus().ok()?;
+    let mut keys = vec![0u32; count];
+    let mut values = vec![[0u64; size_of::<Counter>() / 8]; count * processors];
+    if !batch(LOOKUP_BATCH, map, &mut keys, values.as_flattened_mut()) {
+        return None;
+    }
+    let counters = values.chunks(processors).map(|parts| Counter {
+        packets: parts.iter().map(|[packets, _]| packets).sum(),
+        bytes: parts.iter().map(|[_, bytes]| bytes).sum(),
+    });
+    Some(counters.collect())
+}
+
+/// Puts zero into each place of an array, in one call where the kernel has it, from 5.6 on.
+fn clear_array<V: Pod>(ebpf: &mut Ebpf, name: &'static str, count: u32, zero: V) -> Result<()> {
+    const UPDATE_BATCH: libc::c_int = 26;
+    let mut keys: Vec<u32> = (0..count).collect();
+    let mut values = vec![0u64; count as usize * size_of::<V>().div_ceil(8)];
+    if let Some(aya::maps::Map::Array(map)) = ebpf.map(name)
+        && batch(UPDATE_BATCH, map, &mut keys, &mut values)
+    {
+        return Ok(());
+    }
+    keys.into_iter()
+        .try_for_each(|index| set(ebpf, name, index, zero))
+}
+
+/// Reads or writes as many elements as there are keys in one call; false where the kernel has no
+/// such call. Values must have room for all of them.
+#[expect(
+    unsafe_code,
+    reason = "the loader has no call for BPF_MAP_LOOKUP_BATCH and BPF_MAP_UPDATE_BATCH"
+)]
+fn batch(call: libc::c_int, map: &MapData, keys: &mut [u32], values: &mut [u64]) -> bool {
     /// Of union bpf_attr, what is called batch.
     #[repr(C)]
     struct Batch {
@@ -1251,43 +1279,23 @@ fn all_at_once(ebpf: &Ebpf, name: &str, count: usize) -> Option<Vec<Counter>> {
         element_flags: u64,
         flags: u64,
     }
-    let Some(aya::maps::Map::PerCpuArray(map)) = ebpf.map(name) else {
-        return None;
-    };
-    let processors = aya::util::nr_cpus().ok()?;
-    let mut keys = vec![0u32; count];
-    let mut values = vec![[0u64; size_of::<Counter>() / 8]; count * processors];
     let mut to = 0u32;
     let mut batch = Batch {
         from: 0,
         to: &raw mut to as u64,
         keys: keys.as_mut_ptr() as u64,
         values: values.as_mut_ptr() as u64,
-        count: count as u32,
+        count: keys.len() as u32,
         map: map.fd().as_fd().as_raw_fd() as u32,
         element_flags: 0,
         flags: 0,
     };
     // SAFETY: keys and values have room for as many elements as `count` says, each value with one
-    // part for every processor, and they outlive the call.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            LOOKUP_BATCH,
-            &raw mut batch,
-            size_of_val(&batch),
-        )
-    };
-    // At the end of the map the kernel says that there is no more.
+    // part for every processor where the map has those, and they outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, call, &raw mut batch, size_of_val(&batch)) };
+    // At the end of the map a reader is told that there is no more.
     let ended = io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT);
-    if done != 0 && !ended || batch.count as usize != count {
-        return None;
-    }
-    let counters = values.chunks(processors).map(|parts| Counter {
-        packets: parts.iter().map(|[packets, _]| packets).sum(),
-        bytes: parts.iter().map(|[_, bytes]| bytes).sum(),
-    });
-    Some(counters.collect())
+    (done == 0 || ended) && batch.count as usize == keys.len()
 }
 
 fn total(map: &PerCpuArray<&MapData, Counter>, name: &'static str, index: u32) -> Result<Counter> {

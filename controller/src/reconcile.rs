@@ -243,20 +243,33 @@ impl Engine {
         }
     }
 
-    /// Puts hooks and tables right after interfaces or addresses changed.
+    /// Puts hooks and tables right, whether interfaces or addresses changed or not: a hook may have
+    /// been taken off or become free, and an offload switched.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     pub fn set_inventory(&mut self, inventory: Inventory) -> Result<(), Refusal> {
+        if inventory != self.inventory {
+            return self.catch_up(inventory);
+        }
         let current = self.snapshot();
+        if current.revision != 0 {
+            self.guard(&current);
+        }
+        Ok(())
+    }
+
+    /// Puts hooks and tables right if interfaces or addresses changed.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn catch_up(&mut self, inventory: Inventory) -> Result<(), Refusal> {
         if inventory == self.inventory {
-            // A hook may have been taken off or become free, and an offload switched.
-            if current.revision != 0 {
-                self.guard(&current);
-            }
             return Ok(());
         }
+        let current = self.snapshot();
         self.inventory = inventory;
         if current.revision == 0 {
             return Ok(());
