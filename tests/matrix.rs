@@ -161,16 +161,11 @@ fn every_judge_says_what_the_rows_say() {
     let mut outcome = Outcome::default();
     match env::var("WARDLINE_MATRIX_AT").as_deref() {
         Ok("lo") => {
+            let datapath = &mut judges::datapath();
             for port in network::GUARDED {
                 let inventory = run::loopback(port);
-                let datapath = &mut judges::datapath();
-                run::ask(
-                    Bench::Loopback(port),
-                    &inventory,
-                    &cases,
-                    datapath,
-                    &mut outcome,
-                );
+                let bench = Bench::Loopback(port);
+                run::ask(bench, &inventory, &cases, datapath, &mut outcome);
             }
         }
         Ok(other) => panic!("WARDLINE_MATRIX_AT={other} is not known; lo, or unset"),
