@@ -172,6 +172,8 @@ struct Leave {
     fragments: bool,
     /// Its form was judged where it entered, or is the router's own matter.
     trusted: bool,
+    /// The port has its VLAN.
+    placed: bool,
 }
 
 impl<'a> Sequence<'a> {
@@ -250,6 +252,7 @@ impl<'a> Sequence<'a> {
             options: trusted || zone.is_some_and(|zone| allows(zone.ip_options)),
             fragments: trusted || zone.is_some_and(|zone| allows(zone.fragments)),
             trusted,
+            placed: zone.is_some(),
         };
         let faults = match &frame.content {
             Content::Arp(Some(_)) => vec![],
@@ -299,9 +302,9 @@ impl<'a> Sequence<'a> {
                 faults.push(Reason::Fragment);
                 faults.extend(fragment_form(fragment));
             }
+            // What the network itself needs fits into one packet (RFC 6980, 5).
             Some(fragment) if !fragment.is_atomic() => {
-                faults.extend(self.fragment_fault(frame, ip, fragment, at));
-                // What the network itself needs fits into one packet (RFC 6980, 5).
+                faults.extend(fragment_form(fragment));
                 if is_report(ip) || is_discovery(ip) || Message::of(ip) == Message::Error {
                     faults.push(Reason::Fragment);
                 }
@@ -317,20 +320,24 @@ impl<'a> Sequence<'a> {
             }
             _ => {}
         }
+        // Only what has no other fault is asked whether it begins or follows.
+        let fragment = ip.fragment.filter(|it| leave.fragments && !it.is_atomic());
+        if let Some(fragment) = fragment
+            && (faults.is_empty() || fragment.offset != 0 && fragment_form(fragment).is_none())
+        {
+            faults.extend(self.fragment_fault(leave, frame, ip, fragment, at));
+        }
         faults
     }
 
     fn fragment_fault(
         &mut self,
+        leave: Leave,
         frame: &Frame,
         ip: &Ip,
         fragment: Fragment,
         at: &Where,
     ) -> Option<Reason> {
-        let form = fragment_form(fragment);
-        if form.is_some() {
-            return form;
-        }
         if matches!(
             at,
             Where::Leaving {
@@ -349,8 +356,9 @@ impl<'a> Sequence<'a> {
                 Reason::Fragment
             });
         }
+        // On a VLAN that the port does not have nothing is awaited, and place is what is wrong.
         let next = note.map(|note| self.notes[note].next);
-        let awaited = next == Some(fragment.offset);
+        let awaited = !leave.placed || next == Some(fragment.offset);
         (fragment.offset == 8 || !awaited).then_some(Reason::Fragment)
     }
 
@@ -1113,7 +1121,7 @@ fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
 fn fragment_form(fragment: Fragment) -> Option<Reason> {
     let malformed = !fragment.is_atomic()
         && (fragment.length == 0
-            || fragment.more && !fragment.length.is_multiple_of(8)
+            || fragment.more && fragment.length % 8 != 0
             || fragment.offset + fragment.length > 65535);
     malformed.then_some(Reason::Malformed)
 }
