@@ -319,28 +319,6 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
         Content::Ip(ip) => Some(ip),
         Content::Arp(_) | Content::Other(_) => None,
     });
-    let form = [
-        Reason::Malformed,
-        Reason::UnknownEthertype,
-        Reason::IpOptions,
-        Reason::ExtensionHeader,
-        Reason::Fragment,
-        Reason::BadTcpFlags,
-    ];
-    let parts = ip.is_some_and(|ip| ip.fragment.is_some());
-    if parts && must.reason == Reason::Malformed && said.reason == abi::Reason::Fragment {
-        return Some("F12: malformed fragments");
-    }
-    if form.contains(&must.reason) && must.faults.contains(&reason(said.reason)) {
-        return Some("F3: the order of two faults of form");
-    }
-    let cut = ip.is_some_and(|ip| ip.upper == Upper::Cut);
-    if cut && must.reason != reason(said.reason) && said.reason == abi::Reason::Malformed {
-        return Some("F11: first fragments without their header are malformed");
-    }
-    if must.reason == Reason::Quarantined {
-        return Some("F18: reports and link-local packets of who is in quarantine");
-    }
     let later = ip.is_some_and(|ip| ip.upper == Upper::Hidden);
     let without_flow = matches!(must.reason, Reason::Observed | Reason::Control);
     if later && without_flow && said.reason == abi::Reason::Fragment {

@@ -172,8 +172,6 @@ struct Leave {
     fragments: bool,
     /// Its form was judged where it entered, or is the router's own matter.
     trusted: bool,
-    /// The port has its VLAN.
-    placed: bool,
 }
 
 impl<'a> Sequence<'a> {
@@ -252,7 +250,6 @@ impl<'a> Sequence<'a> {
             options: trusted || zone.is_some_and(|zone| allows(zone.ip_options)),
             fragments: trusted || zone.is_some_and(|zone| allows(zone.fragments)),
             trusted,
-            placed: zone.is_some(),
         };
         let faults = match &frame.content {
             Content::Arp(Some(_)) => vec![],
@@ -298,9 +295,10 @@ impl<'a> Sequence<'a> {
             faults.push(Reason::Fragment);
         }
         match ip.fragment {
-            Some(fragment) if !leave.fragments => {
+            // Where fragments are dropped each is one, whatever it holds.
+            Some(_) if !leave.fragments => {
                 faults.push(Reason::Fragment);
-                faults.extend(fragment_form(fragment));
+                return faults;
             }
             // What the network itself needs fits into one packet (RFC 6980, 5).
             Some(fragment) if !fragment.is_atomic() => {
@@ -325,14 +323,13 @@ impl<'a> Sequence<'a> {
         if let Some(fragment) = fragment
             && (faults.is_empty() || fragment.offset != 0 && fragment_form(fragment).is_none())
         {
-            faults.extend(self.fragment_fault(leave, frame, ip, fragment, at));
+            faults.extend(self.fragment_fault(frame, ip, fragment, at));
         }
         faults
     }
 
     fn fragment_fault(
         &mut self,
-        leave: Leave,
         frame: &Frame,
         ip: &Ip,
         fragment: Fragment,
@@ -356,10 +353,8 @@ impl<'a> Sequence<'a> {
                 Reason::Fragment
             });
         }
-        // On a VLAN that the port does not have nothing is awaited, and place is what is wrong.
         let next = note.map(|note| self.notes[note].next);
-        let awaited = !leave.placed || next == Some(fragment.offset);
-        (fragment.offset == 8 || !awaited).then_some(Reason::Fragment)
+        (fragment.offset == 8 || next != Some(fragment.offset)).then_some(Reason::Fragment)
     }
 
     // ── place ──────────────────────────────────────────────────────────────────────────────────
