@@ -272,6 +272,9 @@ fn options(mut bytes: &[u8]) -> Options {
     Options { kinds, alert, lies }
 }
 
+/// How many extension headers a packet may have; what more there is is not read.
+pub(crate) const MAX_EXTENSIONS: usize = 6;
+
 /// RFC 8200.
 fn ipv6(mut reader: Reader<'_>) -> Result<Ip, Malformed> {
     must(reader.u32()? >> 28 == 6)?;
@@ -291,6 +294,13 @@ fn ipv6(mut reader: Reader<'_>) -> Result<Ip, Malformed> {
             break;
         }
         let number = next;
+        // The experimental have no known form, and nobody needs so many.
+        if matches!(number, 253 | 254) || extensions.len() == MAX_EXTENSIONS {
+            let alert = false;
+            extensions.push(Extension { number, alert });
+            broken = Some(Upper::Opaque(payload.0.to_vec()));
+            break;
+        }
         let whole = payload.0;
         let header = || -> Result<(u8, &[u8]), Malformed> {
             let mut reader = Reader(whole);

@@ -41,6 +41,7 @@ use wardline_tests::Lab;
 use crate::{
     dissect::{self, Content, Upper},
     judges::{self, At, Compiled, Said},
+    oracle::is_group,
     random::{self, NOW, ROUTER},
     sequence::{From, Must, Sequence, Where},
     streams::{self, Dice, Step},
@@ -319,6 +320,19 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
         Content::Ip(ip) => Some(ip),
         Content::Arp(_) | Content::Other(_) => None,
     });
+    let group = ip.is_some_and(|ip| is_group(ip.destination));
+    if group && must.reason == Reason::DeniedByRule && said.reason == abi::Reason::NoRule {
+        return Some("F17: why a group packet that no rule allows does not leave");
+    }
+    let in_flow = matches!(
+        said.reason,
+        abi::Reason::Established | abi::Reason::Observed
+    );
+    if must.reason == Reason::Quarantined && in_flow {
+        return Some(
+            "F19: a flow to an address that a device in quarantine has taken since it was opened",
+        );
+    }
     let later = ip.is_some_and(|ip| ip.upper == Upper::Hidden);
     let without_flow = matches!(must.reason, Reason::Observed | Reason::Control);
     if later && without_flow && said.reason == abi::Reason::Fragment {

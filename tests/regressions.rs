@@ -8,8 +8,8 @@ use wardline_proto::{document, v1::Reason};
 
 use crate::{
     frames::{
-        ACK, Arp, BROADCAST, Ethernet, Icmp, Ipv4, Ipv6, Mac, PSH, Packet, SYN, Tcp, Udp, Upper,
-        group_mac, icmp, icmpv6,
+        ACK, Arp, BROADCAST, Ethernet, Extension, Icmp, Ipv4, Ipv6, Mac, PSH, Packet, SYN, Tcp,
+        Udp, Upper, group_mac, icmp, icmpv6,
     },
     fuzz::{Bench, Case, Tally, in_namespace},
     sequence::{From, Where},
@@ -21,20 +21,26 @@ version: 1
 zones:
   - {name: pumps, subnets: [10.1.1.0/24, "fd00:1:1::/64"]}
   - {name: watched, subnets: [10.1.2.0/24], mode: observe}
+  - {name: parts, subnets: [10.1.3.0/24, "fd00:1:3::/64"], fragments: allow, ip_options: allow}
 ports:
   - {interface: lan1, zone: pumps}
   - {interface: lan2, zone: watched}
+  - {interface: lan3, zone: parts}
+  - {interface: wifi1, zone: parts}
 devices:
   - {name: pump, zone: pumps, macs: ["02:00:00:00:01:01"], addresses: [10.1.1.10, "fd00:1:1::10"]}
   - {name: other, zone: pumps, macs: ["02:00:00:00:01:02"], addresses: [10.1.1.11]}
   - {name: watched, zone: watched, macs: ["02:00:00:00:02:01"], addresses: [10.1.2.10]}
+  - {name: parted, zone: parts, macs: ["02:00:00:00:03:01"], addresses: [10.1.3.10, "fd00:1:3::10"]}
 rules:
   - {name: dns, from: [zone:pumps], to: [router], services: [udp/53], action: allow}
-  - {name: web, from: [zone:pumps, zone:watched], to: [any], services: [tcp/443], action: allow}
+  - {name: web, from: [zone:pumps, zone:watched, zone:parts], to: [any], services: [tcp/443], action: allow}
+  - {name: sum, from: [zone:parts], to: [any], services: [udp/514], action: allow}
   - {name: odd, from: [zone:pumps], to: [any], services: [icmp/40], action: allow}
 "#;
 
 const PUMP: Mac = [2, 0, 0, 0, 1, 1];
+const PARTED: Mac = [2, 0, 0, 0, 3, 1];
 const WATCHED: Mac = [2, 0, 0, 0, 2, 1];
 const STRANGER: Mac = [2, 0, 0, 0, 0xee, 1];
 const ROUTER: Mac = [2, 0, 0, 0, 0xff, 1];
@@ -43,6 +49,8 @@ const FAR: Mac = [2, 0, 0, 0, 9, 1];
 const PUMP_4: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 10);
 const OTHER_4: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 11);
 const ROUTER_4: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
+const PARTED_4: Ipv4Addr = Ipv4Addr::new(10, 1, 3, 10);
+const PARTED_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 3, 0, 0, 0, 0, 0x10);
 const FAR_4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const PUMP_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 1, 0, 0, 0, 0, 0x10);
 const FAR_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 9, 9, 0, 0, 0, 0, 1);
@@ -62,11 +70,18 @@ fn enters(interface: &str, mac: Mac, packet: impl Into<Packet>) -> (Where, Vec<u
 
 /// From an uplink, out of lan1.
 fn comes_up(packet: impl Into<Packet>) -> (Where, Vec<u8>) {
-    let at = Where::Leaving {
-        interface: "lan1".to_owned(),
-        from: From::Uplink,
-    };
-    (at, Ethernet::new(PUMP, FAR, packet).bytes())
+    leaves("lan1", From::Uplink, Ethernet::new(PUMP, FAR, packet))
+}
+
+fn leaves(interface: &str, from: From, frame: Ethernet) -> (Where, Vec<u8>) {
+    let interface = interface.to_owned();
+    (Where::Leaving { interface, from }, frame.bytes())
+}
+
+/// To what Ethernet sends at least.
+fn padded((at, mut frame): (Where, Vec<u8>)) -> (Where, Vec<u8>) {
+    frame.resize(60, 0);
+    (at, frame)
 }
 
 fn row<const N: usize>(name: &'static str, frames: [((Where, Vec<u8>), Reason); N]) -> Row {
@@ -92,6 +107,10 @@ fn rows() -> Vec<Row> {
         frame.truncate(30);
         (at, frame)
     };
+    let parts = Ipv4::new(PARTED_4, FAR_4, Udp::new(4000, 514, [7; 40])).fragmented(24);
+    let other_parts = Ipv4::new(PARTED_4, FAR_4, Udp::new(4001, 514, [7; 40])).fragmented(24);
+    // Eight bytes of a header that says that it has sixteen.
+    let chain = |number| Ipv6::new(PARTED_6, FAR_6, Upper::Bytes(number, vec![17, 1, 1, 12, 0, 0, 0, 0])).with(Extension::fragment(0, true, 7));
     vec![
         row("an uplink does not speak as the router, also within a flow", [
             (pump(v4(PUMP_4, ROUTER_4, udp(4000, 53))), Reason::Rule),
@@ -130,6 +149,40 @@ fn rows() -> Vec<Row> {
         row("an echo reply has one code", [
             (pump(v4(PUMP_4, FAR_4, icmp::reply(1, 1))), Reason::MidFlow),
             (pump(v4(PUMP_4, FAR_4, Upper::Icmp(Icmp::new(0, 1, vec![0; 8])))), Reason::NoRule),
+        ]),
+        row("padding is no part of a header that a first fragment cuts", [
+            (padded(enters("lan3", PARTED, Ipv4::new(PARTED_4, FAR_4, Tcp::new(4000, 443, SYN)).fragmented(8)[0].clone())), Reason::Fragment),
+            (padded(pump(Ipv4::new(PUMP_4, FAR_4, Tcp::new(4000, 443, SYN)).fragmented(8)[0].clone().into())), Reason::Fragment),
+        ]),
+        row("a first fragment that ends within its headers does not lie", [
+            (enters("lan3", PARTED, chain(60)), Reason::Fragment),
+            (enters("lan3", PARTED, chain(0)), Reason::ExtensionHeader),
+        ]),
+        row("a part with a VLAN that its port has not", [
+            (leaves("lan3", From::Guarded("lan1".to_owned()), Ethernet::new(PARTED, ROUTER, parts[1].clone()).tagged(9)), Reason::WrongVlan),
+        ]),
+        row("a part with an IPv4-mapped source does not leave either", [
+            (leaves("lan3", From::Guarded("wifi1".to_owned()), Ethernet::new(PARTED, ROUTER, Ipv6::new(PUMP_4.to_ipv6_mapped(), PARTED_6, Upper::Bytes(17, vec![0; 16])).with(Extension::fragment(4, true, 7)))), Reason::SpoofedSource),
+        ]),
+        row("what is dropped for a second first part leaves no flow behind", [
+            (enters("lan3", PARTED, parts[0].clone()), Reason::Rule),
+            (enters("lan3", PARTED, other_parts[0].clone()), Reason::Fragment),
+            (enters("lan3", PARTED, parts[1].clone()), Reason::Fragment),
+        ]),
+        row("parts follow through the port that their first part left through", [
+            (leaves("lan3", From::Router, Ethernet::new(PARTED, ROUTER, Ipv4::new(ROUTER_4, PARTED_4, Udp::new(53, 53, *b"wardline")))), Reason::NoRule),
+            (enters("lan3", PARTED, parts[0].clone()), Reason::Rule),
+            (enters("wifi1", PARTED, parts[1].clone()), Reason::Fragment),
+        ]),
+        row("discovery to a host that is no neighbour is none, and has a source", [
+            (enters("lan3", PARTED, Ipv6 { hop_limit: 255, ..Ipv6::new(Ipv6Addr::UNSPECIFIED, FAR_6, icmpv6::router_solicitation(&[])) }), Reason::SpoofedSource),
+        ]),
+        row("only who asks for an address has none: no DHCP server, no DHCPv6 client", [
+            (pump(v4(Ipv4Addr::UNSPECIFIED, FAR_4, udp(67, 68))), Reason::SpoofedSource),
+            (pump(Ipv6::new(Ipv6Addr::UNSPECIFIED, ALL_NODES, Udp::new(546, 547, *b"wardline")).into()), Reason::SpoofedSource),
+        ]),
+        row("an uplink's ARP does not claim a group", [
+            (comes_up(Arp::reply(FAR, Ipv4Addr::new(224, 0, 0, 251), PUMP, PUMP_4)), Reason::ArpSpoof),
         ]),
         row("discovery to everybody and ARP still pass", [
             ((Where::Entering { interface: "lan1".to_owned() },

@@ -296,10 +296,7 @@ impl<'a> Sequence<'a> {
         }
         match ip.fragment {
             // Where fragments are dropped each is one, whatever it holds.
-            Some(_) if !leave.fragments => {
-                faults.push(Reason::Fragment);
-                return faults;
-            }
+            Some(_) if !leave.fragments => faults.push(Reason::Fragment),
             // What the network itself needs fits into one packet (RFC 6980, 5).
             Some(fragment) if !fragment.is_atomic() => {
                 faults.extend(fragment_form(fragment));
@@ -380,13 +377,13 @@ impl<'a> Sequence<'a> {
             Content::Other(_) => return Ok(Must::pass(Reason::Control)),
             Content::Ip(ip) => ip,
         };
+        let control = control.filter(|control| !self.is_far(ip, *control));
         let goes_on =
             ip.fragment.is_none_or(|it| it.offset == 0) && self.goes_on(ip, &Way::of(at, frame));
         if !goes_on && !may_be_nobody(ip, control) && !self.oracle.may_send(device, zone, ip.source)
         {
             return Err(Drop::because(Reason::SpoofedSource));
         }
-        let control = control.filter(|control| !self.is_far(ip, *control));
         self.take(device, ip.source);
         if let Some(control) = control {
             self.may_control(port, frame, ip, control, device, zone)?;
@@ -1056,9 +1053,6 @@ fn whose(frame: &Frame, ip: &Ip, fragment: Fragment, at: &Where) -> Whose {
 
 /// How many options are looked at, padding counted; the contract says that there is a bound.
 const MAX_OPTIONS: usize = 16;
-/// How many extension headers a packet may have.
-const MAX_EXTENSIONS: usize = 6;
-
 fn option_faults(leave: Leave, ip: &Ip) -> Vec<Reason> {
     let mut faults = Vec::new();
     let Some(options) = &ip.options else {
@@ -1105,7 +1099,7 @@ fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
             60 | 51 => leave.options,
             _ => false,
         };
-        if !allowed || at >= MAX_EXTENSIONS {
+        if !allowed || at >= dissect::MAX_EXTENSIONS {
             return Some(Reason::ExtensionHeader);
         }
     }
@@ -1116,7 +1110,7 @@ fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
 fn fragment_form(fragment: Fragment) -> Option<Reason> {
     let malformed = !fragment.is_atomic()
         && (fragment.length == 0
-            || fragment.more && fragment.length % 8 != 0
+            || fragment.more && !fragment.length.is_multiple_of(8)
             || fragment.offset + fragment.length > 65535);
     malformed.then_some(Reason::Malformed)
 }

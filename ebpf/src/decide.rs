@@ -280,13 +280,15 @@ pub fn start_egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
         return Some(Verdict::of(reason));
     }
     if work.packet.shape == Shape::Part {
-        // What entered through a guarded port was judged there, with its first part.
-        let verdict = if work.inner() {
+        let inner = work.inner();
+        let verdict = if inner {
             leaving_part(tables, work)
         } else {
             follow_part(tables, work)
         };
-        return Some(if verdict.reason.passes() && work.zone == 0 {
+        // The form of what entered through a guarded port was judged there, with its first part.
+        let formed = inner || verdict.reason.passes();
+        return Some(if formed && work.zone == 0 {
             Verdict::of(Reason::WrongVlan)
         } else {
             verdict
@@ -496,6 +498,9 @@ fn follow_part<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
 #[inline(always)]
 fn leaving_part<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
     let source = work.packet.source;
+    if work.packet.ethertype == number::IPV6 && source.is_v4() {
+        return Verdict::of(Reason::SpoofedSource);
+    }
     let own_zone = !work.packet.is_to_group()
         || policy::end(tables, work.slot, &source, &mut work.source)
             && work.source.zone == work.zone;

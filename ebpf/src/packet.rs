@@ -356,14 +356,15 @@ fn ipv4<B: Bytes + ?Sized>(
     let more = part & 0x2000 != 0;
     let offset = (part as u32 & 0x1fff) << 3;
     let whole = packet.fragment.read(offset, more, length);
-    if settings & zone::FRAGMENTS == 0 || packet.fragment.hides() {
+    // Where fragments are dropped, each is one, whatever it holds.
+    let allowed = settings & zone::FRAGMENTS != 0;
+    if allowed && !whole {
+        return Err(Reason::Malformed);
+    }
+    if !allowed || packet.fragment.hides() {
         return packet.fault(Reason::Fragment);
     }
-    if whole {
-        Ok(())
-    } else {
-        Err(Reason::Malformed)
-    }
+    Ok(())
 }
 
 /// IPv4 options: the router alert of a membership report always; others as the zone says, but a
@@ -452,6 +453,7 @@ fn ipv6<B: Bytes + ?Sized>(
         return Err(Reason::Malformed);
     }
     place.store(at as u32 + 40);
+    let allowed = settings & zone::IP_OPTIONS != 0;
     let mut extensions = 0usize;
     let mut alert = false;
     let mut refused = false;
@@ -463,18 +465,23 @@ fn ipv6<B: Bytes + ?Sized>(
             break;
         }
         let offset = place.load() as usize;
-        let Some(start) = bytes.read::<8>(offset) else {
-            return Err(Reason::Malformed);
-        };
-        let size = match next {
+        let start = bytes.read::<8>(offset);
+        let size = start.map_or(u16::MAX as usize, |start| match next {
             44 => 8,
             // RFC 4302 section 2.2.
             51 => (start[1] as usize + 2) << 2,
             _ => (start[1] as usize + 1) << 3,
+        });
+        let Some(start) = start.filter(|_| offset + size <= packet.end as usize) else {
+            if !packet.fragment.is_first() {
+                return Err(Reason::Malformed);
+            }
+            // A first part may end within its headers: nothing lies, but it must hold them (RFC 7112).
+            if refused || !allowed || !matches!(next, 51 | 60) {
+                packet.fault(Reason::ExtensionHeader)?;
+            }
+            return packet.fault(Reason::Fragment);
         };
-        if offset + size > packet.end as usize {
-            return Err(Reason::Malformed);
-        }
         place.store((offset + size) as u32);
         match next {
             44 => {
@@ -529,7 +536,6 @@ fn ipv6<B: Bytes + ?Sized>(
     // Still not at a transport header: the chain is longer than anyone needs, or unknown.
     refused |= packet.fragment.offset == 0
         && matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254);
-    let allowed = settings & zone::IP_OPTIONS != 0;
     if refused || extensions > 1 && !allowed {
         return packet.fault(Reason::ExtensionHeader);
     }
@@ -567,6 +573,9 @@ fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Re
             let Some(header) = bytes.read::<20>(at) else {
                 return packet.fault(short);
             };
+            if length < 20 {
+                return packet.fault(short);
+            }
             let header_length = ((header[12] >> 4) as usize) << 2;
             if header_length < 20 {
                 return Err(Reason::Malformed);

@@ -2,7 +2,7 @@
 
 use std::{env, path::Path, process::ExitCode};
 
-use crate::{build, setup, step, test, toolchain::Toolchain};
+use crate::{build, kernels, setup, step, test, toolchain::Toolchain};
 
 /// Runs the checks; the tests' summary is the last line of the output.
 ///
@@ -17,6 +17,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<ExitCode> {
         lint_bpf(root),
         document(root),
         test::outcome(root, &[]).and_then(|all| outcome.insert(all).verdict()),
+        kernels::check(root),
     ];
 
     let mut code = ExitCode::SUCCESS;
