@@ -24,7 +24,7 @@ use wardline_tests::{Ctl, Daemon, End, Host, Lab, Sniffer, eventually};
 
 use crate::{
     foreign::{self, Does, Foreign, Kind},
-    frames::{BROADCAST, Ethernet, Ipv4, Mac, Udp},
+    frames::{BROADCAST, Ethernet, FIN, Ipv4, Mac, SYN, Tcp, Udp},
     judges::{self, Compiled},
     spine,
 };
@@ -952,12 +952,25 @@ fn an_unseen_tag_makes_an_event_like_others() {
         assert_eq!(tagged_frames(&bench, 20, 1), 0);
         ctl.events().unwrap().iter().any(|event| {
             event["reason"] == "wrong_vlan"
+                && event["device"] == "pump"
                 && event["verdict"] == "drop"
                 && event["vlan"] == 20
                 && event["interface"] == "lan1"
                 && event["source"]
                     .as_str()
                     .is_some_and(|source| source.contains("10.1.0.11"))
+        })
+    });
+    assert!(told, "{:#?}", ctl.events());
+    // What fails by form is the sender's too, though nobody had to know it.
+    let nonsense = Tcp::new(OWN_PORT, ALLOWED, SYN | FIN);
+    let frame = Ethernet::new(BROADCAST, PUMP_MAC, Ipv4::new(PUMP, FAR, nonsense));
+    bench.pump.send_frame("eth0", &frame.bytes()).unwrap();
+    let told = eventually(PATIENCE, || {
+        ctl.events().unwrap().iter().any(|event| {
+            event["reason"] == "bad_tcp_flags"
+                && event["device"] == "pump"
+                && event["zone"] == "pumps"
         })
     });
     assert!(told, "{:#?}", ctl.events());

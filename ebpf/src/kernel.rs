@@ -15,7 +15,7 @@ use wardline_ebpf::{
     abi::{
         Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, Event, EventKey, EventLimit,
         Fragment, FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey,
-        Quota, Reason, Seen, Set, Settings, TICK_SHIFT, gauge,
+        Quota, Reason, Seen, Set, Settings, TICK_SHIFT, gauge, mac_key,
     },
     cell::{Cell32, Cell64},
     decide::{self, Verdict, Work},
@@ -634,11 +634,19 @@ fn count(counter: Option<*mut Counter>, length: u64) {
 extern "C" fn tell(index: u32) -> u32 {
     let Some(desk) = desk(index) else { return 0 };
     let (work, packet, verdict) = (&desk.work, &desk.work.packet, &desk.verdict);
+    let mut device = work.device;
+    // What fails by form is dropped before anybody asks who sent it.
+    if device == 0
+        && index != LEAVING
+        && let Some(mac) = Maps.mac(mac_key(work.slot, packet.source_mac))
+    {
+        device = mac.device;
+    }
     let key = EventKey {
-        device: work.device,
+        device,
         rule: verdict.rule,
         reason: verdict.would as u32,
-        ifindex: if work.device == 0 { work.ifindex } else { 0 },
+        ifindex: if device == 0 { work.ifindex } else { 0 },
     };
     let now = jiffies();
     let mut packets = 1;
@@ -689,7 +697,7 @@ extern "C" fn tell(index: u32) -> u32 {
         source_mac: packet.source_mac,
         destination_mac: packet.destination_mac,
         rule: verdict.rule,
-        device: work.device,
+        device,
         ifindex: work.ifindex,
         source_port: packet.source_port,
         destination_port: if ports {
