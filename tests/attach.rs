@@ -26,6 +26,7 @@ use crate::{
     foreign::{self, Does, Foreign, Kind},
     frames::{BROADCAST, Ethernet, FIN, Ipv4, Mac, SYN, Tcp, Udp},
     judges::{self, Compiled},
+    live::skip,
     spine,
 };
 
@@ -127,7 +128,7 @@ impl Bench {
         Ethernet::new(router, PUMP_MAC, Ipv4::new(PUMP, FAR, udp)).bytes()
     }
 
-    fn to_pump(&self, port: u16, payload: &[u8]) -> Vec<u8> {
+    fn far_sends(&self, port: u16, payload: &[u8]) -> Vec<u8> {
         let router = self.lab.router().mac("uplink").unwrap();
         let own = self.far.mac("eth0").unwrap();
         let udp = Udp::new(port, OWN_PORT, payload.to_vec());
@@ -165,7 +166,7 @@ impl Bench {
         // The flow, and the neighbours that the router must know.
         assert!(self.arrives(ALLOWED));
         let back = self.pump.sniff("eth0").unwrap();
-        let answer = self.to_pump(ALLOWED, b"once");
+        let answer = self.far_sends(ALLOWED, b"once");
         let answered = eventually(PATIENCE, || {
             self.far.send_frame("eth0", &answer).unwrap();
             back.wait_for(QUIET, |frame| ports(frame).0 == ALLOWED)
@@ -181,7 +182,7 @@ impl Bench {
                 stream(&self.pump, &self.far, make, |frame| ports(frame).1, flow)
             });
             let back = scope.spawn(move || {
-                let make = |port, payload: &[u8]| self.to_pump(port, payload);
+                let make = |port, payload: &[u8]| self.far_sends(port, payload);
                 stream(&self.far, &self.pump, make, |frame| ports(frame).0, flow)
             });
             let flowing = || flow.streams.load(Ordering::Relaxed) == 2;
@@ -343,10 +344,9 @@ fn ports(frame: &[u8]) -> (u16, u16) {
 }
 
 fn index(host: &Host, interface: &str) -> u32 {
-    let path = format!("/sys/class/net/{interface}/ifindex");
     let text = tool(host, "ip", &format!("-o link show dev {interface}"));
     let number = text.split(':').next().unwrap().trim().parse();
-    number.unwrap_or_else(|_| panic!("{path}: {text}"))
+    number.unwrap_or_else(|_| panic!("{text}"))
 }
 
 /// Runs a program inside a host's namespace, where the machine's BPF file system is seen.
@@ -518,9 +518,7 @@ fn what_others_have_attached_stays() {
 fn a_program_that_passes_everything_takes_no_packet_past_ours() {
     let bench = Bench::new("pass-all");
     if !bench.has_tcx() {
-        println!(
-            "skipped: a_program_that_passes_everything_takes_no_packet_past_ours: the kernel has no TCX"
-        );
+        skip("TCX", "a kernel before 6.6");
         return;
     }
     let pass = foreign::load(Kind::Tc, Does::Answers(0), "pass_all").unwrap();
@@ -646,7 +644,7 @@ fn a_filter_in_the_way_is_named() {
 fn a_guard_is_whole_or_what_it_was() {
     let bench = Bench::new("half");
     if !bench.has_tcx() {
-        println!("skipped: a_guard_is_whole_or_what_it_was: the kernel has no TCX");
+        skip("TCX", "a kernel before 6.6");
         return;
     }
     let mut datapath = bench.datapath();
@@ -721,7 +719,7 @@ fn a_tag_that_xdp_cannot_see_is_dropped() {
     for way in [Way::Best, Way::Clsact] {
         let bench = Bench::new("tags");
         if !bench.has_tcx() {
-            println!("skipped: a_tag_that_xdp_cannot_see_is_dropped: the kernel has no TCX");
+            skip("TCX", "a kernel before 6.6");
             return;
         }
         let router = bench.lab.router();
@@ -915,7 +913,7 @@ fn a_port_with_vlans_has_xdp_only_where_tags_are_seen() {
         assert!(reason.contains("outside the frame"), "{reason}");
 
         let Ok(mut tap) = tap(lab.router(), "tap1") else {
-            println!("skipped: a_port_with_vlans_has_xdp_only_where_tags_are_seen: no tap device");
+            skip("tap device", "no /dev/net/tun");
             return;
         };
         ctl.apply(&port("tap1", &asked)).unwrap().ok().unwrap();
@@ -941,7 +939,7 @@ fn a_port_with_vlans_has_xdp_only_where_tags_are_seen() {
 fn an_unseen_tag_makes_an_event_like_others() {
     let bench = Bench::new("tag-event");
     if !bench.has_tcx() {
-        println!("skipped: an_unseen_tag_makes_an_event_like_others: the kernel has no TCX");
+        skip("TCX", "a kernel before 6.6");
         return;
     }
     let (daemon, ctl) = spine::start(&bench.lab);
