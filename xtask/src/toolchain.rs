@@ -130,6 +130,8 @@ impl Toolchain {
             format!("-Clinker={}", self.linker.display()),
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
+            // Else what clears or copies a few words is a call that goes byte by byte.
+            "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
             "-Ctarget-cpu=v3".to_owned(),
         ];
         command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
