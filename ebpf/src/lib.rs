@@ -20,6 +20,7 @@ pub mod guards;
 pub mod packet;
 pub mod policy;
 pub mod tables;
+pub mod traffic;
 
 #[cfg(feature = "user")]
 #[expect(
@@ -50,4 +51,7 @@ mod pod {
         EventKey,
         FragmentKey
     );
+
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::traffic::Traffic {}
 }

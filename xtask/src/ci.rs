@@ -49,9 +49,12 @@ fn lint(root: &Path) -> anyhow::Result<()> {
 /// What only the kernel's side compiles is invisible to the host's clippy.
 fn lint_bpf(root: &Path) -> anyhow::Result<()> {
     let target_dir = build::target_dir(root).join("bpf-lint");
-    let mut clippy = Toolchain::find(root)?.cargo("clippy", env::consts::ARCH, &target_dir);
-    clippy.args(["--", "-D", "warnings"]);
-    step::show("lint for BPF", clippy.current_dir(root))
+    let toolchain = Toolchain::find(root)?;
+    ["datapath", "load"].into_iter().try_for_each(|binary| {
+        let mut clippy = toolchain.cargo("clippy", binary, env::consts::ARCH, &target_dir);
+        clippy.args(["--", "-D", "warnings"]);
+        step::show(&format!("lint for BPF: {binary}"), clippy.current_dir(root))
+    })
 }
 
 fn document(root: &Path) -> anyhow::Result<()> {

@@ -1,5 +1,7 @@
-//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test`, `matrix`, `fuzz`, `kernels` and `ci`.
+//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test`, `matrix`, `fuzz`, `kernels`, `bench`
+//! and `ci`.
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -61,6 +63,12 @@ enum Command {
         #[arg(long = "test", value_name = "NAME")]
         tests: Vec<String>,
     },
+    /// Measures what packets and changes cost, beside other firewalls on this machine.
+    Bench {
+        /// `packets` or `control`, `--quick`, `--out DIRECTORY`; see `cargo xtask bench -- --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Runs every check that a change must pass, then says what failed.
     Ci,
 }
@@ -88,6 +96,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
         Command::Test { names } => return test::run(root, &names),
         Command::Fuzz { cases, seed } => return fuzz::run(root, cases, seed),
         Command::Kernels { series, tests } => return kernels::run(root, &series, &tests),
+        Command::Bench { arguments } => return bench::run(root, &arguments),
         Command::Ci => return ci::run(root),
     }
     Ok(ExitCode::SUCCESS)

@@ -79,7 +79,13 @@ impl Toolchain {
     /// A cargo command for the BPF target, free of what the calling cargo put into the environment.
     /// `arch` is the architecture of the kernel that will run the object: its registers and
     /// `pt_regs` decide a few of aya's definitions.
-    pub(crate) fn cargo(&self, subcommand: &str, arch: &str, target_dir: &Path) -> Command {
+    pub(crate) fn cargo(
+        &self,
+        subcommand: &str,
+        binary: &str,
+        arch: &str,
+        target_dir: &Path,
+    ) -> Command {
         let mut command = match self.compiler {
             Compiler::Debian => {
                 // Debian's clippy is a program beside the compiler; it calls the cargo of `CARGO`.
@@ -124,6 +130,8 @@ impl Toolchain {
             format!("-Clinker={}", self.linker.display()),
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
+            // Else what clears or copies a few words is a call that goes byte by byte.
+            "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
             "-Ctarget-cpu=v3".to_owned(),
         ];
         command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
@@ -131,7 +139,7 @@ impl Toolchain {
             "--package",
             "wardline-ebpf",
             "--bin",
-            "datapath",
+            binary,
             "--profile",
             "bpf",
         ]);

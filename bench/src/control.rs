@@ -1,0 +1,122 @@
+//! What changes of a large policy cost: from the request to the answer, which comes when the change
+//! is in force, and in memory.
+
+use std::{ops::Range, time::Duration};
+
+use anyhow::Result;
+use serde::Serialize;
+use wardline_proto::v1;
+
+use crate::{
+    goals::{bounds, verdict},
+    packets::MANY,
+    rounds::median,
+    say,
+    wardline::{Rules, Wardline, device, policy},
+};
+
+/// How often a change is measured.
+const CHANGES: Range<u32> = 0..9;
+
+/// One figure and its bounds.
+#[derive(Serialize)]
+pub(crate) struct Figure {
+    pub(crate) what: &'static str,
+    pub(crate) bounds: String,
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+    pub(crate) verdict: &'static str,
+}
+
+/// Applies a whole policy, then changes of one device.
+pub(crate) fn run() -> Result<Vec<Figure>> {
+    say(&format!(
+        "changes of a policy with {MANY} devices and {MANY} rules"
+    ));
+    let mut wardline = Wardline::start("bench-control")?;
+    let mut whole = policy(MANY, Rules::Each, v1::Attach::Xdp);
+    let first = wardline.apply(whole.clone())?;
+    let (held, _) = wardline.memory()?;
+    let mut figures = vec![figure(
+        "whole policy, answer to enforced",
+        first.as_secs_f64(),
+        "s",
+        Some((5.0, 1.0)),
+    )];
+    let mut edits = Vec::new();
+    for change in CHANGES {
+        edits.extend(wardline.put(moved(change))?);
+    }
+    if let Some(edit) = middle(&edits) {
+        let milliseconds = edit * 1e3;
+        figures.push(figure(
+            "one device of many, put",
+            milliseconds,
+            "ms",
+            Some((10.0, 2.0)),
+        ));
+    }
+    let mut applies = Vec::new();
+    for change in CHANGES {
+        whole.devices[change as usize] = moved(change + CHANGES.end);
+        applies.push(wardline.apply(whole.clone())?);
+    }
+    let whole_again = middle(&applies).unwrap_or_default() * 1e3;
+    let bounds = edits.is_empty().then_some((10.0, 2.0));
+    figures.push(figure(
+        "one device of many, whole document",
+        whole_again,
+        "ms",
+        bounds,
+    ));
+    let (after, most) = wardline.memory()?;
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let bounds = Some((512.0, 256.0));
+    figures.push(figure(
+        "daemon, after the first",
+        mebibytes(held),
+        "MiB",
+        bounds,
+    ));
+    figures.push(figure(
+        "daemon, after changes",
+        mebibytes(after),
+        "MiB",
+        bounds,
+    ));
+    figures.push(figure("daemon, at most", mebibytes(most), "MiB", None));
+    figures.push(figure(
+        "tables in the kernel",
+        mebibytes(wardline.tables()?),
+        "MiB",
+        None,
+    ));
+    Ok(figures)
+}
+
+fn middle(times: &[Duration]) -> Option<f64> {
+    median(times.iter().map(Duration::as_secs_f64).collect())
+}
+
+/// A device with another address, each time another.
+fn moved(change: u32) -> v1::Device {
+    let [_, _, a, b] = (0xf000 + change).to_be_bytes();
+    v1::Device {
+        addresses: vec![format!("10.3.{a}.{b}")],
+        ..device(change % CHANGES.end)
+    }
+}
+
+fn figure(what: &'static str, value: f64, unit: &'static str, bound: Option<(f64, f64)>) -> Figure {
+    let (bounds, verdict) = match bound {
+        Some((must, aim)) => (bounds(must, aim, false), verdict(value, must, aim, false)),
+        None => (String::new(), ""),
+    };
+    Figure {
+        what,
+        bounds,
+        value,
+        unit,
+        verdict,
+    }
+}

@@ -1,0 +1,209 @@
+//! Measuring: many short slices, each round in another order, compared within their round.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Result, ensure};
+use aya::programs::ProgramFd;
+use wardline_ebpf::traffic::{self, LENGTH, Traffic};
+
+use crate::road::{Cost, Generator, Program, Road};
+
+/// What happens to every packet of a subject.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It arrives.
+    Arrives,
+    /// It is dropped.
+    Dropped,
+}
+
+/// How a subject is given its packets.
+enum Feed<'a> {
+    /// Into the stack.
+    Live(Generator),
+    /// To programs alone, each time another packet.
+    Generated(Generator),
+    /// To one program, always the same packet.
+    Same(&'a Program, [u8; LENGTH]),
+}
+
+/// One thing that is measured.
+pub(crate) struct Subject<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    road: &'a Road,
+    feed: Feed<'a>,
+    fate: Fate,
+    /// Packets in a slice.
+    count: u32,
+    most: u32,
+}
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const TC_PASS: u32 = u32::MAX;
+/// Packets that are enough to know about how long one takes.
+const SAMPLE: u32 = 4096;
+
+impl<'a> Subject<'a> {
+    /// Packets that go on into the router's stack, after `then` has judged them, if there is one.
+    pub(crate) fn live(
+        (name, what): (&'static str, &'static str),
+        road: &'a Road,
+        traffic: Traffic,
+        then: Option<&ProgramFd>,
+        fate: Fate,
+    ) -> Result<Self> {
+        let most = if traffic.order == traffic::FRESH {
+            20_000
+        } else {
+            u32::MAX
+        };
+        let feed = Feed::Live(Generator::new(road, traffic, then)?);
+        Ok(Self {
+            name,
+            what,
+            road,
+            feed,
+            fate,
+            count: SAMPLE,
+            most,
+        })
+    }
+
+    /// Packets that only programs see.
+    pub(crate) fn generated(
+        (name, what): (&'static str, &'static str),
+        road: &'a Road,
+        traffic: Traffic,
+        then: Option<&ProgramFd>,
+        fate: Fate,
+    ) -> Result<Self> {
+        let feed = Feed::Generated(Generator::new(road, traffic, then)?);
+        Ok(Self {
+            name,
+            what,
+            road,
+            feed,
+            fate,
+            count: SAMPLE,
+            most: u32::MAX,
+        })
+    }
+
+    /// One packet, again and again.
+    pub(crate) fn same(
+        (name, what): (&'static str, &'static str),
+        road: &'a Road,
+        program: &'a Program,
+        traffic: Traffic,
+        fate: Fate,
+    ) -> Self {
+        let mut frame = [0; LENGTH];
+        let mut traffic = Traffic {
+            state: 1,
+            ..traffic
+        };
+        for (bytes, word) in frame.chunks_mut(2).zip(traffic::next(&mut traffic)) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        let feed = Feed::Same(program, frame);
+        Self {
+            name,
+            what,
+            road,
+            feed,
+            fate,
+            count: SAMPLE,
+            most: u32::MAX,
+        }
+    }
+
+    /// Nanoseconds of processor time for a packet.
+    fn slice(&mut self) -> Result<f64> {
+        let count = self.count;
+        let before = self.road.sunk(false)?;
+        let (cost, live) = match &mut self.feed {
+            Feed::Live(generator) => (generator.push(self.road, count, true)?, true),
+            Feed::Generated(generator) => (generator.push(self.road, count, false)?, false),
+            Feed::Same(program, frame) => (program.run(self.road, frame, count)?, false),
+        };
+        self.check(&cost, before, live)?;
+        Ok(cost.time.as_secs_f64() * 1e9 / f64::from(count))
+    }
+
+    /// That what was measured is what was meant.
+    fn check(&self, cost: &Cost, before: u64, live: bool) -> Result<()> {
+        let name = self.name;
+        if live {
+            let awaited = if self.fate == Fate::Arrives {
+                u64::from(self.count)
+            } else {
+                0
+            };
+            let sunk = self.road.arrived(false, before, awaited)?;
+            ensure!(
+                sunk == awaited,
+                "{name}: of {} packets {sunk} arrived, not {awaited}",
+                self.count
+            );
+            return Ok(());
+        }
+        let passed = matches!(cost.answer, XDP_PASS | TC_PASS);
+        let dropped = matches!(cost.answer, XDP_DROP);
+        let meant = if self.fate == Fate::Arrives {
+            passed
+        } else {
+            dropped
+        };
+        ensure!(meant, "{name}: the program answered {}", cost.answer);
+        Ok(())
+    }
+
+    /// Chooses how many packets make a slice of about this length.
+    fn calibrate(&mut self, slice: Duration) -> Result<()> {
+        let once = self.slice()?.max(1.0);
+        let count = slice.as_secs_f64() * 1e9 / once;
+        self.count = (count as u32).clamp(SAMPLE, self.most.max(SAMPLE));
+        Ok(())
+    }
+}
+
+/// Nanoseconds by subject, round by round.
+pub(crate) type Rounds = Vec<BTreeMap<&'static str, f64>>;
+
+/// Measures all subjects in every round, in an order that is another each time.
+pub(crate) fn measure(
+    subjects: &mut [Subject<'_>],
+    rounds: usize,
+    slice: Duration,
+) -> Result<Rounds> {
+    for subject in subjects.iter_mut() {
+        subject.calibrate(slice)?;
+    }
+    let mut measured = Vec::new();
+    // The first round warms up.
+    for round in 0..=rounds {
+        fastrand::shuffle(subjects);
+        let mut costs = BTreeMap::new();
+        for subject in subjects.iter_mut() {
+            costs.insert(subject.name, subject.slice()?);
+        }
+        if round != 0 {
+            measured.push(costs);
+        }
+    }
+    Ok(measured)
+}
+
+/// The middle of some figures; none of none.
+pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    let middle = figures.len() / 2;
+    let upper = *figures.get(middle)?;
+    Some(if figures.len() % 2 == 1 {
+        upper
+    } else {
+        (figures[middle - 1] + upper) / 2.0
+    })
+}
