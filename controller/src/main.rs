@@ -16,6 +16,7 @@ use wardline_controller::{
     events::Events,
     inventory,
     reconcile::{self, Engine, Handle},
+    serve,
 };
 
 fn main() -> ExitCode {
@@ -52,7 +53,7 @@ async fn run(flags: &config::Flags) -> anyhow::Result<()> {
     if flags.programs {
         return programs(&config);
     }
-    serve(config).await
+    guard(config).await
 }
 
 /// Prints what the kernel's verifier says of the programs. Nothing is pinned or attached.
@@ -72,7 +73,7 @@ fn programs(config: &Config) -> anyhow::Result<()> {
 
 /// Removes everything that was ever attached or pinned.
 async fn detach(config: &Config) -> anyhow::Result<()> {
-    if api::is_served(&config.api.socket).await {
+    if serve::is_served(&config.api.socket).await {
         return Err(anyhow!(
             "a daemon answers on {}; stop it first, or it would attach again",
             config.api.socket.display()
@@ -91,7 +92,7 @@ async fn detach(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Runs until a signal says to stop. What is attached stays.
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn guard(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Before the first look, so that no change is missed between.
@@ -121,7 +122,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let serving = tokio::spawn({
         let stopped = stopped.clone();
         let socket = socket.clone();
-        async move { api::serve(service, &socket, stopped).await }
+        async move { serve::serve(service, &socket, stopped).await }
     });
     let draining = tokio::spawn(events.drain(ring, stopped.clone()));
     let keeping = tokio::spawn(keep_up(handle, changes, stopped));
