@@ -10,6 +10,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use wardline_proto::v1::{self, segmentation_server::Segmentation};
 
 use crate::{
+    audit::Audit,
     compile,
     events::Events,
     explain,
@@ -33,6 +34,8 @@ pub struct Service {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What happened.
     pub events: Events,
+    /// Who did what.
+    pub audit: Audit,
 }
 
 impl Service {
@@ -312,5 +315,26 @@ impl Segmentation for Service {
         });
         let next = tokio_stream::wrappers::ReceiverStream::new(receive);
         Ok(Response::new(Box::pin(kept.chain(next))))
+    }
+
+    type ReadAuditStream = Many<v1::AuditEntry>;
+
+    async fn read_audit(
+        &self,
+        request: Request<v1::ReadAuditRequest>,
+    ) -> Answer<Self::ReadAuditStream> {
+        let limit = request.into_inner().limit;
+        let audit = self.audit.clone();
+        let (send, receive) = tokio::sync::mpsc::channel(64);
+        // A client that goes away ends the thread with its next line.
+        tokio::task::spawn_blocking(move || {
+            let told = |entry| send.blocking_send(Ok(entry)).is_ok();
+            if let Err(error) = audit.tell(limit, told) {
+                let status = Status::internal(format!("the audit can't be read: {error}"));
+                let _ = send.blocking_send(Err(status));
+            }
+        });
+        let entries = tokio_stream::wrappers::ReceiverStream::new(receive);
+        Ok(Response::new(Box::pin(entries)))
     }
 }

@@ -22,6 +22,7 @@
 //!    as this one's.
 
 pub mod api;
+pub mod audit;
 mod bpf;
 pub mod compile;
 pub mod config;
@@ -31,7 +32,9 @@ pub mod explain;
 pub mod gate;
 pub mod intent;
 pub mod inventory;
+pub mod limits;
 pub mod links;
+pub mod metrics;
 pub mod model;
 mod netlink;
 mod offload;
@@ -41,4 +44,5 @@ pub mod roles;
 pub mod serve;
 pub mod snapshot;
 pub mod store;
+pub mod tls;
 pub mod touched;
