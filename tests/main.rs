@@ -1,9 +1,11 @@
 //! The suite: packet tables, properties against the oracle, hosts in a lab. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod adoption;
 mod agreement;
 mod attach;
+mod authority;
 mod bridge;
 mod change;
 mod dissect;

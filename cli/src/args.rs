@@ -2,9 +2,14 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{
+    ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    error::ErrorKind, parser::ValueSource::CommandLine,
+};
 use clap_complete::Shell;
+use serde::{Deserialize, Serialize};
 use tonic::transport::Uri;
+use wardline_proto::audit::Head;
 
 use crate::duration;
 
@@ -40,22 +45,38 @@ pub(crate) struct Args {
 impl Args {
     /// Parses the process's arguments; on a mistake, says so and exits with 2.
     pub(crate) fn from_command_line() -> Self {
-        Self::parse().checked().unwrap_or_else(|error| error.exit())
+        let matches = Self::command().get_matches();
+        Self::from_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
-    /// Checks what spans several global arguments, which clap can't express.
-    fn checked(self) -> Result<Self, clap::Error> {
+    /// Takes the arguments, and checks what spans several global ones, which clap can't express.
+    fn from_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut args = Self::from_arg_matches(matches)?;
+        let connection = &mut args.connection;
+        // A context that is named beats what the environment says for all commands.
+        let named = connection.context.is_some();
+        let said = |name: &str| !named || matches.value_source(name) == Some(CommandLine);
+        connection.server.take_if(|_| !said("server"));
+        connection.ca.take_if(|_| !said("ca"));
+        connection.cert.take_if(|_| !said("cert"));
+        connection.key.take_if(|_| !said("key"));
         let Connection {
             server,
             ca,
             cert,
             key,
-        } = &self.connection;
-        let complaint = match (server, [ca, cert, key].map(Option::is_some)) {
-            (Server::Unix(_), _) | (Server::Tls(_), [true, true, true]) => return Ok(self),
-            (Server::Tls(_), _) => "an https:// server needs --ca, --cert and --key",
+            ..
+        } = connection;
+        let whole = [ca, cert, key].iter().all(|file| file.is_some());
+        let sets = matches!(args.command, Command::Context(_));
+        let complaint = match server {
+            Some(_) if named => "--context says which server; leave out --server",
+            Some(Server::Tls(_)) if !whole && !sets => {
+                "an https:// server needs --ca, --cert and --key"
+            }
+            _ => return Ok(args),
         };
-        Err(Self::command().error(ErrorKind::MissingRequiredArgument, complaint))
+        Err(Self::command().error(ErrorKind::ArgumentConflict, complaint))
     }
 }
 
@@ -63,14 +84,16 @@ impl Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
-    /// The router's socket, unix:///PATH, or https://HOST:PORT.
-    #[arg(
-        long,
-        global = true,
-        env = "WARDLINE_SERVER",
-        default_value = "unix:///run/wardline/api.sock"
-    )]
-    pub(crate) server: Server,
+    /// The router's socket, unix:///PATH, or https://HOST:PORT [default: the current context's, or
+    /// unix:///run/wardline/api.sock].
+    #[arg(long, global = true, env = "WARDLINE_SERVER")]
+    pub(crate) server: Option<Server>,
+    /// The context to use instead of the current one.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// The file of contexts [default: ~/.config/wardline/contexts.yaml].
+    #[arg(long, global = true, env = "WARDLINE_CONTEXTS", value_name = "FILE")]
+    pub(crate) contexts: Option<PathBuf>,
     /// Who signed the router's certificate (PEM).
     #[arg(long, global = true, env = "WARDLINE_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
@@ -83,12 +106,37 @@ pub(crate) struct Connection {
 }
 
 /// Where a router listens.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) enum Server {
     /// On a Unix socket.
     Unix(PathBuf),
     /// On TCP, with mutual TLS.
     Tls(Uri),
+}
+
+impl Default for Server {
+    /// The socket of a daemon on this machine.
+    fn default() -> Self {
+        Self::Unix("/run/wardline/api.sock".into())
+    }
+}
+
+impl From<Server> for String {
+    fn from(server: Server) -> Self {
+        match server {
+            Server::Unix(path) => format!("unix://{}", path.display()),
+            Server::Tls(uri) => uri.to_string(),
+        }
+    }
+}
+
+impl TryFrom<String> for Server {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 impl FromStr for Server {
@@ -161,6 +209,11 @@ pub(crate) enum Command {
     Counters,
     /// Show drops with their reason, and the passes that a rule logs
     Events(Events),
+    /// Show who changed what and who was refused; with --verify, whether somebody touched that
+    Audit(Audit),
+    /// Keep the ways to several routers, and choose one
+    #[command(subcommand)]
+    Context(Context),
     /// Print a shell's completion script
     Completions {
         /// The shell.
@@ -172,7 +225,9 @@ impl Command {
     /// How long an answer may take unless `--timeout` says so.
     pub(crate) fn default_timeout(&self) -> Duration {
         match self {
-            Self::Plan(_) | Self::Apply(_) | Self::Put(_) => Duration::from_secs(120),
+            Self::Plan(_) | Self::Apply(_) | Self::Put(_) | Self::Audit(_) => {
+                Duration::from_secs(120)
+            }
             Self::Status
             | Self::Delete(_)
             | Self::Confirm(_)
@@ -188,6 +243,7 @@ impl Command {
             | Self::Flows(_)
             | Self::Counters
             | Self::Events(_)
+            | Self::Context(_)
             | Self::Completions { .. } => Duration::from_secs(30),
         }
     }
@@ -383,6 +439,45 @@ pub(crate) struct Events {
     pub(crate) follow: bool,
 }
 
+/// `audit`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Audit {
+    /// At most so many, the newest.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["verify", "file"])]
+    pub(crate) limit: Option<u32>,
+    /// Check that no record was changed, removed or inserted; exit code 4 if one was.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// The head that an earlier --verify printed: finds also an end that was cut off or rewritten.
+    #[arg(long, value_name = "NUMBER:HASH", requires = "verify")]
+    pub(crate) head: Option<Head>,
+    /// Read records that were exported with -o json, instead of asking the router.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// `context`.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub(crate) enum Context {
+    /// List the contexts; the current one has a star
+    List,
+    /// Make a context the current one
+    Use {
+        /// Its name.
+        name: String,
+    },
+    /// Add a context, or change it, with --server, --ca, --cert and --key
+    Set {
+        /// Its name.
+        name: String,
+    },
+    /// Forget a context
+    Delete {
+        /// Its name.
+        name: String,
+    },
+}
+
 /// The completion script of a shell.
 pub(crate) fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
@@ -408,7 +503,7 @@ mod tests {
 
     fn parsed(line: &str) -> Result<Args, clap::Error> {
         let words = std::iter::once("wardctl").chain(line.split_whitespace());
-        Args::try_parse_from(words)?.checked()
+        Args::from_matches(&Args::command().try_get_matches_from(words)?)
     }
 
     fn accepted(line: &str) -> Args {
@@ -445,6 +540,16 @@ mod tests {
             "flows",
             "counters",
             "events --since 10m --follow",
+            "audit",
+            "audit --limit 5",
+            "audit --verify --file exported.jsonl",
+            "context list",
+            "context use ward-3",
+            "context set ward-3 --server https://ward-3:7443 --ca a --cert c --key k",
+            "context set ward-3 --cert c",
+            "context delete ward-3",
+            "status --context ward-3",
+            "status --context ward-3 --cert other",
             "completions bash",
         ] {
             accepted(line);
@@ -474,6 +579,12 @@ mod tests {
             "status --server /run/wardline/api.sock",
             "status --server https://router:7443",
             "status --server https://router:7443 --cert c --key k",
+            "status --server unix:///a.sock --context b",
+            "context",
+            "context use",
+            "audit --head 5",
+            "audit --verify --head 5",
+            "audit --verify --limit 5",
         ] {
             let error = parsed(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -8,10 +8,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tower::service_fn;
 use wardline_proto::v1::segmentation_client::SegmentationClient;
 
-use crate::{
-    args::{Connection, Server},
-    exit::Failure,
-};
+use crate::{args::Server, contexts::Target, exit::Failure};
 
 /// The generated client on whichever way there is.
 pub(crate) type Client = SegmentationClient<Channel>;
@@ -23,8 +20,8 @@ pub(crate) const LARGEST_MESSAGE: usize = 256 << 20;
 ///
 /// # Errors
 /// It can't be reached, or the certificates can't be read.
-pub(crate) async fn connect(connection: &Connection) -> Result<Client, Failure> {
-    let channel = match &connection.server {
+pub(crate) async fn connect(target: &Target) -> Result<Client, Failure> {
+    let channel = match &target.server {
         Server::Unix(path) => unix(path.clone()).await.map_err(|error| {
             Failure::failed(format!(
                 "can't reach unix://{}: {}",
@@ -33,7 +30,7 @@ pub(crate) async fn connect(connection: &Connection) -> Result<Client, Failure> 
             ))
         })?,
         Server::Tls(uri) => {
-            let endpoint = tls(uri, connection)?;
+            let endpoint = tls(uri, target)?;
             endpoint
                 .connect()
                 .await
@@ -56,10 +53,10 @@ async fn unix(path: PathBuf) -> Result<Channel, tonic::transport::Error> {
         .await
 }
 
-fn tls(uri: &Uri, connection: &Connection) -> Result<Endpoint, Failure> {
-    let ca = Certificate::from_pem(pem(connection.ca.as_ref())?);
-    let cert = pem(connection.cert.as_ref())?;
-    let identity = Identity::from_pem(cert, pem(connection.key.as_ref())?);
+fn tls(uri: &Uri, target: &Target) -> Result<Endpoint, Failure> {
+    let ca = Certificate::from_pem(pem(target.ca.as_ref())?);
+    let cert = pem(target.cert.as_ref())?;
+    let identity = Identity::from_pem(cert, pem(target.key.as_ref())?);
     let config = ClientTlsConfig::new().ca_certificate(ca).identity(identity);
     roomy(Endpoint::from(uri.clone()))
         .tls_config(config)
@@ -83,7 +80,7 @@ fn pem(file: Option<&PathBuf>) -> Result<String, Failure> {
 }
 
 /// What is behind an error whose own words are only that there was one.
-fn cause(error: &dyn Error) -> String {
+pub(crate) fn cause(error: &dyn Error) -> String {
     let mut words = Vec::new();
     let mut source = error.source();
     while let Some(error) = source {

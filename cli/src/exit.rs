@@ -1,20 +1,22 @@
 //! How a command ends: its exit code, and what it says on standard error when it fails.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{error::Error as _, io::Write as _, process::ExitCode};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use wardline_proto::document::Problem;
 
-use crate::output::printable;
+use crate::{connect::cause, output::printable};
 
-/// The exit codes that scripts rely on; usage (2) is clap's own.
+/// The exit codes that scripts rely on; most of usage (2) is clap's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Done; for `explain`: allowed.
     Done = 0,
     /// Could not: no connection, time-out, internal.
     Failed = 1,
+    /// The command line asks for nothing that could be done.
+    Usage = 2,
     /// `explain`: dropped.
     Dropped = 3,
     /// Refused: invalid, unknown, used, stale, not allowed.
@@ -48,6 +50,22 @@ impl Failure {
         Self {
             exit: Exit::Refused,
             lines: vec![format!("error: {}", message.into())],
+        }
+    }
+
+    /// What was asked makes no sense.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Usage,
+            lines: vec![format!("error: {}", message.into())],
+        }
+    }
+
+    /// Somebody has touched the audit, here and here.
+    pub(crate) fn tampered(findings: Vec<String>) -> Self {
+        Self {
+            exit: Exit::Refused,
+            lines: findings,
         }
     }
 
@@ -90,7 +108,12 @@ impl From<Status> for Failure {
             Code::Cancelled | Code::DeadlineExceeded => Some("no answer in time"),
             _ => None,
         };
-        let message = match (meaning, status.message()) {
+        // What broke a connection is behind what says that it broke.
+        let told = match status.source() {
+            Some(_) => format!("{}: {}", status.message(), cause(&status)),
+            None => status.message().to_owned(),
+        };
+        let message = match (meaning, told.as_str()) {
             (Some(meaning), "") => meaning.to_owned(),
             (Some(meaning), message) => format!("{meaning}: {message}"),
             (None, "") => status.code().description().to_lowercase(),

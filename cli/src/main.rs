@@ -8,7 +8,9 @@
 
 mod access;
 mod args;
+mod audit;
 mod connect;
+mod contexts;
 mod duration;
 mod events;
 mod exit;
@@ -36,8 +38,15 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<Exit, Failure> {
+    match args.command {
+        Command::Completions { shell } => return output::text(&args::completions(shell)),
+        Command::Context(command) => {
+            return contexts::contexts(&args.connection, args.output, command);
+        }
+        _ => {}
+    }
     let session = Session {
-        connection: args.connection,
+        target: contexts::target(&args.connection)?,
         format: args.output,
         limit: args
             .timeout
@@ -70,6 +79,7 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Flows(args) => inspect::flows(session, args).await,
         Command::Counters => inspect::counters(session).await,
         Command::Events(args) => events::events(session, args).await,
-        Command::Completions { shell } => output::text(&args::completions(shell)),
+        Command::Audit(args) => audit::audit(session, args).await,
+        Command::Context(_) | Command::Completions { .. } => Ok(Exit::Done),
     }
 }

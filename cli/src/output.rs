@@ -46,7 +46,7 @@ pub(crate) fn value(format: Format, value: &Value) -> Result<Exit, Failure> {
 /// # Errors
 /// Standard output can't be written.
 pub(crate) fn text(text: &str) -> Result<Exit, Failure> {
-    write(io::stdout().lock(), text).map(|_| Exit::Done)
+    plain(text).map(|_| Exit::Done)
 }
 
 /// Prints text for people; its colours go where there is a terminal.
@@ -54,7 +54,7 @@ pub(crate) fn text(text: &str) -> Result<Exit, Failure> {
 /// # Errors
 /// Standard output can't be written.
 pub(crate) fn styled(text: &str) -> Result<Exit, Failure> {
-    write(anstream::stdout().lock(), text).map(|_| Exit::Done)
+    piece(text).map(|_| Exit::Done)
 }
 
 /// Prints one entry of a stream; breaks when nobody reads any more.
@@ -67,13 +67,26 @@ pub(crate) fn entry<M: Message + Name>(
     line: impl FnOnce(&M) -> String,
 ) -> Result<ControlFlow<()>, Failure> {
     match format {
-        Format::Table => write(anstream::stdout().lock(), &line(message)),
-        Format::Json => write(io::stdout().lock(), &format!("{}\n", to_value(message))),
-        Format::Yaml => write(
-            io::stdout().lock(),
-            &format!("---\n{}", value_to_yaml(&to_value(message))),
-        ),
+        Format::Table => piece(&line(message)),
+        Format::Json => plain(&format!("{}\n", to_value(message))),
+        Format::Yaml => plain(&format!("---\n{}", value_to_yaml(&to_value(message)))),
     }
+}
+
+/// Prints a piece of text for people; breaks when nobody reads any more.
+///
+/// # Errors
+/// Standard output can't be written.
+pub(crate) fn piece(text: &str) -> Result<ControlFlow<()>, Failure> {
+    write(anstream::stdout().lock(), text)
+}
+
+/// Prints a piece of text as it is; breaks when nobody reads any more.
+///
+/// # Errors
+/// Standard output can't be written.
+pub(crate) fn plain(text: &str) -> Result<ControlFlow<()>, Failure> {
+    write(io::stdout().lock(), text)
 }
 
 /// Says on standard error what deserves a look.

@@ -166,7 +166,7 @@ async fn whole(session: &Session, file: &Path) -> Result<Policy, Failure> {
 /// What the router has against a policy; nothing if it can't be asked.
 async fn objections(session: &Session, policy: Policy) -> Vec<Problem> {
     let refusal = session.within(async {
-        let client = connect(&session.connection).await?;
+        let client = connect(&session.target).await?;
         let request = PlanRequest {
             policy: Some(policy),
         };

@@ -6,14 +6,15 @@ use tokio::time;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    args::{Connection, Format},
+    args::Format,
     connect::{Client, connect},
+    contexts::Target,
     exit::Failure,
 };
 
 /// Which router, how its answers are printed, and how long they may take.
 pub(crate) struct Session {
-    pub(crate) connection: Connection,
+    pub(crate) target: Target,
     pub(crate) format: Format,
     pub(crate) limit: Duration,
 }
@@ -29,7 +30,7 @@ impl Session {
         call: impl AsyncFnOnce(Client, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, Failure> {
         self.within(async {
-            let client = connect(&self.connection).await?;
+            let client = connect(&self.target).await?;
             Ok(self.call(client, question, call).await?)
         })
         .await
@@ -60,7 +61,7 @@ impl Session {
         call: impl AsyncFnOnce(Client, Request<Q>) -> Result<Response<Streaming<A>>, Status>,
     ) -> Result<Streaming<A>, Failure> {
         self.within(async {
-            let client = connect(&self.connection).await?;
+            let client = connect(&self.target).await?;
             Ok(call(client, Request::new(question)).await?.into_inner())
         })
         .await

@@ -1,61 +1,29 @@
-//! gRPC: converts in, calls, converts out. The only user of tonic.
-//!
-//! The Unix socket is for local clients; the kernel says who they are, and only uid 0 may call.
+//! The calls of the API: converts in, calls, converts out.
 
-use std::{io, os::unix::fs::PermissionsExt as _, path::Path, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::{broadcast::error::RecvError, watch},
-};
-use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
-use tonic::{
-    Code, Request, Response, Status,
-    transport::{Server, server::UdsConnectInfo},
-};
+use tokio::sync::{broadcast::error::RecvError, watch};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
-use wardline_proto::{
-    DESCRIPTOR_SET,
-    v1::{
-        self,
-        segmentation_server::{Segmentation, SegmentationServer},
-    },
-};
+use wardline_proto::v1::{self, segmentation_server::Segmentation};
 
 use crate::{
+    audit::Audit,
     compile,
     events::Events,
     explain,
+    gate::Revisions,
     intent::Problem,
     inventory,
-    reconcile::{Author, Handle, Refusal, Stopped},
+    reconcile::{Applied, Author, Handle, Refusal, Stopped},
+    roles::Caller,
     snapshot::Snapshot,
 };
 
-/// Bytes that one request may have: a policy of a hundred thousand devices has about 20 MB.
-const LARGEST_REQUEST: usize = 64 << 20;
 /// Problems that are told of one document; so many fit the headers that clients accept.
 const MOST_PROBLEMS: usize = 200;
-
-/// Why there is no API.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// The socket could not be made.
-    #[error("{path}: {source}")]
-    Socket {
-        /// The socket.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// Reflection has no descriptors.
-    #[error("reflection: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
-    /// The server ended.
-    #[error("the server ended: {0}")]
-    Server(#[from] tonic::transport::Error),
-}
 
 /// What the calls work on.
 #[derive(Clone)]
@@ -66,90 +34,8 @@ pub struct Service {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What happened.
     pub events: Events,
-}
-
-/// Serves on a Unix socket until told to stop.
-///
-/// # Errors
-///
-/// When the socket can't be made, or another daemon answers on it.
-pub async fn serve(
-    service: Service,
-    socket: &Path,
-    mut stop: watch::Receiver<bool>,
-) -> Result<(), ApiError> {
-    let listener = listen(socket).await.map_err(|source| ApiError::Socket {
-        path: socket.display().to_string(),
-        source,
-    })?;
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<SegmentationServer<Service>>().await;
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let segmentation = SegmentationServer::new(service)
-        .max_decoding_message_size(LARGEST_REQUEST)
-        .max_encoding_message_size(LARGEST_REQUEST);
-    Server::builder()
-        .concurrency_limit_per_connection(32)
-        .layer(tonic::service::InterceptorLayer::new(only_root))
-        .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .add_service(segmentation)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
-            // An error means that who would stop us is gone.
-            let _ = stop.wait_for(|stop| *stop).await;
-        })
-        .await?;
-    // The next daemon may have made it again.
-    let _ = std::fs::remove_file(socket);
-    Ok(())
-}
-
-/// Whether a daemon answers on a socket.
-pub async fn is_served(socket: &Path) -> bool {
-    UnixStream::connect(socket).await.is_ok()
-}
-
-async fn listen(socket: &Path) -> io::Result<UnixListener> {
-    if is_served(socket).await {
-        return Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "another daemon answers on it",
-        ));
-    }
-    if let Some(directory) = socket.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(socket)?;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-/// The peer's user, when it is root.
-fn only_root(request: Request<()>) -> Result<Request<()>, Status> {
-    match user(&request) {
-        Some(0) => Ok(request),
-        Some(user) => Err(Status::permission_denied(format!(
-            "uid {user} may not; uid 0 may"
-        ))),
-        None => Err(Status::unauthenticated("the kernel does not say who calls")),
-    }
-}
-
-fn user<T>(request: &Request<T>) -> Option<u32> {
-    request
-        .extensions()
-        .get::<UdsConnectInfo>()?
-        .peer_cred
-        .map(|peer| peer.uid())
+    /// Who did what.
+    pub audit: Audit,
 }
 
 impl Service {
@@ -170,24 +56,34 @@ impl Service {
     }
 }
 
-/// Who makes a change: the peer, its words, and its request's id or one that we make.
-fn author<T>(request: &Request<T>, kind: &'static str, reason: &str) -> Author {
-    let id = request
-        .metadata()
-        .get("x-request-id")
-        .and_then(|id| id.to_str().ok());
-    Author {
-        actor: format!(
-            "uid:{}",
-            user(request).map_or_else(String::new, |uid| uid.to_string())
-        ),
+/// Who makes a change: the caller and its words, which the audit keeps too.
+fn author<T>(request: &Request<T>, kind: &'static str, reason: &str) -> Result<Author, Status> {
+    let caller: &Caller = request
+        .extensions()
+        .get()
+        .ok_or_else(|| Status::unauthenticated("nobody says who calls"))?;
+    let _ = caller.reason.set(reason.to_owned());
+    Ok(Author {
+        actor: caller.peer.actor.clone(),
         reason: reason.to_owned(),
-        request_id: id.map_or_else(
-            || format!("{:x}", Timestamp::now().as_nanosecond()),
-            str::to_owned,
-        ),
+        request_id: caller.request_id.clone(),
         kind,
-    }
+    })
+}
+
+/// The answer to a change. The audit reads from it which revision became which.
+fn changed(applied: Applied) -> Response<v1::ChangeResponse> {
+    let revisions = Revisions {
+        before: applied.parent,
+        after: applied.revision,
+    };
+    let mut response = Response::new(v1::ChangeResponse {
+        revision: applied.revision,
+        warnings: applied.warnings,
+        ..v1::ChangeResponse::default()
+    });
+    response.extensions_mut().insert(revisions);
+    response
 }
 
 impl From<Stopped> for Status {
@@ -265,7 +161,7 @@ impl Segmentation for Service {
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ChangeResponse> {
-        let author = author(&request, "apply", &request.get_ref().reason);
+        let author = author(&request, "apply", &request.get_ref().reason)?;
         let request = request.into_inner();
         if request.confirm_within_s != 0 {
             return not_yet("a change that waits for its confirmation");
@@ -276,11 +172,7 @@ impl Segmentation for Service {
             .engine
             .call(move |engine| engine.apply(policy, request.base, &author))
             .await??;
-        Ok(Response::new(v1::ChangeResponse {
-            revision: applied.revision,
-            warnings: applied.warnings,
-            ..v1::ChangeResponse::default()
-        }))
+        Ok(changed(applied))
     }
 
     async fn edit(&self, _: Request<v1::EditRequest>) -> Answer<v1::ChangeResponse> {
@@ -423,5 +315,26 @@ impl Segmentation for Service {
         });
         let next = tokio_stream::wrappers::ReceiverStream::new(receive);
         Ok(Response::new(Box::pin(kept.chain(next))))
+    }
+
+    type ReadAuditStream = Many<v1::AuditEntry>;
+
+    async fn read_audit(
+        &self,
+        request: Request<v1::ReadAuditRequest>,
+    ) -> Answer<Self::ReadAuditStream> {
+        let limit = request.into_inner().limit;
+        let audit = self.audit.clone();
+        let (send, receive) = tokio::sync::mpsc::channel(64);
+        // A client that goes away ends the thread with its next line.
+        tokio::task::spawn_blocking(move || {
+            let told = |entry| send.blocking_send(Ok(entry)).is_ok();
+            if let Err(error) = audit.tell(limit, told) {
+                let status = Status::internal(format!("the audit can't be read: {error}"));
+                let _ = send.blocking_send(Err(status));
+            }
+        });
+        let entries = tokio_stream::wrappers::ReceiverStream::new(receive);
+        Ok(Response::new(Box::pin(entries)))
     }
 }

@@ -80,7 +80,7 @@ pub struct Tls {
 }
 
 /// What the files of mutual TLS hold.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The server's certificate and what leads from it to its root.
     pub cert: Vec<u8>,
@@ -211,16 +211,17 @@ impl Config {
 }
 
 impl Api {
-    /// The most that a client may, by the names of its certificate; none: nothing.
-    pub fn role<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Option<Role> {
-        let fits = |name: &str| {
-            self.roles
-                .iter()
-                .filter(|entry| entry.names.is_match(name))
-                .map(|entry| entry.role)
-                .max()
+    /// The most that a client may, by the names of its certificate, and the name that says so;
+    /// none: nothing.
+    pub fn role<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Option<(Role, &'n str)> {
+        let fits = |name: &'n str| {
+            let fitting = self.roles.iter().filter(|entry| entry.names.is_match(name));
+            Some((fitting.map(|entry| entry.role).max()?, name))
         };
-        names.into_iter().filter_map(fits).max()
+        names
+            .into_iter()
+            .filter_map(fits)
+            .max_by_key(|(role, _)| *role)
     }
 }
 
@@ -832,11 +833,11 @@ icmp = 6
         let api = parse(WHOLE).expect("a configuration").api;
         assert_eq!(
             api.role(["spiffe://clinic/netops/ada"]),
-            Some(Role::Operator)
+            Some((Role::Operator, "spiffe://clinic/netops/ada"))
         );
         assert_eq!(
             api.role(["spiffe://clinic/netops/ada", "root"]),
-            Some(Role::Admin)
+            Some((Role::Admin, "root"))
         );
         assert_eq!(api.role(["spiffe://clinic/ward/ada", "Root", ""]), None);
         assert_eq!(api.role([]), None);

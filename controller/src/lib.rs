@@ -11,8 +11,9 @@
 //! Invariants:
 //! 1. `compile`, `plan`, `explain`, `decide` do no I/O, read no clock, take no lock.
 //! 2. aya only in `datapath` and `links` (and the ring handed to `events`); netlink only in
-//!    `inventory`, which sees what there is, and `netlink`, which attaches; tonic only in `api`;
-//!    files and environment only in `config` and `store`.
+//!    `inventory`, which sees what there is, and `netlink`, which attaches; tonic only in `api`,
+//!    which answers, and `serve` and `gate`, which let in; files and environment only in `config`
+//!    and `store`.
 //! 3. A packet no rule admits is dropped, with a reason; passing is always a decision.
 //! 4. Stopping, crashing or upgrading the daemon changes no verdict.
 //! 5. A refused document leaves what is in force untouched; no packet is ever judged by parts of
@@ -21,20 +22,27 @@
 //!    as this one's.
 
 pub mod api;
+pub mod audit;
 mod bpf;
 pub mod compile;
 pub mod config;
 pub mod datapath;
 pub mod events;
 pub mod explain;
+pub mod gate;
 pub mod intent;
 pub mod inventory;
+pub mod limits;
 pub mod links;
+pub mod metrics;
 pub mod model;
 mod netlink;
 mod offload;
 pub mod plan;
 pub mod reconcile;
+pub mod roles;
+pub mod serve;
 pub mod snapshot;
 pub mod store;
+pub mod tls;
 pub mod touched;

@@ -1,6 +1,6 @@
 //! `wardlined`: reads its configuration, joins the parts, waits for a signal.
 
-use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
@@ -10,12 +10,18 @@ use tokio::{
 };
 use tracing::{info, warn};
 use wardline_controller::{
-    api, config,
+    api,
+    audit::Audit,
+    config,
     config::Config,
     datapath::{self, Datapath, Size},
     events::Events,
-    inventory,
+    gate::Keeper,
+    inventory, metrics,
+    metrics::Metrics,
     reconcile::{self, Engine, Handle},
+    serve,
+    tls::Certificates,
 };
 
 fn main() -> ExitCode {
@@ -41,7 +47,7 @@ async fn run(flags: &config::Flags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
     if flags.check {
         if let Some(tls) = &config.api.tls {
-            tls.read()?;
+            Certificates::load(tls)?;
         }
         print!("{config}");
         return Ok(());
@@ -52,7 +58,7 @@ async fn run(flags: &config::Flags) -> anyhow::Result<()> {
     if flags.programs {
         return programs(&config);
     }
-    serve(config).await
+    guard(config).await
 }
 
 /// Prints what the kernel's verifier says of the programs. Nothing is pinned or attached.
@@ -72,7 +78,7 @@ fn programs(config: &Config) -> anyhow::Result<()> {
 
 /// Removes everything that was ever attached or pinned.
 async fn detach(config: &Config) -> anyhow::Result<()> {
-    if api::is_served(&config.api.socket).await {
+    if serve::is_served(&config.api.socket).await {
         return Err(anyhow!(
             "a daemon answers on {}; stop it first, or it would attach again",
             config.api.socket.display()
@@ -91,13 +97,16 @@ async fn detach(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Runs until a signal says to stop. What is attached stays.
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn guard(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let api = config.api.clone();
+    let metrics_at = config.metrics.listen;
+    let certificates = api.tls.as_ref().map(Certificates::load).transpose()?;
+    let state_dir = config.state_dir.clone();
     // Before the first look, so that no change is missed between.
     let changes = inventory::watch()?;
     let inventory = inventory::observe().await?;
-    let socket = config.api.socket.clone();
     let (ready, loaded) = tokio::sync::oneshot::channel();
     // Loading blocks for as long as the kernel verifies.
     tokio::task::spawn_blocking(move || {
@@ -112,20 +121,31 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let events = Events::new(snapshots.clone());
     let (handle, thread) = reconcile::run(engine)?;
     let (stop, stopped) = watch::channel(false);
+    // The store has made the folder, and holds its lock.
+    let audit = Audit::open(&state_dir)?;
+    let keeper = Arc::new(Keeper::new(audit.clone()));
 
     let service = api::Service {
         engine: handle.clone(),
         snapshots,
+        audit,
         events: events.clone(),
     };
+    let metrics = Metrics {
+        engine: handle.clone(),
+        keeper: keeper.clone(),
+        certificates: certificates.clone(),
+    };
+    let measuring = metrics_at.map(|at| tokio::spawn(metrics::serve(metrics, at, stopped.clone())));
     let serving = tokio::spawn({
-        let stopped = stopped.clone();
-        let socket = socket.clone();
-        async move { api::serve(service, &socket, stopped).await }
+        let (api, keeper, stopped) = (api.clone(), keeper.clone(), stopped.clone());
+        async move { serve::serve(service, &api, certificates, keeper, stopped).await }
     });
+    let (served, ended) = watch::channel(false);
+    let recording = tokio::spawn(keeper.keep(ended));
     let draining = tokio::spawn(events.drain(ring, stopped.clone()));
     let keeping = tokio::spawn(keep_up(handle, changes, stopped));
-    info!(socket = %socket.display(), "ready");
+    info!(socket = %api.socket.display(), "ready");
 
     let mut serving = serving;
     let failed = tokio::select! {
@@ -142,14 +162,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             Ok(ended) => ended,
             Err(_) => {
                 serving.abort();
-                let _ = std::fs::remove_file(&socket);
+                let _ = std::fs::remove_file(&api.socket);
                 Ok(Ok(()))
             }
         },
     };
+    served.send_replace(true);
+    let recorded = tokio::time::timeout(Duration::from_secs(10), recording).await;
     keeping.await?;
+    if let Some(measuring) = measuring {
+        measuring.await?;
+    }
     draining.await??;
     ended??;
+    recorded.context("a change did not end")???;
     // Ends when the last handle is gone; calls that were cut off may still hold one.
     let joined = tokio::task::spawn_blocking(move || thread.join());
     let _ = tokio::time::timeout(Duration::from_secs(5), joined).await;

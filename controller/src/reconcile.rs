@@ -75,6 +75,8 @@ pub struct Author {
 pub struct Applied {
     /// Its revision.
     pub revision: u64,
+    /// The revision that was in force before.
+    pub parent: u64,
     /// What deserves a look.
     pub warnings: Vec<String>,
 }
@@ -196,7 +198,11 @@ impl Engine {
             "policy in force"
         );
         warnings.extend(self.unguarded());
-        Ok(Applied { revision, warnings })
+        Ok(Applied {
+            revision,
+            parent: current.revision,
+            warnings,
+        })
     }
 
     /// What a document would change.

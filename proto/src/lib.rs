@@ -1,6 +1,7 @@
 //! The gRPC interface of Wardline: generated messages, client and server, and documents of their
 //! shape.
 
+pub mod audit;
 pub mod document;
 mod render;
 mod tree;

@@ -1,0 +1,264 @@
+//! Mutual TLS: which certificates the router shows and believes, and who a client's says it is.
+//!
+//! The three files are read again every few seconds. A set that is whole replaces the one in use;
+//! one that is not (a key that is not the certificate's, half a file) is told and tried again.
+
+use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{net::TcpStream, sync::watch};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self, RootCertStore, ServerConfig,
+        crypto::ring,
+        pki_types::{
+            CertificateDer, PrivateKeyDer,
+            pem::{self, PemObject as _},
+        },
+        server::{VerifierBuilderError, WebPkiClientVerifier},
+        version,
+    },
+    server::TlsStream,
+};
+use tracing::{info, warn};
+use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
+
+use crate::config::{ConfigError, Tls, TlsFiles};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Why certificates can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file can't be read.
+    #[error(transparent)]
+    Read(#[from] ConfigError),
+    /// A file does not hold what it should.
+    #[error("{}: {why}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// What the router shows and believes, as its files say.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    places: Tls,
+    in_use: watch::Sender<Loaded>,
+}
+
+#[derive(Clone, Debug)]
+struct Loaded {
+    files: TlsFiles,
+    config: Arc<ServerConfig>,
+    /// When the router's own certificate ends.
+    ends: Timestamp,
+    /// Sees when other clients are believed than those that this set believes.
+    believed: watch::Sender<()>,
+}
+
+/// Who a client's certificate says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Subject alternative names, then common names.
+    pub all: Vec<String>,
+    /// When the certificate ends.
+    pub ends: Timestamp,
+}
+
+/// A client whose certificate is good.
+pub struct Client {
+    /// The connection.
+    pub stream: TlsStream<TcpStream>,
+    /// Who it is.
+    pub names: Names,
+    /// Changes when who is believed has changed since the handshake.
+    pub believed: watch::Receiver<()>,
+}
+
+impl Certificates {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// When one can't be read, or they do not fit each other.
+    pub fn load(places: &Tls) -> Result<Self, TlsError> {
+        let loaded = Loaded::new(places, places.read()?, watch::Sender::default())?;
+        Ok(Self {
+            places: places.clone(),
+            in_use: watch::Sender::new(loaded),
+        })
+    }
+
+    /// Shows the router's certificate and asks for the client's.
+    ///
+    /// # Errors
+    /// When the client is none, or shows no certificate that is believed.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<Client> {
+        let (config, believed) = {
+            let loaded = self.in_use.borrow();
+            (loaded.config.clone(), loaded.believed.subscribe())
+        };
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let certificate = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(<[_]>::first);
+        let names = certificate.and_then(|certificate| Names::of(certificate));
+        let names = names.ok_or_else(|| io::Error::other("the certificate can't be read"))?;
+        Ok(Client {
+            stream,
+            names,
+            believed,
+        })
+    }
+
+    /// When the router's own certificate ends.
+    pub fn end(&self) -> Timestamp {
+        self.in_use.borrow().ends
+    }
+
+    /// Follows the files until told to stop.
+    pub async fn follow(self, mut stop: watch::Receiver<bool>) {
+        let mut told = String::new();
+        let mut clock = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                _ = clock.tick() => {}
+            }
+            let complaint = match self.look() {
+                Ok(()) => String::new(),
+                Err(error) => error.to_string(),
+            };
+            if !complaint.is_empty() && complaint != told {
+                warn!(
+                    error = complaint,
+                    "new certificates are no good; those before stay"
+                );
+            }
+            told = complaint;
+        }
+    }
+
+    /// Uses what the files hold, if that is new.
+    fn look(&self) -> Result<(), TlsError> {
+        let files = self.places.read()?;
+        let before = self.in_use.borrow().clone();
+        if files == before.files {
+            return Ok(());
+        }
+        let same_clients = files.client_ca == before.files.client_ca;
+        let believed = if same_clients {
+            before.believed.clone()
+        } else {
+            watch::Sender::default()
+        };
+        self.in_use
+            .send_replace(Loaded::new(&self.places, files, believed)?);
+        if !same_clients {
+            // Who is connected must be believed anew.
+            before.believed.send_replace(());
+        }
+        info!(clients = !same_clients, "certificates are read anew");
+        Ok(())
+    }
+}
+
+impl Loaded {
+    fn new(places: &Tls, files: TlsFiles, believed: watch::Sender<()>) -> Result<Self, TlsError> {
+        let wrong = |path: &PathBuf, why: String| TlsError::Content {
+            path: path.clone(),
+            why,
+        };
+        let certificates = |path, bytes| {
+            let read: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(bytes).collect();
+            match read {
+                Ok(none) if none.is_empty() => Err(wrong(path, "holds no certificate".to_owned())),
+                Ok(certificates) => Ok(certificates),
+                Err(error) => Err(wrong(path, format!("not PEM: {error}"))),
+            }
+        };
+        let chain = certificates(&places.cert, &files.cert)?;
+        let ends = chain.first().and_then(Names::of).map(|names| names.ends);
+        let ends = ends.ok_or_else(|| wrong(&places.cert, "not a certificate".to_owned()))?;
+        let key = PrivateKeyDer::from_pem_slice(&files.key)
+            .map_err(|error| wrong(&places.key, format!("holds no private key: {error}")))?;
+        let mut roots = RootCertStore::empty();
+        for root in certificates(&places.client_ca, &files.client_ca)? {
+            roots
+                .add(root)
+                .map_err(|error| wrong(&places.client_ca, error.to_string()))?;
+        }
+        let provider = Arc::new(ring::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .map_err(|error: VerifierBuilderError| {
+                    wrong(&places.client_ca, error.to_string())
+                })?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&version::TLS13])
+            .map_err(|error| wrong(&places.cert, error.to_string()))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .map_err(|error| wrong(&places.key, unfit(&error)))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session would not show its certificate again.
+        config.send_tls13_tickets = 0;
+        Ok(Self {
+            files,
+            config: Arc::new(config),
+            ends,
+            believed,
+        })
+    }
+}
+
+fn unfit(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => "not the key of api.tls.cert".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+impl Names {
+    /// The names in a certificate that is well-formed.
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let common = certificate.subject().iter_common_name();
+        let common = common.filter_map(|name| name.as_str().ok().map(str::to_owned));
+        let alternative = certificate
+            .iter_extensions()
+            .filter_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+                _ => None,
+            })
+            .flatten()
+            .filter_map(alternative_name);
+        Some(Self {
+            all: alternative.chain(common).collect(),
+            ends: Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?,
+        })
+    }
+}
+
+/// Names of other kinds are none that a role is given to.
+fn alternative_name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::URI(name) | GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => {
+            Some((*name).to_owned())
+        }
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => Some(IpAddr::from(<[u8; 4]>::try_from(*bytes).ok()?).to_string()),
+            16 => Some(IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string()),
+            _ => None,
+        },
+        _ => None,
+    }
+}

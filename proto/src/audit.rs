@@ -1,0 +1,367 @@
+//! The audit's records: how each holds on to the one before, and what a check of them finds.
+//!
+//! A record is one line of JSON. Its last two fields are `previous`, the hash of the record before
+//! (of the first: zeros), and `hash`, the SHA-256 of the line up to `,"hash"`. Whoever changes,
+//! removes, inserts or moves a record breaks the chain there, unless he writes all that follows
+//! anew. That, and records cut off at the end, show only against a [`Head`] that was kept
+//! elsewhere: the router keeps one beside the records, and any earlier one can be compared.
+
+use std::{fmt, str::FromStr};
+
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+/// A call that changed something or was refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its number, from 1, without gaps.
+    pub sequence: u64,
+    /// When it was answered, RFC 3339.
+    pub time: String,
+    /// Who called.
+    pub actor: String,
+    /// From where.
+    pub address: String,
+    /// The actor's role; none: empty.
+    pub role: String,
+    /// The call's name.
+    pub call: String,
+    /// Why, in the actor's words; of a call that was refused unread: empty.
+    pub reason: String,
+    /// The request's id.
+    pub request_id: String,
+    /// `ok`, or the status in lower case, as `permission_denied`.
+    pub outcome: String,
+    /// Why it was refused.
+    pub message: String,
+    /// The revision in force before the change.
+    pub before: Option<u64>,
+    /// The revision in force after it.
+    pub after: Option<u64>,
+    /// Refused calls of this actor that came too fast to have records of their own.
+    pub more: u64,
+}
+
+/// One record in the chain: enough to know it, and all before it, again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The record's number; 0: before the first.
+    pub sequence: u64,
+    /// Its hash, 64 hexadecimal digits.
+    pub hash: String,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self {
+            sequence: 0,
+            hash: "0".repeat(64),
+        }
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.sequence, self.hash)
+    }
+}
+
+impl FromStr for Head {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once(':').and_then(|(sequence, hash)| {
+            let digits = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+            Some((sequence.parse().ok()?, hash)).filter(|_| digits)
+        });
+        let (sequence, hash) =
+            parts.ok_or("expected NUMBER:HASH, as `audit --verify` prints it")?;
+        Ok(Self {
+            sequence,
+            hash: hash.to_ascii_lowercase(),
+        })
+    }
+}
+
+/// The line of a record that follows another, without its end of line, and the head that it makes.
+pub fn seal(record: &Record, previous: &Head) -> (String, Head) {
+    let mut line = serde_json::to_string(record).expect("text and numbers are always JSON");
+    line.pop();
+    line.push_str(&format!(",\"previous\":\"{}\"", previous.hash));
+    let hash = hash(&line);
+    line.push_str(&format!(",\"hash\":\"{hash}\"}}"));
+    let head = Head {
+        sequence: record.sequence,
+        hash,
+    };
+    (line, head)
+}
+
+/// The record and the head in a line, as the line says; whether that is true a [`Check`] finds.
+pub fn read(line: &str) -> Option<(Record, Head)> {
+    let Sealed { record, hash, .. } = serde_json::from_str(line).ok()?;
+    let sequence = record.sequence;
+    Some((record, Head { sequence, hash }))
+}
+
+#[derive(Deserialize)]
+struct Sealed {
+    #[serde(flatten)]
+    record: Record,
+    previous: String,
+    hash: String,
+}
+
+fn hash(text: &str) -> String {
+    let bytes = digest(&SHA256, text.as_bytes());
+    bytes
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Follows a chain from its first record, line by line.
+#[derive(Clone, Debug, Default)]
+pub struct Check {
+    lines: u64,
+    last: Head,
+    noted: Vec<Head>,
+    findings: Vec<String>,
+}
+
+impl Check {
+    /// A check that also looks for a record that was seen before.
+    pub fn with(noted: impl IntoIterator<Item = Head>) -> Self {
+        Self {
+            noted: noted.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Looks at the next line.
+    pub fn line(&mut self, line: &str) {
+        self.lines += 1;
+        let Ok(Sealed {
+            record,
+            previous,
+            hash: stated,
+        }) = serde_json::from_str(line)
+        else {
+            self.find("not a record".to_owned());
+            return;
+        };
+        let sequence = record.sequence;
+        let words = line
+            .rsplit_once(",\"hash\":")
+            .map_or("", |(words, _)| words);
+        if hash(words) != stated {
+            self.find(format!(
+                "record {sequence} was changed: its hash is not that of its words"
+            ));
+        }
+        let next = self.last.sequence + 1;
+        if sequence < next {
+            self.find(format!("record {sequence} stands where {next} belongs"));
+        } else if sequence > next {
+            self.find(missing(next, sequence - 1));
+        } else if previous != self.last.hash {
+            let before = self.last.sequence;
+            self.find(format!(
+                "record {sequence} does not continue record {before}: one of them was rewritten"
+            ));
+        }
+        self.last = Head {
+            sequence,
+            hash: stated,
+        };
+        for noted in std::mem::take(&mut self.noted) {
+            if noted.sequence > sequence {
+                self.noted.push(noted);
+            } else if noted.sequence == sequence && noted.hash != self.last.hash {
+                self.find(format!("record {sequence} is not the one that was noted"));
+            } else if noted.sequence < sequence && noted.sequence != 0 {
+                // It was not met where it belongs, and that has been found.
+                self.find(format!(
+                    "record {}, which was noted, is missing",
+                    noted.sequence
+                ));
+            }
+        }
+    }
+
+    /// Compares the end of the chain with what is remembered of it.
+    pub fn remembered(&mut self, head: Head) {
+        if head.sequence == self.last.sequence && head != self.last {
+            let sequence = head.sequence;
+            self.find(format!("record {sequence} is not the one that was noted"));
+        } else {
+            self.noted.push(head);
+        }
+    }
+
+    /// The last record so far, as it says itself.
+    pub fn last(&self) -> &Head {
+        &self.last
+    }
+
+    /// What was found, each with its line; nothing: the chain is whole.
+    pub fn end(mut self) -> Vec<String> {
+        let last = self.last.sequence;
+        let noted = self.noted.iter().map(|noted| noted.sequence);
+        if let Some(furthest) = noted.max().filter(|furthest| *furthest > last) {
+            let (line, missing) = (self.lines, missing(last + 1, furthest));
+            self.findings.push(format!(
+                "after line {line}: {missing}, which were there once"
+            ));
+        }
+        self.findings
+    }
+
+    fn find(&mut self, what: String) {
+        self.findings.push(format!("line {}: {what}", self.lines));
+    }
+}
+
+fn missing(first: u64, last: u64) -> String {
+    if first == last {
+        format!("record {first} is missing")
+    } else {
+        format!("records {first} to {last} are missing")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(length: u64) -> (Vec<String>, Head) {
+        let mut head = Head::default();
+        let mut lines = Vec::new();
+        for sequence in 1..=length {
+            let record = Record {
+                sequence,
+                actor: "uid:0".to_owned(),
+                reason: format!("why \"{sequence}\",\"hash\":\"no\""),
+                after: Some(sequence),
+                ..Record::default()
+            };
+            let (line, next) = seal(&record, &head);
+            assert_eq!(read(&line), Some((record, next.clone())));
+            lines.push(line);
+            head = next;
+        }
+        (lines, head)
+    }
+
+    fn found(lines: &[String], noted: &[&Head]) -> Vec<String> {
+        let mut check = Check::with(noted.iter().copied().cloned());
+        for line in lines {
+            check.line(line);
+        }
+        check.end()
+    }
+
+    #[test]
+    fn a_chain_that_nobody_touched_is_whole() {
+        let (lines, head) = chain(9);
+        assert_eq!(found(&lines, &[&head, &Head::default()]), [""; 0]);
+        assert_eq!(found(&[], &[&Head::default()]), [""; 0]);
+        let noted = read(&lines[3]).expect("a record").1;
+        assert_eq!(found(&lines, &[&noted]), [""; 0]);
+    }
+
+    #[test]
+    fn each_kind_of_tampering_is_found_in_its_place() {
+        let (lines, head) = chain(9);
+        let tampered = |change: &dyn Fn(&mut Vec<String>)| {
+            let mut lines = lines.clone();
+            change(&mut lines);
+            found(&lines, &[&head])
+        };
+        // Words that were changed, in any field.
+        for (from, to) in [
+            ("uid:0", "uid:7"),
+            ("why", "how"),
+            ("\"after\":4", "\"after\":5"),
+            ("\"more\":0", "\"more\":0,\"x\":1"),
+            ("\"before\":null", "\"before\": null"),
+        ] {
+            let changed = tampered(&|lines| lines[3] = lines[3].replacen(from, to, 1));
+            assert_eq!(changed.len(), 1, "{changed:?}");
+            assert!(
+                changed[0].starts_with("line 4: record 4 was changed"),
+                "{changed:?}"
+            );
+        }
+        let line = |n: usize, what: &str| format!("line {n}: {what}");
+        assert_eq!(
+            tampered(&|lines| drop(lines.remove(3))),
+            [line(4, "record 4 is missing")]
+        );
+        assert_eq!(
+            tampered(&|lines| drop(lines.drain(..3))),
+            [line(1, "records 1 to 3 are missing")]
+        );
+        assert_eq!(
+            tampered(&|lines| lines.swap(3, 4)),
+            [
+                line(4, "record 4 is missing"),
+                line(5, "record 4 stands where 6 belongs"),
+                line(6, "record 5 is missing"),
+            ]
+        );
+        assert_eq!(
+            tampered(&|lines| lines.insert(4, lines[1].clone())),
+            [
+                line(5, "record 2 stands where 5 belongs"),
+                line(6, "records 3 to 4 are missing"),
+            ]
+        );
+        assert_eq!(
+            tampered(&|lines| lines.insert(4, "{}".to_owned())),
+            [line(5, "not a record")]
+        );
+        // A record written anew, with a hash that is right.
+        assert_eq!(
+            tampered(&|lines| lines[3] = forged(&lines[3], &lines[2])),
+            [line(
+                5,
+                "record 5 does not continue record 4: one of them was rewritten"
+            )]
+        );
+        // The end, cut off or written anew: only the head tells.
+        assert_eq!(
+            tampered(&|lines| lines.truncate(7)),
+            ["after line 7: records 8 to 9 are missing, which were there once"]
+        );
+        assert_eq!(
+            tampered(&|lines| lines.clear()),
+            ["after line 0: records 1 to 9 are missing, which were there once"]
+        );
+        assert_eq!(
+            tampered(&|lines| lines[8] = forged(&lines[8], &lines[7])),
+            [line(9, "record 9 is not the one that was noted")]
+        );
+        let mut cut = lines.clone();
+        cut.truncate(7);
+        assert_eq!(found(&cut, &[]), [""; 0], "without a head nothing tells");
+    }
+
+    /// The record with other words, sealed as one who knows how would.
+    fn forged(line: &str, before: &str) -> String {
+        let (mut record, _) = read(line).expect("a record");
+        record.actor = "uid:7".to_owned();
+        seal(&record, &read(before).expect("a record").1).0
+    }
+
+    #[test]
+    fn a_head_reads_back_and_nothing_else_does() {
+        let (_, head) = chain(2);
+        assert_eq!(head.to_string().parse(), Ok(head.clone()));
+        for text in ["", "2", "2:", "2:abc", ":", "x:00"] {
+            assert!(text.parse::<Head>().is_err(), "{text}");
+        }
+        assert!(format!("-1:{}", head.hash).parse::<Head>().is_err());
+    }
+}
