@@ -156,14 +156,15 @@ fn server(authority: &Authority) -> Signed {
 }
 
 fn on<T: Send>(host: &Host, work: impl AsyncFnOnce() -> T + Send) -> T {
-    host.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(work())
-    })
-    .unwrap()
+    host.run(|| block(work)).unwrap()
+}
+
+fn block<T>(work: impl AsyncFnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(work())
 }
 
 async fn connect(address: &str, tls: ClientTlsConfig) -> Result<Channel, Status> {
@@ -333,29 +334,22 @@ fn each_role_may_make_its_calls_and_no_other() {
 
 #[test]
 fn another_user_on_the_socket_has_no_role() {
-    use std::os::unix::{fs::PermissionsExt as _, process::CommandExt as _};
+    use std::os::unix::fs::PermissionsExt as _;
     let ward = Ward::new("other-user");
     // Even when somebody has opened the way to the socket.
-    let open = |path: &std::path::Path, mode| {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    };
-    let program = ward.files.join("wardctl");
-    fs::copy(ward.ctl.binary(), &program).unwrap();
-    for folder in ward.daemon.socket().ancestors().skip(1).take(3) {
-        open(folder, 0o755);
-    }
-    open(&program, 0o755);
-    open(ward.daemon.socket(), 0o666);
-    let output = Command::new(&program)
-        .args(["--server", ward.ctl.server(), "status"])
-        .uid(65534)
-        .gid(65534)
-        .env_clear()
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(4), "{told}");
-    assert!(told.contains("uid:65534 has no role"), "{told}");
+    let socket = ward.daemon.socket().to_owned();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let status = wardline_tests::as_user(65534, || {
+        block(async || ask(&local(socket).await, "/wardline.v1.Segmentation/GetStatus").await)
+    })
+    .unwrap();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+    assert!(
+        status.message().contains("uid:65534 has no role"),
+        "{status:?}"
+    );
+    let last = ward.records().pop().unwrap();
+    assert_eq!(last["actor"], "uid:65534");
     ward.close();
 }
 
@@ -868,11 +862,123 @@ fn the_audit_has_who_changed_what_and_who_was_refused() {
     for _ in 0..7 {
         ward.ctl.apply(POLICY).unwrap().ok().unwrap();
     }
-    assert!(head(&ward).starts_with("7:"));
+    // Four from the history, and seven.
+    assert!(head(&ward).starts_with("11:"));
     assert_eq!(
         findings(&ward, &["--head", &noted]),
         "line 5: record 5 is not the one that was noted\n"
     );
+    ward.close();
+}
+
+#[test]
+fn a_change_that_a_crash_kept_from_the_audit_is_found_in_the_history() {
+    let mut ward = Ward::new("found");
+    ward.ctl.apply(POLICY).unwrap().ok().unwrap();
+    let kept = ward.daemon.config().with_file_name("state/audit.jsonl");
+    let before = [kept.clone(), kept.with_extension("head")].map(|path| {
+        let bytes = fs::read(&path).unwrap();
+        (path, bytes)
+    });
+    let reason = ["--reason", "ticket 17"];
+    let file = ward.files.join("p.yaml");
+    fs::write(&file, POLICY).unwrap();
+    let apply = [&["apply", "-f", file.to_str().unwrap()], &reason[..]].concat();
+    ward.ctl.run(&apply).unwrap().ok().unwrap();
+    ward.daemon.kill9().unwrap();
+    for (path, bytes) in before {
+        fs::write(path, bytes).unwrap();
+    }
+    for _ in 0..2 {
+        ward.daemon.restart().unwrap();
+        let records = ward.records();
+        assert_eq!(records.len(), 2);
+        assert_eq!(records[1]["reason"], "ticket 17");
+        assert_eq!(
+            (&records[1]["before"], &records[1]["after"]),
+            (&1.into(), &2.into())
+        );
+        assert!(
+            records[1]["message"]
+                .as_str()
+                .unwrap()
+                .contains("found in the history")
+        );
+    }
+    assert_eq!(ward.ctl.run(&["audit", "--verify"]).unwrap().code, 0);
+    ward.close();
+}
+
+/// Asks the router's metrics, in the words of HTTP.
+fn scrape(ward: &Ward, request: &str) -> String {
+    let ask = || {
+        let mut stream = TcpStream::connect("127.0.0.1:9643").unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        // Who is sent away has no answer.
+        let _ = stream.read_to_string(&mut text);
+        text
+    };
+    ward.lab.router().run(ask).unwrap()
+}
+
+#[test]
+fn metrics_are_the_numbers_of_this_moment() {
+    let ward = Ward::new("metrics");
+    ward.ctl.apply(POLICY).unwrap().ok().unwrap();
+    assert_eq!(
+        ward.ctl
+            .apply("version: 1\nrules: [{name: r}]\n")
+            .unwrap()
+            .code,
+        4
+    );
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    let text = scrape(&ward, request);
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    for line in [
+        "wardline_router{router=\"lab-router\",version=\"0.1.0\"} 1",
+        "wardline_revision 1",
+        "wardline_calls_total{call=\"Apply\",outcome=\"ok\"} 1",
+        "wardline_calls_total{call=\"Apply\",outcome=\"invalid_argument\"} 1",
+        "wardline_packets_total{reason=\"no_rule\",verdict=\"drop\"} 0",
+        "wardline_events_lost_total 0",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} in {text}");
+    }
+    assert!(text.contains("wardline_table_size{table="), "{text}");
+    assert!(
+        text.contains("wardline_certificate_left_seconds "),
+        "{text}"
+    );
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+        (
+            "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+            "405",
+        ),
+        ("nonsense\r\n\r\n", "400"),
+    ] {
+        let text = scrape(&ward, request);
+        assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{text}");
+    }
+    // Clients that say nothing are sent away, and others get their turn then.
+    let silent: Vec<TcpStream> = ward
+        .lab
+        .router()
+        .run(|| {
+            (0..40)
+                .map(|_| TcpStream::connect("127.0.0.1:9643").unwrap())
+                .collect()
+        })
+        .unwrap();
+    let told = eventually(3 * PATIENCE, || {
+        scrape(&ward, request).starts_with("HTTP/1.1 200")
+    });
+    assert!(told);
+    drop(silent);
     ward.close();
 }
 

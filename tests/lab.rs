@@ -29,6 +29,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -279,6 +280,21 @@ impl Drop for Lab {
             eprintln!("lab {}: {problem:#}", self.id);
         }
     }
+}
+
+/// Does something as another user, on a thread of its own.
+///
+/// # Errors
+/// When not root.
+pub fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let there = || {
+            sys::become_user(uid).with_context(|| format!("becoming uid {uid}"))?;
+            Ok(work())
+        };
+        let thread = thread::Builder::new().spawn_scoped(scope, there)?;
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
 /// Asks again and again until `condition` holds; false when `deadline` has passed first.

@@ -1,7 +1,7 @@
 //! What the lab asks of the kernel that `std` can't say: the crate's only unsafe code.
 #![expect(
     unsafe_code,
-    reason = "namespaces, packet and socket options, device features, processors, signals and \
+    reason = "namespaces, users, packet and socket options, device features, processors, signals and \
               mounts need libc"
 )]
 
@@ -26,6 +26,16 @@ const BPFFS_MAGIC: u32 = 0xcafe_4a11;
 pub(crate) fn enter(netns: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as `netns` is borrowed; the call takes no pointer.
     check(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) })
+}
+
+/// Makes the calling thread, and no other, another user's.
+pub(crate) fn become_user(uid: libc::uid_t) -> io::Result<()> {
+    // The library's own call would change every thread of the process.
+    // SAFETY: takes no pointer; the kernel checks the number.
+    match unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The kernel's number of an interface of the calling thread's namespace.

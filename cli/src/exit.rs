@@ -105,6 +105,7 @@ impl From<Status> for Failure {
         }
         let meaning = match status.code() {
             Code::Unimplemented => Some("the router does not offer this call"),
+            Code::Cancelled if status.source().is_some() => Some("the connection broke"),
             Code::Cancelled | Code::DeadlineExceeded => Some("no answer in time"),
             _ => None,
         };

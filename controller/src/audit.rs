@@ -22,7 +22,7 @@ use wardline_proto::{
     v1,
 };
 
-use crate::limits::Rate;
+use crate::{limits::Rate, store::Revision};
 
 /// The audit of a router. A handle: clones are the same audit.
 #[derive(Clone, Debug)]
@@ -43,6 +43,8 @@ struct Log {
     /// Bytes of the file, if nobody else wrote.
     length: u64,
     head: Head,
+    /// The newest revision that a record names.
+    revision: u64,
     /// Records that could not be written yet.
     waiting: Vec<Record>,
     /// Refused calls without records, by actor.
@@ -57,6 +59,9 @@ pub struct AuditError {
     source: io::Error,
 }
 
+/// What is said of a revision that no call's record names.
+const FOUND: &str = "found in the history: made by the router itself, or it ended before the \
+                     record was written";
 /// Records that wait for a disk that takes them; beyond, refused calls are only counted.
 const MOST_WAITING: usize = 1000;
 /// Characters of a text in a record.
@@ -77,6 +82,30 @@ impl Audit {
         })))
     }
 
+    /// The newest revision that a record names; 0: none.
+    pub fn revision(&self) -> u64 {
+        self.lock().revision
+    }
+
+    /// Keeps records of revisions that have none: a crash may have come between. Blocks.
+    pub fn catch_up(&self, revisions: Vec<Revision>) {
+        let mut log = self.lock();
+        for revision in revisions {
+            log.put(Record {
+                actor: revision.actor,
+                call: revision.kind,
+                reason: revision.reason,
+                request_id: revision.request_id,
+                outcome: OK.to_owned(),
+                message: FOUND.to_owned(),
+                before: Some(revision.parent),
+                after: Some(revision.revision),
+                ..Record::default()
+            });
+        }
+        log.write();
+    }
+
     /// Whether what happened until now is on disk; what could not be written before is tried again.
     ///
     /// # Errors
@@ -87,10 +116,6 @@ impl Audit {
 
     /// Keeps a record; on disk when this returns, if the disk takes it. Blocks.
     pub fn keep(&self, mut record: Record) {
-        for text in [&mut record.actor, &mut record.reason, &mut record.message] {
-            shorten(text);
-        }
-        record.time = Timestamp::now().to_string();
         let refused = record.outcome != OK;
         let mut log = self.lock();
         let actor = &record.actor;
@@ -104,10 +129,8 @@ impl Audit {
         }
         // Those before it that had no records.
         record.more = log.more.remove(actor).map_or(0, |record| record.more);
-        log.waiting.push(record);
-        if let Err(error) = log.write_waiting() {
-            error!(%error, path = %log.path.display(), "the audit can't be written; changes are refused until it can");
-        }
+        log.put(record);
+        log.write();
     }
 
     /// Keeps what was only counted. Blocks.
@@ -115,14 +138,13 @@ impl Audit {
         let mut log = self.lock();
         // The last of each actor stands for those before it.
         let more: Vec<Record> = log.more.drain().map(|(_, record)| record).collect();
-        let more = more.into_iter().map(|record| Record {
-            more: record.more - 1,
-            ..record
-        });
-        log.waiting.extend(more);
-        if let Err(error) = log.write_waiting() {
-            warn!(%error, path = %log.path.display(), "the audit can't be written");
+        for record in more {
+            log.put(Record {
+                more: record.more - 1,
+                ..record
+            });
         }
+        log.write();
     }
 
     /// Tells the newest records, at most so many (0: all), oldest first, and then the head; stops
@@ -180,8 +202,13 @@ impl Log {
         let file = create(path)?;
         let whole = drop_unfinished(&file)?;
         let mut check = Check::default();
+        let mut revision = 0;
         for line in BufReader::new(File::open(path)?).split(b'\n') {
-            check.line(&String::from_utf8_lossy(&line?));
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            check.line(&line);
+            let after = audit::read(&line).and_then(|(record, _)| record.after);
+            revision = after.unwrap_or_default().max(revision);
         }
         let last = check.last().clone();
         for finding in check.end().iter().take(10) {
@@ -199,9 +226,34 @@ impl Log {
             file,
             length: whole,
             head,
+            revision,
             waiting: Vec::new(),
             more: HashMap::new(),
         })
+    }
+
+    /// Takes a record to be written.
+    fn put(&mut self, mut record: Record) {
+        let Record {
+            actor,
+            call,
+            reason,
+            message,
+            ..
+        } = &mut record;
+        for text in [actor, call, reason, message] {
+            shorten(text);
+        }
+        record.time = Timestamp::now().to_string();
+        self.revision = record.after.unwrap_or_default().max(self.revision);
+        self.waiting.push(record);
+    }
+
+    /// Writes what waits, or says why it can't.
+    fn write(&mut self) {
+        if let Err(error) = self.write_waiting() {
+            error!(%error, path = %self.path.display(), "the audit can't be written; nothing may change until it can");
+        }
     }
 
     fn write_waiting(&mut self) -> io::Result<()> {

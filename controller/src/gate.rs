@@ -48,13 +48,13 @@ pub struct Keeper {
     audit: Audit,
     rate: Rate,
     calls: Places<String>,
-    heavy: Places<String>,
+    /// By role: who may only look must not keep those waiting who can act.
+    heavy: [Places<String>; 3],
     /// Changes under way. Each goes on when its client does not wait any more.
     changes: TaskTracker,
     answered: Mutex<BTreeMap<(&'static str, String), u64>>,
 }
 
-/// What is asked of everybody.
 impl Weight {
     /// Tokens of the actor's bucket.
     fn tokens(self) -> f64 {
@@ -89,7 +89,8 @@ impl Keeper {
             // A script over a thousand devices passes at once; who goes on like that is slowed.
             rate: Rate::new(2000.0, 200.0),
             calls: Places::new(4096, 128),
-            heavy: Places::new(64, 4),
+            // With the largest requests that is 512 MB for each role.
+            heavy: std::array::from_fn(|_| Places::new(8, 4)),
             changes: TaskTracker::new(),
             answered: Mutex::default(),
         }
@@ -151,14 +152,17 @@ impl Keeper {
         }
         let many = || {
             Status::resource_exhausted(format!(
-                "{} has too many calls open; end some first",
+                "too many calls are open; {} must wait for some to end",
                 peer.actor
             ))
         };
         let place = self.calls.take(&peer.actor).ok_or_else(many)?;
-        let heavy = match call.weight {
-            Weight::Light => None,
-            Weight::Heavy => Some(self.heavy.take(&peer.actor).ok_or_else(many)?),
+        let heavy = match (call.weight, peer.role) {
+            (Weight::Heavy, Some(role)) => {
+                let places = &self.heavy[role as usize];
+                Some(places.take(&peer.actor).ok_or_else(many)?)
+            }
+            (Weight::Light, _) | (Weight::Heavy, None) => None,
         };
         Ok((call, Held(place, heavy)))
     }

@@ -119,10 +119,11 @@ async fn guard(config: Config) -> anyhow::Result<()> {
     let ring = ring?;
     let snapshots = engine.snapshots();
     let events = Events::new(snapshots.clone());
-    let (handle, thread) = reconcile::run(engine)?;
-    let (stop, stopped) = watch::channel(false);
     // The store has made the folder, and holds its lock.
     let audit = Audit::open(&state_dir)?;
+    audit.catch_up(engine.revisions_after(audit.revision())?);
+    let (handle, thread) = reconcile::run(engine)?;
+    let (stop, stopped) = watch::channel(false);
     let keeper = Arc::new(Keeper::new(audit.clone()));
 
     let service = api::Service {

@@ -39,7 +39,8 @@ use crate::{
     tls::Certificates,
 };
 
-/// How long a client may take for all that it wants.
+/// How long a client may take to ask, and then for all that it wants.
+const QUESTION: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Clients at a time.
 const MOST: usize = 16;
@@ -95,6 +96,7 @@ async fn answer(stream: TcpStream, page: Arc<Page>) {
     // A client that went away has what it wants.
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
+        .header_read_timeout(QUESTION)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -162,6 +164,13 @@ impl Metrics {
         };
         let mut registry = Registry::with_prefix("wardline");
         let mut gauges = |name: &str, help: &str, values: Vec<(Labels, i64)>| {
+            if let [(labels, value)] = values.as_slice()
+                && labels.is_empty()
+            {
+                let gauge = Gauge::<i64>::default();
+                gauge.set(*value);
+                return registry.register(name, help, gauge);
+            }
             let family = Family::<Labels, Gauge>::default();
             for (labels, value) in values {
                 family.get_or_create(&labels).set(value);
@@ -233,12 +242,6 @@ impl Metrics {
             Some(Unit::Bytes),
             by_reason(|counter| counter.bytes),
         );
-        counters(
-            "events_lost",
-            "Events that the kernel could not hand over",
-            None,
-            vec![(Vec::new(), u64::from(lost))],
-        );
         let calls = self.keeper.answered().into_iter();
         let calls = calls.map(|((call, outcome), count)| {
             (vec![("call", call.to_owned()), ("outcome", outcome)], count)
@@ -249,6 +252,10 @@ impl Metrics {
             None,
             calls.collect(),
         );
+        let events = Counter::<u64>::default();
+        events.inc_by(u64::from(lost));
+        let help = "Events that the kernel could not hand over";
+        registry.register("events_lost", help, events);
         if let Some(certificates) = &self.certificates {
             let left = Gauge::<i64>::default();
             left.set(certificates.end().as_second() - Timestamp::now().as_second());

@@ -26,7 +26,7 @@ use crate::{
     links::AttachError,
     offload, plan,
     snapshot::Snapshot,
-    store::{Ids, NewRevision, Store, StoreError},
+    store::{self, Ids, NewRevision, Store, StoreError},
 };
 
 /// Why a change was refused. What was in force still is.
@@ -247,6 +247,19 @@ impl Engine {
             }),
             None => Err(Refusal::NoRevision(revision)),
         }
+    }
+
+    /// The newest revisions after one, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the history can't be read.
+    pub fn revisions_after(&self, revision: u64) -> Result<Vec<store::Revision>, Refusal> {
+        const MOST: u32 = 1000;
+        let mut revisions = self.store.list(MOST)?;
+        revisions.retain(|known| known.revision > revision);
+        revisions.reverse();
+        Ok(revisions)
     }
 
     /// Puts hooks and tables right, whether interfaces or addresses changed or not: a hook may have

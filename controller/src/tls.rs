@@ -6,7 +6,12 @@
 use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy, sink},
+    net::TcpStream,
+    sync::watch,
+    time::timeout,
+};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -103,7 +108,14 @@ impl Certificates {
             let loaded = self.in_use.borrow();
             (loaded.config.clone(), loaded.believed.subscribe())
         };
-        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let accepted = TlsAcceptor::from(config).accept(stream).into_fallible();
+        let stream = match accepted.await {
+            Ok(stream) => stream,
+            Err((error, stream)) => {
+                say_why(stream).await;
+                return Err(error);
+            }
+        };
         let certificate = stream
             .get_ref()
             .1
@@ -220,6 +232,16 @@ impl Loaded {
     }
 }
 
+/// Lets the alert that has been written arrive: a socket that is closed before all was read takes
+/// back what it has sent, and the client would not know what was wrong with its certificate.
+async fn say_why(mut stream: TcpStream) {
+    const LONGEST: Duration = Duration::from_secs(1);
+    const MOST: u64 = 64 << 10;
+    let _ = stream.shutdown().await;
+    let mut rest = stream.take(MOST);
+    let _ = timeout(LONGEST, copy(&mut rest, &mut sink())).await;
+}
+
 fn unfit(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InconsistentKeys(_) => "not the key of api.tls.cert".to_owned(),
@@ -241,8 +263,10 @@ impl Names {
             })
             .flatten()
             .filter_map(alternative_name);
+        // What can't be printed is no name: it would steer a terminal, or hide its end.
+        let whole = |name: &String| !name.is_empty() && !name.contains(char::is_control);
         Some(Self {
-            all: alternative.chain(common).collect(),
+            all: alternative.chain(common).filter(whole).collect(),
             ends: Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?,
         })
     }
