@@ -125,7 +125,7 @@ impl Toolchain {
         }
         // `v3` has 32-bit registers and jumps, and every kernel that is supported loads it. Cargo
         // passes these to what is built for the target only, not to build scripts and macros.
-        let flags = [
+        let mut flags = vec![
             format!("--cfg=bpf_target_arch=\"{arch}\""),
             format!("-Clinker={}", self.linker.display()),
             "-Cdebuginfo=2".to_owned(),
@@ -134,6 +134,11 @@ impl Toolchain {
             "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
             "-Ctarget-cpu=v3".to_owned(),
         ];
+        // Headers are not aligned. Where the verifier takes that, a field is one load, else one for
+        // each byte.
+        if matches!(arch, "x86_64" | "aarch64") {
+            flags.push("-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned());
+        }
         command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
         command.args([
             "--package",
