@@ -191,6 +191,8 @@ pub(crate) enum Command {
     History(Limit),
     /// Print the policy document, ready for apply
     Get(Get),
+    /// Show what a revision changed
+    Diff(Get),
     /// Ask for the verdict on a packet that would open a flow; exit code 3 if it is dropped
     Explain(Explain),
     /// Cut a device off, both directions, until it is released
@@ -234,6 +236,7 @@ impl Command {
             | Self::Rollback(_)
             | Self::History(_)
             | Self::Get(_)
+            | Self::Diff(_)
             | Self::Explain(_)
             | Self::Quarantine(_)
             | Self::Release(_)
@@ -333,7 +336,7 @@ pub(crate) struct Limit {
     pub(crate) limit: Option<u32>,
 }
 
-/// `get`.
+/// `get` and `diff`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Get {
     /// The revision [default: the one in force].
@@ -530,6 +533,7 @@ mod tests {
             "history --limit 5",
             "get",
             "get 3",
+            "diff 3",
             "explain --from device:a --to 10.0.0.1 tcp/443 --port lan1 --source-port 5000",
             "explain hl7 --from router --to device:ehr",
             "quarantine camera-1 --reason odd",

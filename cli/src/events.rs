@@ -52,12 +52,17 @@ fn event_text(event: &Event, clock: &Clock) -> String {
     let (colour, verdict) = match event.verdict() {
         Verdict::Pass => (AnsiColor::Green, "pass"),
         Verdict::Drop | Verdict::Unspecified => (AnsiColor::Red, "drop"),
+        Verdict::None => (AnsiColor::Yellow, "none"),
     };
     let style = colour.on_default();
     let dim = Style::new().dimmed();
     let when = time(event.time.as_ref())
         .map(|time| clock.local(time))
         .unwrap_or_default();
+    if event.verdict() == Verdict::None {
+        let message = printable(&event.message);
+        return format!("{dim}{when}{dim:#}  {style}{verdict}{style:#}  {message}\n");
+    }
     let reason = word(event.reason().as_str_name(), "REASON_");
     let place = match event.vlan {
         0 => printable(&event.interface),

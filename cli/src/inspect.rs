@@ -127,6 +127,10 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
     text += &pending
         .map(|pending| format!("pending   {pending}\n"))
         .unwrap_or_default();
+    if !status.quarantined.is_empty() {
+        let devices: Vec<String> = status.quarantined.iter().map(|it| printable(it)).collect();
+        text += &format!("cut off   {}\n", devices.join(", "));
+    }
     if status.revision == 0 && status.ports.is_empty() {
         return text;
     }
@@ -146,6 +150,24 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
         rows,
         "ports",
     );
+    if !status.grants.is_empty() {
+        let rows = status.grants.iter().map(|it| {
+            let ends = time(it.expires.as_ref()).map(|at| clock.distance(at));
+            vec![
+                cell(&it.name),
+                cell(it.from.join(", ")),
+                cell(it.to.join(", ")),
+                cell(it.services.join(", ")),
+                cell(ends.unwrap_or_default()),
+            ]
+        });
+        text += "\n";
+        text += &filled(
+            table(&["GRANT", "FROM", "TO", "SERVICES", "ENDS"]),
+            rows,
+            "grants",
+        );
+    }
     text += "\n";
     text += &tables_text(&status.tables);
     text
@@ -263,7 +285,9 @@ fn counters_text(counters: &GetCountersResponse) -> String {
 #[cfg(test)]
 mod tests {
     use jiff::{Timestamp, tz::TimeZone};
-    use wardline_proto::v1::{Pending, PortStatus, Reason, ReasonCounter, RuleCounter};
+    use wardline_proto::v1::{
+        GrantStatus, Pending, PortStatus, Reason, ReasonCounter, RuleCounter,
+    };
 
     use super::*;
     use crate::table::uncoloured;
@@ -302,15 +326,26 @@ mod tests {
                 max: 262_144,
             }],
             warnings: vec![],
+            grants: vec![GrantStatus {
+                name: "fix".to_owned(),
+                from: vec!["any".to_owned()],
+                to: vec!["device:ehr".to_owned()],
+                services: vec!["tcp/22".to_owned()],
+                expires: at(4600),
+            }],
+            quarantined: vec!["camera-1".to_owned()],
         };
         assert_eq!(
             uncoloured(&status_text(&status, &clock())),
             "router    edge-ward-3\n\
              version   0.1.0\n\
              revision  7\n\
-             pending   7 waits for its confirmation, taken back in 45s\n\n\
+             pending   7 waits for its confirmation, taken back in 45s\n\
+             cut off   camera-1\n\n\
              PORT  ZONE   ATTACHED  REASON\n\
              lan1  pumps  tc        no native XDP\n\n\
+             GRANT  FROM  TO          SERVICES  ENDS\n\
+             fix    any   device:ehr  tcp/22    in 1h\n\n\
              TABLE  USED     MAX  FILL\n\
              flows    12  262144   <1%\n"
         );

@@ -67,6 +67,7 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Put(args) => policy::put(session, args).await,
         Command::Delete(args) => policy::delete(session, args).await,
         Command::Get(args) => policy::get(session, args).await,
+        Command::Diff(args) => policy::diff(session, args).await,
         Command::Confirm(args) => revisions::confirm(session, args).await,
         Command::Rollback(args) => revisions::rollback(session, args).await,
         Command::History(args) => revisions::history(session, args).await,

@@ -6,12 +6,14 @@ use std::{
     path::Path,
 };
 
+use anstyle::{AnsiColor, Style};
+use serde_json::json;
 use tonic::{Code, Status};
 use wardline_proto::{
     document::{self, Problem, policy_to_json, policy_to_yaml, to_value},
     v1::{
-        ApplyRequest, ChangeKind, ChangeResponse, EditRequest, GetPolicyRequest, PlanRequest,
-        PlanResponse, Policy,
+        ApplyRequest, ChangeKind, ChangeResponse, CutFlow, EditRequest, GetPolicyRequest, IdleRule,
+        ObjectChange, ObservedDrop, PlanRequest, PlanResponse, Policy, Reach,
     },
 };
 
@@ -19,7 +21,7 @@ use crate::{
     args::{Apply, Change, Delete, Format, Get, Plan},
     connect::{LARGEST_MESSAGE, connect},
     exit::{Exit, Failure, violations},
-    humane::{self, Clock, time},
+    humane::{self, Clock, time, word},
     inspect, output,
     session::Session,
     table::{cell, filled, judged, table},
@@ -90,6 +92,7 @@ pub(crate) async fn delete(session: &Session, args: Delete) -> Result<Exit, Fail
 pub(crate) async fn get(session: &Session, args: Get) -> Result<Exit, Failure> {
     let request = GetPolicyRequest {
         revision: args.revision.unwrap_or_default(),
+        diff: false,
     };
     let answer = session
         .ask(request, async |mut client, it| client.get_policy(it).await)
@@ -101,6 +104,26 @@ pub(crate) async fn get(session: &Session, args: Get) -> Result<Exit, Failure> {
         Format::Json => policy_to_json(&policy),
         Format::Table | Format::Yaml => policy_to_yaml(&policy),
     })
+}
+
+/// Shows what a revision changed.
+///
+/// # Errors
+/// There is none, or the router does not answer.
+pub(crate) async fn diff(session: &Session, args: Get) -> Result<Exit, Failure> {
+    let request = GetPolicyRequest {
+        revision: args.revision.unwrap_or_default(),
+        diff: true,
+    };
+    let answer = session
+        .ask(request, async |mut client, it| client.get_policy(it).await)
+        .await?;
+    if session.format == Format::Table {
+        return output::styled(&changes_text(&answer.changes));
+    }
+    let changes: Vec<_> = answer.changes.iter().map(to_value).collect();
+    let value = json!({"revision": answer.revision, "changes": changes});
+    output::value(session.format, &value)
 }
 
 /// Tells about a change that took force.
@@ -266,18 +289,36 @@ fn plan_text(plan: &PlanResponse) -> String {
         count(ChangeKind::Change),
         count(ChangeKind::Remove),
     );
-    if !plan.changes.is_empty() {
-        let rows = plan.changes.iter().map(|it| {
-            let change = match it.change() {
-                ChangeKind::Add => judged("add", true),
-                ChangeKind::Change => cell("change"),
-                ChangeKind::Remove => judged("remove", false),
-                ChangeKind::Unspecified => cell("?"),
-            };
-            vec![change, cell(&it.kind), cell(&it.name)]
-        });
+    // The dangerous lines first: what follows may be long.
+    for danger in &plan.dangers {
+        text += &format!("{DANGER}!{DANGER:#} {}\n", output::printable(danger));
+    }
+    if !plan.reach.is_empty() {
         text += "\n";
-        text += &filled(table(&["CHANGE", "KIND", "NAME"]), rows, "changes");
+        text += &reach_text(&plan.reach);
+    }
+    if plan.more_reach != 0 {
+        text += &format!("and {} more pairs\n", plan.more_reach);
+    }
+    if !plan.cut.is_empty() {
+        text += "\n";
+        text += &cut_text(&plan.cut, plan.flows_cut);
+    }
+    if !plan.observed.is_empty() {
+        text += "\n";
+        text += &observed_text(&plan.observed);
+    }
+    if !plan.idle.is_empty() {
+        text += "\n";
+        text += &idle_text(&plan.idle);
+    }
+    if !plan.empty_zones.is_empty() {
+        let zones = output::printable(&plan.empty_zones.join(", "));
+        text += &format!("\nnobody is in: {zones}\n");
+    }
+    if !plan.changes.is_empty() {
+        text += "\n";
+        text += &changes_text(&plan.changes);
     }
     if !plan.tables.is_empty() {
         text += "\n";
@@ -286,10 +327,129 @@ fn plan_text(plan: &PlanResponse) -> String {
     text
 }
 
+const DANGER: Style = AnsiColor::Red.on_default().bold();
+
+fn reach_text(reach: &[Reach]) -> String {
+    let rows = reach.iter().map(|it| {
+        let verdict = if it.reachable {
+            judged("opens", true)
+        } else {
+            judged("closes", false)
+        };
+        let who = |end: &str| match it.alike {
+            0 | 1 => end.to_owned(),
+            alike if end.starts_with("device:") => format!("{end} and {} alike", alike - 1),
+            _ => end.to_owned(),
+        };
+        let mut by = it.rules.join(", ");
+        if !it.except.is_empty() {
+            by += &format!(", except by {}", it.except.join(", "));
+        }
+        vec![
+            verdict,
+            cell(who(&it.from)),
+            cell(who(&it.to)),
+            cell(it.services.join(", ")),
+            cell(by),
+        ]
+    });
+    filled(
+        table(&["REACH", "FROM", "TO", "SERVICES", "RULES"]),
+        rows,
+        "pairs",
+    )
+}
+
+fn cut_text(cut: &[CutFlow], all: u64) -> String {
+    let rows = cut.iter().filter_map(|it| {
+        let flow = it.flow.as_ref()?;
+        Some(vec![
+            judged("cut", false),
+            cell(format!("{}:{}", flow.source, flow.source_port)),
+            cell(format!("{}:{}", flow.destination, flow.destination_port)),
+            cell(&flow.protocol),
+            cell(word(it.reason().as_str_name(), "REASON_")),
+            cell(&flow.rule),
+        ])
+    });
+    let headings = [
+        "FLOW",
+        "SOURCE",
+        "DESTINATION",
+        "PROTOCOL",
+        "REASON",
+        "RULE BEFORE",
+    ];
+    let mut text = filled(table(&headings), rows, "flows");
+    let more = all.saturating_sub(cut.len() as u64);
+    if more != 0 {
+        text += &format!("and {more} more flows\n");
+    }
+    text
+}
+
+fn observed_text(observed: &[ObservedDrop]) -> String {
+    let rows = observed.iter().map(|it| {
+        vec![
+            judged("drops", false),
+            cell(&it.device),
+            cell(&it.source),
+            cell(&it.destination),
+            cell(&it.service),
+            cell(word(it.reason().as_str_name(), "REASON_")),
+            cell(it.packets.to_string()),
+        ]
+    });
+    let headings = [
+        "OBSERVED",
+        "DEVICE",
+        "SOURCE",
+        "DESTINATION",
+        "SERVICE",
+        "REASON",
+        "PACKETS>",
+    ];
+    filled(table(&headings), rows, "observed drops")
+}
+
+fn idle_text(idle: &[IdleRule]) -> String {
+    let rows = idle.iter().map(|it| {
+        let does = if it.matches {
+            "never matters"
+        } else {
+            "never matches"
+        };
+        vec![
+            cell(&it.rule),
+            cell(does),
+            cell(it.covered_by.join(", ")),
+            cell(&it.why),
+        ]
+    });
+    filled(
+        table(&["RULE", "DOES", "COVERED BY", "WHY"]),
+        rows,
+        "idle rules",
+    )
+}
+
+fn changes_text(changes: &[ObjectChange]) -> String {
+    let rows = changes.iter().map(|it| {
+        let change = match it.change() {
+            ChangeKind::Add => judged("add", true),
+            ChangeKind::Change => cell("change"),
+            ChangeKind::Remove => judged("remove", false),
+            ChangeKind::Unspecified => cell("?"),
+        };
+        vec![change, cell(&it.kind), cell(&it.name)]
+    });
+    filled(table(&["CHANGE", "KIND", "NAME"]), rows, "changes")
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::{Timestamp, tz::TimeZone};
-    use wardline_proto::v1::{ObjectChange, TableStatus};
+    use wardline_proto::v1::TableStatus;
 
     use super::*;
     use crate::table::uncoloured;
@@ -396,10 +556,36 @@ mod tests {
                 used: 3,
                 max: 100,
             }],
+            dangers: vec!["cuts 1 live flow with the router itself".to_owned()],
+            reach: vec![Reach {
+                reachable: false,
+                from: "device:pump-1".to_owned(),
+                to: "router".to_owned(),
+                services: vec!["tcp/22".to_owned()],
+                rules: vec!["old".to_owned()],
+                except: vec!["no".to_owned()],
+                alike: 3,
+            }],
+            more_reach: 7,
+            idle: vec![IdleRule {
+                rule: "narrow".to_owned(),
+                matches: true,
+                why: "others decide the same".to_owned(),
+                covered_by: vec!["wide".to_owned()],
+            }],
+            empty_zones: vec!["void".to_owned()],
+            ..PlanResponse::default()
         };
         assert_eq!(
             uncoloured(&plan_text(&plan)),
-            "against revision 7: 1 to add, 0 to change, 1 to remove\n\n\
+            "against revision 7: 1 to add, 0 to change, 1 to remove\n\
+             ! cuts 1 live flow with the router itself\n\n\
+             REACH   FROM                       TO      SERVICES  RULES\n\
+             closes  device:pump-1 and 2 alike  router  tcp/22    old, except by no\n\
+             and 7 more pairs\n\n\
+             RULE    DOES           COVERED BY  WHY\n\
+             narrow  never matters  wide        others decide the same\n\n\
+             nobody is in: void\n\n\
              CHANGE  KIND    NAME\n\
              add     device  pump-3\n\
              remove  rule    old\n\n\

@@ -1,7 +1,7 @@
 //! The history: confirm, rollback and history.
 
 use wardline_proto::v1::{
-    ConfirmRequest, ListRevisionsRequest, ListRevisionsResponse, RollbackRequest,
+    ConfirmRequest, GetStatusRequest, ListRevisionsRequest, ListRevisionsResponse, RollbackRequest,
 };
 
 use crate::{
@@ -19,13 +19,25 @@ use crate::{
 /// # Errors
 /// Nothing is pending, or the router refuses or does not answer.
 pub(crate) async fn confirm(session: &Session, args: Confirm) -> Result<Exit, Failure> {
-    let request = ConfirmRequest {
-        revision: args.revision.unwrap_or_default(),
+    let revision = match args.revision {
+        Some(revision) => revision,
+        None => pending(session).await?,
     };
+    let request = ConfirmRequest { revision };
     let change = session
         .ask(request, async |mut client, it| client.confirm(it).await)
         .await?;
     changed(session, &change)
+}
+
+/// The revision that waits for its confirmation.
+async fn pending(session: &Session) -> Result<u64, Failure> {
+    let request = GetStatusRequest {};
+    let status = session
+        .ask(request, async |mut client, it| client.get_status(it).await)
+        .await?;
+    let none = || Failure::refused("no change waits for a confirmation");
+    status.pending.map(|it| it.revision).ok_or_else(none)
 }
 
 /// Returns to an earlier revision.
@@ -70,11 +82,20 @@ fn history_text(list: &ListRevisionsResponse, clock: &Clock) -> String {
             cell(time.map(|time| clock.local(time)).unwrap_or_default()),
             cell(time.map(|time| clock.distance(time)).unwrap_or_default()),
             cell(&it.kind),
+            cell(format!("+{} ~{} -{}", it.added, it.changed, it.removed)),
             cell(&it.actor),
             cell(&it.reason),
         ]
     });
-    let columns = table(&["REVISION>", "TIME", "AGE", "KIND", "ACTOR", "REASON"]);
+    let columns = table(&[
+        "REVISION>",
+        "TIME",
+        "AGE",
+        "KIND",
+        "CHANGES",
+        "ACTOR",
+        "REASON",
+    ]);
     filled(columns, rows, "revisions")
 }
 
@@ -103,14 +124,17 @@ mod tests {
             reason: "ward\n3".to_owned(),
             kind: "apply".to_owned(),
             request_id: String::new(),
+            added: 1,
+            changed: 0,
+            removed: 2,
         };
         let list = ListRevisionsResponse {
             revisions: vec![revision],
         };
         assert_eq!(
             uncoloured(&history_text(&list, &clock)),
-            "REVISION  TIME                 AGE     KIND   ACTOR  REASON\n      \
-             12  1970-01-01 00:01:40  5m ago  apply  uid:0  ward\\n3\n"
+            "REVISION  TIME                 AGE     KIND   CHANGES   ACTOR  REASON\n      \
+             12  1970-01-01 00:01:40  5m ago  apply  +1 ~0 -2  uid:0  ward\\n3\n"
         );
     }
 }

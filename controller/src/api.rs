@@ -1,6 +1,6 @@
 //! The calls of the API: converts in, calls, converts out.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{broadcast::error::RecvError, watch};
@@ -11,13 +11,16 @@ use wardline_proto::v1::{self, segmentation_server::Segmentation};
 
 use crate::{
     audit::Audit,
+    change::{Applied, Author, Terms},
     compile,
     events::Events,
     explain,
     gate::Revisions,
+    grants::Granted,
     intent::Problem,
     inventory,
-    reconcile::{Applied, Author, Handle, Refusal, Stopped},
+    reconcile::{Engine, Handle, Refusal, Stopped},
+    report::proto_time,
     roles::Caller,
     snapshot::Snapshot,
 };
@@ -39,6 +42,16 @@ pub struct Service {
 }
 
 impl Service {
+    /// Has the engine change something, after a look around.
+    async fn change(
+        &self,
+        change: impl FnOnce(&mut Engine) -> Result<Applied, Refusal> + Send + 'static,
+    ) -> Answer<v1::ChangeResponse> {
+        self.look_around().await?;
+        let applied = self.engine.call(change).await??;
+        Ok(changed(applied))
+    }
+
     /// Takes in what interfaces there are now: one that appeared a moment ago is guarded when the
     /// answer says so, not soon after.
     async fn look_around(&self) -> Result<(), Status> {
@@ -58,10 +71,7 @@ impl Service {
 
 /// Who makes a change: the caller and its words, which the audit keeps too.
 fn author<T>(request: &Request<T>, kind: &'static str, reason: &str) -> Result<Author, Status> {
-    let caller: &Caller = request
-        .extensions()
-        .get()
-        .ok_or_else(|| Status::unauthenticated("nobody says who calls"))?;
+    let caller = caller(request)?;
     let _ = caller.reason.set(reason.to_owned());
     Ok(Author {
         actor: caller.peer.actor.clone(),
@@ -69,6 +79,11 @@ fn author<T>(request: &Request<T>, kind: &'static str, reason: &str) -> Result<A
         request_id: caller.request_id.clone(),
         kind,
     })
+}
+
+fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
+    let caller = request.extensions().get();
+    caller.ok_or_else(|| Status::unauthenticated("nobody says who calls"))
 }
 
 /// The answer to a change. The audit reads from it which revision became which.
@@ -79,6 +94,7 @@ fn changed(applied: Applied) -> Response<v1::ChangeResponse> {
     };
     let mut response = Response::new(v1::ChangeResponse {
         revision: applied.revision,
+        confirm_by: applied.confirm_by.map(proto_time),
         warnings: applied.warnings,
         ..v1::ChangeResponse::default()
     });
@@ -99,9 +115,27 @@ impl From<Refusal> for Status {
             Refusal::Invalid(problems) => violations(Code::InvalidArgument, message, problems),
             Refusal::TooLarge(problems) => violations(Code::ResourceExhausted, message, problems),
             Refusal::Stale { .. } => Self::aborted(message),
+            Refusal::Missing(problems) => violations(Code::NotFound, message, problems),
+            Refusal::Used(problems) => violations(Code::FailedPrecondition, message, problems),
             Refusal::NoRevision(_) => Self::not_found(message),
+            Refusal::NothingBefore(_)
+            | Refusal::Pending { .. }
+            | Refusal::NothingPending
+            | Refusal::OtherPending { .. }
+            | Refusal::OldConnection(_)
+            | Refusal::NotInQuarantine(_)
+            | Refusal::NoGrant(_) => Self::failed_precondition(message),
             Refusal::Store(_) | Refusal::Datapath(_) => Self::internal(message),
         }
+    }
+}
+
+/// What goes with a change of the document.
+fn terms(base: u64, confirm_within_s: u32) -> Terms {
+    let within = Duration::from_secs(confirm_within_s.into());
+    Terms {
+        base,
+        confirm_within: (confirm_within_s != 0).then_some(within),
     }
 }
 
@@ -134,12 +168,6 @@ fn required(policy: Option<v1::Policy>) -> Result<v1::Policy, Status> {
     })
 }
 
-fn not_yet<T>(what: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!(
-        "{what} is not part of this version"
-    )))
-}
-
 type Answer<T> = Result<Response<T>, Status>;
 type Many<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -155,7 +183,7 @@ impl Segmentation for Service {
         let policy = required(request.into_inner().policy)?;
         Ok(Response::new(
             self.engine
-                .call(move |engine| engine.plan(&policy))
+                .call(move |engine| engine.plan(policy))
                 .await??,
         ))
     }
@@ -163,47 +191,65 @@ impl Segmentation for Service {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ChangeResponse> {
         let author = author(&request, "apply", &request.get_ref().reason)?;
         let request = request.into_inner();
-        if request.confirm_within_s != 0 {
-            return not_yet("a change that waits for its confirmation");
-        }
+        let terms = terms(request.base, request.confirm_within_s);
         let policy = required(request.policy)?;
-        self.look_around().await?;
+        self.change(move |engine| engine.apply(policy, &terms, &author))
+            .await
+    }
+
+    async fn edit(&self, request: Request<v1::EditRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "edit", &request.get_ref().reason)?;
+        let request = request.into_inner();
+        let terms = terms(request.base, request.confirm_within_s);
+        self.change(move |engine| engine.edit(request, &terms, &author))
+            .await
+    }
+
+    async fn confirm(&self, request: Request<v1::ConfirmRequest>) -> Answer<v1::ChangeResponse> {
+        let arrived = caller(&request)?.peer.since;
+        let revision = match request.into_inner().revision {
+            0 => return Err(Status::invalid_argument("name the revision to confirm")),
+            revision => revision,
+        };
         let applied = self
             .engine
-            .call(move |engine| engine.apply(policy, request.base, &author))
+            .call(move |engine| engine.confirm(revision, arrived))
             .await??;
         Ok(changed(applied))
     }
 
-    async fn edit(&self, _: Request<v1::EditRequest>) -> Answer<v1::ChangeResponse> {
-        not_yet("Edit")
-    }
-
-    async fn confirm(&self, _: Request<v1::ConfirmRequest>) -> Answer<v1::ChangeResponse> {
-        not_yet("Confirm")
-    }
-
-    async fn rollback(&self, _: Request<v1::RollbackRequest>) -> Answer<v1::ChangeResponse> {
-        not_yet("Rollback")
+    async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "rollback", &request.get_ref().reason)?;
+        let revision = request.into_inner().revision;
+        self.change(move |engine| engine.rollback(revision, &author))
+            .await
     }
 
     async fn get_policy(
         &self,
         request: Request<v1::GetPolicyRequest>,
     ) -> Answer<v1::GetPolicyResponse> {
-        let revision = request.into_inner().revision;
+        let v1::GetPolicyRequest { revision, diff } = request.into_inner();
         Ok(Response::new(
             self.engine
-                .call(move |engine| engine.policy(revision))
+                .call(move |engine| engine.policy(revision, diff))
                 .await??,
         ))
     }
 
     async fn list_revisions(
         &self,
-        _: Request<v1::ListRevisionsRequest>,
+        request: Request<v1::ListRevisionsRequest>,
     ) -> Answer<v1::ListRevisionsResponse> {
-        not_yet("ListRevisions")
+        let limit = match request.into_inner().limit {
+            0 => 100,
+            limit => limit,
+        };
+        let revisions = self
+            .engine
+            .call(move |engine| engine.history(limit))
+            .await??;
+        Ok(Response::new(v1::ListRevisionsResponse { revisions }))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
@@ -228,20 +274,53 @@ impl Segmentation for Service {
             })
     }
 
-    async fn quarantine(&self, _: Request<v1::QuarantineRequest>) -> Answer<v1::ChangeResponse> {
-        not_yet("Quarantine")
+    // Who cuts something off does not wait for a look at what interfaces there are.
+    async fn quarantine(
+        &self,
+        request: Request<v1::QuarantineRequest>,
+    ) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "quarantine", &request.get_ref().reason)?;
+        let device = request.into_inner().device;
+        let applied = self
+            .engine
+            .call(move |engine| engine.set_quarantine(&device, true, &author))
+            .await??;
+        Ok(changed(applied))
     }
 
-    async fn release(&self, _: Request<v1::ReleaseRequest>) -> Answer<v1::ChangeResponse> {
-        not_yet("Release")
+    async fn release(&self, request: Request<v1::ReleaseRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "release", &request.get_ref().reason)?;
+        let device = request.into_inner().device;
+        let applied = self
+            .engine
+            .call(move |engine| engine.set_quarantine(&device, false, &author))
+            .await??;
+        Ok(changed(applied))
     }
 
-    async fn grant(&self, _: Request<v1::GrantRequest>) -> Answer<v1::ChangeResponse> {
-        not_yet("Grant")
+    async fn grant(&self, request: Request<v1::GrantRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "grant", &request.get_ref().reason)?;
+        let request = request.into_inner();
+        self.look_around().await?;
+        let Granted {
+            applied,
+            name,
+            expires,
+        } = self
+            .engine
+            .call(move |engine| engine.grant(request, &author))
+            .await??;
+        let mut response = changed(applied);
+        response.get_mut().name = name;
+        response.get_mut().expires = Some(proto_time(expires));
+        Ok(response)
     }
 
-    async fn revoke(&self, _: Request<v1::RevokeRequest>) -> Answer<v1::ChangeResponse> {
-        not_yet("Revoke")
+    async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "revoke", &request.get_ref().reason)?;
+        let name = request.into_inner().name;
+        self.change(move |engine| engine.revoke(&name, &author))
+            .await
     }
 
     async fn list_devices(

@@ -46,6 +46,62 @@ pub struct Tables {
     pub pairs: BTreeMap<(u32, u32), Intervals>,
 }
 
+/// Entries that stand in the maps otherwise than they were compiled.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Amendment {
+    /// As [`Tables::macs`].
+    pub macs: BTreeMap<u64, Mac>,
+    /// As [`Tables::addresses`].
+    pub addresses: BTreeMap<Address, End>,
+    /// As [`Tables::devices`].
+    pub devices: BTreeMap<u32, End>,
+}
+
+impl Amendment {
+    /// Every entry of a device, as it is when the device is cut off, or is not.
+    pub fn quarantine(
+        tables: &Tables,
+        device: &intent::Device,
+        number: u32,
+        quarantined: bool,
+    ) -> Self {
+        let flagged = |flags: u16| {
+            if quarantined {
+                flags | End::QUARANTINED
+            } else {
+                flags & !End::QUARANTINED
+            }
+        };
+        let end = |end: &End| End {
+            flags: flagged(end.flags),
+            ..*end
+        };
+        let macs = device.macs.iter().filter_map(|mac| {
+            let key = mac_key(0, mac_number(mac));
+            let entry = tables.macs.get(&key)?;
+            let flags = flagged(entry.flags);
+            Some((key, Mac { flags, ..*entry }))
+        });
+        let addresses = device.addresses.iter().filter_map(|address| {
+            let address = address_of(*address);
+            Some((address, end(tables.addresses.get(&address)?)))
+        });
+        let own = tables.devices.get(&number);
+        Self {
+            macs: macs.collect(),
+            addresses: addresses.collect(),
+            devices: own.map(|own| (number, end(own))).into_iter().collect(),
+        }
+    }
+
+    /// Takes another's entries over, in place of its own.
+    pub fn extend(&mut self, later: Self) {
+        self.macs.extend(later.macs);
+        self.addresses.extend(later.addresses);
+        self.devices.extend(later.devices);
+    }
+}
+
 /// What a pair may do: sorted, from 0 on, never empty. Equal ones are the same allocation.
 pub type Intervals = Arc<[Interval]>;
 

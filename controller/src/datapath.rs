@@ -32,8 +32,9 @@ use wardline_ebpf::abi::{
 };
 
 use crate::{
-    compile::{Clock, Intervals, Tables},
+    compile::{Amendment, Clock, Intervals, Tables},
     config::{Limits, Timeouts},
+    fault,
     touched::{Touched, touched},
 };
 
@@ -125,6 +126,8 @@ pub struct Datapath {
     active: Option<usize>,
     /// Whether a packet may still be reading the slot that is not in force.
     settling: bool,
+    /// Devices whose entries were amended while packets read them.
+    amended: BTreeSet<u32>,
     adoption: Duration,
 }
 
@@ -235,6 +238,7 @@ impl Datapath {
             slots: Default::default(),
             active: None,
             settling: false,
+            amended: BTreeSet::new(),
             adoption: timeouts.adoption,
         };
         datapath.per_second = datapath.measure_jiffies()?;
@@ -275,7 +279,7 @@ impl Datapath {
     pub fn put(&mut self, revision: u64, tables: &Tables) -> Result<usize> {
         let mut written = 0;
         let standby = self.active.map_or(0, |active| 1 - active);
-        self.settle();
+        self.settle()?;
         self.fits(tables)?;
         let sets = self.allot(tables, &mut written)?;
         let epochs = self.epochs(tables);
@@ -295,6 +299,7 @@ impl Datapath {
                 written += 1;
             }
         }
+        fault::point("filled");
         set(&mut self.ebpf, "REVISIONS", standby as u32, revision)?;
         set(&mut self.ebpf, "ACTIVE", 0, standby as u32 + 1)?;
         self.slots[standby] = Slot {
@@ -336,13 +341,84 @@ impl Datapath {
         epochs
     }
 
-    /// Waits until no packet reads the slot that was in force before, so that the next change need
-    /// not.
-    pub fn settle(&mut self) {
-        if self.settling {
+    /// Changes entries of one device where they stand, in the slot that is in force: for what can't
+    /// wait for a slot to be filled. A packet sees each entry as it was or as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; some entries may have been changed then.
+    pub fn amend(&mut self, revision: u64, device: u32, amendment: &Amendment) -> Result<()> {
+        let Some(active) = self.active else {
+            return Ok(());
+        };
+        // Until all is written, what stands in this slot is not known.
+        let known = self.slots[active].tables.take();
+        let slot = active as u32;
+        let (top, ebpf) = (u64::from(slot) << 63, &mut self.ebpf);
+        hash(ebpf, "MACS", &BTreeMap::new(), &amendment.macs, |key| {
+            top | key
+        })?;
+        hash(
+            ebpf,
+            "DEVICES",
+            &BTreeMap::new(),
+            &amendment.devices,
+            |it| it << 1 | slot,
+        )?;
+        let key = |address: &Address| AddressKey {
+            address: *address,
+            slot: u64::from(slot),
+        };
+        hash(
+            ebpf,
+            "ADDRESSES",
+            &BTreeMap::new(),
+            &amendment.addresses,
+            key,
+        )?;
+        self.slots[active].tables = known.map(|mut tables| {
+            tables.macs.extend(&amendment.macs);
+            tables.devices.extend(&amendment.devices);
+            tables.addresses.extend(&amendment.addresses);
+            tables
+        });
+        set(&mut self.ebpf, "REVISIONS", slot, revision)?;
+        self.amended.insert(device);
+        self.judge_anew(device)
+    }
+
+    /// Has the flows of a device judged anew, by the slot that is in force.
+    fn judge_anew(&mut self, device: u32) -> Result<()> {
+        let Some(active) = self.active else {
+            return Ok(());
+        };
+        let cell = device % EPOCH_CELLS;
+        let index = active as u32 * EPOCH_CELLS + cell;
+        let epoch = get::<u32>(&self.ebpf, "EPOCHS", index)?.wrapping_add(1);
+        set(&mut self.ebpf, "EPOCHS", index, epoch)?;
+        if let Some(known) = self.slots[active].epochs.get_mut(cell as usize) {
+            *known = epoch;
+        }
+        Ok(())
+    }
+
+    /// Waits until no packet reads what was in force before the last change, so that the next
+    /// change need not.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.settling || !self.amended.is_empty() {
             grace();
             self.settling = false;
         }
+        // A packet that read an entry before it was amended may have renewed its flow after.
+        while let Some(device) = self.amended.first().copied() {
+            self.judge_anew(device)?;
+            self.amended.remove(&device);
+        }
+        Ok(())
     }
 
     /// Lets flows go on that run through an interface which is guarded from now on.

@@ -2,7 +2,7 @@
 //! streamed.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     os::fd::AsRawFd as _,
     sync::{
@@ -26,11 +26,15 @@ use wardline_proto::v1;
 use crate::{
     compile::{ip_of, numbered},
     intent::Mac,
+    replay::Asked,
     snapshot::Snapshot,
 };
 
 /// Events that are kept for those who ask later.
 const KEPT: usize = 10_000;
+
+/// Kinds of observed traffic that are kept.
+const KINDS: usize = 10_000;
 
 /// Events that a stream may be behind before it misses some.
 const BEHIND: usize = 4096;
@@ -51,8 +55,19 @@ struct Shared {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Oldest first. Never locked across an await.
     kept: Mutex<VecDeque<(Timestamp, Arc<v1::Event>)>>,
+    /// What mode observe has let pass in this daemon's life. Never locked across an await.
+    observed: Mutex<BTreeMap<Asked, Observed>>,
     stream: broadcast::Sender<Arc<v1::Event>>,
     unreadable: AtomicU64,
+}
+
+/// What is known of one kind of traffic that mode observe has let pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Packets, as far as events stand for them.
+    pub packets: u64,
+    /// When it was last told of; none: by no event.
+    pub last: Option<Timestamp>,
 }
 
 /// Why events can't be read from the kernel.
@@ -72,6 +87,7 @@ impl Events {
         Self(Arc::new(Shared {
             snapshots,
             kept: Mutex::default(),
+            observed: Mutex::default(),
             stream: broadcast::Sender::new(BEHIND),
             unreadable: AtomicU64::new(0),
         }))
@@ -85,7 +101,53 @@ impl Events {
             self.0.unreadable.fetch_add(1, Ordering::Relaxed);
             return;
         };
+        if event.observed {
+            self.note_observed(raw, time);
+        }
         log(&event);
+        self.keep(event, time);
+    }
+
+    /// What mode observe has let pass, by what was asked for.
+    pub fn observed(&self) -> BTreeMap<Asked, Observed> {
+        self.lock_observed().clone()
+    }
+
+    fn note_observed(&self, raw: &abi::Event, time: Timestamp) {
+        let asked = Asked {
+            addresses: [ip_of(raw.source), ip_of(raw.destination)],
+            // An event knows one device; what was learned is looked up by either.
+            devices: [raw.device; 2],
+            service: u32::from(raw.protocol) << 16 | u32::from(raw.destination_port),
+        };
+        let mut observed = self.lock_observed();
+        if observed.len() < KINDS || observed.contains_key(&asked) {
+            let seen = observed.entry(asked).or_default();
+            seen.packets += raw.count;
+            seen.last = Some(time);
+        }
+    }
+
+    fn lock_observed(&self) -> MutexGuard<'_, BTreeMap<Asked, Observed>> {
+        self.0
+            .observed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of something that happened by itself and is no packet.
+    pub fn note(&self, revision: u64, message: String, time: Timestamp) {
+        let event = v1::Event {
+            time: Some(timestamp(time)),
+            verdict: v1::Verdict::None.into(),
+            revision,
+            message,
+            ..v1::Event::default()
+        };
+        self.keep(event, time);
+    }
+
+    fn keep(&self, event: v1::Event, time: Timestamp) {
         let event = Arc::new(event);
         let mut kept = self.lock();
         if kept.len() == KEPT {
@@ -252,6 +314,7 @@ fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> Option<v1::E
         source_mac: mac(raw.source_mac).to_string(),
         source_port: u32::from(raw.source_port),
         observed,
+        message: String::new(),
     })
 }
 
@@ -431,6 +494,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             source_mac: "02:00:00:00:01:11".into(),
             source_port: 49152,
             observed: false,
+            message: String::new(),
         };
         assert_eq!(events.kept(None), [expected]);
     }

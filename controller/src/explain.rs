@@ -168,7 +168,8 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     fn new(snapshot: &'a Snapshot, learned: &[(IpAddr, u32)], tick: u32) -> Self {
-        let model = Model::new(&snapshot.tables, Settings::for_flows(64));
+        let mut model = Model::new(&snapshot.tables, Settings::for_flows(64));
+        model.amend(&snapshot.amended);
         model.set_tick(tick);
         let mut view = Self {
             snapshot,

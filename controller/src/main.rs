@@ -15,7 +15,6 @@ use wardline_controller::{
     config,
     config::Config,
     datapath::{self, Datapath, Size},
-    events::Events,
     gate::Keeper,
     inventory, metrics,
     metrics::Metrics,
@@ -118,7 +117,7 @@ async fn guard(config: Config) -> anyhow::Result<()> {
     let (engine, ring) = loaded.await.context("the datapath did not load")??;
     let ring = ring?;
     let snapshots = engine.snapshots();
-    let events = Events::new(snapshots.clone());
+    let events = engine.events();
     // The store has made the folder, and holds its lock.
     let audit = Audit::open(&state_dir)?;
     audit.catch_up(engine.revisions_after(audit.revision())?);

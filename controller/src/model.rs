@@ -14,11 +14,12 @@ use wardline_ebpf::{
     tables,
 };
 
-use crate::compile::Tables;
+use crate::compile::{Amendment, Tables};
 
 /// Compiled tables with flow state of their own. There is one slot: 0.
 pub struct Model<'a> {
     tables: &'a Tables,
+    amended: Option<&'a Amendment>,
     settings: Settings,
     intervals: Vec<Interval>,
     sets: HashMap<(u32, u32), Set>,
@@ -68,6 +69,7 @@ impl<'a> Model<'a> {
             .map(|device| (device, Quota::default()));
         Self {
             tables,
+            amended: None,
             settings,
             intervals,
             sets,
@@ -83,6 +85,11 @@ impl<'a> Model<'a> {
             tick: Cell::new(1),
             adopts_until: Cell::new(0),
         }
+    }
+
+    /// Has entries stand otherwise than they were compiled.
+    pub fn amend(&mut self, amended: &'a Amendment) {
+        self.amended = Some(amended);
     }
 
     /// Moves the present.
@@ -127,11 +134,13 @@ impl tables::Tables for Model<'_> {
     }
 
     fn mac(&self, key: u64) -> Option<&Mac> {
-        self.tables.macs.get(&key)
+        let amended = self.amended.and_then(|it| it.macs.get(&key));
+        amended.or_else(|| self.tables.macs.get(&key))
     }
 
     fn address(&self, key: &AddressKey) -> Option<&End> {
-        self.tables.addresses.get(&key.address)
+        let amended = self.amended.and_then(|it| it.addresses.get(&key.address));
+        amended.or_else(|| self.tables.addresses.get(&key.address))
     }
 
     fn prefix(&self, key: &PrefixKey) -> Option<&End> {
@@ -144,7 +153,8 @@ impl tables::Tables for Model<'_> {
     }
 
     fn device(&self, key: u32) -> Option<&End> {
-        self.tables.devices.get(&(key >> 1))
+        let amended = self.amended.and_then(|it| it.devices.get(&(key >> 1)));
+        amended.or_else(|| self.tables.devices.get(&(key >> 1)))
     }
 
     fn pair(&self, key: u64) -> Option<&Set> {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use wardline_proto::v1::{ChangeKind, ObjectChange, Policy};
 
+use crate::store::Extent;
+
 /// The objects that differ between two documents: removals, then additions, then changes, each by
 /// kind and name.
 pub fn changes(old: &Policy, new: &Policy) -> Vec<ObjectChange> {
@@ -38,6 +40,16 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<ObjectChange> {
     };
     changes.sort_by_key(rank);
     changes
+}
+
+/// How many objects are added, changed and removed.
+pub fn extent(changes: &[ObjectChange]) -> Extent {
+    let count = |kind| changes.iter().filter(|it| it.change() == kind).count() as u32;
+    Extent {
+        added: count(ChangeKind::Add),
+        changed: count(ChangeKind::Change),
+        removed: count(ChangeKind::Remove),
+    }
 }
 
 fn compare<T: PartialEq>(

@@ -4,29 +4,30 @@
 //! An [`Engine`] owns the store and the datapath and lives on a thread of its own, because both
 //! block. Others hold a [`Handle`] and send it what to do; one thing is done at a time.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
-use wardline_ebpf::abi::{Counter, Port, Reason, gauge, state};
-use wardline_ebpf::{abi, flows};
+use wardline_ebpf::abi::Port;
 use wardline_proto::v1;
 
 use crate::{
     compile::{self, Clock, Tables, numbered},
     config::Config,
     datapath::{Datapath, DatapathError, Fill, Hook},
+    edit,
+    events::Events,
+    fault,
     intent::{self, Attach, Intent, Problem},
     inventory::{Inventory, Link},
     links::AttachError,
-    offload, plan,
+    offload,
+    pending::Pending,
+    plan,
+    report::revision,
     snapshot::Snapshot,
-    store::{self, Ids, NewRevision, Store, StoreError},
+    store::{self, Ids, Store, StoreError},
 };
 
 /// Why a change was refused. What was in force still is.
@@ -49,6 +50,49 @@ pub enum Refusal {
     /// A revision that is not there.
     #[error("there is no revision {0}")]
     NoRevision(u64),
+    /// There is nothing to return to.
+    #[error("no policy was in force before revision {0}")]
+    NothingBefore(u64),
+    /// Objects that are not there.
+    #[error("not there: {}", .0.iter().map(|it| it.path.as_str()).collect::<Vec<_>>().join(", "))]
+    Missing(Vec<Problem>),
+    /// Objects that are to be deleted, but others refer to them.
+    #[error("{} objects are used", .0.len())]
+    Used(Vec<Problem>),
+    /// Another change waits for its confirmation.
+    #[error(
+        "revision {revision} waits for its confirmation until {confirm_by}: confirm it, or wait; \
+         quarantine and release work meanwhile"
+    )]
+    Pending {
+        /// The revision that waits.
+        revision: u64,
+        /// When it is taken back.
+        confirm_by: Timestamp,
+    },
+    /// No change waits.
+    #[error("no change waits for a confirmation")]
+    NothingPending,
+    /// Another change waits than the one that was confirmed.
+    #[error("revision {pending} waits for its confirmation, not revision {revision}")]
+    OtherPending {
+        /// The revision that was named.
+        revision: u64,
+        /// The one that waits.
+        pending: u64,
+    },
+    /// The confirmation proves nothing.
+    #[error(
+        "this connection was made before revision {0} took force; confirm over one that is made \
+         after it, so that it shows that the router can still be reached"
+    )]
+    OldConnection(u64),
+    /// A rule is to be revoked that is no grant.
+    #[error("rule {0:?} is no grant; delete it")]
+    NoGrant(String),
+    /// A device is to be released that is not cut off.
+    #[error("device {0:?} is not in quarantine")]
+    NotInQuarantine(String),
     /// The store did not keep the change.
     #[error("the change could not be kept: {0}")]
     Store(#[from] StoreError),
@@ -57,38 +101,27 @@ pub enum Refusal {
     Datapath(#[from] DatapathError),
 }
 
-/// Who makes a change, and why.
-#[derive(Clone, Debug, Default)]
-pub struct Author {
-    /// Who.
-    pub actor: String,
-    /// Why, in the actor's words.
-    pub reason: String,
-    /// The request's id.
-    pub request_id: String,
-    /// The call: apply, edit, rollback …
-    pub kind: &'static str,
-}
-
-/// A change that took force.
-#[derive(Clone, Debug)]
-pub struct Applied {
-    /// Its revision.
-    pub revision: u64,
-    /// The revision that was in force before.
-    pub parent: u64,
-    /// What deserves a look.
-    pub warnings: Vec<String>,
+impl Refusal {
+    /// One object that is not there.
+    pub(crate) fn missing(kind: &str, name: &str) -> Self {
+        Self::Missing(vec![Problem {
+            path: format!("{kind}/{name}"),
+            message: edit::MISSING.to_owned(),
+        }])
+    }
 }
 
 /// The store, the datapath and what is in force.
 pub struct Engine {
-    config: Config,
-    store: Store,
-    datapath: Datapath,
-    inventory: Inventory,
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) datapath: Datapath,
+    pub(crate) inventory: Arc<Inventory>,
+    pub(crate) events: Events,
+    /// The change that waits for its confirmation.
+    pub(crate) pending: Option<Pending>,
+    pub(crate) ports: Vec<v1::PortStatus>,
     snapshots: watch::Sender<Arc<Snapshot>>,
-    ports: Vec<v1::PortStatus>,
 }
 
 impl Engine {
@@ -102,23 +135,37 @@ impl Engine {
         let pins: &Path = &config.pin_dir;
         let mut datapath = Datapath::open(Some(pins), &config.limits, &config.timeouts)?;
         let clock = datapath.clock()?;
+        let inventory = Arc::new(inventory);
         let (snapshots, _) = watch::channel(Arc::new(Snapshot::new(
             0,
             v1::Policy::default(),
             Intent::default(),
-            inventory.clone(),
-            BTreeSet::new(),
-            Ids::new(),
+            Arc::clone(&inventory),
+            store.quarantined().clone(),
+            Arc::clone(store.ids()),
             Tables::default(),
             clock,
         )));
+        let pending = match store
+            .meta(Pending::KEY)?
+            .as_deref()
+            .map(str::parse::<Pending>)
+        {
+            Some(Ok(pending)) => Some(pending.taken_over(clock.now)),
+            Some(Err(_)) => {
+                return Err(store.damaged("it tells of no known pending change").into());
+            }
+            None => None,
+        };
         let mut engine = Self {
             config,
             store,
             datapath,
             inventory,
-            snapshots,
+            events: Events::new(snapshots.subscribe()),
+            pending,
             ports: Vec::new(),
+            snapshots,
         };
         // A document without a version is what is in force before the first.
         if let Some(stored) = engine
@@ -127,11 +174,17 @@ impl Engine {
             .filter(|stored| stored.policy.version != 0)
         {
             let revision = stored.revision.revision;
-            let prepared = engine.prepare(&stored.policy)?;
-            engine.take_force(revision, stored.policy, prepared)?;
+            let prepared = engine.prepare(Arc::new(stored.policy))?;
+            engine.take_force(revision, prepared)?;
             info!(revision, "took over");
         }
+        engine.do_what_is_due()?;
         Ok(engine)
+    }
+
+    /// What happens.
+    pub fn events(&self) -> Events {
+        self.events.clone()
     }
 
     /// What is in force, now and from now on.
@@ -144,109 +197,52 @@ impl Engine {
         &mut self.datapath
     }
 
-    /// Puts a document in force.
-    ///
-    /// # Errors
-    ///
-    /// Why it was refused.
-    pub fn apply(
-        &mut self,
-        policy: v1::Policy,
-        base: u64,
-        author: &Author,
-    ) -> Result<Applied, Refusal> {
-        let current = self.snapshot();
-        if base != 0 && base != current.revision {
-            return Err(Refusal::Stale {
-                base,
-                current: current.revision,
-            });
-        }
-        let prepared = self.prepare(&policy)?;
-        let mut warnings = prepared.intent.warnings.clone();
-        let new = NewRevision {
-            parent: current.revision,
-            time: Timestamp::now(),
-            actor: &author.actor,
-            reason: &author.reason,
-            kind: author.kind,
-            request_id: &author.request_id,
-            policy: &policy,
-            meta: &[],
-        };
-        let revision = self.store.append(&new, &prepared.ids)?;
-        if let Err(refusal) = self.take_force(revision, policy, prepared) {
-            error!(%refusal, revision, "the kernel did not take a stored revision");
-            // What is stored last is what the next daemon puts in force: it must be what is.
-            let back = NewRevision {
-                parent: revision,
-                time: Timestamp::now(),
-                actor: "wardlined",
-                reason: "the kernel did not take the revision before",
-                kind: "revert",
-                request_id: &author.request_id,
-                policy: &current.policy,
-                meta: &[],
-            };
-            self.store.append(&back, &current.ids)?;
-            return Err(refusal);
-        }
-        info!(
-            revision,
-            actor = author.actor,
-            reason = author.reason,
-            "policy in force"
-        );
-        warnings.extend(self.unguarded());
-        Ok(Applied {
-            revision,
-            parent: current.revision,
-            warnings,
-        })
-    }
-
-    /// What a document would change.
-    ///
-    /// # Errors
-    ///
-    /// Why it would be refused.
-    pub fn plan(&mut self, policy: &v1::Policy) -> Result<v1::PlanResponse, Refusal> {
-        let prepared = self.prepare(policy)?;
-        let current = self.snapshot();
-        Ok(v1::PlanResponse {
-            base: current.revision,
-            changes: plan::changes(&current.policy, policy),
-            warnings: prepared.intent.warnings,
-            tables: self
-                .datapath
-                .needs(&prepared.tables)
-                .into_iter()
-                .map(table_status)
-                .collect(),
-        })
-    }
-
-    /// The document of a revision; 0: the one in force.
+    /// The document of a revision, or what it changed; 0: the one in force.
     ///
     /// # Errors
     ///
     /// When it is not there.
-    pub fn policy(&self, revision: u64) -> Result<v1::GetPolicyResponse, Refusal> {
+    pub fn policy(&self, revision: u64, diff: bool) -> Result<v1::GetPolicyResponse, Refusal> {
         let current = self.snapshot();
-        if revision == 0 || revision == current.revision {
-            let policy = (current.revision != 0).then(|| current.policy.clone());
+        let document = |revision: u64| -> Result<Arc<v1::Policy>, Refusal> {
+            if revision == 0 || revision == current.revision {
+                return Ok(Arc::clone(&current.policy));
+            }
+            let stored = self.store.get(revision)?;
+            let stored = stored.ok_or(Refusal::NoRevision(revision))?;
+            Ok(Arc::new(stored.policy))
+        };
+        let revision = if revision == 0 {
+            current.revision
+        } else {
+            revision
+        };
+        let policy = document(revision)?;
+        if !diff {
             return Ok(v1::GetPolicyResponse {
-                revision: current.revision,
-                policy,
+                revision,
+                policy: (policy.version != 0).then(|| v1::Policy::clone(&policy)),
+                changes: Vec::new(),
             });
         }
-        match self.store.get(revision)? {
-            Some(stored) => Ok(v1::GetPolicyResponse {
-                revision,
-                policy: Some(stored.policy),
-            }),
-            None => Err(Refusal::NoRevision(revision)),
-        }
+        let before = match self.store.parent(revision)? {
+            0 => Arc::default(),
+            parent => document(parent)?,
+        };
+        Ok(v1::GetPolicyResponse {
+            revision,
+            policy: None,
+            changes: plan::changes(&before, &policy),
+        })
+    }
+
+    /// The accepted changes, newest first, at most so many.
+    ///
+    /// # Errors
+    ///
+    /// When they can't be read.
+    pub fn history(&self, limit: u32) -> Result<Vec<v1::Revision>, Refusal> {
+        Ok(self.store.list(limit)?.into_iter().map(revision).collect())
     }
 
     /// The newest revisions after one, oldest first.
@@ -269,7 +265,7 @@ impl Engine {
     ///
     /// When the kernel refuses.
     pub fn set_inventory(&mut self, inventory: Inventory) -> Result<(), Refusal> {
-        if inventory != self.inventory {
+        if inventory != *self.inventory {
             return self.catch_up(inventory);
         }
         let current = self.snapshot();
@@ -285,239 +281,81 @@ impl Engine {
     ///
     /// When the kernel refuses.
     pub fn catch_up(&mut self, inventory: Inventory) -> Result<(), Refusal> {
-        if inventory == self.inventory {
+        if inventory == *self.inventory {
             return Ok(());
         }
         let current = self.snapshot();
-        self.inventory = inventory;
+        self.inventory = Arc::new(inventory);
         if current.revision == 0 {
             return Ok(());
         }
-        let clock = current.clock;
-        let intent = current.intent.clone();
-        let ids = current.ids.clone();
-        let tables = compile::compile(&intent, &self.inventory, &ids, &current.quarantined, &clock);
+        let tables = compile::compile(
+            &current.intent,
+            &self.inventory,
+            &current.ids,
+            &current.quarantined,
+            &current.clock,
+        );
         let prepared = Prepared {
-            intent,
-            ids,
-            tables,
-            clock,
+            policy: Arc::clone(&current.policy),
+            intent: Arc::clone(&current.intent),
+            ids: Arc::clone(&current.ids),
+            tables: Arc::new(tables),
+            clock: current.clock,
         };
-        self.take_force(current.revision, current.policy.clone(), prepared)
+        self.take_force(current.revision, prepared)
     }
 
-    /// What runs.
+    /// Ends flows that have timed out, also in buckets where no packet comes by, and does what else
+    /// is due. To be called once a second.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses.
-    pub fn status(&self) -> Result<v1::GetStatusResponse, Refusal> {
-        let current = self.snapshot();
-        let mut warnings = current.intent.warnings.clone();
-        let lost = self.datapath.gauge(gauge::LOST_EVENTS)?;
-        if lost != 0 {
-            warnings.push(format!("{lost} events were lost: the ring was full"));
-        }
-        warnings.extend(self.unguarded());
-        let matched = |port: &intent::Port| {
-            self.inventory.links.values().any(|link| {
-                current
-                    .intent
-                    .port_for(&link.name)
-                    .is_some_and(|p| p.pattern == port.pattern)
-            })
-        };
-        for port in current.intent.ports.iter().filter(|port| !matched(port)) {
-            warnings.push(format!(
-                "port {}: no such interface yet",
-                port.pattern.as_str()
-            ));
-        }
-        for fill in self
-            .datapath
-            .fill()?
-            .iter()
-            .filter(|fill| fill.used * 10 >= fill.max * 9)
-        {
-            warnings.push(format!(
-                "table {} is nearly full: {} of {}",
-                fill.name, fill.used, fill.max
-            ));
-        }
-        Ok(v1::GetStatusResponse {
-            router: self.config.router.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            revision: current.revision,
-            pending: None,
-            ports: self.ports.clone(),
-            tables: self
-                .datapath
-                .fill()?
-                .into_iter()
-                .map(table_status)
-                .collect(),
-            warnings,
-        })
-    }
-
-    /// Packets and bytes by reason and rule.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn counters(&self) -> Result<v1::GetCountersResponse, Refusal> {
-        let current = self.snapshot();
-        let reasons = self.datapath.reasons()?;
-        let names: Vec<&String> = current.intent.rules.iter().map(|rule| &rule.name).collect();
-        let numbers = names
-            .iter()
-            .map(|name| compile::number_of(&current.ids, numbered::RULE, name));
-        let rules = self.datapath.rules(numbers)?;
-        Ok(v1::GetCountersResponse {
-            reasons: reasons
-                .into_iter()
-                .filter(|(_, counter)| *counter != Counter::default())
-                .map(|(reason, counter)| v1::ReasonCounter {
-                    reason: reason_number(reason),
-                    packets: counter.packets,
-                    bytes: counter.bytes,
-                })
-                .collect(),
-            rules: names
-                .into_iter()
-                .zip(rules)
-                .map(|(name, counter)| v1::RuleCounter {
-                    rule: name.clone(),
-                    packets: counter.packets,
-                    bytes: counter.bytes,
-                })
-                .collect(),
-            lost_events: u64::from(self.datapath.gauge(gauge::LOST_EVENTS)?),
-        })
-    }
-
-    /// The live flows, at most so many; 0: all.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn flows(&mut self, limit: u32) -> Result<Vec<v1::Flow>, Refusal> {
-        let limit = if limit == 0 {
-            usize::MAX
-        } else {
-            limit as usize
-        };
-        let current = self.snapshot();
-        let now = self.datapath.tick()?;
-        let settings = self.datapath.settings()?;
-        let mut found = Vec::new();
-        self.datapath.flows(|flow| {
-            let bits = flow.state.load();
-            let idle = now.wrapping_sub(flow.last.load()) as i32;
-            let protocol = flow.key[4].load() as u8;
-            let live = idle <= flows::lifetime(protocol, bits, &settings) as i32;
-            if live && found.len() < limit {
-                found.push(described(flow, &current, now));
-            }
-        })?;
-        Ok(found)
-    }
-
-    /// The devices and where each was last seen.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn devices(&mut self) -> Result<Vec<v1::DeviceStatus>, Refusal> {
-        let current = self.snapshot();
-        let tick = self.datapath.tick()?;
-        let now = Timestamp::now();
-        let mut latest: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
-        self.datapath.flows(|flow| {
-            for leg in [0, 1] {
-                let (device, bind) = (flow.devices[leg].load(), flow.bind[leg].load());
-                let (last, ifindex) = (flow.last.load(), bind as u16);
-                if device > abi::ROUTER && bind >> 16 != 0 && flow.packets[leg].load() != 0 {
-                    let seen = latest.entry(device).or_insert((last, u32::from(ifindex)));
-                    if (last.wrapping_sub(seen.0) as i32) > 0 {
-                        *seen = (last, u32::from(ifindex));
-                    }
-                }
-            }
-        })?;
-        let mut learned: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        for (address, device, _) in self.datapath.learned()? {
-            learned
-                .entry(device)
-                .or_default()
-                .push(compile::ip_of(address).to_string());
-        }
-        let mut devices = Vec::new();
-        for device in &current.intent.devices {
-            let number = compile::number_of(&current.ids, numbered::DEVICE, &device.name);
-            let by_flow = latest.get(&number).copied();
-            let seen = match (self.datapath.seen(number)?, by_flow) {
-                (Some(a), Some(b)) if (b.0.wrapping_sub(a.0) as i32) > 0 => Some(b),
-                (Some(a), _) => Some(a),
-                (None, by_flow) => by_flow,
-            };
-            let last_seen = seen.map(|(last, _)| {
-                let ago = current.clock.seconds_since(last, tick);
-                proto_time(now - jiff::SignedDuration::from_secs(ago as i64))
-            });
-            let mut addresses: Vec<String> =
-                device.addresses.iter().map(ToString::to_string).collect();
-            if addresses.is_empty() {
-                addresses = learned.remove(&number).unwrap_or_default();
-                addresses.sort();
-            }
-            devices.push(v1::DeviceStatus {
-                name: device.name.clone(),
-                zone: current.intent.zones[device.zone.0].name.clone(),
-                macs: device.macs.iter().map(ToString::to_string).collect(),
-                addresses,
-                port: seen.map_or_else(String::new, |(_, ifindex)| {
-                    current.interface(ifindex).to_owned()
-                }),
-                last_seen,
-                quarantined: current.quarantined.contains(&device.name),
-            });
-        }
-        Ok(devices)
-    }
-
-    /// Ends flows that have timed out, also in buckets where no packet comes by.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
+    /// When the kernel or the store refuses; it is tried again the next time.
     pub fn sweep(&mut self) -> Result<(), Refusal> {
+        self.do_what_is_due()?;
         let buckets = self.datapath.buckets();
         Ok(self.datapath.sweep((buckets / 4).clamp(64, 65_536))?)
     }
 
-    fn snapshot(&self) -> Arc<Snapshot> {
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.borrow().clone()
     }
 
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        self.snapshots.send_replace(Arc::new(snapshot));
+    }
+
+    /// What is in force before the first document: nothing.
+    pub(crate) fn prepare_nothing(&mut self) -> Result<Prepared, Refusal> {
+        Ok(Prepared {
+            policy: Arc::default(),
+            intent: Arc::default(),
+            ids: Arc::clone(&self.snapshot().ids),
+            tables: Arc::default(),
+            clock: self.datapath.clock()?,
+        })
+    }
+
     /// Everything that can be refused, before anything changes.
-    fn prepare(&mut self, policy: &v1::Policy) -> Result<Prepared, Refusal> {
-        let excess = intent::excess(policy, &self.config.limits);
+    pub(crate) fn prepare(&mut self, policy: Arc<v1::Policy>) -> Result<Prepared, Refusal> {
+        let current = self.snapshot();
+        let clock = self.datapath.clock()?;
+        let limits = &self.config.limits;
+        let excess = intent::excess(&policy, limits);
         if !excess.is_empty() {
             return Err(Refusal::TooLarge(excess));
         }
-        let intent = Intent::from_policy(policy, &self.config.limits).map_err(Refusal::Invalid)?;
-        let current = self.snapshot();
-        let known = if current.ids.is_empty() {
-            self.store.ids()
+        let mut intent = Intent::from_policy(&policy, limits).map_err(Refusal::Invalid)?;
+        let quarantined = self.store.quarantined();
+        intent.warnings.extend(missing(&intent, quarantined));
+        let ids = compile::number(&intent, &current.ids, limits).map_err(Refusal::TooLarge)?;
+        let ids = if ids == *current.ids {
+            Arc::clone(&current.ids)
         } else {
-            &current.ids
+            Arc::new(ids)
         };
-        let ids =
-            compile::number(&intent, known, &self.config.limits).map_err(Refusal::TooLarge)?;
-        let clock = self.datapath.clock()?;
-        let quarantined = current.quarantined.clone();
-        let tables = compile::compile(&intent, &self.inventory, &ids, &quarantined, &clock);
+        let tables = compile::compile(&intent, &self.inventory, &ids, quarantined, &clock);
         let full: Vec<Problem> = self
             .datapath
             .needs(&tables)
@@ -530,9 +368,10 @@ impl Engine {
             .collect();
         if full.is_empty() {
             Ok(Prepared {
-                intent,
+                policy,
+                intent: Arc::new(intent),
                 ids,
-                tables,
+                tables: Arc::new(tables),
                 clock,
             })
         } else {
@@ -541,13 +380,9 @@ impl Engine {
     }
 
     /// Makes tables the ones that judge, then puts hooks where they belong.
-    fn take_force(
-        &mut self,
-        revision: u64,
-        policy: v1::Policy,
-        prepared: Prepared,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn take_force(&mut self, revision: u64, prepared: Prepared) -> Result<(), Refusal> {
         let Prepared {
+            policy,
             intent,
             ids,
             tables,
@@ -555,6 +390,7 @@ impl Engine {
         } = prepared;
         let current = self.snapshot();
         self.datapath.put(revision, &tables)?;
+        fault::point("judges");
         let fresh = ids.iter().filter(|(key, _)| {
             key.0 == numbered::RULE && current.revision != 0 && !current.ids.contains_key(key)
         });
@@ -565,14 +401,14 @@ impl Engine {
             revision,
             policy,
             intent,
-            self.inventory.clone(),
-            current.quarantined.clone(),
+            Arc::clone(&self.inventory),
+            self.store.quarantined().clone(),
             ids,
             tables,
             clock,
         );
         self.guard(&snapshot);
-        self.snapshots.send_replace(Arc::new(snapshot));
+        self.publish(snapshot);
         Ok(())
     }
 
@@ -678,7 +514,7 @@ impl Engine {
     }
 
     /// What to say of ports that are not guarded.
-    fn unguarded(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn unguarded(&self) -> impl Iterator<Item = String> {
         self.ports
             .iter()
             .filter(|port| port.attached() == v1::Attached::None)
@@ -687,82 +523,27 @@ impl Engine {
 }
 
 /// Everything that a revision needs, checked.
-struct Prepared {
-    intent: Intent,
-    ids: Ids,
-    tables: Tables,
-    clock: Clock,
+pub(crate) struct Prepared {
+    pub(crate) policy: Arc<v1::Policy>,
+    pub(crate) intent: Arc<Intent>,
+    pub(crate) ids: Arc<Ids>,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) clock: Clock,
 }
 
-fn table_status(fill: Fill) -> v1::TableStatus {
-    v1::TableStatus {
-        name: fill.name.to_owned(),
-        used: fill.used,
-        max: fill.max,
-    }
-}
-
-/// The proto's number of a reason is the kernel's.
-fn reason_number(reason: Reason) -> i32 {
-    i32::from(reason as u8)
-}
-
-/// A flow as the API tells it.
-fn described(flow: &abi::Flow, snapshot: &Snapshot, now: u32) -> v1::Flow {
-    let (key, bits) = (flow.key(), flow.state.load());
-    let (opener, other) = if flows::opener(bits) == 0 {
-        (0, 1)
-    } else {
-        (1, 0)
+/// What to say of devices in quarantine that a document does not have.
+fn missing(intent: &Intent, quarantined: &BTreeSet<String>) -> Vec<String> {
+    let has = |name: &String| {
+        let devices = &intent.devices;
+        devices
+            .binary_search_by(|device| device.name.cmp(name))
+            .is_ok()
     };
-    let address =
-        |leg: usize| compile::ip_of(if leg == 0 { key.low } else { key.high }).to_string();
-    let port = |leg: usize| (key.ports >> if leg == 0 { 48 } else { 32 }) as u16;
-    let protocol = key.ports as u8;
-    let rule = flow.rule.load() & !abi::LOG;
-    let state = match protocol {
-        6 if flows::is_closing(bits) => "closing",
-        6 if bits & state::CONFIRMED != 0 => "established",
-        _ if bits & state::ANSWERED != 0 => "answered",
-        _ => "unanswered",
-    };
-    v1::Flow {
-        source: address(opener),
-        destination: address(other),
-        protocol: protocol_text(protocol),
-        source_port: u32::from(port(opener)),
-        destination_port: if matches!(protocol, 1 | 58) {
-            0
-        } else {
-            u32::from(port(other))
-        },
-        rule: snapshot.name(numbered::RULE, rule).to_owned(),
-        state: state.to_owned(),
-        age_s: snapshot.clock.seconds_since(flow.last.load(), now),
-        packets: [opener, other]
-            .map(|leg| u64::from(flow.packets[leg].load()))
-            .to_vec(),
-        bytes: [opener, other].map(|leg| flow.bytes[leg].load()).to_vec(),
-    }
-}
-
-/// The name of an IP protocol, or its number.
-pub fn protocol_text(protocol: u8) -> String {
-    match protocol {
-        1 => "icmp".to_owned(),
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        58 => "icmpv6".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-/// A time as the proto has it.
-pub fn proto_time(time: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.as_second(),
-        nanos: time.subsec_nanosecond(),
-    }
+    quarantined
+        .iter()
+        .filter(|name| !has(name))
+        .map(|name| format!("device {name} is in quarantine, but not in the document"))
+        .collect()
 }
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
@@ -811,7 +592,9 @@ pub fn run(mut engine: Engine) -> std::io::Result<(Handle, std::thread::JoinHand
             while let Some(job) = waiting.blocking_recv() {
                 job(&mut engine);
                 // After the answer, so that nobody waits for it.
-                engine.datapath.settle();
+                if let Err(error) = engine.datapath.settle() {
+                    error!(%error, "the last change is not settled");
+                }
             }
         })?;
     Ok((Handle { jobs }, thread))

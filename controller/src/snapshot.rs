@@ -1,12 +1,15 @@
 //! What is in force: one revision with everything that reading it needs. Never changed, only
-//! replaced.
+//! replaced; what is large is shared with the one before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use wardline_proto::v1;
 
 use crate::{
-    compile::{Clock, Tables, numbered},
+    compile::{Amendment, Clock, Tables, numbered},
     intent::Intent,
     inventory::Inventory,
     store::Ids,
@@ -18,20 +21,22 @@ pub struct Snapshot {
     /// The revision; 0: none.
     pub revision: u64,
     /// Its document.
-    pub policy: v1::Policy,
+    pub policy: Arc<v1::Policy>,
     /// What it wants.
-    pub intent: Intent,
+    pub intent: Arc<Intent>,
     /// What there is.
-    pub inventory: Inventory,
+    pub inventory: Arc<Inventory>,
     /// Devices that are cut off, by name.
     pub quarantined: BTreeSet<String>,
     /// Numbers of everything that has one.
-    pub ids: Ids,
-    /// What the maps hold.
-    pub tables: Tables,
+    pub ids: Arc<Ids>,
+    /// What was compiled.
+    pub tables: Arc<Tables>,
+    /// What the maps hold otherwise since.
+    pub amended: Amendment,
     /// The kernel's time.
     pub clock: Clock,
-    names: BTreeMap<(&'static str, u32), String>,
+    names: Arc<BTreeMap<(&'static str, u32), String>>,
 }
 
 impl Snapshot {
@@ -39,28 +44,30 @@ impl Snapshot {
     #[expect(clippy::too_many_arguments, reason = "each is a field")]
     pub fn new(
         revision: u64,
-        policy: v1::Policy,
-        intent: Intent,
-        inventory: Inventory,
+        policy: impl Into<Arc<v1::Policy>>,
+        intent: impl Into<Arc<Intent>>,
+        inventory: impl Into<Arc<Inventory>>,
         quarantined: BTreeSet<String>,
-        ids: Ids,
-        tables: Tables,
+        ids: impl Into<Arc<Ids>>,
+        tables: impl Into<Arc<Tables>>,
         clock: Clock,
     ) -> Self {
+        let ids = ids.into();
         let kinds = [numbered::ZONE, numbered::DEVICE, numbered::RULE];
         let names = ids.iter().filter_map(|((kind, name), number)| {
             let kind = kinds.into_iter().find(|known| known == kind)?;
             Some(((kind, *number), name.clone()))
         });
-        let names = names.collect();
+        let names = Arc::new(names.collect());
         Self {
             revision,
-            policy,
-            intent,
-            inventory,
+            policy: policy.into(),
+            intent: intent.into(),
+            inventory: inventory.into(),
             quarantined,
             ids,
-            tables,
+            tables: tables.into(),
+            amended: Amendment::default(),
             clock,
             names,
         }

@@ -4,13 +4,17 @@
 //! are one transaction, on disk before [`Store::append`] returns. Nothing is ever changed or
 //! deleted in the history. The file stays locked while it is open: two daemons on one history
 //! would both be wrong.
+//!
+//! A document of a hundred thousand devices is written once: a small change keeps only itself, and
+//! the revision whose document it edits.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,13 +23,17 @@ use prost::Message as _;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params};
 use wardline_proto::v1;
 
+use crate::edit;
+
 /// The history of a router.
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
     path: PathBuf,
     /// What the table of numbers holds.
-    ids: Ids,
+    ids: Arc<Ids>,
+    quarantined: BTreeSet<String>,
+    grants: BTreeSet<(String, Timestamp)>,
 }
 
 /// The number of each name, by kind: a number is not given to another name while this one is here.
@@ -46,10 +54,51 @@ pub struct NewRevision<'a> {
     pub kind: &'a str,
     /// The request's id.
     pub request_id: &'a str,
-    /// The document.
-    pub policy: &'a v1::Policy,
-    /// What else is true from this revision on, in the same transaction; none: no longer.
-    pub meta: &'a [(&'a str, Option<&'a str>)],
+    /// Its document.
+    pub document: Document<'a>,
+    /// What it adds to, alters in and removes from its parent's document.
+    pub extent: Extent,
+    /// What else is true from this revision on, in the same transaction.
+    pub facts: &'a [Fact<'a>],
+}
+
+/// What the document of a revision is.
+#[derive(Clone, Copy, Debug)]
+pub enum Document<'a> {
+    /// This one.
+    Whole(&'a v1::Policy),
+    /// That of an earlier revision.
+    Of(u64),
+    /// That of the parent after an edit.
+    Edited {
+        /// What is put and deleted.
+        edit: &'a v1::EditRequest,
+        /// What comes of it; kept instead where too many edits would have to be read.
+        whole: &'a v1::Policy,
+    },
+}
+
+/// How many objects a change concerns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Objects that are new.
+    pub added: u32,
+    /// Objects that stay, with other settings.
+    pub changed: u32,
+    /// Objects that go.
+    pub removed: u32,
+}
+
+/// Something that is true beside the document.
+#[derive(Clone, Copy, Debug)]
+pub enum Fact<'a> {
+    /// What is kept under a key; none: nothing any more.
+    Meta(&'a str, Option<&'a str>),
+    /// Whether a device is in quarantine.
+    Quarantined(&'a str, bool),
+    /// A rule is a grant: it goes when it ends. Never taken back, so that a document of old that
+    /// comes into force again does not bring it along.
+    Grant(&'a str, Timestamp),
 }
 
 /// A kept change, without its document.
@@ -69,6 +118,8 @@ pub struct Revision {
     pub kind: String,
     /// The request's id.
     pub request_id: String,
+    /// What it changed.
+    pub extent: Extent,
 }
 
 /// A kept change and its document.
@@ -121,7 +172,7 @@ pub enum StoreError {
 }
 
 /// The layout of the tables; written into the file.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 const TABLES: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -143,7 +194,23 @@ const TABLES: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
-const COLUMNS: &str = "revision, parent, time, actor, reason, kind, request_id";
+/// From schema 1 to 2. `base` is the revision whose document `document` edits; 0: it is whole.
+const EDITS: &str = "
+    ALTER TABLE revisions ADD COLUMN base    INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE revisions ADD COLUMN added   INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE revisions ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE revisions ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE quarantined (device TEXT PRIMARY KEY, revision INTEGER NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE TABLE grants (rule TEXT NOT NULL, expires TEXT NOT NULL, PRIMARY KEY (rule, expires))
+        STRICT, WITHOUT ROWID;
+";
+
+const COLUMNS: &str =
+    "revision, parent, time, actor, reason, kind, request_id, added, changed, removed";
+
+/// Edits that are read one after the other, at most, to know a document.
+const LONGEST_CHAIN: usize = 64;
 
 /// Long enough for a predecessor to let go of the file.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -158,11 +225,22 @@ impl Store {
         create(directory, &path)?;
         let failed = |source| database_error(&path, source);
         let mut connection = Connection::open(&path).map_err(failed)?;
-        let ids = prepare(&mut connection, &path)?;
+        prepare(&mut connection, &path)?;
+        let (ids, quarantined, grants) = read_facts(&connection).map_err(failed)?;
+        let parsed = grants.into_iter().map(|(rule, expires)| {
+            let expires = expires.parse().map_err(|_| StoreError::Damaged {
+                path: path.clone(),
+                why: format!("the grant {rule} has no end"),
+            })?;
+            Ok((rule, expires))
+        });
+        let grants = parsed.collect::<Result<_, StoreError>>()?;
         Ok(Self {
             connection,
             path,
-            ids,
+            ids: Arc::new(ids),
+            quarantined,
+            grants,
         })
     }
 
@@ -170,14 +248,52 @@ impl Store {
     ///
     /// # Errors
     /// When it could not be kept; then nothing of it is.
-    pub fn append(&mut self, new: &NewRevision<'_>, ids: &Ids) -> Result<u64, StoreError> {
+    pub fn append(&mut self, new: &NewRevision<'_>, ids: &Arc<Ids>) -> Result<u64, StoreError> {
+        let (base, document) = match new.document {
+            Document::Whole(policy) => (0, policy.encode_to_vec()),
+            Document::Of(revision) => (self.origin(revision)?, Vec::new()),
+            Document::Edited { edit, whole } => {
+                if (1..LONGEST_CHAIN).contains(&self.chain(new.parent)?.len()) {
+                    (new.parent, edit.encode_to_vec())
+                } else {
+                    (0, whole.encode_to_vec())
+                }
+            }
+        };
         let path = &self.path;
         let failed = |source| database_error(path, source);
         let transaction = self.connection.transaction().map_err(failed)?;
-        let revision = write(&transaction, new, &self.ids, ids).map_err(failed)?;
+        let revision = write(&transaction, new, base, &document).map_err(failed)?;
+        // The numbers are as many as the names; most changes leave them alone.
+        if !Arc::ptr_eq(&self.ids, ids) {
+            write_ids(&transaction, &self.ids, ids).map_err(failed)?;
+        }
         transaction.commit().map_err(failed)?;
-        self.ids.clone_from(ids);
+        self.ids = Arc::clone(ids);
+        for fact in new.facts {
+            match *fact {
+                Fact::Meta(..) => {}
+                Fact::Quarantined(device, true) => {
+                    self.quarantined.insert(device.to_owned());
+                }
+                Fact::Quarantined(device, false) => {
+                    self.quarantined.remove(device);
+                }
+                Fact::Grant(rule, expires) => {
+                    self.grants.insert((rule.to_owned(), expires));
+                }
+            }
+        }
         number(revision).ok_or_else(|| self.damaged("a revision's number is negative"))
+    }
+
+    /// The number that the next revision will have.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn next(&self) -> Result<u64, StoreError> {
+        let newest = self.list(1)?.pop().map_or(0, |it| it.revision);
+        Ok(newest + 1)
     }
 
     /// The newest revision.
@@ -185,7 +301,10 @@ impl Store {
     /// # Errors
     /// When the history can't be read.
     pub fn latest(&self) -> Result<Option<StoredRevision>, StoreError> {
-        self.one("ORDER BY revision DESC LIMIT ?1", 1)
+        self.list(1)?
+            .pop()
+            .map(|it| self.with_document(it))
+            .transpose()
     }
 
     /// One revision.
@@ -193,10 +312,33 @@ impl Store {
     /// # Errors
     /// When the history can't be read.
     pub fn get(&self, revision: u64) -> Result<Option<StoredRevision>, StoreError> {
-        match i64::try_from(revision) {
-            Ok(revision) => self.one("WHERE revision = ?1", revision),
-            Err(_) => Ok(None),
+        self.row(revision)?
+            .map(|it| self.with_document(it))
+            .transpose()
+    }
+
+    /// The revision that one changed; 0: none.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn parent(&self, revision: u64) -> Result<u64, StoreError> {
+        Ok(self.row(revision)?.map_or(0, |row| row.parent))
+    }
+
+    /// The revision before one: the parent of the first that has its document. A change that left
+    /// the document alone, as a quarantine does, is passed over. 0: there is none.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn before(&self, revision: u64) -> Result<u64, StoreError> {
+        let mut at = revision;
+        while let Some(row) = self.row(at)? {
+            at = row.parent;
+            if at == 0 || self.origin(at)? != self.origin(row.revision)? {
+                break;
+            }
         }
+        Ok(at)
     }
 
     /// The newest revisions, newest first, at most so many.
@@ -217,8 +359,18 @@ impl Store {
     }
 
     /// The numbers that hold.
-    pub fn ids(&self) -> &Ids {
+    pub fn ids(&self) -> &Arc<Ids> {
         &self.ids
+    }
+
+    /// The devices in quarantine, by name, whether a document has them or not.
+    pub fn quarantined(&self) -> &BTreeSet<String> {
+        &self.quarantined
+    }
+
+    /// Whether a rule with this end was made by a grant, at any time.
+    pub fn is_grant(&self, rule: &str, expires: Timestamp) -> bool {
+        self.grants.contains(&(rule.to_owned(), expires))
     }
 
     /// What is kept under a key beside the history.
@@ -245,29 +397,86 @@ impl Store {
         write_meta(&self.connection, key, value).map_err(|e| self.failed(e))
     }
 
-    fn one(&self, which: &str, parameter: i64) -> Result<Option<StoredRevision>, StoreError> {
-        let query = format!("SELECT {COLUMNS}, document FROM revisions {which}");
+    fn row(&self, revision: u64) -> Result<Option<Revision>, StoreError> {
+        let query = format!("SELECT {COLUMNS} FROM revisions WHERE revision = ?1");
         let mut statement = self
             .connection
             .prepare_cached(&query)
             .map_err(|e| self.failed(e))?;
         let row = statement
-            .query_row([parameter], |row| {
-                Ok((read_row(row)?, row.get::<_, Vec<u8>>(7)?))
-            })
+            .query_row([i64::try_from(revision).unwrap_or(-1)], read_row)
             .optional()
             .map_err(|e| self.failed(e))?;
-        let Some((row, document)) = row else {
-            return Ok(None);
-        };
-        let revision = self.revision(row)?;
-        let policy = v1::Policy::decode(&document[..]).map_err(|error| {
-            self.damaged(&format!(
-                "the document of revision {}: {error}",
-                revision.revision
-            ))
+        row.map(|row| self.revision(row)).transpose()
+    }
+
+    /// The revision that has a revision's document itself, whole or as an edit.
+    fn origin(&self, revision: u64) -> Result<u64, StoreError> {
+        match self.base(revision)? {
+            (0, _) | (_, false) => Ok(revision),
+            (base, true) => Ok(base),
+        }
+    }
+
+    /// The revisions that a document is made of, the whole one last.
+    fn chain(&self, revision: u64) -> Result<Vec<u64>, StoreError> {
+        let mut chain = Vec::new();
+        let mut at = revision;
+        while at != 0 {
+            chain.push(at);
+            let (base, _) = self.base(at)?;
+            // What edits a later one would be read for ever.
+            if base >= at {
+                return Err(self.damaged(&format!("revision {at} edits revision {base}")));
+            }
+            at = base;
+        }
+        Ok(chain)
+    }
+
+    /// The revision whose document a revision edits, and whether it is the same.
+    fn base(&self, revision: u64) -> Result<(u64, bool), StoreError> {
+        let (base, same) = self.of(revision, "base, length(document) = 0", |row| {
+            Ok((row.get(0)?, row.get(1)?))
         })?;
-        Ok(Some(StoredRevision { revision, policy }))
+        let base = number(base).ok_or_else(|| self.damaged("a revision's base is negative"))?;
+        Ok((base, same))
+    }
+
+    /// A message that a revision keeps as its document.
+    fn kept<M: prost::Message + Default>(&self, revision: u64) -> Result<M, StoreError> {
+        let document: Vec<u8> = self.of(revision, "document", |row| row.get(0))?;
+        M::decode(&document[..])
+            .map_err(|error| self.damaged(&format!("the document of revision {revision}: {error}")))
+    }
+
+    fn of<T>(
+        &self,
+        revision: u64,
+        columns: &str,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let query = format!("SELECT {columns} FROM revisions WHERE revision = ?1");
+        let mut statement = self
+            .connection
+            .prepare_cached(&query)
+            .map_err(|e| self.failed(e))?;
+        statement
+            .query_row([i64::try_from(revision).unwrap_or(-1)], read)
+            .map_err(|e| self.failed(e))
+    }
+
+    fn with_document(&self, revision: Revision) -> Result<StoredRevision, StoreError> {
+        let mut chain = self.chain(revision.revision)?;
+        let mut policy = match chain.pop() {
+            None => v1::Policy::default(),
+            Some(whole) => self.kept(whole)?,
+        };
+        while let Some(at) = chain.pop() {
+            edit::change(&mut policy, &self.kept(at)?)
+                .map_err(|_| self.damaged(&format!("revision {at} edits what is not there")))?;
+        }
+        Ok(StoredRevision { revision, policy })
     }
 
     fn revision(&self, row: RevisionRow) -> Result<Revision, StoreError> {
@@ -279,6 +488,7 @@ impl Store {
             reason,
             kind,
             request_id,
+            extent,
         } = row;
         let (Some(revision), Some(parent), Ok(time)) =
             (number(revision), number(parent), time.parse())
@@ -293,10 +503,12 @@ impl Store {
             reason,
             kind,
             request_id,
+            extent,
         })
     }
 
-    fn damaged(&self, why: &str) -> StoreError {
+    /// An error of this file.
+    pub(crate) fn damaged(&self, why: &str) -> StoreError {
         StoreError::Damaged {
             path: self.path.clone(),
             why: why.to_owned(),
@@ -338,7 +550,7 @@ fn create(directory: &Path, path: &Path) -> Result<(), StoreError> {
         .map_err(failed(directory))
 }
 
-fn prepare(connection: &mut Connection, path: &Path) -> Result<Ids, StoreError> {
+fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let failed = |source| database_error(path, source);
     let damaged = |why: String| StoreError::Damaged {
         path: path.to_owned(),
@@ -368,6 +580,7 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<Ids, StoreError> 
     match (tables, meta) {
         (0, _) => {
             transaction.execute_batch(TABLES).map_err(failed)?;
+            transaction.execute_batch(EDITS).map_err(failed)?;
             write_meta(&transaction, "schema", Some(&SCHEMA.to_string())).map_err(failed)?;
         }
         (_, 0) => return Err(damaged("its tables are of another program".to_owned())),
@@ -379,6 +592,11 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<Ids, StoreError> 
                 .map_err(failed)?;
             match schema.as_deref().map(str::parse::<u32>) {
                 Some(Ok(SCHEMA)) => {}
+                Some(Ok(1)) => {
+                    transaction.execute_batch(EDITS).map_err(failed)?;
+                    let schema = Some(SCHEMA.to_string());
+                    write_meta(&transaction, "schema", schema.as_deref()).map_err(failed)?;
+                }
                 Some(Ok(found)) if found > SCHEMA => {
                     return Err(StoreError::Newer {
                         path: path.to_owned(),
@@ -391,60 +609,78 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<Ids, StoreError> 
             }
         }
     }
-    let ids = read_ids(&transaction).map_err(failed)?;
-    transaction.commit().map_err(failed)?;
-    Ok(ids)
+    transaction.commit().map_err(failed)
 }
 
-fn read_ids(transaction: &Transaction<'_>) -> rusqlite::Result<Ids> {
-    let mut statement = transaction.prepare("SELECT kind, name, id FROM ids")?;
+type Facts = (Ids, BTreeSet<String>, Vec<(String, String)>);
+
+fn read_facts(connection: &Connection) -> rusqlite::Result<Facts> {
+    let mut statement = connection.prepare("SELECT kind, name, id FROM ids")?;
     let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
-    rows.collect()
+    let ids = rows.collect::<rusqlite::Result<Ids>>()?;
+    let mut statement = connection.prepare("SELECT device FROM quarantined")?;
+    let quarantined = statement.query_map([], |row| row.get(0))?;
+    let quarantined = quarantined.collect::<rusqlite::Result<_>>()?;
+    let mut statement = connection.prepare("SELECT rule, expires FROM grants")?;
+    let grants = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((ids, quarantined, grants.collect::<rusqlite::Result<_>>()?))
 }
 
 fn write(
     transaction: &Transaction<'_>,
     new: &NewRevision<'_>,
-    old_ids: &Ids,
-    ids: &Ids,
+    base: u64,
+    document: &[u8],
 ) -> rusqlite::Result<i64> {
-    let NewRevision {
-        parent,
-        time,
-        actor,
-        reason,
-        kind,
-        request_id,
-        policy,
-        meta,
-    } = new;
-    let parent = i64::try_from(*parent).unwrap_or(i64::MAX);
+    let signed = |revision: u64| i64::try_from(revision).unwrap_or(i64::MAX);
     transaction.execute(
-        "INSERT INTO revisions (parent, time, actor, reason, kind, request_id, document)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO revisions (parent, time, actor, reason, kind, request_id, document, base,
+                                added, changed, removed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
-            parent,
-            time.to_string(),
-            actor,
-            reason,
-            kind,
-            request_id,
-            policy.encode_to_vec()
+            signed(new.parent),
+            new.time.to_string(),
+            new.actor,
+            new.reason,
+            new.kind,
+            new.request_id,
+            document,
+            signed(base),
+            new.extent.added,
+            new.extent.changed,
+            new.extent.removed,
         ],
     )?;
     let revision = transaction.last_insert_rowid();
+    for fact in new.facts {
+        match *fact {
+            Fact::Meta(key, value) => write_meta(transaction, key, value)?,
+            Fact::Quarantined(device, true) => {
+                let put = "INSERT OR REPLACE INTO quarantined VALUES (?1, ?2)";
+                transaction.execute(put, params![device, revision])?;
+            }
+            Fact::Quarantined(device, false) => {
+                transaction.execute("DELETE FROM quarantined WHERE device = ?1", [device])?;
+            }
+            Fact::Grant(rule, expires) => {
+                let put = "INSERT OR REPLACE INTO grants VALUES (?1, ?2)";
+                transaction.execute(put, params![rule, expires.to_string()])?;
+            }
+        }
+    }
+    Ok(revision)
+}
+
+fn write_ids(transaction: &Transaction<'_>, old: &Ids, new: &Ids) -> rusqlite::Result<()> {
     let mut delete = transaction.prepare("DELETE FROM ids WHERE kind = ?1 AND name = ?2")?;
-    for (kind, name) in old_ids.keys().filter(|key| !ids.contains_key(key)) {
+    for (kind, name) in old.keys().filter(|key| !new.contains_key(key)) {
         delete.execute(params![kind, name])?;
     }
     let mut put = transaction.prepare("INSERT OR REPLACE INTO ids VALUES (?1, ?2, ?3)")?;
-    for (key, id) in ids.iter().filter(|(key, id)| old_ids.get(key) != Some(id)) {
+    for (key, id) in new.iter().filter(|(key, id)| old.get(key) != Some(id)) {
         put.execute(params![key.0, key.1, id])?;
     }
-    for (key, value) in *meta {
-        write_meta(transaction, key, *value)?;
-    }
-    Ok(revision)
+    Ok(())
 }
 
 fn write_meta(connection: &Connection, key: &str, value: Option<&str>) -> rusqlite::Result<()> {
@@ -466,6 +702,7 @@ struct RevisionRow {
     reason: String,
     kind: String,
     request_id: String,
+    extent: Extent,
 }
 
 fn read_row(row: &Row<'_>) -> rusqlite::Result<RevisionRow> {
@@ -477,6 +714,11 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<RevisionRow> {
         reason: row.get(4)?,
         kind: row.get(5)?,
         request_id: row.get(6)?,
+        extent: Extent {
+            added: row.get(7)?,
+            changed: row.get(8)?,
+            removed: row.get(9)?,
+        },
     })
 }
 
@@ -508,12 +750,20 @@ mod tests {
     #[test]
     fn keeps_revisions_and_numbers_across_opening() {
         let scratch = Scratch::new();
-        let ids = Ids::from([(key("zone", "pumps"), 1), (key("rule", "a"), 7)]);
-        let fewer = Ids::from([(key("zone", "pumps"), 2)]);
+        let ids = Arc::new(Ids::from([
+            (key("zone", "pumps"), 1),
+            (key("rule", "a"), 7),
+        ]));
+        let fewer = Arc::new(Ids::from([(key("zone", "pumps"), 2)]));
         let mut store = scratch.open();
         assert_eq!(store.latest().expect("read"), None);
         assert_eq!(
-            append(&mut store, "first", &ids, &[("quarantine", Some("pump-1"))]),
+            append(
+                &mut store,
+                "first",
+                &ids,
+                &[Fact::Meta("pending", Some("1"))]
+            ),
             1
         );
         assert_eq!(append(&mut store, "second", &fewer, &[]), 2);
@@ -545,20 +795,121 @@ mod tests {
                 .collect()
         };
         assert_eq!((listed(10), listed(1)), (vec![2, 1], vec![2]));
-        assert_eq!(
-            store.meta("quarantine").expect("read").as_deref(),
-            Some("pump-1")
-        );
-        store.set_meta("quarantine", None).expect("write");
-        assert_eq!(store.meta("quarantine").expect("read"), None);
+        assert_eq!(store.meta("pending").expect("read").as_deref(), Some("1"));
+        store.set_meta("pending", None).expect("write");
+        assert_eq!(store.meta("pending").expect("read"), None);
         assert_eq!(append(&mut store, "third", &fewer, &[]), 3);
+    }
+
+    #[test]
+    fn an_edit_keeps_only_itself_and_is_read_whole() {
+        let scratch = Scratch::new();
+        let mut store = scratch.open();
+        let ids = Arc::default();
+        append(&mut store, "first", &ids, &[]);
+        let mut whole = policy("first");
+        // Longer than a chain may be.
+        for n in 0..LONGEST_CHAIN + 3 {
+            let zone = v1::Zone {
+                name: format!("zone-{n}"),
+                ..v1::Zone::default()
+            };
+            let edit = v1::EditRequest {
+                put: Some(v1::Policy {
+                    version: 1,
+                    zones: vec![zone.clone()],
+                    ..v1::Policy::default()
+                }),
+                ..v1::EditRequest::default()
+            };
+            whole.zones.push(zone);
+            let edited = Document::Edited {
+                edit: &edit,
+                whole: &whole,
+            };
+            let parent = n as u64 + 1;
+            let new = NewRevision {
+                parent,
+                document: edited,
+                ..new("edit", &whole, &[])
+            };
+            assert_eq!(store.append(&new, &ids).expect("kept"), parent + 1);
+            assert!(store.chain(parent + 1).expect("read").len() <= LONGEST_CHAIN);
+        }
+        drop(store);
+        let store = scratch.open();
+        assert_eq!(
+            store.latest().expect("read").map(|it| it.policy),
+            Some(whole)
+        );
+        let third = store.get(3).expect("read").expect("a revision").policy;
+        assert_eq!(third.zones.len(), 3);
+        assert_eq!(store.base(3).expect("read"), (2, false));
+    }
+
+    #[test]
+    fn what_was_in_force_before_is_another_document() {
+        let scratch = Scratch::new();
+        let mut store = scratch.open();
+        let ids = Arc::default();
+        append(&mut store, "first", &ids, &[]);
+        append(&mut store, "second", &ids, &[]);
+        let mut same = |of, parent, fact| {
+            let whole = policy("unused");
+            let facts = [fact];
+            let new = NewRevision {
+                parent,
+                document: Document::Of(of),
+                ..new("quarantine", &whole, &facts)
+            };
+            store.append(&new, &ids).expect("kept")
+        };
+        assert_eq!(same(2, 2, Fact::Quarantined("camera", true)), 3);
+        assert_eq!(same(3, 3, Fact::Quarantined("pump", true)), 4);
+        assert_eq!(same(4, 4, Fact::Quarantined("camera", false)), 5);
+        assert_eq!(same(1, 5, Fact::Grant("fix", TIME)), 6);
+        for (of, before) in [(1, 0), (2, 1), (3, 1), (5, 1), (6, 5)] {
+            assert_eq!(store.before(of).expect("read"), before, "{of}");
+        }
+        drop(store);
+        let store = scratch.open();
+        assert_eq!(store.quarantined().iter().collect::<Vec<_>>(), ["pump"]);
+        assert!(store.is_grant("fix", TIME) && !store.is_grant("fix", Timestamp::UNIX_EPOCH));
+        let documents = |revision| store.get(revision).expect("read").map(|it| it.policy);
+        assert_eq!(documents(5), Some(policy("second")));
+        assert_eq!(documents(6), Some(policy("first")));
+    }
+
+    #[test]
+    fn takes_over_a_history_of_the_first_schema() {
+        let scratch = Scratch::new();
+        fs::create_dir(&scratch.0).expect("a directory");
+        let old = Connection::open(scratch.file()).expect("a database");
+        old.execute_batch(TABLES).expect("tables");
+        old.execute("INSERT INTO meta VALUES ('schema', '1')", [])
+            .expect("a schema");
+        let document = policy("old").encode_to_vec();
+        old.execute(
+            "INSERT INTO revisions VALUES (1, 0, ?1, 'uid:0', '', 'apply', '', ?2)",
+            params![TIME.to_string(), document],
+        )
+        .expect("a revision");
+        drop(old);
+        let mut store = scratch.open();
+        assert_eq!(
+            store.get(1).expect("read").expect("kept").policy,
+            policy("old")
+        );
+        assert_eq!(append(&mut store, "new", &Arc::default(), &[]), 2);
+        drop(store);
+        assert_eq!(scratch.open().list(10).expect("read").len(), 2);
     }
 
     #[test]
     fn only_its_owner_may_read_it() {
         let scratch = Scratch::new();
         let mut store = scratch.open();
-        append(&mut store, "first", &Ids::new(), &[]);
+        append(&mut store, "first", &Arc::default(), &[]);
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(&scratch.0), 0o700);
         for entry in fs::read_dir(&scratch.0).expect("there") {
@@ -576,10 +927,10 @@ mod tests {
     #[test]
     fn refuses_a_newer_schema() {
         let scratch = Scratch::new();
-        scratch.open().set_meta("schema", Some("2")).expect("write");
+        scratch.open().set_meta("schema", Some("3")).expect("write");
         let error = Store::open(&scratch.0).expect_err("must be refused");
         assert!(
-            matches!(error, StoreError::Newer { found: 2, .. }),
+            matches!(error, StoreError::Newer { found: 3, .. }),
             "{error}"
         );
     }
@@ -601,7 +952,7 @@ mod tests {
         let scratch = Scratch::new();
         let mut store = scratch.open();
         for n in 0..200 {
-            append(&mut store, &format!("{n}"), &Ids::new(), &[]);
+            append(&mut store, &format!("{n}"), &Arc::default(), &[]);
         }
         drop(store);
         let whole = fs::read(scratch.file()).expect("the file");
@@ -627,22 +978,22 @@ mod tests {
     fn a_failed_append_leaves_nothing() {
         let scratch = Scratch::new();
         let mut store = scratch.open();
-        append(&mut store, "first", &Ids::new(), &[]);
+        append(&mut store, "first", &Arc::default(), &[]);
         store
             .connection
             .execute_batch("DROP TABLE ids")
             .expect("dropped");
-        let ids = Ids::from([(key("zone", "pumps"), 1)]);
+        let ids = Arc::new(Ids::from([(key("zone", "pumps"), 1)]));
         let policy = policy("second");
         let new = new("second", &policy, &[]);
         assert!(store.append(&new, &ids).is_err());
         assert_eq!(store.list(10).expect("read").len(), 1);
-        assert_eq!(store.ids(), &Ids::new());
+        assert_eq!(store.ids(), &Arc::default());
     }
 
     const TIME: Timestamp = Timestamp::constant(1_790_000_000, 5);
 
-    fn append(store: &mut Store, name: &str, ids: &Ids, meta: &[(&str, Option<&str>)]) -> u64 {
+    fn append(store: &mut Store, name: &str, ids: &Arc<Ids>, facts: &[Fact<'_>]) -> u64 {
         let parent = store
             .latest()
             .expect("read")
@@ -650,16 +1001,12 @@ mod tests {
         let policy = policy(name);
         let new = NewRevision {
             parent,
-            ..new(name, &policy, meta)
+            ..new(name, &policy, facts)
         };
         store.append(&new, ids).expect("kept")
     }
 
-    fn new<'a>(
-        reason: &'a str,
-        policy: &'a v1::Policy,
-        meta: &'a [(&'a str, Option<&'a str>)],
-    ) -> NewRevision<'a> {
+    fn new<'a>(reason: &'a str, policy: &'a v1::Policy, facts: &'a [Fact<'a>]) -> NewRevision<'a> {
         NewRevision {
             parent: 0,
             time: TIME,
@@ -667,8 +1014,9 @@ mod tests {
             reason,
             kind: "apply",
             request_id: "r-1",
-            policy,
-            meta,
+            document: Document::Whole(policy),
+            extent: Extent::default(),
+            facts,
         }
     }
 
