@@ -334,7 +334,12 @@ fn the_api_tells_what_it_is() {
             .quarantine(v1::QuarantineRequest::default())
             .await
             .unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::Unimplemented);
+        assert_eq!(refused.code(), tonic::Code::NotFound);
+        let refused = client
+            .confirm(v1::ConfirmRequest::default())
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         let status = client
             .get_status(v1::GetStatusRequest {})
             .await
