@@ -131,3 +131,69 @@ fn a_device_is_cut_off_at_once_until_it_is_released() {
         (&"release".into(), &"fixed".into())
     );
 }
+
+#[test]
+fn what_is_kept_goes_on_in_quarantine() {
+    let ward = Ward::new("kept");
+    let (one, two) = (ward.device(1), ward.device(2));
+    ward.lab.settle().unwrap();
+    let _far = [7, 8].map(|port| ward.far.tcp_serve(port).unwrap());
+    let _one = [7, 8].map(|port| one.tcp_serve(port).unwrap());
+    let _two = two.tcp_serve(8).unwrap();
+    let mut guard = Guard::start(&ward.lab, "");
+    let zones = [zone(1, "", ""), zone(2, "", "")];
+    let kept = "  - {name: mends, from: [any], to: [any], services: [tcp/8], action: allow, \
+                keep_in_quarantine: true}\n";
+    let document = policy(&zones, "tcp/7") + kept;
+    guard.apply(&document);
+    let opens = |from: &Host, to: &str, port: u16| {
+        from.tcp_connect(to, port, TIMEOUT) == Outcome::Connected
+    };
+    let mut mends = one.session(FAR[0], 8).unwrap();
+    let mut other = one.session(FAR[0], 7).unwrap();
+    assert!(mends.echo(b"x") && other.echo(b"x"));
+
+    let quarantine = |device: &str| {
+        let arguments = ["quarantine", device, "--reason", "odd"];
+        guard.ctl.json(&arguments).unwrap()
+    };
+    let warning = "rule mends holds in quarantine, too";
+    assert_eq!(quarantine("device-1")["warnings"][0], warning);
+    // The flow that is kept does not notice, the other is cut.
+    assert!(mends.echo(b"x") && !other.echo(b"x"));
+    let reach = || {
+        [
+            opens(&one, FAR[0], 8),
+            opens(&one, FAR[1], 8),
+            opens(&ward.far, &v4(1), 8),
+            opens(&two, &v4(1), 8),
+            opens(&one, FAR[0], 7),
+            opens(&two, &v4(1), 7),
+        ]
+    };
+    let only_kept = [true, true, true, true, false, false];
+    assert_eq!(reach(), only_kept);
+
+    // Two in quarantine never reach each other, and a deny rule is one.
+    quarantine("device-2");
+    assert!(!opens(&two, &v4(1), 8) && !opens(&one, &v4(2), 8) && opens(&two, FAR[0], 8));
+    let denies = "  - {name: no, from: [device:device-1], to: [any], services: [tcp/8], \
+                  action: deny}\n";
+    guard.apply(&(document.clone() + denies));
+    assert!(!opens(&one, FAR[0], 8) && opens(&two, FAR[0], 8) && !mends.echo(b"x"));
+    guard.told(&[("device", "device-1"), ("reason", "quarantined")]);
+
+    // A rule that is no longer kept ends, without any daemon's help from then on.
+    guard.apply(&document);
+    let mut mends = two.session(FAR[0], 8).unwrap();
+    guard.apply(&document.replace(", keep_in_quarantine: true", ""));
+    assert!(!mends.echo(b"x") && !opens(&two, FAR[0], 8));
+    // A grant may be one, for as long as it lasts.
+    let far = format!("cidr:{}/32", FAR[0]);
+    let grant = "grant --from device:device-2 --service tcp/7 --for 1h --reason mend";
+    let mut grant: Vec<&str> = grant.split(' ').collect();
+    grant.extend(["--to", &far, "--keep-in-quarantine"]);
+    guard.ctl.run(&grant).unwrap().ok().unwrap();
+    guard.daemon.kill9().unwrap();
+    assert!(opens(&two, FAR[0], 7) && !opens(&one, FAR[0], 7));
+}

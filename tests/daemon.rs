@@ -121,6 +121,21 @@ impl Daemon {
         self.end(libc::SIGKILL).map(|_| ())
     }
 
+    /// Waits until it has died by itself.
+    ///
+    /// # Errors
+    /// When it lives on.
+    pub fn await_death(&mut self) -> Result<()> {
+        self.ended().map(|_| ())
+    }
+
+    /// Sets a variable for the next start, or takes it away.
+    pub fn set_environment(&mut self, name: &str, value: Option<&str>) {
+        self.environment.retain(|(known, _)| known != name);
+        let value = value.map(|value| (name.to_owned(), value.to_owned()));
+        self.environment.extend(value);
+    }
+
     /// Asks it to end, and waits for that.
     ///
     /// # Errors
@@ -235,14 +250,20 @@ impl Daemon {
     }
 
     fn end(&mut self, signal: libc::c_int) -> Result<ExitStatus> {
-        let child = self.child.as_mut().context("the daemon does not run")?;
+        let child = self.child.as_ref().context("the daemon does not run")?;
         sys::signal(child.id(), signal).context("signalling the daemon")?;
+        self.ended()
+            .with_context(|| format!("after signal {signal}"))
+    }
+
+    fn ended(&mut self) -> Result<ExitStatus> {
+        let child = self.child.as_mut().context("the daemon does not run")?;
         let mut ended = None;
         eventually(STOP, || {
             ended = child.try_wait().ok().flatten();
             ended.is_some()
         });
-        let status = ended.with_context(|| format!("the daemon runs on after signal {signal}"))?;
+        let status = ended.context("the daemon runs on")?;
         self.child = None;
         Ok(status)
     }

@@ -29,6 +29,7 @@ use wardline_controller::{
     compile::Clock,
     config::Limits,
     datapath::{Datapath, Hook},
+    failsafe::Failsafe,
     inventory::Inventory,
 };
 use wardline_ebpf::abi::{self, Counter, Settings};
@@ -60,6 +61,8 @@ pub(crate) struct Case {
     policy: Policy,
     /// Devices that are cut off.
     quarantined: BTreeSet<String>,
+    /// Prefixes that may always reach the router, each with what for.
+    failsafe: Vec<(String, String)>,
     steps: Vec<Step>,
     /// What judges frames that enter; none: the kernel can't be shown these frames.
     hook: Option<Hook>,
@@ -113,8 +116,22 @@ impl Case {
         let steps = streams::steps(&policy, seed, frames, tags_outside);
         let mut dice = Dice::new(!seed);
         let quarantined = policy.devices.iter().filter(|_| dice.percent(4));
+        // One policy in four is for a router that has a failsafe.
+        let mut other = Dice::new(seed ^ 0xfa11_5afe);
+        let pairs = [
+            ("0.0.0.0/0", "tcp/22"),
+            ("::/0", "icmpv6/128"),
+            ("10.1.0.0/16", "icmp/8"),
+            ("10.1.0.0/16", "tcp/*"),
+            ("fd00::/8", "udp/1000-6000"),
+            ("::/0", "tcp/443"),
+        ];
+        let spares = other.percent(25);
+        let failsafe = pairs.into_iter().filter(|_| spares && other.percent(50));
+        let failsafe = failsafe.map(|(from, service)| (from.to_owned(), service.to_owned()));
         Self {
             seed,
+            failsafe: failsafe.collect(),
             quarantined: quarantined.map(|device| device.name.clone()).collect(),
             policy,
             steps,
@@ -130,6 +147,7 @@ impl Case {
             seed: 0,
             policy,
             quarantined: BTreeSet::new(),
+            failsafe: Vec::new(),
             steps,
             hook: Some(hook),
         }
@@ -186,11 +204,19 @@ impl Bench {
             // A simpler policy that is none.
             return Ok(());
         };
-        let model = judges::model_for(&compiled, Settings::for_flows(4096));
+        let mut model = judges::model_for(&compiled, Settings::for_flows(4096));
+        let failsafe = case.failsafe.iter().flat_map(|(from, service)| {
+            let read = Failsafe::read(std::slice::from_ref(from), vec![service.clone()]);
+            read.unwrap().entries().collect::<Vec<_>>()
+        });
+        let failsafe: Vec<abi::Failsafe> = failsafe.collect();
+        model.spare(failsafe.iter().copied());
         let mut oracle = Sequence::new(policy, &self.router, quarantined, NOW);
+        oracle.spare(case.failsafe.clone());
         let mut kernel = self.kernel.as_mut().filter(|_| case.hook.is_some());
         if let Some(kernel) = &mut kernel {
             kernel.start(&compiled);
+            kernel.datapath.set_failsafe(&failsafe).unwrap();
         }
         tally.policies += 1;
         for (at, step) in case.steps.iter().enumerate() {
@@ -438,7 +464,7 @@ fn weight(case: &Case) -> usize {
     let zones: usize = zones.iter().map(|zone| 100 + zone.subnets.len()).sum();
     let ports: usize = ports.iter().map(|port| 100 + port.vlans.len()).sum();
     let frames: usize = case.steps.iter().map(|step| 1000 + step.frame.len()).sum();
-    let quarantined = case.quarantined.len();
+    let quarantined = case.quarantined.len() + case.failsafe.len();
     quarantined + frames + rules + devices + zones + ports + 100 * services.len()
 }
 
@@ -461,6 +487,11 @@ fn simpler(case: &Case) -> Vec<Case> {
     for name in &case.quarantined {
         let mut case = case.clone();
         case.quarantined.remove(name);
+        all.push(case);
+    }
+    for index in 0..case.failsafe.len() {
+        let mut case = case.clone();
+        case.failsafe.remove(index);
         all.push(case);
     }
     let mut policy = |change: &dyn Fn(&mut Policy)| {
@@ -551,6 +582,9 @@ fn told(case: &Case, mismatch: &Mismatch) -> String {
     let _ = writeln!(text, "\n{}", document::policy_to_yaml(&case.policy));
     if !case.quarantined.is_empty() {
         let _ = writeln!(text, "in quarantine: {:?}\n", case.quarantined);
+    }
+    if !case.failsafe.is_empty() {
+        let _ = writeln!(text, "failsafe: {:?}\n", case.failsafe);
     }
     for step in &case.steps {
         let _ = writeln!(text, "{:?}", step.at);

@@ -160,14 +160,13 @@ impl<'a> Oracle<'a> {
             Err(reason) => return Expected::Dropped(Drop::because(reason)),
         };
         let destination = self.end(probe.destination);
-        if self.is_quarantined(source) || self.is_quarantined(destination) {
-            return Expected::Dropped(Drop::because(Reason::Quarantined));
-        }
         let drop = match self.admit(probe, source, destination) {
             Ok(rules) => return Expected::Allowed(rules),
             Err(drop) => drop,
         };
-        if self.is_observed(source, destination) {
+        if self.is_cut(source, destination) {
+            Expected::Dropped(Drop::because(Reason::Quarantined))
+        } else if self.is_observed(source, destination) {
             Expected::Observed(drop)
         } else {
             Expected::Dropped(drop)
@@ -223,6 +222,11 @@ impl<'a> Oracle<'a> {
     /// is on a guarded port, and not the router's.
     pub(crate) fn may_come_up(&self, source: IpAddr) -> bool {
         !is_martian(source) && !self.is_ours(source)
+    }
+
+    /// Whether an address is the router's.
+    pub(crate) fn is_the_routers(&self, address: IpAddr) -> bool {
+        self.router.contains(&address)
     }
 
     /// Whether an address is the router's, or of a device that is on a guarded port.
@@ -293,10 +297,24 @@ impl<'a> Oracle<'a> {
         if is_link_local(ends.0) || is_link_local(ends.1) {
             return Err(Drop::because(Reason::NoRule));
         }
+        let is_kept = self.keeps(source, destination);
         let matches = |rule: &Rule| {
-            self.names_any(&rule.from, source) && self.names_any(&rule.to, destination)
+            is_kept(rule)
+                && self.names_any(&rule.from, source)
+                && self.names_any(&rule.to, destination)
         };
         self.decided(now, asks, matches, matches)
+    }
+
+    /// Whether a rule holds between two ends: of those in quarantine only what is kept, and never
+    /// with another in quarantine.
+    fn keeps(&self, source: End<'_>, destination: End<'_>) -> impl Fn(&Rule) -> bool + Copy {
+        let cut = [source, destination].map(|end| self.is_quarantined(end));
+        move |rule: &Rule| match cut {
+            [false, false] => true,
+            [true, true] => false,
+            _ => rule.action() == Action::Deny || rule.keep_in_quarantine,
+        }
     }
 
     /// What policy says of a frame to many that leaves through a port of a zone. What comes from
@@ -327,7 +345,8 @@ impl<'a> Oracle<'a> {
                 |to: &String| to == "any" && !to_router || to.strip_prefix("zone:") == Some(zone);
             rule.to.iter().any(is_zone)
         };
-        let is_from = |rule: &Rule| self.names_any(&rule.from, source);
+        let is_kept = self.keeps(source, self.end(group));
+        let is_from = |rule: &Rule| is_kept(rule) && self.names_any(&rule.from, source);
         self.decided(
             now,
             asks,
@@ -467,6 +486,11 @@ impl<'a> Oracle<'a> {
         self.quarantined.contains(&device.name)
     }
 
+    /// Whether one of two ends is in quarantine.
+    pub(crate) fn is_cut(&self, one: End<'_>, other: End<'_>) -> bool {
+        self.is_quarantined(one) || self.is_quarantined(other)
+    }
+
     pub(crate) fn is_quarantined(&self, end: End<'_>) -> bool {
         match end {
             End::Router | End::Other { device: None, .. } => false,
@@ -601,7 +625,7 @@ fn matches_glob(pattern: &str, name: &str) -> bool {
 }
 
 /// Whether `tcp/443`, `udp/5000-5100`, `tcp/*`, `icmp/8`, `icmpv6/128` or `proto/47` covers it.
-fn covers(port: &str, asks: Asks) -> bool {
+pub(crate) fn covers(port: &str, asks: Asks) -> bool {
     let (protocol, numbers) = port.split_once('/').expect("a service has a slash");
     let (first, last) = match numbers.split_once('-') {
         _ if numbers == "*" => (0, u16::MAX),

@@ -87,7 +87,7 @@ fn programs_stay_within_their_budgets() {
     const BUDGETS: [(&str, u32, u32); 6] = [
         ("xdp_ingress", 12_000, 330_000),
         ("tc_ingress", 12_000, 330_000),
-        ("tc_egress", 10_800, 260_000),
+        ("tc_egress", 10_800, 330_000),
         ("tag_ingress", 700, 1_800),
         ("sweep", 260, 5_000),
         ("clock", 40, 20),

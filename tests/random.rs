@@ -331,9 +331,10 @@ fn rules(
         weighted(0.25),
         any::<bool>(),
         expires,
+        weighted(0.3),
     );
     vec(rule, 0..=12).prop_map(|rules| {
-        let rule = |(i, (from, to, services, deny, log, expires))| Rule {
+        let rule = |(i, (from, to, services, deny, log, expires, kept))| Rule {
             name: format!("rule-{i}"),
             from,
             to,
@@ -344,6 +345,7 @@ fn rules(
                 seconds: NOW.as_second() + after,
                 nanos: 0,
             }),
+            keep_in_quarantine: kept && !deny,
         };
         rules.into_iter().enumerate().map(rule).collect()
     })

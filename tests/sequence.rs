@@ -13,7 +13,10 @@ use wardline_proto::v1::{Device, DropOrAllow, Policy, Port, Reason};
 
 use crate::{
     dissect::{self, Arp, Content, Fragment, Frame, Ip, Mac, QuotedUpper, Upper},
-    oracle::{Asks, Drop, End, Oracle, is_group, is_link_local, is_martian, zone_on},
+    oracle::{
+        Asks, Drop, End, Oracle, covers, is_group, is_link_local, is_martian, prefix_length,
+        zone_on,
+    },
 };
 
 /// Where a frame is seen.
@@ -79,6 +82,8 @@ impl Must {
 pub(crate) struct Sequence<'a> {
     oracle: Oracle<'a>,
     now: Timestamp,
+    /// Prefixes that may always reach the router, each with what for.
+    failsafe: Vec<(String, String)>,
     flows: Vec<Flow>,
     notes: Vec<Note>,
     faults: Vec<Reason>,
@@ -186,10 +191,16 @@ impl<'a> Sequence<'a> {
         Self {
             oracle,
             now,
+            failsafe: Vec::new(),
             flows: Vec::new(),
             notes: Vec::new(),
             faults: Vec::new(),
         }
+    }
+
+    /// Has some always reach the router: prefixes, and what they may ask for.
+    pub(crate) fn spare(&mut self, failsafe: Vec<(String, String)>) {
+        self.failsafe = failsafe;
     }
 
     /// What must become of a frame that is seen somewhere, with the tag that its interface took out
@@ -198,6 +209,7 @@ impl<'a> Sequence<'a> {
         self.faults.clear();
         let must = match self.try_judge(at, tag, bytes) {
             Ok(must) => must,
+            Err(drop) if self.is_spared(&drop, at, tag, bytes) => Must::pass(Reason::Control),
             Err(drop) => Must::drop(drop),
         };
         Must {
@@ -232,6 +244,92 @@ impl<'a> Sequence<'a> {
         }?;
         self.note(at, &frame, &must);
         Ok(must)
+    }
+
+    /// Whether what is dropped, but not by form, passes between the router and who may always reach
+    /// it.
+    fn is_spared(&self, drop: &Drop, at: &Where, tag: Option<u16>, bytes: &[u8]) -> bool {
+        let by_form = [
+            Reason::Malformed,
+            Reason::UnknownEthertype,
+            Reason::IpOptions,
+            Reason::ExtensionHeader,
+            Reason::Fragment,
+            Reason::BadTcpFlags,
+        ];
+        let enters = match at {
+            Where::Entering { .. } => true,
+            Where::Leaving {
+                from: From::Router, ..
+            } => false,
+            Where::Leaving { .. } => return false,
+        };
+        let Ok(frame) = dissect::frame(bytes, tag) else {
+            return false;
+        };
+        if by_form.contains(&drop.reason) {
+            return false;
+        }
+        let spares = |other: IpAddr, router: IpAddr, asks: Option<Asks>| {
+            !is_martian(other)
+                && (!enters || self.oracle.is_the_routers(router))
+                && self.failsafe.iter().any(|(prefix, service)| {
+                    prefix_length(prefix, other).is_some()
+                        && asks.is_none_or(|asks| covers(service, asks))
+                })
+        };
+        let ip = match &frame.content {
+            Content::Arp(Some(arp)) => {
+                let (sender, target) = (arp.sender.into(), arp.target.into());
+                let (other, router) = if enters {
+                    (sender, target)
+                } else {
+                    (target, sender)
+                };
+                return arp.sender_mac == frame.source && spares(other, router, None);
+            }
+            Content::Arp(None) | Content::Other(_) => return false,
+            Content::Ip(ip) => ip,
+        };
+        if ip.fragment.is_some_and(|fragment| !fragment.is_atomic()) {
+            return false;
+        }
+        let (source, destination) = (ip.source, ip.destination);
+        let of_neighbours = ip.hop_limit == 255 && source.is_ipv6();
+        match (control(ip), enters) {
+            (Some(Control::Solicitation { target }), true) => {
+                return of_neighbours && spares(source, target.into(), None);
+            }
+            (Some(Control::Advertisement { target }), true) => {
+                return of_neighbours && source == target && spares(source, destination, None);
+            }
+            (Some(Control::Solicitation { target }), false) => {
+                return of_neighbours && spares(target.into(), source, None);
+            }
+            (Some(Control::Advertisement { .. }), false) => {
+                return of_neighbours && spares(destination, source, None);
+            }
+            (Some(Control::DhcpClient | Control::DhcpServer) | None, _) => {}
+            _ => return false,
+        }
+        if Message::of(ip) == Message::Error {
+            return false;
+        }
+        // What the router answers was asked of the port that it answers from.
+        let asks = match (&ip.upper, asks(ip)) {
+            (_, asks) if enters => asks,
+            (Upper::Tcp { from, .. }, _) => Asks::Tcp(*from),
+            (Upper::Udp { from, .. }, _) => Asks::Udp(*from),
+            (_, Asks::Icmp { kind: 0, code }) => Asks::Icmp { kind: 8, code },
+            (_, Asks::Icmpv6 { kind: 129, code }) => Asks::Icmpv6 { kind: 128, code },
+            (_, asks) => asks,
+        };
+        let (other, router) = if enters {
+            (source, destination)
+        } else {
+            (destination, source)
+        };
+        spares(other, router, Some(asks))
     }
 
     // ── form ───────────────────────────────────────────────────────────────────────────────────
@@ -584,9 +682,7 @@ impl<'a> Sequence<'a> {
         self.may_send_out(from, ip)?;
         let source = self.oracle.end(ip.source);
         let to = self.oracle.end(ip.destination);
-        if self.oracle.is_quarantined(source) || self.oracle.is_quarantined(to) {
-            return Err(Drop::because(Reason::Quarantined));
-        }
+        let cut = self.oracle.is_cut(source, to);
         let many = End::Other {
             address: ip.destination,
             device: None,
@@ -604,7 +700,9 @@ impl<'a> Sequence<'a> {
             let drop = Drop::because(Reason::NoRule);
             // No port's zone is asked about who has no address of a zone.
             let other = if is_link_local(ip.source) { to } else { many };
-            return if self.oracle.is_observed(source, other) {
+            return if cut {
+                Err(Drop::because(Reason::Quarantined))
+            } else if self.oracle.is_observed(source, other) {
                 Ok(Must::observed(drop))
             } else {
                 Err(drop)
@@ -622,6 +720,7 @@ impl<'a> Sequence<'a> {
                 rules,
                 ..Must::pass(Reason::Rule)
             }),
+            Err(_) if cut => Err(Drop::because(Reason::Quarantined)),
             Err(drop) if self.oracle.is_observed(source, many) => Ok(Must::observed(drop)),
             Err(drop) => Err(drop),
         }
@@ -665,15 +764,14 @@ impl<'a> Sequence<'a> {
 
     fn admit(&mut self, at: &Where, frame: &Frame, ip: &Ip, source: End<'a>) -> Result<Must, Drop> {
         let destination = self.oracle.end(ip.destination);
-        if self.oracle.is_quarantined(source) || self.oracle.is_quarantined(destination) {
-            return Err(Drop::because(Reason::Quarantined));
-        }
         if ip.upper == Upper::Hidden {
             return Ok(self.follower(at, frame, ip));
         }
-        let observed = self.oracle.is_observed(source, destination);
+        let cut = self.oracle.is_cut(source, destination);
+        let observed = !cut && self.oracle.is_observed(source, destination);
         let must =
             match self.state_and_policy(ip, source, destination, observed, Way::of(at, frame)) {
+                Err(_) if cut => return Err(Drop::because(Reason::Quarantined)),
                 Err(drop) if observed => Must::observed(drop),
                 done => done?,
             };

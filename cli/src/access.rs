@@ -47,6 +47,7 @@ pub(crate) async fn grant(session: &Session, args: Grant) -> Result<Exit, Failur
         lifetime,
         reason,
         name,
+        keep_in_quarantine,
     } = args;
     let request = GrantRequest {
         from,
@@ -55,6 +56,7 @@ pub(crate) async fn grant(session: &Session, args: Grant) -> Result<Exit, Failur
         for_s: lifetime,
         reason,
         name,
+        keep_in_quarantine,
     };
     let change = session
         .ask(request, async |mut client, it| client.grant(it).await)

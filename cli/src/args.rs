@@ -414,6 +414,9 @@ pub(crate) struct Grant {
     /// The grant's name [default: one is made].
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) name: String,
+    /// Holds for a device in quarantine, too.
+    #[arg(long)]
+    pub(crate) keep_in_quarantine: bool,
 }
 
 /// `revoke`.

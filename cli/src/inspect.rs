@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use wardline_proto::{
     document::to_value,
     v1::{
-        Attached, DeviceStatus, Flow, GetCountersRequest, GetCountersResponse, GetStatusRequest,
-        GetStatusResponse, ListDevicesRequest, ListFlowsRequest, TableStatus,
+        Attached, DeviceStatus, Failsafe, Flow, GetCountersRequest, GetCountersResponse,
+        GetStatusRequest, GetStatusResponse, ListDevicesRequest, ListFlowsRequest, TableStatus,
     },
 };
 
@@ -131,6 +131,7 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
         let devices: Vec<String> = status.quarantined.iter().map(|it| printable(it)).collect();
         text += &format!("cut off   {}\n", devices.join(", "));
     }
+    text += &failsafe_text(&status.failsafe);
     if status.revision == 0 && status.ports.is_empty() {
         return text;
     }
@@ -171,6 +172,15 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
     text += "\n";
     text += &tables_text(&status.tables);
     text
+}
+
+/// Who may always reach the router, a line for each entry.
+pub(crate) fn failsafe_text(failsafe: &[Failsafe]) -> String {
+    let line = |it: &Failsafe| {
+        let (from, services) = (it.from.join(", "), it.services.join(", "));
+        printable(&format!("failsafe  {from} → router  {services}")) + "\n"
+    };
+    failsafe.iter().map(line).collect()
 }
 
 fn devices_text(devices: &[DeviceStatus], clock: &Clock) -> String {
@@ -334,6 +344,10 @@ mod tests {
                 expires: at(4600),
             }],
             quarantined: vec!["camera-1".to_owned()],
+            failsafe: vec![Failsafe {
+                from: vec!["10.0.9.5/32".to_owned(), "fd00::/64".to_owned()],
+                services: vec!["tcp/22".to_owned()],
+            }],
         };
         assert_eq!(
             uncoloured(&status_text(&status, &clock())),
@@ -341,7 +355,8 @@ mod tests {
              version   0.1.0\n\
              revision  7\n\
              pending   7 waits for its confirmation, taken back in 45s\n\
-             cut off   camera-1\n\n\
+             cut off   camera-1\n\
+             failsafe  10.0.9.5/32, fd00::/64 → router  tcp/22\n\n\
              PORT  ZONE   ATTACHED  REASON\n\
              lan1  pumps  tc        no native XDP\n\n\
              GRANT  FROM  TO          SERVICES  ENDS\n\

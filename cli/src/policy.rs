@@ -293,6 +293,7 @@ fn plan_text(plan: &PlanResponse) -> String {
     for danger in &plan.dangers {
         text += &format!("{DANGER}!{DANGER:#} {}\n", output::printable(danger));
     }
+    text += &inspect::failsafe_text(&plan.failsafe);
     if !plan.reach.is_empty() {
         text += "\n";
         text += &reach_text(&plan.reach);

@@ -12,6 +12,7 @@ use wardline_proto::v1;
 use crate::{
     compile::{self, Amendment, numbered},
     edit, fault,
+    intent::{Action, Device, Intent, Selector},
     pending::Pending,
     plan,
     reconcile::{Engine, Prepared, Refusal},
@@ -237,6 +238,10 @@ impl Engine {
             self.datapath.amend(revision, number, &amendment)?;
             next.amended.extend(amendment);
         }
+        let warnings = match known {
+            Some(known) if quarantined => self.goes_on(&current.intent, known),
+            _ => Vec::new(),
+        };
         self.publish(next);
         info!(
             revision,
@@ -249,8 +254,36 @@ impl Engine {
         Ok(Applied {
             revision,
             parent: current.revision,
+            warnings,
             ..Applied::default()
         })
+    }
+
+    /// What a device in quarantine may do all the same.
+    fn goes_on(&self, intent: &Intent, device: &Device) -> Vec<String> {
+        let names = |selectors: &[Selector]| {
+            selectors.iter().any(|selector| match selector {
+                Selector::Any => true,
+                Selector::Router => false,
+                Selector::Zone(zone) => *zone == device.zone,
+                Selector::Device(at) => intent.devices[at.0].name == device.name,
+                Selector::Cidr(net) => device.addresses.iter().any(|it| net.contains(it)),
+            })
+        };
+        let kept = intent.rules.iter().filter(|rule| {
+            let keeps = rule.kept && rule.action == Action::Allow;
+            keeps && (names(&rule.from) || names(&rule.to))
+        });
+        let kept = kept.map(|rule| format!("rule {} holds in quarantine, too", rule.name));
+        let spared = self.config.failsafe.iter().filter(|failsafe| {
+            let mut addresses = device.addresses.iter();
+            addresses.any(|address| failsafe.has(*address))
+        });
+        let spared = spared.map(|failsafe| {
+            let services = failsafe.told().services.join(", ");
+            format!("by the router's failsafe it may still reach the router: {services}")
+        });
+        kept.chain(spared).collect()
     }
 
     /// Does what is due: takes back a change that was not confirmed in time, and lets grants go that

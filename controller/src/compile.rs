@@ -14,8 +14,8 @@ use std::{
 use ipnet::IpNet;
 use jiff::Timestamp;
 use wardline_ebpf::abi::{
-    Address, End, Interval, LOG, MAX_IFINDEX, MAX_ZONES, Mac, NEVER, Port, ROUTER, TICK_SHIFT,
-    carries_key, ethertype_key, kind, mac_key, name, pair_bit, vlan_key, zone,
+    Address, End, Interval, KEPT, LOG, MAX_IFINDEX, MAX_ZONES, Mac, NEVER, Port, ROUTER,
+    TICK_SHIFT, carries_key, ethertype_key, kind, mac_key, name, pair_bit, vlan_key, zone,
 };
 
 use crate::{
@@ -42,7 +42,7 @@ pub struct Tables {
     pub prefixes: BTreeMap<(Address, u8), End>,
     /// Devices that learn their addresses, by number.
     pub devices: BTreeMap<u32, End>,
-    /// What pairs of names may do.
+    /// What pairs of names may do; the opener's has [`KEPT`] where an end is in quarantine.
     pub pairs: BTreeMap<(u32, u32), Intervals>,
 }
 
@@ -614,11 +614,17 @@ fn pairs(
         names
     };
     let mut rules: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
+    // What denies is kept only where there is something to deny.
+    let keeps = |rule: &intent::Rule| rule.kept && rule.action == Action::Allow;
+    let kept = intent.rules.iter().any(keeps);
     for (index, rule) in intent.rules.iter().enumerate() {
         let to = names(&rule.to);
         for from in names(&rule.from) {
             for to in &to {
                 rules.entry((from, *to)).or_default().push(index);
+                if kept && rule.kept {
+                    rules.entry((from | KEPT, *to)).or_default().push(index);
+                }
             }
         }
     }
@@ -723,7 +729,8 @@ struct Kinds {
 impl Kinds {
     fn of(pairs: &BTreeMap<(u32, u32), Intervals>) -> Self {
         let (mut from, mut to) = (HashMap::new(), HashMap::new());
-        for (opener, other) in pairs.keys() {
+        // What is kept exists without that, too.
+        for (opener, other) in pairs.keys().filter(|(opener, _)| opener & KEPT == 0) {
             let bit = pair_bit(opener >> 28, other >> 28);
             *from.entry(*opener).or_default() |= bit;
             *to.entry(*other).or_default() |= bit;

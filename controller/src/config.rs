@@ -12,6 +12,9 @@ use std::{
 use globset::{Glob, GlobMatcher};
 use serde::Deserialize;
 use toml::Spanned;
+use wardline_ebpf::abi::FAILSAFES;
+
+use crate::failsafe::Failsafe;
 
 /// Guards the ports of this router as the policy in force says.
 #[derive(Clone, Debug, clap::Parser)]
@@ -52,6 +55,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a silent flow lives.
     pub timeouts: Timeouts,
+    /// Who may always reach the router.
+    pub failsafe: Vec<Failsafe>,
 }
 
 /// Where and for whom the API is.
@@ -312,11 +317,14 @@ impl fmt::Display for Config {
             metrics,
             limits,
             timeouts,
+            failsafe,
         } = self;
         writeln!(
             f,
             "router    = {router:?}\nstate_dir = {state_dir:?}\npin_dir   = {pin_dir:?}"
         )?;
+        let all: Vec<_> = failsafe.iter().map(ToString::to_string).collect();
+        writeln!(f, "failsafe  = [{}]", all.join(", "))?;
         writeln!(f, "[api]\nsocket = {:?}", api.socket)?;
         if let Some(listen) = api.listen {
             writeln!(f, "listen = \"{listen}\"")?;
@@ -379,6 +387,8 @@ struct File {
     state_dir: Option<Spanned<PathBuf>>,
     pin_dir: Option<Spanned<PathBuf>>,
     #[serde(default)]
+    failsafe: Vec<Spanned<FileFailsafe>>,
+    #[serde(default)]
     api: FileApi,
     #[serde(default)]
     metrics: FileMetrics,
@@ -386,6 +396,13 @@ struct File {
     limits: BTreeMap<Limit, Spanned<i64>>,
     #[serde(default)]
     timeouts: BTreeMap<Timeout, Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileFailsafe {
+    from: Vec<String>,
+    services: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -463,6 +480,7 @@ impl File {
             },
             limits: limits(&self.limits, place)?,
             timeouts: timeouts(&self.timeouts, place)?,
+            failsafe: failsafes(self.failsafe, place)?,
         })
     }
 }
@@ -564,6 +582,29 @@ fn timeouts(
         *field = Duration::from_secs(place.number(value, least..=WEEK)?.into());
     }
     Ok(timeouts)
+}
+
+fn failsafes(
+    file: Vec<Spanned<FileFailsafe>>,
+    place: &Place<'_>,
+) -> Result<Vec<Failsafe>, ConfigError> {
+    let mut failsafes = Vec::new();
+    let mut entries = 0;
+    for value in file {
+        let FileFailsafe { from, services } = value.get_ref();
+        let failsafe =
+            Failsafe::read(from, services.clone()).map_err(|error| place.wrong(&value, error))?;
+        entries += failsafe.entries().count();
+        if entries > FAILSAFES as usize {
+            let message = format!(
+                "with this there are {entries} pairs of a prefix and a service, the table holds \
+                 {FAILSAFES}"
+            );
+            return Err(place.wrong(&value, message));
+        }
+        failsafes.push(failsafe);
+    }
+    Ok(failsafes)
 }
 
 fn host_name() -> Result<String, ConfigError> {
@@ -679,6 +720,7 @@ mod tests {
 router    = "edge-ward-3"
 state_dir = "/tmp/state"
 pin_dir   = "/sys/fs/bpf/other"
+failsafe  = [{ from = ["10.0.9.5", "fd00::/64"], services = ["tcp/22"] }]
 [api]
 socket = "/tmp/api.sock"
 listen = "0.0.0.0:7443"
@@ -710,6 +752,7 @@ icmp = 6
             Some(Path::new("/b"))
         );
         assert_eq!(config.metrics.listen, None);
+        assert_eq!(config.failsafe[0].from.len(), 2);
         let limits = Limits {
             devices: 10,
             flows: 64,
@@ -767,6 +810,14 @@ icmp = 6
             (
                 "[api]\nroles = [{ match = 'x', role = 'root' }]",
                 "f.toml:2: api.roles: unknown variant `root`",
+            ),
+            (
+                "failsafe = [{ from = ['x'], services = ['tcp/22'] }]",
+                "f.toml:1: failsafe: \"x\" is no address or prefix",
+            ),
+            (
+                "[[failsafe]]\nfrom = ['10.0.0.1']",
+                "f.toml:1: failsafe: missing field `services`",
             ),
             (
                 "[metrics]\nlisten = 'here'",

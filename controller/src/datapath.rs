@@ -26,9 +26,9 @@ use aya::{
 };
 use jiff::Timestamp;
 use wardline_ebpf::abi::{
-    ABI_VERSION, Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, EventKey, Flow,
-    FragmentKey, Interval, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Reason, Set, Settings,
-    TICK_SHIFT, UNLISTED, gauge,
+    self, ABI_VERSION, Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, EventKey, FAILSAFES,
+    Flow, FragmentKey, Interval, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Reason, Set,
+    Settings, TICK_SHIFT, UNLISTED, gauge,
 };
 
 use crate::{
@@ -142,7 +142,7 @@ struct Slot {
 }
 
 /// Every map, with how its size follows from the limits; none: as declared.
-fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 25] {
+fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 26] {
     let both = |entries: u32| Some(entries.saturating_mul(2));
     // Routers and rules name addresses too.
     let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
@@ -151,6 +151,7 @@ fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 25] {
         ("ACTIVE", None),
         ("REVISIONS", None),
         ("SETTINGS", None),
+        ("FAILSAFE", None),
         ("PORTS", None),
         ("ZONES", None),
         ("PLACES", None),
@@ -825,8 +826,27 @@ impl Datapath {
             icmp: ticks(timeouts.icmp),
             learned: ticks(Duration::from_secs(3600)),
             fragment: ticks(Duration::from_secs(5)),
-            reserved: 0,
+            failsafe: old.failsafe,
             seed,
+        };
+        set(&mut self.ebpf, "SETTINGS", 0, settings)
+    }
+
+    /// Has the kernel know who may always reach the router; the first [`FAILSAFES`] count.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn set_failsafe(&mut self, failsafe: &[abi::Failsafe]) -> Result<()> {
+        let mut count = 0;
+        for (index, entry) in (0..FAILSAFES).zip(failsafe) {
+            set(&mut self.ebpf, "FAILSAFE", index, *entry)?;
+            count = index + 1;
+        }
+        // Last: an entry counts only when it is written.
+        let settings = Settings {
+            failsafe: count,
+            ..self.settings()?
         };
         set(&mut self.ebpf, "SETTINGS", 0, settings)
     }
@@ -985,6 +1005,7 @@ impl Datapath {
                 slot: u64::from(slot),
             },
         )?;
+        fault::point("half-filled");
         written += hash(ebpf, "PAIRS", old_sets, sets, |(from, to)| {
             top | u64::from(*from) << 32 | u64::from(*to)
         })?;
@@ -1102,10 +1123,11 @@ fn bucket(words: &[u64; size_of::<Bucket>() / 8]) -> &Bucket {
 
 /// Pinned maps must have the form that the object declares: the loader does not look.
 fn check(maps: &Path) -> Result<()> {
-    let expected: [(&str, u32, u32); 25] = [
+    let expected: [(&str, u32, u32); 26] = [
         ("ACTIVE", 4, 4),
         ("REVISIONS", 4, 8),
         ("SETTINGS", 4, size_of::<Settings>() as u32),
+        ("FAILSAFE", 4, size_of::<abi::Failsafe>() as u32),
         ("PORTS", 4, size_of::<Port>() as u32),
         ("ZONES", 4, 4),
         ("PLACES", 8, 4),

@@ -170,6 +170,7 @@ impl<'a> View<'a> {
     fn new(snapshot: &'a Snapshot, learned: &[(IpAddr, u32)], tick: u32) -> Self {
         let mut model = Model::new(&snapshot.tables, Settings::for_flows(64));
         model.amend(&snapshot.amended);
+        model.spare(snapshot.failsafe.iter().copied());
         model.set_tick(tick);
         let mut view = Self {
             snapshot,

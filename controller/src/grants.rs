@@ -64,6 +64,7 @@ impl Engine {
             action: v1::Action::Allow.into(),
             log: false,
             expires: Some(proto_time(expires)),
+            keep_in_quarantine: request.keep_in_quarantine,
         };
         let edit = v1::EditRequest {
             put: Some(v1::Policy {

@@ -131,6 +131,8 @@ pub struct Rule {
     pub log: bool,
     /// When the rule ends.
     pub expires: Option<Timestamp>,
+    /// Whether it holds in quarantine, too: any deny rule, and the allow rules that say so.
+    pub kept: bool,
 }
 
 /// What a rule does.
@@ -1032,6 +1034,12 @@ fn read_rules(
                 problems.add(path, "not a time; write it as 2026-12-01T00:00:00Z")?;
             }
         }
+        if rule.keep_in_quarantine && action == Action::Deny {
+            problems.add(
+                format_args!("rules[{i}].keep_in_quarantine"),
+                "is for allow rules; a deny rule holds in quarantine anyway",
+            )?;
+        }
         rules.push(Rule {
             name: rule.name.clone(),
             from,
@@ -1040,6 +1048,7 @@ fn read_rules(
             action,
             log: rule.log,
             expires,
+            kept: rule.keep_in_quarantine || action == Action::Deny,
         });
     }
     Ok(rules)

@@ -31,6 +31,7 @@ pub mod datapath;
 pub mod edit;
 pub mod events;
 pub mod explain;
+pub mod failsafe;
 mod fault;
 pub mod gate;
 pub mod grants;

@@ -7,8 +7,8 @@ use std::{
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, End, Fragment, FragmentKey, Interval, Learned, Mac, Port,
-        PrefixKey, Quota, Seen, Set, Settings, UNLISTED, gauge,
+        Address, AddressKey, Bucket, End, Failsafe, Fragment, FragmentKey, Interval, Learned, Mac,
+        Port, PrefixKey, Quota, Seen, Set, Settings, UNLISTED, gauge,
     },
     cell::{Cell32, Cell64},
     tables,
@@ -21,6 +21,7 @@ pub struct Model<'a> {
     tables: &'a Tables,
     amended: Option<&'a Amendment>,
     settings: Settings,
+    failsafe: Vec<Failsafe>,
     intervals: Vec<Interval>,
     sets: HashMap<(u32, u32), Set>,
     buckets: Vec<Bucket>,
@@ -71,6 +72,7 @@ impl<'a> Model<'a> {
             tables,
             amended: None,
             settings,
+            failsafe: Vec::new(),
             intervals,
             sets,
             buckets: (0..=settings.bucket_mask)
@@ -90,6 +92,12 @@ impl<'a> Model<'a> {
     /// Has entries stand otherwise than they were compiled.
     pub fn amend(&mut self, amended: &'a Amendment) {
         self.amended = Some(amended);
+    }
+
+    /// Has some always reach the router.
+    pub fn spare(&mut self, failsafe: impl IntoIterator<Item = Failsafe>) {
+        self.failsafe = failsafe.into_iter().collect();
+        self.settings.failsafe = self.failsafe.len() as u32;
     }
 
     /// Moves the present.
@@ -115,6 +123,10 @@ impl tables::Tables for Model<'_> {
 
     fn settings(&self) -> Option<&Settings> {
         Some(&self.settings)
+    }
+
+    fn failsafe(&self, index: u32) -> Option<&Failsafe> {
+        self.failsafe.get(index as usize)
     }
 
     fn tick(&self) -> u32 {

@@ -7,7 +7,7 @@ use wardline_proto::v1;
 
 use crate::{
     compile::numbered,
-    events::service_text,
+    events::{Observed, service_text},
     intent::{Intent, Zone},
     plan, reach,
     reach::{Reach, Who, service_words},
@@ -69,6 +69,7 @@ impl Engine {
                 .map(str::to_owned)
                 .collect(),
             observed,
+            failsafe: self.failsafe(),
         })
     }
 
@@ -123,12 +124,20 @@ impl Engine {
         next: &Replay<'_>,
         prepared: &Prepared,
     ) -> Result<Vec<v1::ObservedDrop>, Refusal> {
-        let mut tally = self.events.observed();
-        // Live flows that were told of only once, also by an earlier daemon.
+        let what = |asked: &Asked| (asked.addresses, asked.service);
+        let events = self.events.observed().into_iter();
+        let mut tally: BTreeMap<_, (Asked, Observed)> = events
+            .map(|(asked, seen)| (what(&asked), (asked, seen)))
+            .collect();
+        // Live flows that were told of only once, also by an earlier daemon. A flow knows both its
+        // devices, an event one.
         self.datapath.flows(|flow| {
             if flow.state.load() & wardline_ebpf::abi::state::OBSERVED != 0 {
                 let packets = flow.packets.iter().map(|it| u64::from(it.load())).sum();
-                let seen = tally.entry(replay::asked(flow)).or_default();
+                let asked = replay::asked(flow);
+                let unheard = (asked, Observed::default());
+                let (known, seen) = tally.entry(what(&asked)).or_insert(unheard);
+                *known = asked;
                 seen.packets = seen.packets.max(packets);
             }
         })?;
@@ -138,7 +147,7 @@ impl Engine {
             .filter(|((kind, _), _)| kind == numbered::DEVICE)
             .map(|((_, name), number)| (*number, name))
             .collect();
-        let dropped = tally.into_iter().filter_map(|(asked, seen)| {
+        let dropped = tally.into_values().filter_map(|(asked, seen)| {
             let outcome = next.asked(&asked);
             (!outcome.reason.passes()).then_some((asked, seen, outcome.reason))
         });

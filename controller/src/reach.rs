@@ -529,6 +529,8 @@ impl<'a> View<'a> {
             (Action::Allow, Action::Deny) => false,
             // A logged flow makes an event, which another rule may not make.
             (Action::Allow, Action::Allow) if rule.log && !other.log => false,
+            // Nor may it hold in quarantine.
+            (Action::Allow, Action::Allow) if rule.kept && !other.kept => false,
             _ => {
                 let same = other.expires == rule.expires
                     && other.services == rule.services

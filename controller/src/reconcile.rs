@@ -18,6 +18,7 @@ use crate::{
     datapath::{Datapath, DatapathError, Fill, Hook},
     edit,
     events::Events,
+    failsafe::Failsafe,
     fault,
     intent::{self, Attach, Intent, Problem},
     inventory::{Inventory, Link},
@@ -134,9 +135,11 @@ impl Engine {
         let store = Store::open(&config.state_dir)?;
         let pins: &Path = &config.pin_dir;
         let mut datapath = Datapath::open(Some(pins), &config.limits, &config.timeouts)?;
+        let failsafe: Arc<[_]> = config.failsafe.iter().flat_map(Failsafe::entries).collect();
+        datapath.set_failsafe(&failsafe)?;
         let clock = datapath.clock()?;
         let inventory = Arc::new(inventory);
-        let (snapshots, _) = watch::channel(Arc::new(Snapshot::new(
+        let mut nothing = Snapshot::new(
             0,
             v1::Policy::default(),
             Intent::default(),
@@ -145,7 +148,9 @@ impl Engine {
             Arc::clone(store.ids()),
             Tables::default(),
             clock,
-        )));
+        );
+        nothing.failsafe = failsafe;
+        let (snapshots, _) = watch::channel(Arc::new(nothing));
         let pending = match store
             .meta(Pending::KEY)?
             .as_deref()
@@ -179,7 +184,13 @@ impl Engine {
             info!(revision, "took over");
         }
         engine.do_what_is_due()?;
+        fault::started();
         Ok(engine)
+    }
+
+    /// Who may always reach the router.
+    pub(crate) fn failsafe(&self) -> Vec<v1::Failsafe> {
+        self.config.failsafe.iter().map(Failsafe::told).collect()
     }
 
     /// What happens.
@@ -397,7 +408,7 @@ impl Engine {
         for (_, number) in fresh {
             self.datapath.reset_rule(*number)?;
         }
-        let snapshot = Snapshot::new(
+        let mut snapshot = Snapshot::new(
             revision,
             policy,
             intent,
@@ -407,6 +418,7 @@ impl Engine {
             tables,
             clock,
         );
+        snapshot.failsafe = Arc::clone(&current.failsafe);
         self.guard(&snapshot);
         self.publish(snapshot);
         Ok(())

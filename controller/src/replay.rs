@@ -91,13 +91,10 @@ impl<'a> Replay<'a> {
             rule,
             is_the_routers,
         };
-        if (from.flags | to.flags) & End::QUARANTINED != 0 {
-            return outcome(Reason::Quarantined, 0);
-        }
         let place = Cell32::default();
         let decision = policy::judge(&self.model, 0, &from, &to, asked.service, self.tick, &place);
         let reason = match decision.reason {
-            Reason::Rule => Reason::Rule,
+            reason @ (Reason::Rule | Reason::Quarantined) => reason,
             _ if self.observes(&[from, to]) => Reason::Observed,
             reason => reason,
         };

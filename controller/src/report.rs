@@ -75,6 +75,7 @@ impl Engine {
             warnings,
             grants: self.grants(),
             quarantined: self.store.quarantined().iter().cloned().collect(),
+            failsafe: self.failsafe(),
         })
     }
 

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use wardline_ebpf::abi::Failsafe;
 use wardline_proto::v1;
 
 use crate::{
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub amended: Amendment,
     /// The kernel's time.
     pub clock: Clock,
+    /// Who may always reach the router; nobody unless it is set.
+    pub failsafe: Arc<[Failsafe]>,
     names: Arc<BTreeMap<(&'static str, u32), String>>,
 }
 
@@ -69,6 +72,7 @@ impl Snapshot {
             tables: tables.into(),
             amended: Amendment::default(),
             clock,
+            failsafe: Arc::default(),
             names,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wardline_ebpf::abi::{End, kind, zone};
+use wardline_ebpf::abi::{End, KEPT, kind, zone};
 
 use crate::compile::Tables;
 
@@ -45,7 +45,11 @@ pub fn touched(old: &Tables, new: &Tables) -> Touched {
     }
     devices.extend(changed_keys(&old.devices, &new.devices));
     for (from, to) in changed_keys(&old.pairs, &new.pairs) {
-        let of = |wanted| [from, to].into_iter().find(|name| name >> 28 == wanted);
+        let of = |wanted| {
+            [from & !KEPT, to]
+                .into_iter()
+                .find(|name| name >> 28 == wanted)
+        };
         if let Some(name) = of(kind::CLASS) {
             devices.extend(named(old, kind::CLASS, name).chain(named(new, kind::CLASS, name)));
         } else if let Some(name) = of(kind::ZONE) {

@@ -12,7 +12,7 @@
 use crate::cell::{Cell32, Cell64};
 
 /// The version of everything in this file.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Interfaces with an index from here up can't be guarded: [`Port`] is an array by index.
 pub const MAX_IFINDEX: u32 = 16_384;
@@ -24,6 +24,8 @@ pub const EPOCH_CELLS: u32 = 4_096;
 pub const WAYS: usize = 8;
 /// Accounts that unlisted MACs share by hash, behind those of devices; a power of two.
 pub const UNLISTED: u32 = 4_096;
+/// Entries of [`Failsafe`].
+pub const FAILSAFES: u32 = 32;
 /// Ticks are this many bits coarser than jiffies: 64 ms at 1000 Hz, 0.64 s at 100 Hz.
 pub const TICK_SHIFT: u32 = 6;
 /// A deadline that never comes.
@@ -470,7 +472,10 @@ pub fn pair_bit(from: u32, to: u32) -> u16 {
     1 << (from * 4 + to)
 }
 
-/// Key of a pair of names: opener, then the other end.
+/// Set in the opener's name of a pair that holds when one end is in quarantine.
+pub const KEPT: u32 = 1 << 30;
+
+/// Key of a pair of names: opener, which may have [`KEPT`], then the other end.
 #[inline(always)]
 pub fn pair_key(slot: u32, from: u32, to: u32) -> u64 {
     (slot as u64) << 63 | (from as u64) << 32 | to as u64
@@ -539,8 +544,8 @@ pub struct Settings {
     pub learned: u32,
     /// Ticks within which the parts of a fragmented packet must come.
     pub fragment: u32,
-    /// Not used.
-    pub reserved: u32,
+    /// Entries of [`Failsafe`] that count.
+    pub failsafe: u32,
     /// What the flow table's hash starts from; secret, so that nobody can fill one bucket.
     pub seed: u64,
 }
@@ -566,9 +571,34 @@ impl Settings {
             icmp: ticks(30),
             learned: ticks(3600),
             fragment: ticks(5),
-            reserved: 0,
+            failsafe: 0,
             seed: 0x5eed,
         }
+    }
+}
+
+/// Who may always reach the router, and on which service keys, by the daemon's own configuration.
+/// Array of [`FAILSAFES`], of which [`Settings::failsafe`] count.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Failsafe {
+    /// The prefix.
+    pub network: Address,
+    /// The bits of an address that the prefix has.
+    pub mask: Address,
+    /// First service key.
+    pub first: u32,
+    /// Last service key.
+    pub last: u32,
+}
+
+impl Failsafe {
+    /// Whether an address is inside the prefix; never one of the other family.
+    #[inline(always)]
+    pub fn has(&self, address: &Address) -> bool {
+        address.is_v4() == self.network.is_v4()
+            && address.0[0] & self.mask.0[0] == self.network.0[0]
+            && address.0[1] & self.mask.0[1] == self.network.0[1]
     }
 }
 
@@ -827,7 +857,7 @@ macro_rules! sizes {
 
 sizes! {
     Address = 16, Port = 4, Mac = 12, AddressKey = 24, PrefixKey = 20, End = 20, Set = 8,
-    Interval = 20, Settings = 64, FlowKey = 40, Flow = 112, Bucket = 936, Quota = 8,
+    Interval = 20, Settings = 64, Failsafe = 40, FlowKey = 40, Flow = 112, Bucket = 936, Quota = 8,
     FragmentKey = 48, Fragment = 16, Counter = 16,
     Learned = 8, Seen = 8, EventKey = 16, EventLimit = 16, Event = 96,
 }

@@ -11,8 +11,9 @@
 
 use crate::{
     abi::{
-        Address, EPOCH_CELLS, End, Flow, FlowKey, Fragment, FragmentKey, LOG, MAX_IFINDEX,
-        MAX_ZONES, NEVER, Port, Reason, carries_key, ethertype_key, mac_key, state, vlan_key, zone,
+        Address, EPOCH_CELLS, End, FAILSAFES, Flow, FlowKey, Fragment, FragmentKey, LOG,
+        MAX_IFINDEX, MAX_ZONES, NEVER, Port, Reason, carries_key, ethertype_key, mac_key, state,
+        vlan_key, zone,
     },
     cell::{Cell32, Cell64, bit},
     flows::{self, Found, Opening},
@@ -188,6 +189,7 @@ pub fn ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     let verdict = start_ingress(bytes, tag, ifindex, tables, work)
         .or_else(|| enter(bytes, tables, work))
         .unwrap_or_else(|| judged(bytes, tables, work));
+    let verdict = spare(bytes, tables, work, verdict);
     finish(tables, work, verdict)
 }
 
@@ -205,6 +207,7 @@ pub fn egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     let verdict = start_egress(bytes, tag, ifindex, from, tables, work)
         .or_else(|| leave(bytes, tables, work))
         .unwrap_or_else(|| judged(bytes, tables, work));
+    let verdict = spare(bytes, tables, work, verdict);
     finish(tables, work, verdict)
 }
 
@@ -746,11 +749,7 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
     if source.is_link_local() || !policy::end(tables, work.slot, &source, &mut work.source) {
         work.source = End::default();
         find_destination(tables, work);
-        return Some(if work.destination.flags & End::QUARANTINED != 0 {
-            Verdict::of(Reason::Quarantined)
-        } else {
-            dropped(tables, work, Reason::NoRule)
-        });
+        return Some(refused(tables, work, Reason::NoRule));
     }
     // A device that is on a guarded port sends through it, and nobody else is the router.
     let elsewhere = work.source.flags & End::GUARDED != 0 || work.source.is_router() && !work.own();
@@ -828,12 +827,13 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
     } else if !work.enters() {
         work.device = work.destination.device;
     }
-    if (work.source.flags | work.destination.flags) & End::QUARANTINED != 0 {
+    // Between two devices in quarantine nothing passes; with one, what rules keep.
+    if work.source.flags & work.destination.flags & End::QUARANTINED != 0 {
         return Some(Verdict::of(Reason::Quarantined));
     }
     // No rule can name a link-local address.
     if work.packet.source.is_link_local() || work.packet.destination.is_link_local() {
-        return Some(dropped(tables, work, Reason::NoRule));
+        return Some(refused(tables, work, Reason::NoRule));
     }
     let Some(settings) = tables.settings() else {
         return Some(Verdict::of(Reason::NotReady));
@@ -845,12 +845,12 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
                 counts: !work.inner(),
                 ..Verdict::of(Reason::Related)
             },
-            _ => dropped(tables, work, Reason::MidFlow),
+            _ => refused(tables, work, Reason::MidFlow),
         });
     }
     if !has_flow(&work.packet) {
         // Membership and discovery that no guard has passed.
-        return Some(dropped(tables, work, Reason::NoRule));
+        return Some(refused(tables, work, Reason::NoRule));
     }
     // Policy speaks of who opened the flow, whoever sent this packet.
     work.reversed = 0;
@@ -858,7 +858,7 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
         return if opens(&work.packet) {
             None
         } else {
-            Some(dropped(tables, work, Reason::MidFlow))
+            Some(refused(tables, work, Reason::MidFlow))
         };
     }
     let (key, leg) = flows::key(&work.packet);
@@ -873,7 +873,7 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
             work.reversed = u32::from(work.packet.shape == Shape::Answer);
             None
         }
-        _ => Some(dropped(tables, work, Reason::MidFlow)),
+        _ => Some(refused(tables, work, Reason::MidFlow)),
     }
 }
 
@@ -960,14 +960,14 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
         return Some(fanned(tables, work));
     }
     if work.adopts != 0 && !allowed {
-        return Some(dropped(tables, work, Reason::MidFlow));
+        return Some(refused(tables, work, Reason::MidFlow));
     }
     let (key, leg) = flows::key(&work.packet);
     let found = match flows::find(tables, settings, &key, work.tick, &work.place) {
         Some(found) if !flows::reopens(found.state, &work.packet) => Some(found),
         _ => None,
     };
-    if !allowed && !is_observed(tables, work) {
+    if !allowed && (is_cut_off(work) || !is_observed(tables, work)) {
         if let Some(found) = found {
             flows::end(tables, &found, &key);
         }
@@ -1008,7 +1008,7 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     let found = found?;
     let next = flows::follow(found.state, &work.packet, leg);
     if next == flows::NOWHERE {
-        return Some(dropped(tables, work, Reason::MidFlow));
+        return Some(refused(tables, work, Reason::MidFlow));
     }
     let next = flows::with_vlan(next & !state::OBSERVED, leg, work.packet.vlan);
     let next = next | if allowed { 0 } else { state::OBSERVED };
@@ -1034,7 +1034,7 @@ fn fanned<T: Tables + ?Sized>(tables: &T, work: &Work) -> Verdict {
             counts,
             ..Verdict::by_rule(reason, rule)
         }
-    } else if is_observed(tables, work) {
+    } else if !is_cut_off(work) && is_observed(tables, work) {
         Verdict::observed(reason, rule)
     } else {
         Verdict::by_rule(reason, rule)
@@ -1056,6 +1056,99 @@ pub fn open<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
         Ok(()) => Verdict::by_rule(Reason::Rule, rule),
         Err(reason) => dropped(tables, work, reason),
     }
+}
+
+/// A second look at what is dropped by place, quarantine, state, policy or room: between the router
+/// and those who may always reach it, it passes as control. So may what they need for it, ARP and
+/// neighbour discovery. No flow is opened: it holds however full the tables are.
+///
+/// No policy has a say in this, so neither has the device that a policy takes a sender for.
+#[inline(always)]
+pub fn spare<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    work: &mut Work,
+    verdict: Verdict,
+) -> Verdict {
+    let count = match tables.settings() {
+        Some(settings) => settings.failsafe,
+        None => 0,
+    };
+    let by_form = matches!(
+        verdict.reason,
+        Reason::Malformed
+            | Reason::UnknownEthertype
+            | Reason::IpOptions
+            | Reason::Fragment
+            | Reason::ExtensionHeader
+            | Reason::BadTcpFlags
+            | Reason::NotReady
+    );
+    let aside = !work.enters() && !work.own() || work.packet.fragment.is_first();
+    if count == 0 || verdict.reason.passes() || by_form || aside {
+        return verdict;
+    }
+    let (source, destination) = (work.packet.source, work.packet.destination);
+    let (mut other, mut router) = if work.enters() {
+        (source, destination)
+    } else {
+        (destination, source)
+    };
+    let service = if work.packet.ethertype == number::ARP {
+        if guards::arp_claim(bytes, &work.packet).is_err() {
+            return verdict;
+        }
+        None
+    } else if work.packet.shape == Shape::Discovery {
+        let Some(target) = bytes.read::<16>(work.packet.payload as usize + 8) else {
+            return verdict;
+        };
+        let target = Address::v6(target);
+        let asks = match work.packet.icmp >> 8 {
+            135 => true,
+            136 => false,
+            _ => return verdict,
+        };
+        if work.packet.hop_limit != 255 || source.is_v4() {
+            return verdict;
+        }
+        if asks == work.enters() {
+            // Who asks for the router, or whom the router tells of itself: of both it is the
+            // router's address that is spoken of.
+            router = target;
+        } else if asks {
+            // The router asks for somebody, through a group.
+            other = target;
+        } else if target != source {
+            return verdict;
+        }
+        None
+    } else if has_flow(&work.packet) {
+        Some(if work.enters() {
+            work.packet.service()
+        } else {
+            asked_service(&work.packet)
+        })
+    } else {
+        return verdict;
+    };
+    let is_router =
+        work.own() || guards::is_the_routers(tables, work.slot, &router, &mut work.destination);
+    if !is_router || other.is_martian_source() {
+        return verdict;
+    }
+    for index in 0..FAILSAFES {
+        if index >= count {
+            break;
+        }
+        if let Some(entry) = tables.failsafe(index)
+            && entry.has(&other)
+            && service.is_none_or(|service| (entry.first..=entry.last).contains(&service))
+        {
+            return Verdict::of(Reason::Control);
+        }
+    }
+    verdict
 }
 
 /// Whether a packet may open a flow.
@@ -1089,7 +1182,18 @@ fn asked_service(packet: &Packet) -> u32 {
     (packet.protocol as u32) << 16 | low as u32
 }
 
-/// A drop by policy, state or room, unless mode observe lets it pass.
+/// A drop by policy or state, unless mode observe lets it pass. With an end in quarantine that is the
+/// reason: it comes before these.
+#[inline(always)]
+fn refused<T: Tables + ?Sized>(tables: &T, work: &Work, reason: Reason) -> Verdict {
+    if is_cut_off(work) {
+        Verdict::of(Reason::Quarantined)
+    } else {
+        dropped(tables, work, reason)
+    }
+}
+
+/// A drop, unless mode observe lets it pass.
 #[inline(always)]
 fn dropped<T: Tables + ?Sized>(tables: &T, work: &Work, reason: Reason) -> Verdict {
     if is_observed(tables, work) {
@@ -1097,6 +1201,12 @@ fn dropped<T: Tables + ?Sized>(tables: &T, work: &Work, reason: Reason) -> Verdi
     } else {
         Verdict::of(reason)
     }
+}
+
+/// Whether an end is in quarantine.
+#[inline(always)]
+fn is_cut_off(work: &Work) -> bool {
+    (work.source.flags | work.destination.flags) & End::QUARANTINED != 0
 }
 
 /// Whether every end that is a zone with ports is in mode observe, and one is.

@@ -14,8 +14,8 @@ use aya_ebpf::{
 use wardline_ebpf::{
     abi::{
         Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, Event, EventKey, EventLimit,
-        Fragment, FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey,
-        Quota, Reason, Seen, Set, Settings, TICK_SHIFT, gauge, mac_key,
+        FAILSAFES, Failsafe, Fragment, FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac,
+        Port, PrefixKey, Quota, Reason, Seen, Set, Settings, TICK_SHIFT, gauge, mac_key,
     },
     cell::{Cell32, Cell64},
     decide::{self, Verdict, Work},
@@ -35,6 +35,8 @@ static ACTIVE: Array<u32, 1> = Array::new();
 static REVISIONS: Array<u64, 2> = Array::new();
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static FAILSAFE: Array<Failsafe, { FAILSAFES as usize }> = Array::new();
 #[btf_map]
 static PORTS: Array<Port, { (MAX_IFINDEX * 2) as usize }> = Array::new();
 #[btf_map]
@@ -110,6 +112,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
         found!(SETTINGS.get_ptr(0))
+    }
+
+    #[inline(always)]
+    fn failsafe(&self, index: u32) -> Option<&Failsafe> {
+        found!(FAILSAFE.get_ptr(index))
     }
 
     #[inline(always)]
@@ -309,7 +316,7 @@ fn xdp_ingress(context: XdpContext) -> u32 {
     if reason == GO_ON {
         reason = xdp_admit(context.ctx);
     }
-    let reason = conclude(reason, ENTERING);
+    let reason = conclude(reason, ENTERING, || xdp_spare(context.ctx));
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&context, "interface {}: reason {}", ifindex, reason);
     if is_pass(reason) {
@@ -341,7 +348,7 @@ fn tc_ingress(context: TcContext) -> i32 {
     if reason == GO_ON {
         reason = tc_admit(context.skb.skb);
     }
-    let reason = conclude(reason, ENTERING);
+    let reason = conclude(reason, ENTERING, || tc_spare(context.skb.skb));
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&context, "interface {}: reason {}", ifindex, reason);
     if is_pass(reason) {
@@ -378,7 +385,7 @@ fn tc_egress(context: TcContext) -> i32 {
     if reason == GO_ON {
         reason = tc_leave_admit(context.skb.skb);
     }
-    let reason = conclude(reason, LEAVING);
+    let reason = conclude(reason, LEAVING, || tc_leave_spare(context.skb.skb));
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&context, "interface {}: reason {}", ifindex, reason);
     if is_pass(reason) {
@@ -454,6 +461,36 @@ extern "C" fn tc_leave_admit(context: *mut __sk_buff) -> u32 {
     )
 }
 
+/// A second look at a drop at XDP; answers a reason's number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_spare(context: *mut xdp_md) -> u32 {
+    let Some(desk) = desk(ENTERING) else { return 0 };
+    let frame = xdp_frame(&XdpContext::new(context));
+    let verdict = decide::spare(&frame, &Maps, &mut desk.work, desk.verdict);
+    note(&mut desk.verdict, Some(verdict))
+}
+
+/// A second look at a drop at TC ingress; answers a reason's number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_spare(context: *mut __sk_buff) -> u32 {
+    let Some(desk) = desk(ENTERING) else { return 0 };
+    let frame = tc_frame(&TcContext::new(context));
+    let verdict = decide::spare(&frame, &Maps, &mut desk.work, desk.verdict);
+    note(&mut desk.verdict, Some(verdict))
+}
+
+/// A second look at a drop at TC egress; answers a reason's number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_leave_spare(context: *mut __sk_buff) -> u32 {
+    let Some(desk) = desk(LEAVING) else { return 0 };
+    let frame = tc_frame(&TcContext::new(context));
+    let verdict = decide::spare(&frame, &Maps, &mut desk.work, desk.verdict);
+    note(&mut desk.verdict, Some(verdict))
+}
+
 /// Policy; answers the desk that it was asked for.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -510,9 +547,10 @@ fn note(place: &mut Verdict, verdict: Option<Verdict>) -> u32 {
     }
 }
 
-/// The steps that need no packet, then counts and tells; answers the reason's number.
+/// The steps that need no packet, then a second look at a drop where there is somebody to spare;
+/// counts and tells; answers the reason's number.
 #[inline(always)]
-fn conclude(reason: u32, index: u32) -> u32 {
+fn conclude(reason: u32, index: u32, spare: impl FnOnce() -> u32) -> u32 {
     let mut reason = reason;
     if reason == GO_ON {
         judge(index);
@@ -523,6 +561,12 @@ fn conclude(reason: u32, index: u32) -> u32 {
     }
     if reason == GO_ON {
         reason = open(index);
+    }
+    if !is_pass(reason)
+        && let Some(settings) = Maps.settings()
+        && settings.failsafe != 0
+    {
+        reason = spare();
     }
     let Some(desk) = desk(index) else { return 0 };
     if is_pass(reason) && desk.work.packet.fragment.is_first() {
@@ -769,7 +813,8 @@ fn tag_ingress(context: TcContext) -> i32 {
         tells: true,
         rule: 0,
     };
-    conclude(Reason::WrongVlan as u32, ENTERING);
+    let wrong = Reason::WrongVlan as u32;
+    conclude(wrong, ENTERING, || wrong);
     TC_ACT_SHOT
 }
 

@@ -47,6 +47,7 @@ mod pod {
         Set,
         Interval,
         Settings,
+        Failsafe,
         Counter,
         EventKey,
         FragmentKey

@@ -1,7 +1,7 @@
 //! What the policy says of two ends and a service: the order-free evaluation of intervals.
 
 use crate::{
-    abi::{Address, AddressKey, End, LOG, MAX_ZONES, PrefixKey, Reason, pair_bit, pair_key},
+    abi::{Address, AddressKey, End, KEPT, LOG, MAX_ZONES, PrefixKey, Reason, pair_bit, pair_key},
     cell::Cell32,
     tables::Tables,
 };
@@ -30,7 +30,8 @@ impl Default for Decision {
 const STEPS: usize = 16;
 
 /// Decides for a flow from one end to another: any matching deny wins, else any matching allow,
-/// else nothing allows it.
+/// else nothing allows it. With an end in quarantine only the pairs that are kept count, and with
+/// both none.
 ///
 /// Each end has up to four names; the sets of all pairs that exist are asked, at most sixteen and
 /// as a rule one or two. `place` is room to search in, where the verifier does not look.
@@ -45,9 +46,15 @@ pub fn judge<T: Tables + ?Sized>(
     place: &Cell32,
 ) -> Decision {
     let mut best = Decision::default();
+    if from.flags & to.flags & End::QUARANTINED != 0 {
+        best.reason = Reason::Quarantined;
+        return best;
+    }
+    // Not a branch: the verifier would follow the search twice.
+    let kept = ((from.flags | to.flags) & End::QUARANTINED) as u32 * KEPT;
     let any = tables.zone(slot * MAX_ZONES).unwrap_or(0);
     let pairs = (from.from | (any >> 16) as u16) & (to.to | any as u16);
-    for from_kind in 0..4 {
+    'pairs: for from_kind in 0..4 {
         for to_kind in 0..4 {
             if pairs & pair_bit(from_kind, to_kind) == 0 {
                 continue;
@@ -56,7 +63,7 @@ pub fn judge<T: Tables + ?Sized>(
             if opener == 0 || other == 0 {
                 continue;
             }
-            let Some(set) = tables.pair(pair_key(slot, opener, other)) else {
+            let Some(set) = tables.pair(pair_key(slot, opener | kept, other)) else {
                 continue;
             };
             // The interval that holds the service: the last that starts at or before it.
@@ -74,12 +81,10 @@ pub fn judge<T: Tables + ?Sized>(
                 continue;
             };
             if interval.deny != 0 && tick < interval.deny_until {
-                let rule = interval.deny;
-                return Decision {
-                    reason: Reason::DeniedByRule,
-                    rule,
-                    until: interval.deny_until,
-                };
+                best.reason = Reason::DeniedByRule;
+                best.rule = interval.deny;
+                best.until = interval.deny_until;
+                break 'pairs;
             }
             if interval.allow == 0 {
                 continue;
@@ -101,6 +106,10 @@ pub fn judge<T: Tables + ?Sized>(
                 };
             }
         }
+    }
+    if kept != 0 && best.reason != Reason::Rule {
+        best.reason = Reason::Quarantined;
+        best.rule = 0;
     }
     best
 }

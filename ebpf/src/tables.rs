@@ -1,8 +1,8 @@
 //! How verdicts look things up: kernel maps in the kernel, plain collections on the host.
 
 use crate::abi::{
-    Address, AddressKey, Bucket, End, Fragment, FragmentKey, Interval, Learned, Mac, Port,
-    PrefixKey, Quota, Seen, Set, Settings,
+    Address, AddressKey, Bucket, End, Failsafe, Fragment, FragmentKey, Interval, Learned, Mac,
+    Port, PrefixKey, Quota, Seen, Set, Settings,
 };
 use crate::cell::Cell32;
 
@@ -14,6 +14,8 @@ pub trait Tables {
     fn active(&self) -> Option<u32>;
     /// What holds for every packet.
     fn settings(&self) -> Option<&Settings>;
+    /// Who may always reach the router, by index.
+    fn failsafe(&self, index: u32) -> Option<&Failsafe>;
     /// The present, in ticks.
     fn tick(&self) -> u32;
 

@@ -638,10 +638,11 @@ services:
         fn rule()(
             name in text(), from in texts(), to in texts(), services in texts(), action in 0..3,
             log: bool, expires in prop::option::of((TIMESTAMP_SECONDS, 0..1_000_000_000)),
+            keep_in_quarantine: bool,
         ) -> v1::Rule {
             let expires =
                 expires.map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos });
-            v1::Rule { name, from, to, services, action, log, expires }
+            v1::Rule { name, from, to, services, action, log, expires, keep_in_quarantine }
         }
     }
 
