@@ -3,7 +3,7 @@
 //! A flow is judged again when the epoch of either of its ends has grown. So a change need not
 //! reach both: of a pair of names that changed, the devices of the narrower name are enough.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use wardline_ebpf::abi::{End, KEPT, kind, zone};
 
@@ -44,6 +44,7 @@ pub fn touched(old: &Tables, new: &Tables) -> Touched {
         strangers |= unlisted && (was.is_none() || is.is_none());
     }
     devices.extend(changed_keys(&old.devices, &new.devices));
+    let mut names = HashSet::new();
     for (from, to) in changed_keys(&old.pairs, &new.pairs) {
         let of = |wanted| {
             [from & !KEPT, to]
@@ -51,13 +52,21 @@ pub fn touched(old: &Tables, new: &Tables) -> Touched {
                 .find(|name| name >> 28 == wanted)
         };
         if let Some(name) = of(kind::CLASS) {
-            devices.extend(named(old, kind::CLASS, name).chain(named(new, kind::CLASS, name)));
+            names.insert(name);
         } else if let Some(name) = of(kind::ZONE) {
-            devices.extend(named(old, kind::ZONE, name).chain(named(new, kind::ZONE, name)));
+            names.insert(name);
             strangers = true;
         } else {
             return Touched::All;
         }
+    }
+    if !names.is_empty() {
+        let ends = [old, new].map(|it| it.addresses.values().chain(it.devices.values()));
+        let has_one = |end: &&End| {
+            names.contains(&end.name(kind::CLASS)) || names.contains(&end.name(kind::ZONE))
+        };
+        let ends = ends.into_iter().flatten().filter(has_one);
+        devices.extend(ends.map(|end| end.device));
     }
     if strangers {
         if unlisted {
@@ -67,13 +76,6 @@ pub fn touched(old: &Tables, new: &Tables) -> Touched {
         devices.extend(old.devices.keys().chain(new.devices.keys()));
     }
     Touched::Devices(devices)
-}
-
-/// Devices that have a name, whatever their addresses.
-fn named(tables: &Tables, kind: u32, name: u32) -> impl Iterator<Item = u32> {
-    let ends = tables.addresses.values().chain(tables.devices.values());
-    ends.filter(move |end: &&End| end.name(kind) == name)
-        .map(|end| end.device)
 }
 
 /// What stands at each key that has something else in the new map than in the old one.
