@@ -351,6 +351,20 @@ impl Host {
         Server::udp(socket)
     }
 
+    /// Has an end of a wire take frames that the other end sends from XDP, and send what could come
+    /// from a wire: with its checksums.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn meet_xdp(&self, interface: &str) -> Result<()> {
+        let set = || {
+            sys::set_device_value(interface, sys::SET_GRO, 1)?;
+            sys::set_device_value(interface, sys::SET_TX_CHECKSUM, 0)
+        };
+        self.run(set)?
+            .with_context(|| format!("offloads of {interface} on {self}"))
+    }
+
     /// Opens a TCP connection to an echo server, to be watched over time.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod dissect;
 mod failsafe;
 mod flood;
 mod foreign;
+mod forward;
 mod frames;
 mod fuzz;
 mod hammer;

@@ -16,6 +16,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// `ethtool` command: transmit checksums, 0 or 1.
 pub(crate) const SET_TX_CHECKSUM: u32 = 0x17;
+/// `ethtool` command: generic receive offload, 0 or 1. A veth end with it takes frames from XDP.
+pub(crate) const SET_GRO: u32 = 0x2c;
 const GET_FLAGS: u32 = 0x25;
 const SET_FLAGS: u32 = 0x26;
 /// `ETH_FLAG_TXVLAN`: whether the device keeps the VLAN tag beside the frame.

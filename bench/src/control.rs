@@ -15,6 +15,8 @@ use crate::{
     wardline::{Rules, Wardline, device, policy},
 };
 
+/// Rules of the policy that plans are made for, each for its share of the devices.
+const LARGE: u32 = 20_000;
 /// How often a change is measured.
 const CHANGES: Range<u32> = 0..9;
 
@@ -69,6 +71,30 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
         "ms",
         bounds,
     ));
+    let mut quarantines = Vec::new();
+    for change in CHANGES {
+        // The answer comes when the device is cut off.
+        let name = device(change).name;
+        quarantines.push(wardline.quarantine(&name, true)?);
+        wardline.quarantine(&name, false)?;
+    }
+    let milliseconds = middle(&quarantines).unwrap_or_default() * 1e3;
+    figures.push(figure(
+        "quarantine of a device",
+        milliseconds,
+        "ms",
+        Some((10.0, 2.0)),
+    ));
+    let mut large = policy(MANY, Rules::Shared(LARGE), v1::Attach::Xdp);
+    wardline.apply(large.clone())?;
+    let mut plans = Vec::new();
+    for change in CHANGES {
+        large.devices[change as usize] = moved(change);
+        large.rules[change as usize].services = vec!["tcp/443".to_owned()];
+        plans.push(wardline.plan(large.clone())?);
+    }
+    let seconds = middle(&plans).unwrap_or_default();
+    figures.push(figure("plan, 20,000 rules", seconds, "s", None));
     let (after, most) = wardline.memory()?;
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let bounds = Some((512.0, 256.0));

@@ -117,4 +117,21 @@ pub(crate) static GOALS: &[Goal] = goals![
         "first nft",
         "first wardline"
     )),
+    ("fast-forward pps ÷ plain", true, 2.0, 3.0, |r| by(
+        r,
+        "plain",
+        "wardline forward"
+    )),
+    (
+        "fast-forward pps ÷ nftables stateful",
+        true,
+        3.4,
+        5.0,
+        |r| by(r, "nft stateful", "wardline forward")
+    ),
+    ("fast-forward, 100k flows ÷ plain", true, 1.2, 1.8, |r| by(
+        r,
+        "plain 100k",
+        "forward 100k"
+    )),
 ];

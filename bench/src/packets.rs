@@ -11,7 +11,7 @@ use crate::{
     road::{self, Program, Road},
     rounds::{Fate, Rounds, Subject, measure},
     say,
-    wardline::{Rules, Wardline, policy},
+    wardline::{Rules, Wardline, fast, policy},
 };
 
 /// Devices, rules, elements of sets, and flows that are held.
@@ -65,12 +65,17 @@ pub(crate) fn run(rounds: usize, slice: Duration, programs_only: bool) -> Result
     in_stack.expect_attached(v1::Attached::Tc)?;
     let mut few = Wardline::start("bench-few")?;
     few.apply(policy(MANY, Rules::Shared(100), v1::Attach::Xdp))?;
+    let mut ahead = Wardline::start("bench-ahead")?;
+    ahead.apply(fast(MANY))?;
+    ahead.expect_forwarding()?;
     let (xdp, tc, xdp_few) = (in_driver.xdp()?, in_stack.tc()?, few.xdp()?);
+    let xdp_ahead = ahead.xdp()?;
 
     say(&format!("{MANY} established flows"));
     in_driver.road.establish(MANY, MANY, Some(xdp.fd()?))?;
     few.road.establish(MANY, MANY, Some(xdp_few.fd()?))?;
     in_stack.road.establish(MANY, MANY, None)?;
+    ahead.road.establish(MANY, MANY, Some(xdp_ahead.fd()?))?;
     for road in [&stateful, &ipset].into_iter().flatten() {
         road.establish(MANY, MANY, None)?;
     }
@@ -191,6 +196,20 @@ pub(crate) fn run(rounds: usize, slice: Duration, programs_only: bool) -> Result
             &in_driver.road,
             all,
             fd,
+            arrives,
+        ),
+        live(
+            ("wardline forward", "Wardline, fast-forward"),
+            &ahead.road,
+            known,
+            Some(xdp_ahead.fd()?),
+            arrives,
+        ),
+        live(
+            ("forward 100k", "the same, 100k flows"),
+            &ahead.road,
+            all,
+            Some(xdp_ahead.fd()?),
             arrives,
         ),
         live(

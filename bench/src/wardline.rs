@@ -93,6 +93,30 @@ impl Wardline {
         }
     }
 
+    /// Cuts a device off, or releases it; answers how long that took.
+    pub(crate) fn quarantine(&mut self, device: &str, on: bool) -> Result<Duration> {
+        let (device, reason) = (device.to_owned(), String::new());
+        let start = Instant::now();
+        if on {
+            let request = v1::QuarantineRequest { device, reason };
+            self.runtime.block_on(self.client.quarantine(request))?;
+        } else {
+            let request = v1::ReleaseRequest { device, reason };
+            self.runtime.block_on(self.client.release(request))?;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Asks what a policy would do; answers how long that took.
+    pub(crate) fn plan(&mut self, policy: v1::Policy) -> Result<Duration> {
+        let request = v1::PlanRequest {
+            policy: Some(policy),
+        };
+        let start = Instant::now();
+        self.runtime.block_on(self.client.plan(request))?;
+        Ok(start.elapsed())
+    }
+
     /// The daemon's memory: what it holds now, and the most that it ever held, in bytes.
     pub(crate) fn memory(&self) -> Result<(u64, u64)> {
         let pid = self.daemon.pid().context("the daemon does not run")?;
@@ -174,6 +198,15 @@ pub(crate) enum Rules {
 
 /// So many devices at `rin`, each of which may reach one server.
 pub(crate) fn policy(devices: u32, rules: Rules, attach: v1::Attach) -> v1::Policy {
+    policy_of(devices, rules, attach, false)
+}
+
+/// The same, with fast-forward.
+pub(crate) fn fast(devices: u32) -> v1::Policy {
+    policy_of(devices, Rules::Each, v1::Attach::Xdp, true)
+}
+
+fn policy_of(devices: u32, rules: Rules, attach: v1::Attach, fast_forward: bool) -> v1::Policy {
     let zone = |name: &str, subnet: &str| v1::Zone {
         name: name.to_owned(),
         subnets: vec![subnet.to_owned()],
@@ -183,6 +216,7 @@ pub(crate) fn policy(devices: u32, rules: Rules, attach: v1::Attach) -> v1::Poli
         interface: "rin".to_owned(),
         zone: "devices".to_owned(),
         attach: attach.into(),
+        fast_forward,
         ..v1::Port::default()
     };
     let servers = (0..16).map(|server| v1::Device {
@@ -258,6 +292,17 @@ impl Wardline {
             "the port is not attached as it should be: {}",
             port.reason
         );
+        Ok(())
+    }
+
+    /// That the port forwards in its driver.
+    pub(crate) fn expect_forwarding(&mut self) -> Result<()> {
+        let status = self
+            .runtime
+            .block_on(self.client.get_status(v1::GetStatusRequest {}))?;
+        let ports = status.into_inner().ports;
+        let port = ports.first().context("the daemon knows no port")?;
+        ensure!(port.fast_forward, "{}", port.reason);
         Ok(())
     }
 }

@@ -136,7 +136,10 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
         return text;
     }
     let rows = status.ports.iter().map(|it| {
-        let attached = word(it.attached().as_str_name(), "ATTACHED_");
+        let mut attached = word(it.attached().as_str_name(), "ATTACHED_");
+        if it.fast_forward {
+            attached += ", fast-forward";
+        }
         let guarded = matches!(it.attached(), Attached::Xdp | Attached::Tc);
         vec![
             cell(&it.interface),
@@ -286,6 +289,12 @@ fn counters_text(counters: &GetCountersResponse) -> String {
     );
     text += "\n";
     text += &filled(table(&["RULE", "PACKETS>", "BYTES>"]), rules, "rules");
+    if counters.forwarded > 0 {
+        text += &format!(
+            "\n{} packets were forwarded in the driver\n",
+            counters.forwarded
+        );
+    }
     if counters.lost_events > 0 {
         text += &format!("\n{} events were lost\n", counters.lost_events);
     }
@@ -329,6 +338,7 @@ mod tests {
                 attached: Attached::Tc.into(),
                 reason: "no native XDP".to_owned(),
                 ifindex: 3,
+                fast_forward: false,
             }],
             tables: vec![TableStatus {
                 name: "flows".to_owned(),
@@ -429,6 +439,7 @@ mod tests {
                 bytes: 0,
             }],
             lost_events: 2,
+            forwarded: 7,
         };
         assert_eq!(
             uncoloured(&counters_text(&counters)),
@@ -436,6 +447,7 @@ mod tests {
              bad_tcp_flags        3  180 B\n\n\
              RULE  PACKETS  BYTES\n\
              r           0    0 B\n\n\
+             7 packets were forwarded in the driver\n\n\
              2 events were lost\n"
         );
     }

@@ -27,8 +27,8 @@ use aya::{
 use jiff::Timestamp;
 use wardline_ebpf::abi::{
     self, ABI_VERSION, Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, EventKey, FAILSAFES,
-    Flow, FragmentKey, Interval, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Reason, Set,
-    Settings, TICK_SHIFT, UNLISTED, gauge,
+    Flow, Forwarding, FragmentKey, Interval, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Reason,
+    Set, Settings, TICK_SHIFT, UNLISTED, gauge,
 };
 
 use crate::{
@@ -129,6 +129,8 @@ pub struct Datapath {
     /// Devices whose entries were amended while packets read them.
     amended: BTreeSet<u32>,
     adoption: Duration,
+    /// What may be forwarded, as this daemon has written it.
+    forwarding: Option<BTreeMap<u32, Forwarding>>,
 }
 
 /// What one slot holds.
@@ -142,7 +144,7 @@ struct Slot {
 }
 
 /// Every map, with how its size follows from the limits; none: as declared.
-fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 26] {
+fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 28] {
     let both = |entries: u32| Some(entries.saturating_mul(2));
     // Routers and rules name addresses too.
     let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
@@ -152,6 +154,8 @@ fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 26] {
         ("REVISIONS", None),
         ("SETTINGS", None),
         ("FAILSAFE", None),
+        ("FORWARDING", None),
+        ("FORWARDED", None),
         ("PORTS", None),
         ("ZONES", None),
         ("PLACES", None),
@@ -241,6 +245,7 @@ impl Datapath {
             settling: false,
             amended: BTreeSet::new(),
             adoption: timeouts.adoption,
+            forwarding: None,
         };
         datapath.per_second = datapath.measure_jiffies()?;
         datapath.set_up(limits, timeouts)?;
@@ -851,6 +856,41 @@ impl Datapath {
         set(&mut self.ebpf, "SETTINGS", 0, settings)
     }
 
+    /// Has packets be forwarded in the driver through these interfaces, and no others.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub(crate) fn set_forwarding(&mut self, open: &BTreeMap<u32, Forwarding>) -> Result<()> {
+        if self.forwarding.as_ref() == Some(open) {
+            return Ok(());
+        }
+        let known = self.forwarding.take();
+        for index in 0..MAX_IFINDEX {
+            let entry = open.get(&index).copied().unwrap_or_default();
+            let was = match &known {
+                Some(known) => known.get(&index).copied().unwrap_or_default(),
+                // An earlier daemon wrote them.
+                None => get(&self.ebpf, "FORWARDING", index)?,
+            };
+            if was != entry {
+                set(&mut self.ebpf, "FORWARDING", index, entry)?;
+            }
+        }
+        self.forwarding = Some(open.clone());
+        Ok(())
+    }
+
+    /// Packets that were forwarded in the driver.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn forwarded(&self) -> Result<Counter> {
+        let map: PerCpuArray<_, Counter> = view(&self.ebpf, "FORWARDED")?;
+        total(&map, "FORWARDED", 0)
+    }
+
     /// Finds out what the pinned maps hold, as far as the next revision must know it.
     fn recover(&mut self) -> Result<()> {
         let active: u32 = get(&self.ebpf, "ACTIVE", 0)?;
@@ -1123,11 +1163,13 @@ fn bucket(words: &[u64; size_of::<Bucket>() / 8]) -> &Bucket {
 
 /// Pinned maps must have the form that the object declares: the loader does not look.
 fn check(maps: &Path) -> Result<()> {
-    let expected: [(&str, u32, u32); 26] = [
+    let expected: [(&str, u32, u32); 28] = [
         ("ACTIVE", 4, 4),
         ("REVISIONS", 4, 8),
         ("SETTINGS", 4, size_of::<Settings>() as u32),
         ("FAILSAFE", 4, size_of::<abi::Failsafe>() as u32),
+        ("FORWARDING", 4, size_of::<Forwarding>() as u32),
+        ("FORWARDED", 4, size_of::<Counter>() as u32),
         ("PORTS", 4, size_of::<Port>() as u32),
         ("ZONES", 4, 4),
         ("PLACES", 8, 4),

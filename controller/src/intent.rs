@@ -77,6 +77,8 @@ pub struct Port {
     pub dhcp_server: bool,
     /// Whether router advertisements and redirects may enter.
     pub router: bool,
+    /// Whether packets of answered flows may be forwarded in the driver.
+    pub fast_forward: bool,
 }
 
 /// Which hook judges what enters a port.
@@ -734,6 +736,7 @@ fn read_ports(
             },
             dhcp_server: port.dhcp_server,
             router: port.router,
+            fast_forward: port.fast_forward,
         });
         read.complete.push(complete);
     }
@@ -2121,6 +2124,7 @@ devices[1].addresses[1]: 10.20.1.11 is in 10.20.1.0/24 of zone "pumps", the devi
             attach: Attach::Auto,
             dhcp_server: false,
             router: false,
+            fast_forward: false,
         };
         let ports = ["*", "lan*", "lan1", "lan1*", "l?n*", "*n22"]
             .map(port)

@@ -33,6 +33,7 @@ pub mod events;
 pub mod explain;
 pub mod failsafe;
 mod fault;
+mod forward;
 pub mod gate;
 pub mod grants;
 pub mod intent;

@@ -7,8 +7,8 @@ use std::{
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, End, Failsafe, Fragment, FragmentKey, Interval, Learned, Mac,
-        Port, PrefixKey, Quota, Seen, Set, Settings, UNLISTED, gauge,
+        Address, AddressKey, Bucket, End, Failsafe, Forwarding, Fragment, FragmentKey, Interval,
+        Learned, Mac, Port, PrefixKey, Quota, Seen, Set, Settings, UNLISTED, gauge,
     },
     cell::{Cell32, Cell64},
     tables,
@@ -135,6 +135,11 @@ impl tables::Tables for Model<'_> {
 
     fn port(&self, index: u32) -> Option<&Port> {
         self.tables.ports.get(&(index / 2))
+    }
+
+    /// On the host nothing is forwarded.
+    fn forwarding(&self, _ifindex: u32) -> Option<&Forwarding> {
+        None
     }
 
     fn place(&self, key: u64) -> Option<u32> {

@@ -1,5 +1,5 @@
 //! Qdiscs, filters and XDP programs of interfaces: asked and changed by netlink, by the interface's
-//! number.
+//! number; and who else has a say in what is forwarded.
 //!
 //! A request blocks until the kernel has answered. Its socket lives as long as it does, and belongs
 //! to the network namespace of the calling thread. Of what others have made only what is needed is
@@ -24,7 +24,10 @@ use netlink_packet_route::{
         TcOption,
     },
 };
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rtnetlink::sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE},
+};
 
 /// The kind of qdisc that programs hang on where there is no TCX.
 pub(crate) const CLSACT: &str = "clsact";
@@ -219,6 +222,111 @@ pub(crate) fn devices() -> io::Result<Vec<Device>> {
     Ok(devices)
 }
 
+/// The kind of qdisc at the root of each interface that has one.
+pub(crate) fn root_qdiscs() -> io::Result<BTreeMap<u32, String>> {
+    let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+    let mut qdiscs = BTreeMap::new();
+    for answer in dump(request)? {
+        let (header, kind, _) = read_tc(&answer)?;
+        if header.parent == TcHandle::ROOT {
+            qdiscs.insert(header.index.cast_unsigned(), kind);
+        }
+    }
+    Ok(qdiscs)
+}
+
+/// The nftables chains that see what is forwarded, as `table chain`: of IP before routing, on the
+/// way and after it, and all at the ports themselves.
+pub(crate) fn chains() -> io::Result<Vec<String>> {
+    const GET_CHAIN: u16 = 10 << 8 | 4;
+    const TABLE: u16 = 1;
+    const NAME: u16 = 3;
+    const HOOK: u16 = 4;
+    const HOOK_NUMBER: u16 = 1;
+    let answers = match exchange(NETLINK_NETFILTER, GET_CHAIN, NLM_F_DUMP, &[0; 4]) {
+        // A kernel without netfilter, or without nftables.
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        answers => answers?,
+    };
+    let mut chains = Vec::new();
+    for answer in answers {
+        let Some((&[family, ..], attributes)) = answer.split_at_checked(4) else {
+            continue;
+        };
+        let (mut names, mut hook) = ([String::new(), String::new()], None);
+        for attribute in NlasIterator::new(attributes).flatten() {
+            match attribute.kind() & NLA_TYPE {
+                TABLE => names[0] = parse_string(attribute.value()).unwrap_or_default(),
+                NAME => names[1] = parse_string(attribute.value()).unwrap_or_default(),
+                HOOK => {
+                    let numbers = NlasIterator::new(attribute.value()).flatten();
+                    hook = numbers
+                        .filter(|it| it.kind() & NLA_TYPE == HOOK_NUMBER)
+                        .find_map(|it| Some(u32::from_be_bytes(it.value().try_into().ok()?)));
+                }
+                _ => {}
+            }
+        }
+        // IP of either family or both: all but what the router itself gets and sends.
+        let sees = match (family, hook) {
+            (_, None) => false,
+            (1 | 2 | 10, Some(hook)) => matches!(hook, 0 | 2 | 4),
+            (5, Some(_)) => true,
+            _ => false,
+        };
+        if sees {
+            chains.push(names.join(" "));
+        }
+    }
+    Ok(chains)
+}
+
+/// Whether frames may be sent through an interface from XDP: its driver says so.
+pub(crate) fn sends_from_xdp(ifindex: u32) -> io::Result<bool> {
+    const GET_FAMILY: [u8; 4] = [3, 1, 0, 0];
+    const FAMILY_ID: u16 = 1;
+    const FAMILY_NAME: u16 = 2;
+    const GET_DEVICE: [u8; 4] = [1, 1, 0, 0];
+    const IFINDEX: u16 = 1;
+    const FEATURES: u16 = 3;
+    const CONTROL: u16 = 16;
+    /// `NETDEV_XDP_ACT_NDO_XMIT`.
+    const SENDS: u64 = 4;
+    let mut request = GET_FAMILY.to_vec();
+    // "netdev" and its zero, padded.
+    request.extend([11, 0, FAMILY_NAME as u8, 0]);
+    request.extend(b"netdev\0\0");
+    let answers = exchange(NETLINK_GENERIC, CONTROL, 0, &request)?;
+    let value = |answer: &[u8], wanted: u16| {
+        let attributes = answer.get(4..).unwrap_or_default();
+        let mut attributes = NlasIterator::new(attributes).flatten();
+        attributes
+            .find(|it| it.kind() & NLA_TYPE == wanted)
+            .map(|it| it.value().to_vec())
+    };
+    let family = answers.iter().find_map(|answer| value(answer, FAMILY_ID));
+    let family = family.and_then(|it| Some(u16::from_ne_bytes(it.try_into().ok()?)));
+    let family = family.ok_or(io::ErrorKind::Unsupported)?;
+    let mut request = GET_DEVICE.to_vec();
+    request.extend([8, 0, IFINDEX as u8, 0]);
+    request.extend(ifindex.to_ne_bytes());
+    let answers = exchange(NETLINK_GENERIC, family, 0, &request)?;
+    let features = answers.iter().find_map(|answer| value(answer, FEATURES));
+    let features = features.and_then(|it| Some(u64::from_ne_bytes(it.try_into().ok()?)));
+    Ok(features.ok_or(io::ErrorKind::Unsupported)? & SENDS != 0)
+}
+
+/// Whether the kernel does not have what was asked about.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::EINVAL | libc::ENOENT)
+    ) || error.kind() == io::ErrorKind::InvalidInput
+}
+
+/// The bits of an attribute's kind that are not flags.
+const NLA_TYPE: u16 = 0x3fff;
+
 fn clsact(ifindex: u32) -> TcMessage {
     let mut message = TcMessage::with_index(ifindex.cast_signed());
     message.header.handle = TcHandle {
@@ -276,13 +384,37 @@ fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Vec<u8>>> {
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
+    send(NETLINK_ROUTE, &bytes)
+}
 
-    let socket = Socket::new(NETLINK_ROUTE)?;
+/// Asks a part of the kernel that no library here speaks to, and gives the messages that it answers
+/// with.
+fn exchange(protocol: isize, kind: u16, flags: u16, request: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    // struct nlmsghdr: length, type, flags, sequence, port.
+    let mut bytes = Vec::with_capacity(16 + request.len());
+    bytes.extend(((16 + request.len()) as u32).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    // An answer that is one message is followed by an acknowledgement, which ends it.
+    let flags = NLM_F_REQUEST
+        | flags
+        | if flags & NLM_F_DUMP == 0 {
+            NLM_F_ACK
+        } else {
+            0
+        };
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend(request);
+    send(protocol, &bytes)
+}
+
+fn send(protocol: isize, bytes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    let socket = Socket::new(protocol)?;
     socket.connect(&SocketAddr::new(0, 0))?;
     // Why, in the kernel's words, and without our own request before them.
     socket.set_ext_ack(true)?;
     socket.set_cap_ack(true)?;
-    socket.send(&bytes, 0)?;
+    socket.send(bytes, 0)?;
     let mut answers = Vec::new();
     let mut whole = true;
     loop {

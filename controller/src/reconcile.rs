@@ -4,7 +4,11 @@
 //! An [`Engine`] owns the store and the datapath and lives on a thread of its own, because both
 //! block. Others hold a [`Handle`] and send it what to do; one thing is done at a time.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,7 +23,7 @@ use crate::{
     edit,
     events::Events,
     failsafe::Failsafe,
-    fault,
+    fault, forward,
     intent::{self, Attach, Intent, Problem},
     inventory::{Inventory, Link},
     links::AttachError,
@@ -427,6 +431,7 @@ impl Engine {
     /// Puts hooks on the ports that exist, and takes them off everything else.
     fn guard(&mut self, snapshot: &Snapshot) {
         let mut statuses = Vec::new();
+        let mut forwards = BTreeMap::new();
         for (ifindex, entry) in &snapshot.tables.ports {
             if entry.flags & Port::GUARDED == 0 {
                 continue;
@@ -438,6 +443,9 @@ impl Engine {
                 continue;
             };
             let (attached, reason) = self.guard_port(&link, port);
+            if port.fast_forward {
+                forwards.insert(*ifindex, attached == v1::Attached::Xdp);
+            }
             let status = v1::PortStatus {
                 zone: snapshot
                     .name(numbered::ZONE, u32::from(entry.zone))
@@ -446,6 +454,7 @@ impl Engine {
                 attached: attached.into(),
                 reason,
                 ifindex: *ifindex,
+                fast_forward: false,
             };
             if attached == v1::Attached::None && !self.ports.contains(&status) {
                 warn!(
@@ -472,6 +481,19 @@ impl Engine {
                 }
             }
             Err(error) => warn!(%error, "hooks may stay on interfaces that are no ports"),
+        }
+        // After the hooks: XDP on a port is what makes its driver take frames from XDP.
+        let roads = forward::roads(&forwards, &self.inventory, &snapshot.tables);
+        if let Err(error) = self.datapath.set_forwarding(&roads.open) {
+            warn!(%error, "what may be forwarded in the driver is not as it should be");
+        }
+        for status in &mut statuses {
+            status.fast_forward =
+                forwards.contains_key(&status.ifindex) && roads.open.contains_key(&status.ifindex);
+            if let Some(why) = roads.refused.get(&status.ifindex) {
+                let and = if status.reason.is_empty() { "" } else { "; " };
+                status.reason += &format!("{and}no fast-forward: {why}");
+            }
         }
         statuses.sort_by(|a, b| a.interface.cmp(&b.interface));
         self.ports = statuses;

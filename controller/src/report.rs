@@ -112,6 +112,7 @@ impl Engine {
                 })
                 .collect(),
             lost_events: u64::from(self.datapath.gauge(gauge::LOST_EVENTS)?),
+            forwarded: self.datapath.forwarded()?.packets,
         })
     }
 

@@ -293,6 +293,28 @@ impl Port {
     }
 }
 
+/// Whether packets may be forwarded in the driver through an interface, which the daemon finds out.
+/// Array by index.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Forwarding {
+    /// Its own MAC.
+    pub mac: u64,
+    /// [`Forwarding::ENTERS`], [`Forwarding::LEAVES`].
+    pub flags: u32,
+    /// Not used.
+    pub reserved: u32,
+}
+
+impl Forwarding {
+    /// What enters here may be forwarded.
+    pub const ENTERS: u32 = 1;
+    /// What is forwarded may leave here.
+    pub const LEAVES: u32 = 2;
+    /// What enters may come from this machine, with checksums that the stack has to complete.
+    pub const PARTIAL: u32 = 4;
+}
+
 /// Key of the zone of a tagged frame: what (interface, VLAN) carries.
 #[inline(always)]
 pub fn vlan_key(slot: u32, ifindex: u32, vlan: u16) -> u64 {
@@ -646,6 +668,10 @@ pub struct Flow {
     pub until: Cell32,
     /// For a flow that lives only by mode observe: the [`Reason`] it would be dropped for.
     pub would: Cell32,
+    /// The next hop towards each end, as [`Flow::bind`]; 0: not known.
+    pub hops: [Cell64; 2],
+    /// `tick << 32 | length`: when that was asked, and for how long a packet.
+    pub looked: [Cell64; 2],
 }
 
 /// Bits of [`Flow::state`].
@@ -857,7 +883,8 @@ macro_rules! sizes {
 
 sizes! {
     Address = 16, Port = 4, Mac = 12, AddressKey = 24, PrefixKey = 20, End = 20, Set = 8,
-    Interval = 20, Settings = 64, Failsafe = 40, FlowKey = 40, Flow = 112, Bucket = 936, Quota = 8,
+    Interval = 20, Settings = 64, Failsafe = 40, Forwarding = 16, FlowKey = 40, Flow = 144,
+    Bucket = 1192, Quota = 8,
     FragmentKey = 48, Fragment = 16, Counter = 16,
     Learned = 8, Seen = 8, EventKey = 16, EventLimit = 16, Event = 96,
 }

@@ -125,6 +125,10 @@ pub struct Work {
     reversed: u32,
     /// 1 when the flow ran before the port was guarded and may be adopted, else 0.
     adopts: u32,
+    /// One more than where the flow is that it has passed as part of; 0: by other steps, or none.
+    pub at: u32,
+    /// The sender's end of that flow.
+    pub leg: u32,
     /// The flow to open.
     opening: Opening,
     /// Room for [`policy::judge`] and [`flows::find`].
@@ -325,6 +329,7 @@ fn context<T: Tables + ?Sized>(tables: &T, ifindex: u32, way: u16, work: &mut Wo
     work.settings = 0;
     work.zone = 0;
     work.adopts = 0;
+    work.at = 0;
     work.packet = Packet::default();
     let Some(slot) = tables.active() else {
         return false;
@@ -411,7 +416,9 @@ fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
         return None;
     }
     work.device = flow.devices[bit(leg)].load();
-    go_on(tables, work, &found, &key, leg)
+    let verdict = go_on(tables, work, &found, &key, leg)?;
+    (work.at, work.leg) = (found.at.wrapping_add(1), leg as u32);
+    Some(verdict)
 }
 
 /// The note that the parts of a packet share, at one port.

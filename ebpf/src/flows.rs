@@ -24,6 +24,8 @@ pub struct Found<'a> {
     pub flow: &'a Flow,
     /// The state when it was found.
     pub state: u32,
+    /// `bucket << 3 | way`.
+    pub at: u32,
 }
 
 /// What is written of a flow when it opens, and when policy is asked about it again.
@@ -181,7 +183,8 @@ pub fn find<'a, T: Tables + ?Sized>(
     place: &Cell32,
 ) -> Option<Found<'a>> {
     let hash = hash(key, settings.seed);
-    let bucket = tables.bucket(hash as u32 & settings.bucket_mask)?;
+    let index = hash as u32 & settings.bucket_mask;
+    let bucket = tables.bucket(index)?;
     let tag = tag(hash);
     // One bit for each way with our tag, without a branch: the verifier would follow each.
     let mut ways = 0u32;
@@ -204,6 +207,7 @@ pub fn find<'a, T: Tables + ?Sized>(
                     bucket,
                     flow,
                     state,
+                    at: index << 3 | place.load() & 7,
                 })
             } else {
                 None
@@ -343,6 +347,35 @@ pub fn reopens(bits: u32, packet: &Packet) -> bool {
     packet.shape == Shape::Tcp
         && packet.flags & (tcp::SYN | tcp::ACK) == tcp::SYN
         && is_closing(bits)
+}
+
+/// Whether a flow is that of a packet.
+#[inline(always)]
+pub fn is_of(flow: &Flow, packet: &Packet) -> bool {
+    is(flow, &key(packet).0)
+}
+
+/// Notes the next hop towards an end of a flow, if it still is that of the packet. `at` is as
+/// [`Found::at`].
+#[inline(always)]
+pub fn remember<T: Tables + ?Sized>(
+    tables: &T,
+    at: u32,
+    packet: &Packet,
+    to: usize,
+    hop: u64,
+    looked: u64,
+) {
+    let Some(bucket) = tables.bucket(at >> 3) else {
+        return;
+    };
+    let (flow, key) = (&bucket.flows[(at & 7) as usize], key(packet).0);
+    tables.lock(bucket);
+    if is(flow, &key) {
+        flow.hops[to & 1].store(hop);
+        flow.looked[to & 1].store(looked);
+    }
+    tables.unlock(bucket);
 }
 
 /// Counts a packet of a flow.
@@ -529,6 +562,8 @@ pub fn open<T: Tables + ?Sized>(
         flow.rule.store(opening.rule);
         flow.until.store(opening.until);
         flow.would.store(opening.would);
+        flow.hops[0].store(0);
+        flow.hops[1].store(0);
         flow.last.store(tick);
         flow.state.store(bits);
         bucket.tags[way].store(tag);

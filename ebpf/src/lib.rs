@@ -16,6 +16,7 @@ pub mod abi;
 pub mod cell;
 pub mod decide;
 pub mod flows;
+pub mod forward;
 pub mod guards;
 pub mod packet;
 pub mod policy;
@@ -48,6 +49,7 @@ mod pod {
         Interval,
         Settings,
         Failsafe,
+        Forwarding,
         Counter,
         EventKey,
         FragmentKey

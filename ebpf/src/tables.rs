@@ -1,8 +1,8 @@
 //! How verdicts look things up: kernel maps in the kernel, plain collections on the host.
 
 use crate::abi::{
-    Address, AddressKey, Bucket, End, Failsafe, Fragment, FragmentKey, Interval, Learned, Mac,
-    Port, PrefixKey, Quota, Seen, Set, Settings,
+    Address, AddressKey, Bucket, End, Failsafe, Forwarding, Fragment, FragmentKey, Interval,
+    Learned, Mac, Port, PrefixKey, Quota, Seen, Set, Settings,
 };
 use crate::cell::Cell32;
 
@@ -21,6 +21,8 @@ pub trait Tables {
 
     /// An interface, by [`Port::index`].
     fn port(&self, index: u32) -> Option<&Port>;
+    /// Whether packets may be forwarded in the driver through an interface, by its index.
+    fn forwarding(&self, ifindex: u32) -> Option<&Forwarding>;
     /// A zone by [`vlan_key`](crate::abi::vlan_key), or whether a
     /// [`carries_key`](crate::abi::carries_key) or [`ethertype_key`](crate::abi::ethertype_key)
     /// exists.

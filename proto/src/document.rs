@@ -619,10 +619,10 @@ services:
         fn port()(
             interface in text(), zone in text(),
             vlans in prop::collection::vec((any::<u32>(), text()), 0..3),
-            attach in 0..4, dhcp_server: bool, router: bool,
+            attach in 0..4, dhcp_server: bool, router: bool, fast_forward: bool,
         ) -> v1::Port {
             let vlans = vlans.into_iter().map(|(id, zone)| v1::PortVlan { id, zone }).collect();
-            v1::Port { interface, zone, vlans, attach, dhcp_server, router }
+            v1::Port { interface, zone, vlans, attach, dhcp_server, router, fast_forward }
         }
     }
 
