@@ -30,3 +30,4 @@ mod revisions;
 mod sequence;
 mod spine;
 mod streams;
+mod sweep;
