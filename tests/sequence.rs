@@ -431,13 +431,15 @@ impl<'a> Sequence<'a> {
         Ok(())
     }
 
-    /// Whether discovery goes to a host that is no neighbour: then it is none.
+    /// Whether discovery goes to a host that is no neighbour, or a DHCP client's message to one that is in
+    /// no zone: then it is none.
     fn is_far(&self, ip: &Ip, control: Control) -> bool {
         let asks = matches!(
             control,
             Control::Solicitation { .. }
                 | Control::Advertisement { .. }
                 | Control::RouterSolicitation
+                | Control::DhcpClient
         );
         let near = match self.oracle.end(ip.destination) {
             End::Router => true,
