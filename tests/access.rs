@@ -640,16 +640,16 @@ fn clients_that_mean_harm_leave_the_others_served() {
         slow.join().unwrap();
     });
 
-    // Too many, too fast.
+    // Too many, too fast: of calls that count as ten, so that a busy machine is fast enough too.
     let refused = on(&attacker, async || {
         let channel = connect(ROUTER, shown()).await.unwrap();
         let mut calls = tokio::task::JoinSet::new();
-        for _ in 0..50 {
+        for _ in 0..4 {
             let channel = channel.clone();
             calls.spawn(async move {
                 let mut refused = 0;
-                for _ in 0..100 {
-                    let status = ask(&channel, "/wardline.v1.Segmentation/GetStatus").await;
+                for _ in 0..250 {
+                    let status = ask(&channel, "/wardline.v1.Segmentation/Plan").await;
                     refused += u32::from(status.code() == Code::ResourceExhausted);
                 }
                 refused
@@ -657,8 +657,8 @@ fn clients_that_mean_harm_leave_the_others_served() {
         }
         calls.join_all().await.into_iter().sum::<u32>()
     });
-    assert!(refused > 100, "{refused} of 5000 were refused");
-    served("5000 calls as fast as they go");
+    assert!(refused > 100, "{refused} of 1000 were refused");
+    served("1000 documents as fast as they go");
     let records = ward.records();
     let told: u64 = records
         .iter()

@@ -1,4 +1,4 @@
-//! Does a flood from one port hurt those on others?
+//! Does a flood from one port hurt those on others, and what is said when there is no room?
 //!
 //! Ten times as many flows as the table holds, as fast as the interface takes them. The others'
 //! flows must live, they must open new ones, and the table must not run over.
@@ -286,4 +286,46 @@ fn strangers_that_flood_hurt_each_other() {
     let room = ["device_quota", "flow_table_full", "mid_flow", "no_rule"];
     let reasons: Vec<&str> = drops.keys().map(String::as_str).collect();
     assert!(reasons.iter().all(|it| room.contains(it)), "{drops:?}");
+}
+
+#[test]
+fn a_full_table_shows_before_it_is_full_and_drops_with_its_reason() {
+    const ROOM: u64 = 64;
+    let ward = Ward::new("full");
+    let devices = [ward.device(1), ward.device(2)];
+    ward.lab.settle().unwrap();
+    // Neither device's quota is what ends it.
+    let limits = format!("[limits]\nflows = {ROOM}\nflows_per_device = 48\n");
+    let guard = Guard::start(&ward.lab, &limits);
+    let zones = [zone(1, "", ""), zone(2, "", "")];
+    guard.apply(&crate::live::policy(&zones, "tcp/7, udp/7"));
+    let _tcp = ward.far.tcp_serve(7).unwrap();
+    let _udp = ward.far.udp_serve(7).unwrap();
+    let mut held = devices[0].session(FAR[0], 7).unwrap();
+    let opens = |device: &Host| device.udp_exchange(FAR[0], 7, TIMEOUT) == Connected;
+
+    // It shows while there is room.
+    let mut seen = Vec::new();
+    for device in devices.iter().cycle().take(48) {
+        assert!(opens(device), "{:?}", guard.drops());
+        seen.push(fill(&guard));
+    }
+    assert!(seen.is_sorted(), "{seen:?}");
+    let (used, max) = fill(&guard);
+    assert_eq!(max, ROOM);
+    assert!((48..ROOM).contains(&used), "{used} flows");
+    assert!(guard.drops().is_empty(), "{:?}", guard.drops());
+
+    // Answered flows are put out for nobody.
+    let more = devices.iter().cycle().take_while(|device| opens(device));
+    assert!(more.take(48).count() < 48, "{:?}", fill(&guard));
+    assert_eq!(fill(&guard), (ROOM, ROOM));
+    let drops = guard.drops();
+    assert_eq!(
+        drops.keys().collect::<Vec<_>>(),
+        ["flow_table_full"],
+        "{drops:?}"
+    );
+    guard.told(&[("reason", "flow_table_full")]);
+    assert!(held.echo(b"still there"));
 }

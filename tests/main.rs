@@ -34,3 +34,4 @@ mod revisions;
 mod sequence;
 mod spine;
 mod streams;
+mod sweep;

@@ -111,7 +111,8 @@ fn topics() -> Vec<Topic> {
         ),
         topic(
             "ICMP errors",
-            "They pass when they quote a packet of a live flow, to the one who sent it.",
+            "They pass when they quote a packet of a live flow, to the one who sent it. Through a guarded port only from \
+             whom that packet was for, unless the port has `router: true`.",
             state::errors,
         ),
         topic(

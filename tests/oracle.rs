@@ -237,6 +237,15 @@ impl<'a> Oracle<'a> {
         on_a_port || self.router.contains(&address)
     }
 
+    /// Whether two addresses are of one device.
+    pub(crate) fn are_of_one(&self, one: IpAddr, other: IpAddr) -> bool {
+        let device = |address| match self.end(address) {
+            End::Other { device, .. } => device.map(|device| &device.name),
+            End::Router => None,
+        };
+        device(one).is_some() && device(one) == device(other)
+    }
+
     /// Whether the router may send from an address: its own, or one that no guarded device has.
     pub(crate) fn may_be_sent_by_router(&self, source: IpAddr) -> bool {
         self.router.contains(&source) || self.may_come_up(source)

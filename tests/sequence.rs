@@ -121,6 +121,14 @@ enum Way {
 }
 
 impl Way {
+    /// The guarded port that it enters, if it does.
+    fn interface(&self) -> Option<&str> {
+        match self {
+            Self::Guarded { interface, .. } => Some(interface),
+            Self::Router | Self::Elsewhere => None,
+        }
+    }
+
     fn of(at: &Where, frame: &Frame) -> Self {
         match at {
             Where::Entering { interface } => Self::Guarded {
@@ -521,13 +529,15 @@ impl<'a> Sequence<'a> {
         Ok(())
     }
 
-    /// Whether discovery goes to a host that is no neighbour: then it is none.
+    /// Whether discovery goes to a host that is no neighbour, or a DHCP client's message to one that is in
+    /// no zone: then it is none.
     fn is_far(&self, ip: &Ip, control: Control) -> bool {
         let asks = matches!(
             control,
             Control::Solicitation { .. }
                 | Control::Advertisement { .. }
                 | Control::RouterSolicitation
+                | Control::DhcpClient
         );
         let near = match self.oracle.end(ip.destination) {
             End::Router => true,
@@ -693,7 +703,7 @@ impl<'a> Sequence<'a> {
             _ => true,
         };
         let group = ip.destination;
-        if self.is_related(ip) {
+        if self.is_related(ip, None) {
             return Ok(Must::pass(Reason::Related));
         }
         if is_link_local(ip.source) || is_link_local(ip.destination) {
@@ -843,7 +853,7 @@ impl<'a> Sequence<'a> {
         }
         let message = Message::of(ip);
         if message == Message::Error {
-            return match self.is_related(ip) {
+            return match self.is_related(ip, way.interface()) {
                 true => Ok(Must::pass(Reason::Related)),
                 false => Err(mid_flow()),
             };
@@ -920,8 +930,9 @@ impl<'a> Sequence<'a> {
         Ok(must)
     }
 
-    /// Whether an error quotes a packet of a flow, and goes to who sent that packet.
-    fn is_related(&self, ip: &Ip) -> bool {
+    /// Whether an error quotes a packet of a flow, and goes to who sent that packet. Where it enters
+    /// a port that no router is on, it must come from whom that packet was for.
+    fn is_related(&self, ip: &Ip, entered: Option<&str>) -> bool {
         let Upper::Icmp { body, .. } = &ip.upper else {
             return false;
         };
@@ -932,7 +943,12 @@ impl<'a> Sequence<'a> {
         let Some(quoted) = dissect::quoted(version, body) else {
             return false;
         };
-        quoted.source == ip.destination && self.flows.iter().any(|flow| flow.is_quoted(&quoted))
+        let on_the_path = entered.is_none_or(|interface| self.oracle.port_of(interface).router)
+            || ip.source == quoted.destination
+            || self.oracle.are_of_one(ip.source, quoted.destination);
+        quoted.source == ip.destination
+            && on_the_path
+            && self.flows.iter().any(|flow| flow.is_quoted(&quoted))
     }
 }
 

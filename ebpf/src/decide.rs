@@ -920,10 +920,10 @@ fn find_destination<T: Tables + ?Sized>(tables: &T, work: &mut Work) {
     }
 }
 
-/// Whether an ICMP error is about a packet of a live flow, sent to whom it is sent to. Who sends
-/// the error does not matter: it may be any hop of the path.
+/// Whether an ICMP error is about a packet of a live flow, sent to whom it is sent to, by somebody
+/// who can have met that packet.
 #[inline(always)]
-fn is_related<T: Tables + ?Sized>(tables: &T, work: &Work, quoted: &packet::Quoted) -> bool {
+fn is_related<T: Tables + ?Sized>(tables: &T, work: &mut Work, quoted: &packet::Quoted) -> bool {
     if quoted.source != work.packet.destination {
         return false;
     }
@@ -932,9 +932,30 @@ fn is_related<T: Tables + ?Sized>(tables: &T, work: &Work, quoted: &packet::Quot
     };
     let key = flows::quoted_key(quoted);
     match flows::find(tables, settings, &key, work.tick, &work.place) {
-        Some(found) => is_current(tables, work, &found),
-        None => false,
+        Some(found) if is_current(tables, work, &found) => met(tables, work, quoted),
+        _ => false,
     }
+}
+
+/// Whether the sender of an error can have met the packet that it quotes: any hop of the path may
+/// have. But no path leads through a guarded port, unless a router is there; so from one only the
+/// device that the packet was for tells of it, and nobody upsets the flows of its neighbours.
+#[inline(always)]
+fn met<T: Tables + ?Sized>(tables: &T, work: &mut Work, quoted: &packet::Quoted) -> bool {
+    if !work.enters() || work.port & Port::ROUTER != 0 || work.packet.source == quoted.destination {
+        return true;
+    }
+    // It may speak by another address of its own.
+    let own = work.source.device != 0
+        && policy::end(
+            tables,
+            work.slot,
+            &quoted.destination,
+            &mut work.destination,
+        )
+        && work.destination.device == work.source.device;
+    find_destination(tables, work);
+    own
 }
 
 /// Policy, for the flow that a packet is of or opens.

@@ -131,11 +131,7 @@ pub fn control<B: Bytes + ?Sized, T: Tables + ?Sized>(
         Shape::Discovery => {
             let kind = packet.icmp >> 8;
             let routers = packet.source.is_v4() || kind == 134 || kind == 137;
-            let far = !routers
-                && !packet.destination.is_group()
-                && !packet.destination.is_link_local()
-                && (!policy::end(tables, sender.slot, &packet.destination, end)
-                    || end.zone == 0 && !end.is_router());
+            let far = !routers && is_far(tables, packet, sender, end);
             // A neighbour may be of another zone, on the same bridge. To who is in none it is not
             // discovery; no rule can name it either.
             if far {
@@ -144,9 +140,32 @@ pub fn control<B: Bytes + ?Sized, T: Tables + ?Sized>(
                 Some(discovery(bytes, tables, packet, sender, end))
             }
         }
+        // A lease is renewed with its server, which is the network's own: to any other host it would
+        // be a way out past all rules.
+        Shape::Udp if asks_dhcp(packet) && is_far(tables, packet, sender, end) => None,
         Shape::Udp => dhcp(bytes, packet, sender),
         _ => None,
     }
+}
+
+/// Whether a packet is for one host that is neither in a zone, nor the router, nor on the link.
+#[inline(always)]
+fn is_far<T: Tables + ?Sized>(tables: &T, packet: &Packet, sender: &Sender, end: &mut End) -> bool {
+    !packet.destination.is_group()
+        && !packet.destination.is_link_local()
+        && (!policy::end(tables, sender.slot, &packet.destination, end)
+            || end.zone == 0 && !end.is_router())
+}
+
+/// Whether a datagram is from a DHCP client's port to a server's, for its family.
+#[inline(always)]
+fn asks_dhcp(packet: &Packet) -> bool {
+    let ports = if packet.source.is_v4() {
+        (68, 67)
+    } else {
+        (546, 547)
+    };
+    (packet.source_port, packet.destination_port) == ports
 }
 
 /// Neighbour discovery (RFC 4861), and ICMP router discovery and redirects.

@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
     case::{
-        ARP_SPOOF, CONTROL, EXTENSION_HEADER, FRAGMENT, MALFORMED, ND_SPOOF, NO_RULE, ROGUE_DHCP,
-        ROGUE_RA, RULE, SPOOFED_SOURCE,
-        Setting::{AdmitAny, DhcpServer, Fragments, Observe, Options, Router},
+        ARP_SPOOF, CONTROL, EXTENSION_HEADER, FRAGMENT, MALFORMED, ND_SPOOF, NO_RULE, QUARANTINED,
+        ROGUE_DHCP, ROGUE_RA, RULE, SPOOFED_SOURCE,
+        Setting::{AdmitAny, DhcpServer, Fragments, Observe, Options, Quarantine, Router},
         Table, UNKNOWN_DEVICE, WRONG_PORT, cut,
     },
     network::{
@@ -189,6 +189,9 @@ pub(super) fn dhcp(t: &mut Table) {
 
     t.case("a DHCP client's message").enters(LAN1, asks(PUMP.mac, Dhcp::client(1, PUMP.mac).udp())).is(CONTROL);
     t.case("a DHCP client that renews").enters(LAN1, pump(v4(Dhcp { client: PUMP.v4, ..Dhcp::client(3, PUMP.mac) }.udp()))).is(CONTROL);
+    let renews = |to: Ipv4Addr| pump(Ipv4::new(PUMP.v4, to, Dhcp { client: PUMP.v4, ..Dhcp::client(3, PUMP.mac) }.udp()));
+    t.case("a DHCP client that renews with the router").enters(LAN1, renews(ROUTER.v4)).is(CONTROL).under(Quarantine, CONTROL);
+    t.case("a DHCP client's message to a host far away").mirrors("DHCP is a way out past all rules").enters(LAN1, renews(FAR.v4)).is(NO_RULE).under(Quarantine, QUARANTINED);
     t.case("a DHCP client on its VLAN").enters(TRUNK, asks(PUMP.mac, Dhcp::client(1, PUMP.mac).udp()).tagged(10)).is(CONTROL);
     t.case("a DHCP client's message for another MAC").mirrors("a client may use up all leases in others' names").enters(LAN1, asks(PUMP.mac, Dhcp::client(1, PINNED.mac).udp())).is(SPOOFED_SOURCE);
     t.case("a DHCP client's message from another's address").enters(LAN1, pump(Ipv4::new(PINNED.v4, all, Dhcp::client(3, PUMP.mac).udp()))).is(SPOOFED_SOURCE);
@@ -213,6 +216,8 @@ pub(super) fn dhcp(t: &mut Table) {
     for (name, kind) in [("solicit", 1), ("request", 3), ("renew", 5), ("release", 8), ("information request", 11)] {
         t.case(format!("DHCPv6 {name}")).enters(LAN1, asks(dhcpv6(kind, PUMP.mac))).is(CONTROL);
     }
+    t.case("DHCPv6 to a host far away").mirrors("DHCP is a way out past all rules").enters(LAN1, pump(Ipv6::new(PUMP.v6, FAR.v6, dhcpv6(5, PUMP.mac)))).is(NO_RULE).under(Quarantine, QUARANTINED);
+    t.case("DHCPv6 to the router alone").enters(LAN1, pump(Ipv6::new(PUMP.v6, ROUTER.v6, dhcpv6(5, PUMP.mac)))).is(CONTROL);
     t.case("DHCPv6 relayed by a device").enters(LAN1, asks(dhcpv6(12, PUMP.mac))).is(NO_RULE);
     t.case("DHCPv6 from another port").enters(LAN1, asks(Udp { source_port: 1546, ..dhcpv6(1, PUMP.mac) })).is(NO_RULE);
     t.case("DHCPv6 without a message").enters(LAN1, asks(Udp::new(546, 547, []))).is(NO_RULE);

@@ -3,7 +3,7 @@
 use super::{
     case::{
         Case, ESTABLISHED, Family, Family::V4, MID_FLOW, NO_RULE, Origin, RELATED, RULE,
-        SPOOFED_SOURCE, Table, again,
+        SPOOFED_SOURCE, Setting::Router, Table, again,
     },
     network::{
         CAMERA, FAR, FROM_LAN1, FROM_LAN2, LAN1, LAN2, PINNED, PUMP, Party, RECORDS, ROUTER,
@@ -184,6 +184,17 @@ pub(super) fn errors(t: &mut Table) {
     t.both("an error between two guarded ports", |c, f| {
         let about = || error(f, [3, 1], &ip(PUMP.at(f), CAMERA.at(f), syn(554)));
         c.enters(LAN1, up(&PUMP, &CAMERA, f, syn(554))).enters(LAN2, up(&CAMERA, &PUMP, f, about())).leaves(LAN1, FROM_LAN2, down(&CAMERA, &PUMP, f, about())).is([RULE, RELATED, again(RELATED)]);
+    });
+
+    t.both("an error about a neighbour's flow, from a device that is not on its path", |c, f| {
+        c.mirrors("anybody on the link may send an error about another's flow");
+        let about = error(f, [3, 1], &ip(PUMP.at(f), CAMERA.at(f), syn(554)));
+        c.enters(LAN1, up(&PUMP, &CAMERA, f, syn(554))).enters(LAN1, up(&PINNED, &PUMP, f, about)).is([RULE, MID_FLOW]).under(Router, [RULE, RELATED]);
+    });
+    t.both("an error about a flow to a server, from a neighbour", |c, f| {
+        c.mirrors("anybody on the link may send an error about another's flow");
+        let about = error(f, [11, 3], &ip(RECORDS.at(f), PUMP.at(f), back(2575, SYN | ACK)));
+        c.enters(LAN1, up(&PUMP, &RECORDS, f, syn(2575))).enters(LAN1, up(&PINNED, &RECORDS, f, about)).is([RULE, MID_FLOW]).under(Router, [RULE, RELATED]);
     });
 
     // What is quoted.

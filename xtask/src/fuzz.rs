@@ -19,9 +19,10 @@ pub(crate) fn run(root: &Path, cases: u64, seed: Option<u64>) -> anyhow::Result<
         None => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
     };
     step::title(format!("fuzz: {cases} cases from seed {seed}"));
+    // The whole workspace, because with fewer packages cargo would choose other features.
     let mut cargo = step::cargo("test");
     cargo
-        .args(["--package", "wardline-tests", "--test", "suite", "--"])
+        .args(["--workspace", "--test", "suite", "--"])
         .args(["--exact", "fuzz::judges_agree_on_frames", "--nocapture"])
         .env("WARDLINE_FUZZ_CASES", cases.to_string())
         .env("WARDLINE_FUZZ_SEED", seed.to_string())

@@ -154,8 +154,10 @@ fn boot(
     let console = guest::run(kernel, &image, time)?;
     console.lines.iter().for_each(|line| report.read(line));
     report.took = start.elapsed();
-    if !console.ended {
+    if console.cut {
         report.cut = Some(time);
+    } else if !console.ended {
+        report.died = true;
     }
     std::fs::write(kernel.home.join("console"), console.lines.join("\n"))?;
     Ok(report)

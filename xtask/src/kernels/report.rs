@@ -15,6 +15,10 @@ pub(crate) struct Report {
     pub(crate) took: Duration,
     /// It did not come to its end in this time.
     pub(crate) cut: Option<Duration>,
+    /// It ended by itself before that.
+    pub(crate) died: bool,
+    /// What the kernel said when it panicked.
+    panic: Option<String>,
     programs: Vec<Program>,
     lacks: Vec<String>,
     matrix: Option<Matrix>,
@@ -65,6 +69,9 @@ impl Report {
         if let Some(told) = line.strip_prefix(MARK) {
             self.mark(told.trim());
             return;
+        }
+        if let Some((_, why)) = line.split_once("Kernel panic - ") {
+            self.panic.get_or_insert_with(|| why.to_owned());
         }
         let Some(step) = self.steps.last_mut().filter(|step| step.code.is_none()) else {
             return;
@@ -137,6 +144,10 @@ impl Report {
                 "it did not come to its end in {} s",
                 time.as_secs()
             ));
+        }
+        if self.died {
+            let why = self.panic.as_deref().unwrap_or("nobody knows why");
+            problems.push(format!("it died: {why}"));
         }
         problems
     }
@@ -363,7 +374,13 @@ mod tests {
             report(before).problems(),
             ["matrix: did not end", "the matrix has not said how it went"]
         );
-        assert!(!report("Kernel panic - not syncing\n").problems().is_empty());
+        let mut early = report("[    0.1] Kernel panic - not syncing: no timer\n");
+        early.died = true;
+        let problems = early.problems();
+        assert_eq!(
+            problems.last().map(String::as_str),
+            Some("it died: not syncing: no timer")
+        );
     }
 
     #[test]

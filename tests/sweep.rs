@@ -1,0 +1,234 @@
+//! Does the clean-up of the flow table take what is silent, and nothing that is in use?
+
+use std::cell::Cell;
+
+use wardline_ebpf::{
+    abi::{
+        Address, AddressKey, Bucket, End, Flow, FlowKey, Fragment, FragmentKey, Interval, Learned,
+        Mac, NEVER, Port, PrefixKey, Quota, Seen, Set, Settings, gauge,
+    },
+    cell::{Cell32, Cell64},
+    flows::{self, Opening},
+    packet::number,
+    tables,
+};
+
+const DEVICE: u32 = 7;
+/// When the flows open.
+const START: u32 = 1000;
+
+/// One bucket and one account, and what happens at the moment when the bucket is locked.
+struct Tables<'a> {
+    settings: Settings,
+    bucket: Bucket,
+    quota: Quota,
+    gauges: [Cell32; gauge::COUNT as usize],
+    meanwhile: &'a dyn Fn(&Bucket),
+    locked: Cell<u32>,
+}
+
+impl<'a> Tables<'a> {
+    fn new(meanwhile: &'a dyn Fn(&Bucket)) -> Self {
+        Self {
+            settings: Settings {
+                bucket_mask: 0,
+                ..Settings::for_flows(64)
+            },
+            bucket: Bucket::default(),
+            quota: Quota::default(),
+            gauges: Default::default(),
+            meanwhile,
+            locked: Cell::new(0),
+        }
+    }
+
+    fn open(&self, port: u64) {
+        let key = FlowKey {
+            low: Address::v4([10, 0, 0, 1]),
+            high: Address::v4([10, 0, 0, 2]),
+            ports: port << 48 | 514 << 32 | u64::from(number::UDP),
+        };
+        let opening = Opening {
+            key,
+            device: DEVICE,
+            until: NEVER,
+            ..Opening::default()
+        };
+        flows::open(self, &self.settings, &opening, &Cell64::new(0), START).unwrap();
+    }
+
+    /// The ports of the flows that are there, and how many the books say there are.
+    fn left(&self) -> (Vec<u64>, u32, u32) {
+        let live = self.bucket.tags.iter().zip(&self.bucket.flows);
+        let mut ports: Vec<u64> = live
+            .filter(|(tag, _)| tag.load() != 0)
+            .map(|(_, flow)| flow.key().ports >> 48)
+            .collect();
+        ports.sort_unstable();
+        let open = self.quota.unanswered.load() + self.quota.answered.load();
+        (ports, open, self.gauges[gauge::FLOWS as usize].load())
+    }
+}
+
+/// The flow of a port.
+fn of(bucket: &Bucket, port: u64) -> Option<&Flow> {
+    let mut flows = bucket.flows.iter();
+    flows.find(|flow| flow.key().ports >> 48 == port)
+}
+
+#[test]
+fn what_is_silent_goes_and_what_is_in_use_stays() {
+    let tables = Tables::new(&|_| ());
+    [1, 2, 3].into_iter().for_each(|port| tables.open(port));
+    assert_eq!(tables.left(), (vec![1, 2, 3], 3, 3));
+
+    // As long as it may be silent, nothing goes.
+    let lives = tables.settings.udp;
+    flows::sweep(&tables, &tables.settings, START + lives);
+    assert_eq!(tables.left(), (vec![1, 2, 3], 3, 3));
+
+    // The second has had a packet at the last moment.
+    let second = of(&tables.bucket, 2).unwrap();
+    flows::count(second, 0, 60, START + lives);
+    flows::sweep(&tables, &tables.settings, START + lives + 1);
+    assert_eq!(tables.left(), (vec![2], 1, 1));
+}
+
+#[test]
+fn what_comes_back_to_life_before_the_lock_is_taken_stays() {
+    let now = START + Settings::for_flows(64).udp + 1;
+    let comes_back = |bucket: &Bucket| {
+        if let Some(flow) = of(bucket, 1) {
+            flows::count(flow, 0, 60, now);
+        }
+    };
+    let tables = Tables::new(&|_| ());
+    [1, 2].into_iter().for_each(|port| tables.open(port));
+    let tables = Tables {
+        meanwhile: &comes_back,
+        ..tables
+    };
+    let before = tables.locked.get();
+    flows::sweep(&tables, &tables.settings, now);
+    assert!(tables.locked.get() > before, "nothing looked silent");
+    assert_eq!(tables.left(), (vec![1], 1, 1));
+}
+
+#[test]
+fn a_flow_that_another_has_replaced_before_the_lock_is_taken_stays() {
+    let now = START + Settings::for_flows(64).udp + 1;
+    // Its place is another's by now, who is in use.
+    let replaced = |bucket: &Bucket| {
+        if let Some(flow) = of(bucket, 1) {
+            flow.key[4].store(9 << 48 | 514 << 32 | u64::from(number::UDP));
+            flow.last.store(now);
+        }
+    };
+    let tables = Tables::new(&|_| ());
+    tables.open(1);
+    let tables = Tables {
+        meanwhile: &replaced,
+        ..tables
+    };
+    flows::sweep(&tables, &tables.settings, now);
+    assert_eq!(tables.left(), (vec![9], 1, 1));
+}
+
+impl tables::Tables for Tables<'_> {
+    fn active(&self) -> Option<u32> {
+        Some(0)
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn tick(&self) -> u32 {
+        START
+    }
+
+    fn port(&self, _: u32) -> Option<&Port> {
+        None
+    }
+
+    fn place(&self, _: u64) -> Option<u32> {
+        None
+    }
+
+    fn zone(&self, _: u32) -> Option<u32> {
+        None
+    }
+
+    fn mac(&self, _: u64) -> Option<&Mac> {
+        None
+    }
+
+    fn address(&self, _: &AddressKey) -> Option<&End> {
+        None
+    }
+
+    fn prefix(&self, _: &PrefixKey) -> Option<&End> {
+        None
+    }
+
+    fn device(&self, _: u32) -> Option<&End> {
+        None
+    }
+
+    fn pair(&self, _: u64) -> Option<&Set> {
+        None
+    }
+
+    fn interval(&self, _: u32) -> Option<&Interval> {
+        None
+    }
+
+    fn epoch(&self, _: u32) -> Option<u32> {
+        None
+    }
+
+    fn bucket(&self, _: u32) -> Option<&Bucket> {
+        Some(&self.bucket)
+    }
+
+    fn lock(&self, bucket: &Bucket) {
+        self.locked.set(self.locked.get() + 1);
+        (self.meanwhile)(bucket);
+    }
+
+    fn unlock(&self, _: &Bucket) {}
+
+    fn quota(&self, account: u32) -> Option<&Quota> {
+        (account == DEVICE).then_some(&self.quota)
+    }
+
+    fn gauge(&self, cell: u32) -> Option<&Cell32> {
+        self.gauges.get(cell as usize)
+    }
+
+    fn learned(&self, _: &Address) -> Option<&Learned> {
+        None
+    }
+
+    fn learn(&self, _: &Address, _: u32, _: u32) -> bool {
+        false
+    }
+
+    fn fragment(&self, _: &FragmentKey) -> Option<&Fragment> {
+        None
+    }
+
+    fn note_fragment(&self, _: &FragmentKey, _: &Fragment) -> bool {
+        false
+    }
+
+    fn forget_fragment(&self, _: &FragmentKey) {}
+
+    fn adopts_until(&self, _: u32) -> u32 {
+        0
+    }
+
+    fn seen(&self, _: u32) -> Option<&Seen> {
+        None
+    }
+}
