@@ -4,8 +4,9 @@ use std::cell::Cell;
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, End, Flow, FlowKey, Fragment, FragmentKey, Interval, Learned,
-        Mac, NEVER, Port, PrefixKey, Quota, Seen, Set, Settings, gauge,
+        Address, AddressKey, Bucket, End, Failsafe, Flow, FlowKey, Forwarding, Fragment,
+        FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota, Seen, Set, Settings,
+        gauge,
     },
     cell::{Cell32, Cell64},
     flows::{self, Opening},
@@ -143,11 +144,19 @@ impl tables::Tables for Tables<'_> {
         Some(&self.settings)
     }
 
+    fn failsafe(&self, _: u32) -> Option<&Failsafe> {
+        None
+    }
+
     fn tick(&self) -> u32 {
         START
     }
 
     fn port(&self, _: u32) -> Option<&Port> {
+        None
+    }
+
+    fn forwarding(&self, _: u32) -> Option<&Forwarding> {
         None
     }
 

@@ -13,7 +13,7 @@
 //! 2. aya only in `datapath` and `links` (and the ring handed to `events`); netlink only in
 //!    `inventory`, which sees what there is, and `netlink`, which attaches; tonic only in `api`,
 //!    which answers, and `serve` and `gate`, which let in; files and environment only in `config`,
-//!    `store` and `audit`.
+//!    `store` and `audit`, and what `/proc` says of forwarding in `forward`.
 //! 3. A packet no rule admits is dropped, with a reason; passing is always a decision.
 //! 4. Stopping, crashing or upgrading the daemon changes no verdict.
 //! 5. A refused document leaves what is in force untouched; no packet is ever judged by parts of
