@@ -85,10 +85,10 @@ fn next(before: &Compiled, policy: &v1::Policy) -> Compiled {
 /// The stamps of all flows, by the other end's port.
 fn stamps(datapath: &Datapath) -> BTreeMap<u16, u32> {
     let mut stamps = BTreeMap::new();
-    let note = |flow: &wardline_ebpf::abi::Flow| {
-        let ports = flow.key().ports;
+    let note = |flow: &wardline_controller::live::Live| {
+        let ports = flow.key.ports;
         let (low, high) = ((ports >> 48) as u16, (ports >> 32) as u16);
-        stamps.insert(low.min(high), flow.stamp.load());
+        stamps.insert(low.min(high), flow.stamp);
     };
     datapath.flows(note).unwrap();
     stamps

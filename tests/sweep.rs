@@ -4,17 +4,18 @@ use std::cell::Cell;
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, End, Failsafe, Flow, FlowKey, Forwarding, Fragment,
-        FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota, Seen, Set, Settings,
-        gauge,
+        Address, AddressKey, Bucket, Denial, End, Failsafe, FlowEnds, FlowKey, FlowTerms,
+        Forwarding, Fragment, FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota,
+        Seen, Set, Settings, WAYS, gauge,
     },
     cell::{Cell32, Cell64},
-    flows::{self, Opening},
+    flows::{self, Found, Opening, Sought},
     packet::number,
     tables,
 };
 
 const DEVICE: u32 = 7;
+const RULE: u32 = 3;
 /// When the flows open.
 const START: u32 = 1000;
 
@@ -22,8 +23,12 @@ const START: u32 = 1000;
 struct Tables<'a> {
     settings: Settings,
     bucket: Bucket,
+    ends: [FlowEnds; WAYS],
+    terms: [FlowTerms; WAYS],
     quota: Quota,
     gauges: [Cell32; gauge::COUNT as usize],
+    /// Packets and bytes that flows have left to their rule.
+    credit: Cell<(u32, u64)>,
     meanwhile: &'a dyn Fn(&Bucket),
     locked: Cell<u32>,
 }
@@ -36,6 +41,9 @@ impl<'a> Tables<'a> {
                 ..Settings::for_flows(64)
             },
             bucket: Bucket::default(),
+            ends: Default::default(),
+            terms: Default::default(),
+            credit: Cell::new((0, 0)),
             quota: Quota::default(),
             gauges: Default::default(),
             meanwhile,
@@ -49,13 +57,24 @@ impl<'a> Tables<'a> {
             high: Address::v4([10, 0, 0, 2]),
             ports: port << 48 | 514 << 32 | u64::from(number::UDP),
         };
+        let mut sought = Sought::default();
+        sought.set(key, self.settings.seed);
         let opening = Opening {
-            key,
             device: DEVICE,
+            rule: RULE,
             until: NEVER,
+            length: 60,
             ..Opening::default()
         };
-        flows::open(self, &self.settings, &opening, &Cell64::new(0), START).unwrap();
+        flows::open(
+            self,
+            &self.settings,
+            &sought,
+            &opening,
+            &Cell64::new(0),
+            START,
+        )
+        .unwrap();
     }
 
     /// The ports of the flows that are there, and how many the books say there are.
@@ -63,7 +82,7 @@ impl<'a> Tables<'a> {
         let live = self.bucket.tags.iter().zip(&self.bucket.flows);
         let mut ports: Vec<u64> = live
             .filter(|(tag, _)| tag.load() != 0)
-            .map(|(_, flow)| flow.key().ports >> 48)
+            .map(|(_, flow)| flow.key[1].load() >> 48)
             .collect();
         ports.sort_unstable();
         let open = self.quota.unanswered.load() + self.quota.answered.load();
@@ -72,9 +91,16 @@ impl<'a> Tables<'a> {
 }
 
 /// The flow of a port.
-fn of(bucket: &Bucket, port: u64) -> Option<&Flow> {
+fn of(bucket: &Bucket, port: u64) -> Option<Found<'_>> {
     let mut flows = bucket.flows.iter();
-    flows.find(|flow| flow.key().ports >> 48 == port)
+    let way = flows.position(|flow| flow.key[1].load() >> 48 == port)?;
+    let flow = &bucket.flows[way];
+    Some(Found {
+        bucket,
+        flow,
+        state: flow.state.load(),
+        at: way as u32,
+    })
 }
 
 #[test]
@@ -90,9 +116,11 @@ fn what_is_silent_goes_and_what_is_in_use_stays() {
 
     // The second has had a packet at the last moment.
     let second = of(&tables.bucket, 2).unwrap();
-    flows::count(second, 0, 60, START + lives);
+    flows::count(&second, 0, 60, START + lives);
     flows::sweep(&tables, &tables.settings, START + lives + 1);
     assert_eq!(tables.left(), (vec![2], 1, 1));
+    // Their packets are the rule's, now that they are gone; those of the second are still its own.
+    assert_eq!(tables.credit.get(), (2, 120));
 }
 
 #[test]
@@ -100,7 +128,7 @@ fn what_comes_back_to_life_before_the_lock_is_taken_stays() {
     let now = START + Settings::for_flows(64).udp + 1;
     let comes_back = |bucket: &Bucket| {
         if let Some(flow) = of(bucket, 1) {
-            flows::count(flow, 0, 60, now);
+            flows::count(&flow, 0, 60, now);
         }
     };
     let tables = Tables::new(&|_| ());
@@ -120,9 +148,9 @@ fn a_flow_that_another_has_replaced_before_the_lock_is_taken_stays() {
     let now = START + Settings::for_flows(64).udp + 1;
     // Its place is another's by now, who is in use.
     let replaced = |bucket: &Bucket| {
-        if let Some(flow) = of(bucket, 1) {
-            flow.key[4].store(9 << 48 | 514 << 32 | u64::from(number::UDP));
-            flow.last.store(now);
+        if let Some(Found { flow, at, .. }) = of(bucket, 1) {
+            flow.key[1].store(9 << 48 | 514 << 32 | u64::from(number::UDP));
+            bucket.last[at as usize].store(now);
         }
     };
     let tables = Tables::new(&|_| ());
@@ -198,6 +226,30 @@ impl tables::Tables for Tables<'_> {
 
     fn bucket(&self, _: u32) -> Option<&Bucket> {
         Some(&self.bucket)
+    }
+
+    fn ends(&self, _: u32) -> Option<&[FlowEnds; WAYS]> {
+        Some(&self.ends)
+    }
+
+    fn terms(&self, _: u32) -> Option<&[FlowTerms; WAYS]> {
+        Some(&self.terms)
+    }
+
+    fn generation(&self, _: u32) -> Option<u64> {
+        None
+    }
+
+    fn denial(&self, _: u32) -> Option<&Denial> {
+        None
+    }
+
+    fn hold(&self, _: &Denial, _: u32) {}
+
+    fn credit(&self, rule: u32, packets: u32, bytes: u64) {
+        assert_eq!(rule, RULE);
+        let (before, length) = self.credit.get();
+        self.credit.set((before + packets, length + bytes));
     }
 
     fn lock(&self, bucket: &Bucket) {

@@ -39,6 +39,15 @@ pub(crate) struct Subject<'a> {
     most: u32,
 }
 
+/// How many packets a slice may have: so many new flows that in all rounds together no table is full.
+fn most(traffic: &Traffic) -> u32 {
+    if traffic.order == traffic::FRESH {
+        20_000
+    } else {
+        u32::MAX
+    }
+}
+
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const TC_PASS: u32 = u32::MAX;
@@ -54,11 +63,7 @@ impl<'a> Subject<'a> {
         then: Option<&ProgramFd>,
         fate: Fate,
     ) -> Result<Self> {
-        let most = if traffic.order == traffic::FRESH {
-            20_000
-        } else {
-            u32::MAX
-        };
+        let most = most(&traffic);
         let feed = Feed::Live(Generator::new(road, traffic, then)?);
         Ok(Self {
             name,
@@ -79,6 +84,7 @@ impl<'a> Subject<'a> {
         then: Option<&ProgramFd>,
         fate: Fate,
     ) -> Result<Self> {
+        let most = most(&traffic);
         let feed = Feed::Generated(Generator::new(road, traffic, then)?);
         Ok(Self {
             name,
@@ -87,7 +93,7 @@ impl<'a> Subject<'a> {
             feed,
             fate,
             count: SAMPLE,
-            most: u32::MAX,
+            most,
         })
     }
 

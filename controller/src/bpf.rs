@@ -1,11 +1,13 @@
-//! Links that hold a program on an interface, by bpf(2).
+//! What the loader has no call for, by bpf(2): links that hold a program on an interface, and many
+//! entries of a map at once.
 //!
-//! Not by the loader's calls: those take a TC interface by its name, which may be another's by then;
-//! make an XDP attachment that dies with the process where the kernel refuses a link; and do not
-//! tell where a link is.
+//! Not by the loader's calls for links: those take a TC interface by its name, which may be another's
+//! by then; make an XDP attachment that dies with the process where the kernel refuses a link; and do
+//! not tell where a link is.
 #![expect(
     unsafe_code,
-    reason = "the loader has no call for a link by interface number, its place, or its end"
+    reason = "the loader has no call for a link by interface number, its place, or its end, nor for \
+              many entries of a map"
 )]
 
 use std::{
@@ -86,7 +88,7 @@ impl Link {
     /// Takes the program off. When this returns it judges nothing: without being told, the kernel
     /// lets go of a link some time after its last pin and descriptor.
     pub(crate) fn detach(&self) -> io::Result<()> {
-        let mut attribute = [self.number().into(), 0, 0, 0];
+        let mut attribute: Attribute = [self.number().into(), 0, 0, 0];
         match bpf(LINK_DETACH, &mut attribute) {
             // The interface has been deleted.
             Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
@@ -117,6 +119,79 @@ impl Link {
     }
 }
 
+/// Reads entries of an array from an index on, as many as there is room for.
+pub(crate) fn read_array(
+    map: BorrowedFd<'_>,
+    from: u32,
+    value_size: usize,
+    values: &mut [u64],
+) -> io::Result<()> {
+    let wanted = size_of_val(values) / value_size;
+    let (mut keys, mut last) = (vec![0u32; wanted], 0u32);
+    // The kernel goes on behind the key that it is told.
+    let before = from.wrapping_sub(1);
+    let begin = if from == 0 {
+        0
+    } else {
+        (&raw const before) as u64
+    };
+    let mut attribute = Batch {
+        from: begin,
+        to: (&raw mut last) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: wanted as u32,
+        map: map.as_raw_fd().cast_unsigned(),
+        ..Batch::default()
+    };
+    match bpf(MAP_LOOKUP_BATCH, &mut attribute) {
+        // The end of the array is the end of what was asked for.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+        done => drop(done?),
+    }
+    if attribute.count as usize == wanted {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// Writes entries of a map. `keys` and `values` hold `count` of them, one after the other, each of
+/// the map's own size. Answers how many were written before what went wrong.
+pub(crate) fn write_many(
+    map: BorrowedFd<'_>,
+    keys: &[u8],
+    values: &[u8],
+    count: usize,
+) -> (usize, io::Result<()>) {
+    let mut attribute = Batch {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: count as u32,
+        map: map.as_raw_fd().cast_unsigned(),
+        ..Batch::default()
+    };
+    let done = bpf(MAP_UPDATE_BATCH, &mut attribute);
+    let written = (attribute.count as usize).min(count);
+    (written, done.map(drop))
+}
+
+/// Part of union bpf_attr: the calls that take many entries.
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
+const MAP_UPDATE_BATCH: libc::c_int = 26;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -133,17 +208,11 @@ fn pair(first: u32, second: u32) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
-fn bpf(command: libc::c_int, attribute: &mut Attribute) -> io::Result<libc::c_int> {
-    // SAFETY: the attribute is as long as said, and what it points at, a path or room for an
-    // answer, outlives the call in every caller above.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            attribute.as_mut_ptr(),
-            size_of_val(attribute),
-        )
-    };
+fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_int> {
+    // SAFETY: the attribute is as long as said, and what it points at, a path, entries or room for
+    // an answer, outlives the call in every caller above.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attribute, size_of::<A>()) };
     match i32::try_from(answer) {
         Ok(answer) if answer >= 0 => Ok(answer),
         _ => Err(io::Error::last_os_error()),

@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::CString,
     fs, io,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -26,15 +26,16 @@ use aya::{
 };
 use jiff::Timestamp;
 use wardline_ebpf::abi::{
-    self, ABI_VERSION, Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, EventKey, FAILSAFES,
-    Flow, Forwarding, FragmentKey, Interval, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Reason,
-    Set, Settings, TICK_SHIFT, UNLISTED, gauge,
+    self, ABI_VERSION, Address, AddressKey, Bucket, Counter, DENIALS_AT, Denial, EPOCH_CELLS, End,
+    EventKey, FAILSAFES, FlowEnds, FlowTerms, Forwarding, FragmentKey, Interval, MAX_IFINDEX,
+    MAX_ZONES, Mac, Port, PrefixKey, Reason, Set, Settings, TICK_SHIFT, UNLISTED, WAYS, gauge,
 };
 
 use crate::{
     compile::{Amendment, Clock, Intervals, Tables},
     config::{Limits, Timeouts},
     fault,
+    live::{self, Live},
     touched::{Touched, touched},
 };
 
@@ -144,7 +145,7 @@ struct Slot {
 }
 
 /// Every map, with how its size follows from the limits; none: as declared.
-fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 28] {
+fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 32] {
     let both = |entries: u32| Some(entries.saturating_mul(2));
     // Routers and rules name addresses too.
     let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
@@ -152,6 +153,7 @@ fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 28] {
     [
         ("ACTIVE", None),
         ("REVISIONS", None),
+        ("GENERATIONS", None),
         ("SETTINGS", None),
         ("FAILSAFE", None),
         ("FORWARDING", None),
@@ -167,6 +169,9 @@ fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 28] {
         ("INTERVALS", Some(1 << 20)),
         ("EPOCHS", None),
         ("FLOWS", Some(settings.bucket_mask + 1)),
+        ("FLOW_ENDS", Some(settings.bucket_mask + 1)),
+        ("FLOW_TERMS", Some(settings.bucket_mask + 1)),
+        ("DENIED", None),
         ("QUOTAS", Some(limits.devices + 2 + UNLISTED)),
         ("GAUGES", None),
         ("FRAGMENTS", None),
@@ -307,6 +312,7 @@ impl Datapath {
         }
         fault::point("filled");
         set(&mut self.ebpf, "REVISIONS", standby as u32, revision)?;
+        self.new_generation(standby as u32)?;
         set(&mut self.ebpf, "ACTIVE", 0, standby as u32 + 1)?;
         self.slots[standby] = Slot {
             tables: Some(tables.clone()),
@@ -389,8 +395,16 @@ impl Datapath {
             tables
         });
         set(&mut self.ebpf, "REVISIONS", slot, revision)?;
+        self.new_generation(slot)?;
         self.amended.insert(device);
         self.judge_anew(device)
+    }
+
+    /// Has packets that were refused before be judged anew by a slot.
+    fn new_generation(&mut self, slot: u32) -> Result<()> {
+        let [one, other] = [0, 1].map(|slot| get::<u64>(&self.ebpf, "GENERATIONS", slot));
+        let next = one?.max(other?) + 1;
+        set(&mut self.ebpf, "GENERATIONS", slot, next)
     }
 
     /// Has the flows of a device judged anew, by the slot that is in force.
@@ -493,9 +507,26 @@ impl Datapath {
     /// # Errors
     ///
     /// When the kernel refuses.
+    ///
+    /// What belongs to a live flow is counted by the flow, until it ends.
     pub fn rules(&self, numbers: impl Iterator<Item = u32>) -> Result<Vec<Counter>> {
+        let mut live: HashMap<u32, Counter> = HashMap::new();
+        self.flows(|flow| {
+            let (rule, due) = flow.due();
+            let counter = live.entry(rule).or_default();
+            counter.packets += due.packets;
+            counter.bytes += due.bytes;
+        })?;
         let map: PerCpuArray<_, Counter> = view(&self.ebpf, "RULES")?;
-        numbers.map(|number| total(&map, "RULES", number)).collect()
+        let sum = |number| {
+            let ended = total(&map, "RULES", number)?;
+            let live = live.get(&number).copied().unwrap_or_default();
+            Ok(Counter {
+                packets: ended.packets + live.packets,
+                bytes: ended.bytes + live.bytes,
+            })
+        };
+        numbers.map(sum).collect()
     }
 
     /// Sets a rule's counters to zero: its number was another's before.
@@ -533,19 +564,22 @@ impl Datapath {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn flows(&self, mut visit: impl FnMut(&Flow)) -> Result<()> {
-        const WORDS: usize = size_of::<Bucket>() / 8;
-        let map: Array<_, [u64; WORDS]> = view(&self.ebpf, "FLOWS")?;
-        for index in 0..map.len() {
-            let words = map.get(&index, 0).map_err(map_error("FLOWS"))?;
-            let bucket = bucket(&words);
-            for (tag, flow) in bucket.tags.iter().zip(&bucket.flows) {
-                if tag.load() != 0 {
-                    visit(flow);
-                }
-            }
-        }
-        Ok(())
+    pub fn flows(&self, visit: impl FnMut(&Live)) -> Result<()> {
+        live::each(
+            [
+                ("FLOWS", self.descriptor("FLOWS")?),
+                ("FLOW_ENDS", self.descriptor("FLOW_ENDS")?),
+                ("FLOW_TERMS", self.descriptor("FLOW_TERMS")?),
+            ],
+            self.buckets(),
+            visit,
+        )
+        .map_err(|(name, source)| map_error(name)(MapError::IoError(source)))
+    }
+
+    fn descriptor(&self, name: &'static str) -> Result<BorrowedFd<'_>> {
+        let map = self.ebpf.map(name).ok_or(DatapathError::Missing(name))?;
+        Ok(data(name, map)?.fd().as_fd())
     }
 
     /// Learned addresses: the address, the device's number, the tick of its last use.
@@ -1151,21 +1185,12 @@ fn random() -> Result<u64> {
     ))
 }
 
-/// The bucket that these words are.
-#[expect(
-    unsafe_code,
-    reason = "the same bytes, as the type that the kernel's programs use"
-)]
-fn bucket(words: &[u64; size_of::<Bucket>() / 8]) -> &Bucket {
-    // SAFETY: same size, no stricter alignment, and every bit pattern is a bucket.
-    unsafe { &*words.as_ptr().cast::<Bucket>() }
-}
-
 /// Pinned maps must have the form that the object declares: the loader does not look.
 fn check(maps: &Path) -> Result<()> {
-    let expected: [(&str, u32, u32); 28] = [
+    let expected: [(&str, u32, u32); 32] = [
         ("ACTIVE", 4, 4),
         ("REVISIONS", 4, 8),
+        ("GENERATIONS", 4, 8),
         ("SETTINGS", 4, size_of::<Settings>() as u32),
         ("FAILSAFE", 4, size_of::<abi::Failsafe>() as u32),
         ("FORWARDING", 4, size_of::<Forwarding>() as u32),
@@ -1189,6 +1214,9 @@ fn check(maps: &Path) -> Result<()> {
         ("INTERVALS", 4, size_of::<Interval>() as u32),
         ("EPOCHS", 4, 4),
         ("FLOWS", 4, size_of::<Bucket>() as u32),
+        ("FLOW_ENDS", 4, size_of::<[FlowEnds; WAYS]>() as u32),
+        ("FLOW_TERMS", 4, size_of::<[FlowTerms; WAYS]>() as u32),
+        ("DENIED", 4, size_of::<[Denial; DENIALS_AT]>() as u32),
         ("QUOTAS", 4, 8),
         ("GAUGES", 4, 4),
         ("FRAGMENTS", 48, 16),
@@ -1217,17 +1245,21 @@ fn check(maps: &Path) -> Result<()> {
 }
 
 fn max_entries(name: &'static str, map: &aya::maps::Map) -> Result<u32> {
+    let info = data(name, map)?.info().map_err(map_error(name))?;
+    Ok(info.max_entries())
+}
+
+fn data<'a>(name: &'static str, map: &'a aya::maps::Map) -> Result<&'a MapData> {
     use aya::maps::Map;
-    let data = match map {
+    match map {
         Map::Array(data)
         | Map::PerCpuArray(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::LpmTrie(data)
-        | Map::RingBuf(data) => data,
-        _ => return Err(DatapathError::Missing(name)),
-    };
-    Ok(data.info().map_err(map_error(name))?.max_entries())
+        | Map::RingBuf(data) => Ok(data),
+        _ => Err(DatapathError::Missing(name)),
+    }
 }
 
 pub(crate) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P>

@@ -40,6 +40,7 @@ pub mod intent;
 pub mod inventory;
 pub mod limits;
 pub mod links;
+pub mod live;
 pub mod metrics;
 pub mod model;
 mod netlink;

@@ -7,8 +7,9 @@ use std::{
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, End, Failsafe, Forwarding, Fragment, FragmentKey, Interval,
-        Learned, Mac, Port, PrefixKey, Quota, Seen, Set, Settings, UNLISTED, gauge,
+        Address, AddressKey, Bucket, Denial, End, Failsafe, FlowEnds, FlowTerms, Forwarding,
+        Fragment, FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Seen, Set, Settings,
+        UNLISTED, WAYS, gauge,
     },
     cell::{Cell32, Cell64},
     tables,
@@ -25,6 +26,8 @@ pub struct Model<'a> {
     intervals: Vec<Interval>,
     sets: HashMap<(u32, u32), Set>,
     buckets: Vec<Bucket>,
+    ends: Vec<[FlowEnds; WAYS]>,
+    terms: Vec<[FlowTerms; WAYS]>,
     quotas: HashMap<u32, Quota>,
     unlisted: Vec<Quota>,
     gauges: [Cell32; gauge::COUNT as usize],
@@ -77,6 +80,12 @@ impl<'a> Model<'a> {
             sets,
             buckets: (0..=settings.bucket_mask)
                 .map(|_| Bucket::default())
+                .collect(),
+            ends: (0..=settings.bucket_mask)
+                .map(|_| Default::default())
+                .collect(),
+            terms: (0..=settings.bucket_mask)
+                .map(|_| Default::default())
                 .collect(),
             quotas: quotas.collect(),
             gauges: Default::default(),
@@ -189,6 +198,28 @@ impl tables::Tables for Model<'_> {
     fn bucket(&self, index: u32) -> Option<&Bucket> {
         self.buckets.get(index as usize)
     }
+
+    fn ends(&self, index: u32) -> Option<&[FlowEnds; WAYS]> {
+        self.ends.get(index as usize)
+    }
+
+    fn terms(&self, index: u32) -> Option<&[FlowTerms; WAYS]> {
+        self.terms.get(index as usize)
+    }
+
+    fn generation(&self, _slot: u32) -> Option<u64> {
+        Some(1)
+    }
+
+    /// On the host no denial is remembered: what it says must be the same without.
+    fn denial(&self, _index: u32) -> Option<&Denial> {
+        None
+    }
+
+    fn hold(&self, _denial: &Denial, _packets: u32) {}
+
+    /// On the host no rule counts.
+    fn credit(&self, _rule: u32, _packets: u32, _bytes: u64) {}
 
     fn lock(&self, _bucket: &Bucket) {}
 

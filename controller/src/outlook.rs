@@ -86,16 +86,12 @@ impl Engine {
         let mut cut = Cut::default();
         let mut others = Vec::new();
         self.datapath.flows(|flow| {
-            let bits = flow.state.load();
-            let idle = tick.wrapping_sub(flow.last.load()) as i32;
-            let lifetime =
-                wardline_ebpf::flows::lifetime(flow.key[4].load() as u8, bits, &settings);
             let Outcome {
                 reason,
                 rule,
                 is_the_routers,
             } = next.flow(flow);
-            if idle > lifetime as i32 || reason.passes() {
+            if !flow.is_live(&settings, tick) || reason.passes() {
                 return;
             }
             cut.flows += 1;
@@ -132,8 +128,8 @@ impl Engine {
         // Live flows that were told of only once, also by an earlier daemon. A flow knows both its
         // devices, an event one.
         self.datapath.flows(|flow| {
-            if flow.state.load() & wardline_ebpf::abi::state::OBSERVED != 0 {
-                let packets = flow.packets.iter().map(|it| u64::from(it.load())).sum();
+            if flow.state & wardline_ebpf::abi::state::OBSERVED != 0 {
+                let packets = flow.packets.iter().map(|it| u64::from(*it)).sum();
                 let asked = replay::asked(flow);
                 let unheard = (asked, Observed::default());
                 let (known, seen) = tally.entry(what(&asked)).or_insert(unheard);

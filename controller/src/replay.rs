@@ -6,13 +6,14 @@
 use std::net::IpAddr;
 
 use wardline_ebpf::{
-    abi::{self, End, Flow, Port, Reason, Settings, mac_key, zone},
+    abi::{self, End, Port, Reason, Settings, mac_key, zone},
     cell::Cell32,
     flows, policy,
 };
 
 use crate::{
     compile::{Tables, address_of},
+    live::Live,
     model::Model,
 };
 
@@ -58,8 +59,8 @@ impl<'a> Replay<'a> {
     }
 
     /// What becomes of a flow that lives.
-    pub fn flow(&self, flow: &Flow) -> Outcome {
-        let (key, bits) = (flow.key(), flow.state.load());
+    pub fn flow(&self, flow: &Live) -> Outcome {
+        let (key, bits) = (flow.key, flow.state);
         let legs = if flows::opener(bits) == 0 {
             [0, 1]
         } else {
@@ -67,7 +68,7 @@ impl<'a> Replay<'a> {
         };
         let outcome = self.asked(&asked(flow));
         for leg in legs {
-            let (bind, device) = (flow.bind[leg].load(), flow.devices[leg].load());
+            let (bind, device) = (flow.bind[leg], flow.devices[leg]);
             if bind >> 16 != 0
                 && let Some(reason) =
                     self.misplaced(bind, device, if leg == 0 { key.low } else { key.high })
@@ -155,9 +156,9 @@ impl<'a> Replay<'a> {
 }
 
 /// What the opener of a flow asked for.
-pub fn asked(flow: &Flow) -> Asked {
-    let (key, bits) = (flow.key(), flow.state.load());
-    let protocol = key.ports as u8;
+pub fn asked(flow: &Live) -> Asked {
+    let (key, bits) = (flow.key, flow.state);
+    let protocol = flow.protocol();
     let (from, to) = if flows::opener(bits) == 0 {
         (0, 1)
     } else {
@@ -171,7 +172,7 @@ pub fn asked(flow: &Flow) -> Asked {
     };
     Asked {
         addresses: [address(from), address(to)],
-        devices: [flow.devices[from].load(), flow.devices[to].load()],
+        devices: [flow.devices[from], flow.devices[to]],
         service: u32::from(protocol) << 16 | low,
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     compile::{self, numbered},
     datapath::Fill,
     intent,
+    live::Live,
     reconcile::{Engine, Refusal},
     snapshot::Snapshot,
     store::Revision,
@@ -132,11 +133,7 @@ impl Engine {
         let settings = self.datapath.settings()?;
         let mut found = Vec::new();
         self.datapath.flows(|flow| {
-            let bits = flow.state.load();
-            let idle = now.wrapping_sub(flow.last.load()) as i32;
-            let protocol = flow.key[4].load() as u8;
-            let live = idle <= flows::lifetime(protocol, bits, &settings) as i32;
-            if live && found.len() < limit {
+            if flow.is_live(&settings, now) && found.len() < limit {
                 found.push(described(flow, &current, now));
             }
         })?;
@@ -155,9 +152,9 @@ impl Engine {
         let mut latest: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
         self.datapath.flows(|flow| {
             for leg in [0, 1] {
-                let (device, bind) = (flow.devices[leg].load(), flow.bind[leg].load());
-                let (last, ifindex) = (flow.last.load(), bind as u16);
-                if device > abi::ROUTER && bind >> 16 != 0 && flow.packets[leg].load() != 0 {
+                let (device, bind) = (flow.devices[leg], flow.bind[leg]);
+                let (last, ifindex) = (flow.last, bind as u16);
+                if device > abi::ROUTER && bind >> 16 != 0 && flow.packets[leg] != 0 {
                     let seen = latest.entry(device).or_insert((last, u32::from(ifindex)));
                     if (last.wrapping_sub(seen.0) as i32) > 0 {
                         *seen = (last, u32::from(ifindex));
@@ -222,8 +219,8 @@ pub(crate) fn reason_number(reason: Reason) -> i32 {
 }
 
 /// A flow as the API tells it.
-pub(crate) fn described(flow: &abi::Flow, snapshot: &Snapshot, now: u32) -> v1::Flow {
-    let (key, bits) = (flow.key(), flow.state.load());
+pub(crate) fn described(flow: &Live, snapshot: &Snapshot, now: u32) -> v1::Flow {
+    let (key, bits) = (flow.key, flow.state);
     let (opener, other) = if flows::opener(bits) == 0 {
         (0, 1)
     } else {
@@ -232,8 +229,7 @@ pub(crate) fn described(flow: &abi::Flow, snapshot: &Snapshot, now: u32) -> v1::
     let address =
         |leg: usize| compile::ip_of(if leg == 0 { key.low } else { key.high }).to_string();
     let port = |leg: usize| (key.ports >> if leg == 0 { 48 } else { 32 }) as u16;
-    let protocol = key.ports as u8;
-    let rule = flow.rule.load() & !abi::LOG;
+    let protocol = flow.protocol();
     let state = match protocol {
         6 if flows::is_closing(bits) => "closing",
         6 if bits & state::CONFIRMED != 0 => "established",
@@ -250,13 +246,13 @@ pub(crate) fn described(flow: &abi::Flow, snapshot: &Snapshot, now: u32) -> v1::
         } else {
             u32::from(port(other))
         },
-        rule: snapshot.name(numbered::RULE, rule).to_owned(),
+        rule: snapshot.name(numbered::RULE, flow.rule).to_owned(),
         state: state.to_owned(),
-        age_s: snapshot.clock.seconds_since(flow.last.load(), now),
+        age_s: snapshot.clock.seconds_since(flow.last, now),
         packets: [opener, other]
-            .map(|leg| u64::from(flow.packets[leg].load()))
+            .map(|leg| u64::from(flow.packets[leg]))
             .to_vec(),
-        bytes: [opener, other].map(|leg| flow.bytes[leg].load()).to_vec(),
+        bytes: [opener, other].map(|leg| flow.bytes[leg]).to_vec(),
     }
 }
 

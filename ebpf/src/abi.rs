@@ -12,7 +12,7 @@
 use crate::cell::{Cell32, Cell64};
 
 /// The version of everything in this file.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Interfaces with an index from here up can't be guarded: [`Port`] is an array by index.
 pub const MAX_IFINDEX: u32 = 16_384;
@@ -21,7 +21,7 @@ pub const MAX_ZONES: u32 = 4_096;
 /// Cells of the epoch table; a device's cell is its number modulo this.
 pub const EPOCH_CELLS: u32 = 4_096;
 /// Flows in one bucket of the flow table.
-pub const WAYS: usize = 8;
+pub const WAYS: usize = 7;
 /// Accounts that unlisted MACs share by hash, behind those of devices; a power of two.
 pub const UNLISTED: u32 = 4_096;
 /// Entries of [`Failsafe`].
@@ -573,6 +573,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The shortest time that any flow lives without a packet, in ticks.
+    #[inline(always)]
+    pub fn shortest(&self) -> u32 {
+        let tcp = self.tcp_unanswered.min(self.tcp_established);
+        let udp = self.udp.min(self.udp_answered);
+        tcp.min(self.tcp_closing).min(udp).min(self.icmp)
+    }
+
     /// Settings for so many flows, with the time-outs that RFC 5382, RFC 4787 and RFC 5508 ask
     /// for or that are shorter where a device's flows are better forgotten, at 250 jiffies a
     /// second.
@@ -638,40 +646,57 @@ pub struct FlowKey {
     pub ports: u64,
 }
 
-/// A flow, both directions. Index 0 is the key's low end.
+/// A flow, both directions: one line of the cache, and all that a packet of an admitted flow needs.
+/// Index 0 is the key's low end. What is needed less often is in [`FlowEnds`] and [`FlowTerms`].
 ///
-/// Counters and `last` are written without the bucket's lock, the rest under it. `state` is written
-/// whole.
+/// Counters are written without the bucket's lock, the rest under it. `state` is written whole.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Flow {
-    /// [`FlowKey`], word by word.
-    pub key: [Cell64; 5],
-    /// Bytes from each end; whole frames.
-    pub bytes: [Cell64; 2],
+    /// The key, shortened: both IPv4 addresses, `low << 32 | high`, or a hash of the IPv6 addresses,
+    /// which are in [`FlowEnds`]; and [`FlowKey::ports`], with [`FlowKey::V6`] for the latter.
+    pub key: [Cell64; 2],
+    /// `cell << 52 | bytes`: the cell of each end's epoch, and bytes from it; whole frames.
+    pub counts: [Cell64; 2],
     /// Where each end's packets come from: through a guarded port `mac << 16 | ifindex`, else
     /// [`Flow::OWN`] or [`Flow::OUTSIDE`]; 0: no packet yet.
     pub bind: [Cell64; 2],
     /// Packets from each end.
     pub packets: [Cell32; 2],
-    /// Device of each end; 0: none.
-    pub devices: [Cell32; 2],
     /// Sum of both ends' epoch cells when policy was last asked.
     pub stamp: Cell32,
-    /// The rule that admitted it.
-    pub rule: Cell32,
-    /// Tick of the last packet.
-    pub last: Cell32,
     /// `low vlan << 20 | high vlan << 8 | bits` of [`state`].
     pub state: Cell32,
-    /// Tick at which the rule that admitted it ends.
-    pub until: Cell32,
-    /// For a flow that lives only by mode observe: the [`Reason`] it would be dropped for.
-    pub would: Cell32,
+}
+
+/// What a flow is between, and where that is: for IPv6, and for fast-forward.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct FlowEnds {
+    /// [`FlowKey::low`] and [`FlowKey::high`], word by word.
+    pub addresses: [Cell64; 4],
     /// The next hop towards each end, as [`Flow::bind`]; 0: not known.
     pub hops: [Cell64; 2],
     /// `tick << 32 | length`: when that was asked, and for how long a packet.
     pub looked: [Cell64; 2],
+}
+
+/// On what terms a flow was admitted.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct FlowTerms {
+    /// Account of each end, of which a device's is its number.
+    pub devices: [Cell32; 2],
+    /// The rule that admitted it.
+    pub rule: Cell32,
+    /// Tick at which that rule ends.
+    pub until: Cell32,
+    /// For a flow that lives only by mode observe: the [`Reason`] it would be dropped for.
+    pub would: Cell32,
+    /// Packets that are counted for a rule that admitted it before.
+    pub packets: Cell32,
+    /// Bytes of these.
+    pub bytes: Cell64,
 }
 
 /// Bits of [`Flow::state`].
@@ -690,6 +715,8 @@ pub mod state {
     pub const RESET: u32 = 32;
     /// No rule admits it; it lives because its zones are in mode observe.
     pub const OBSERVED: u32 = 64;
+    /// The rule that admits it ends.
+    pub const ENDS: u32 = 128;
 }
 
 /// The kernel's lock; the name is how the kernel finds it in the map's type information.
@@ -700,7 +727,9 @@ pub struct bpf_spin_lock {
     pub val: Cell32,
 }
 
-/// One bucket of the flow table: an array indexed by the key's hash.
+/// One bucket of the flow table: an array indexed by the key's hash, in pages of its own, so that no
+/// bucket is in two of them and no flow in two lines of the cache. [`FlowEnds`] and [`FlowTerms`] of
+/// its flows are in arrays with the same index.
 ///
 /// A table of our own, because the kernel's can't do all of: one lookup for answered and
 /// unanswered flows, eviction that spares answered ones, exact quotas, and reclaiming without the
@@ -714,6 +743,8 @@ pub struct Bucket {
     pub reserved: Cell32,
     /// High bits of each way's hash; 0: the way is free.
     pub tags: [Cell32; WAYS],
+    /// Tick of each way's last packet.
+    pub last: [Cell32; WAYS],
     /// The flows.
     pub flows: [Flow; WAYS],
 }
@@ -727,6 +758,38 @@ pub struct Quota {
     /// Flows that have been answered; for TCP, whose answer the opener has acknowledged.
     pub answered: Cell32,
 }
+
+/// A refusal by policy, remembered for a second by the processor that met it: whoever tries the same
+/// again meanwhile is refused at once.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Denial {
+    /// Source and destination address, word by word.
+    pub addresses: [Cell64; 4],
+    /// As [`Flow::bind`].
+    pub bind: Cell64,
+    /// `source port << 48 | destination port << 32 | service key`.
+    pub ports: Cell64,
+    /// `generation << 16 | vlan`: what policy said then is known by its generation.
+    pub generation: Cell64,
+    /// Tick from which on policy is asked again.
+    pub until: Cell32,
+    /// The device that was refused.
+    pub device: Cell32,
+    /// The rule that denies; 0: none.
+    pub rule: Cell32,
+    /// The [`Reason`].
+    pub reason: Cell32,
+    /// Packets that no event has told of.
+    pub untold: Cell32,
+    /// Not used.
+    pub reserved: Cell32,
+}
+
+/// Denials that each processor remembers, so many at a time.
+pub const DENIALS: u32 = 4096;
+/// Of which so many are in one entry of the map.
+pub const DENIALS_AT: usize = 256;
 
 /// What the parts of a fragmented packet are known by: the packet, and the port.
 #[repr(C)]
@@ -883,24 +946,15 @@ macro_rules! sizes {
 
 sizes! {
     Address = 16, Port = 4, Mac = 12, AddressKey = 24, PrefixKey = 20, End = 20, Set = 8,
-    Interval = 20, Settings = 64, Failsafe = 40, Forwarding = 16, FlowKey = 40, Flow = 144,
-    Bucket = 1192, Quota = 8,
+    Interval = 20, Settings = 64, Failsafe = 40, Forwarding = 16, FlowKey = 40, Flow = 64,
+    FlowEnds = 64, FlowTerms = 32, Bucket = 512, Quota = 8, Denial = 80,
     FragmentKey = 48, Fragment = 16, Counter = 16,
     Learned = 8, Seen = 8, EventKey = 16, EventLimit = 16, Event = 96,
 }
 
 impl FlowKey {
-    /// The key's five words.
-    #[inline(always)]
-    pub fn words(&self) -> [u64; 5] {
-        [
-            self.low.0[0],
-            self.low.0[1],
-            self.high.0[0],
-            self.high.0[1],
-            self.ports,
-        ]
-    }
+    /// Set in the ports of a key that is between IPv6 addresses, where the table holds it.
+    pub const V6: u64 = 1 << 17;
 }
 
 impl Flow {
@@ -908,15 +962,19 @@ impl Flow {
     pub const OWN: u64 = 1;
     /// In [`Flow::bind`]: they come from where no port is guarded.
     pub const OUTSIDE: u64 = 2;
+    /// Where the cell is in [`Flow::counts`].
+    pub const CELL: u32 = 52;
 
-    /// The key, as it stands.
-    pub fn key(&self) -> FlowKey {
-        let word = |i: usize| self.key[i].load();
-        FlowKey {
-            low: Address([word(0), word(1)]),
-            high: Address([word(2), word(3)]),
-            ports: word(4),
-        }
+    /// Bytes from an end.
+    #[inline(always)]
+    pub fn bytes(&self, leg: usize) -> u64 {
+        self.counts[leg].load() & ((1 << Self::CELL) - 1)
+    }
+
+    /// The cell of an end's epoch.
+    #[inline(always)]
+    pub fn cell(&self, leg: usize) -> u32 {
+        (self.counts[leg].load() >> Self::CELL) as u32
     }
 }
 

@@ -16,6 +16,21 @@ use core::cell::UnsafeCell;
 /// an OR of two registers, though both are bits.
 #[inline(always)]
 pub fn bit(value: usize) -> usize {
+    opaque(value) & 1
+}
+
+/// The lowest three bits, to look for in an array with.
+///
+/// What the compiler knows of them it would use: the array's bound becomes "is not seven", from which
+/// a verifier before 6.8 learns nothing.
+#[inline(always)]
+pub fn way(value: u32) -> usize {
+    opaque(value as usize & 7)
+}
+
+/// The same, where the compiler does not see that it is: what is worked out from it is, after this.
+#[inline(always)]
+pub fn opaque(value: usize) -> usize {
     #[cfg(target_arch = "bpf")]
     let value = {
         let mut value = value;
@@ -23,7 +38,7 @@ pub fn bit(value: usize) -> usize {
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) value) };
         value
     };
-    value & 1
+    value
 }
 
 macro_rules! cell {

@@ -11,12 +11,12 @@
 
 use crate::{
     abi::{
-        Address, EPOCH_CELLS, End, FAILSAFES, Flow, FlowKey, Fragment, FragmentKey, LOG,
-        MAX_IFINDEX, MAX_ZONES, NEVER, Port, Reason, carries_key, ethertype_key, mac_key, state,
-        vlan_key, zone,
+        Address, Denial, EPOCH_CELLS, End, FAILSAFES, Flow, Fragment, FragmentKey, LOG,
+        MAX_IFINDEX, MAX_ZONES, NEVER, Port, Reason, Settings, TICK_SHIFT, carries_key,
+        ethertype_key, mac_key, state, vlan_key, zone,
     },
     cell::{Cell32, Cell64, bit},
-    flows::{self, Found, Opening},
+    flows::{self, Found, Opening, Sought},
     guards::{self, Sender},
     packet::{self, Bytes, Packet, Shape, number, tcp},
     policy::{self, Decision},
@@ -125,13 +125,23 @@ pub struct Work {
     reversed: u32,
     /// 1 when the flow ran before the port was guarded and may be adopted, else 0.
     adopts: u32,
-    /// One more than where the flow is that it has passed as part of; 0: by other steps, or none.
-    pub at: u32,
-    /// The sender's end of that flow.
+    /// What its flow is looked for by.
+    pub sought: Sought,
+    /// The sender's end of that.
     pub leg: u32,
+    /// One more than where the flow is; 0: there is none.
+    pub at: u32,
+    /// 1 when the first step has passed it as part of that flow, else 0.
+    pub fast: u32,
+    /// 1 when its flow counts it for the rule, else 0.
+    pub held: u32,
+    /// The generation of what it is judged by.
+    generation: u64,
+    /// 1 when policy has refused it, and would again within that generation, else 0.
+    pub denied: u32,
     /// The flow to open.
     opening: Opening,
-    /// Room for [`policy::judge`] and [`flows::find`].
+    /// Room for [`policy::judge`] and [`packet::network`].
     place: Cell32,
     /// Room for [`flows::open`].
     best: Cell64,
@@ -232,6 +242,9 @@ fn judged<B: Bytes + ?Sized, T: Tables + ?Sized>(
 }
 
 fn finish<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: Verdict) -> Verdict {
+    if work.denied != 0 && !verdict.reason.passes() {
+        remember(tables, work, &verdict);
+    }
     if verdict.reason.passes() && work.packet.fragment.is_first() {
         note_first(tables, work, verdict)
     } else {
@@ -330,6 +343,9 @@ fn context<T: Tables + ?Sized>(tables: &T, ifindex: u32, way: u16, work: &mut Wo
     work.zone = 0;
     work.adopts = 0;
     work.at = 0;
+    work.fast = 0;
+    work.held = 0;
+    work.denied = 0;
     work.packet = Packet::default();
     let Some(slot) = tables.active() else {
         return false;
@@ -406,19 +422,135 @@ fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
     }
     let settings = tables.settings()?;
     let (key, leg) = flows::key(&work.packet);
-    let found = flows::find(tables, settings, &key, work.tick, &work.place)?;
-    let flow = found.flow;
-    if flow.bind[bit(leg)].load() != work.bind()
+    work.sought.set(key, settings.seed);
+    work.leg = leg as u32;
+    let Some(found) = flows::find(tables, settings, &work.sought, work.tick) else {
+        return denied_before(tables, settings, work);
+    };
+    work.at = found.at.wrapping_add(1);
+    if found.flow.bind[bit(leg)].load() != work.bind()
         || flows::vlan(found.state, leg) != work.packet.vlan
         || !is_current(tables, work, &found)
         || flows::reopens(found.state, &work.packet)
     {
         return None;
     }
-    work.device = flow.devices[bit(leg)].load();
-    let verdict = go_on(tables, work, &found, &key, leg)?;
-    (work.at, work.leg) = (found.at.wrapping_add(1), leg as u32);
+    let verdict = go_on(tables, work, &found, leg)?;
+    work.fast = 1;
     Some(verdict)
+}
+
+/// What policy has said within the last second of a packet just like this one, when it was no.
+#[inline(always)]
+fn denied_before<T: Tables + ?Sized>(
+    tables: &T,
+    settings: &Settings,
+    work: &mut Work,
+) -> Option<Verdict> {
+    // Read before anything that it tells of.
+    work.generation = tables.generation(work.slot)?;
+    if !opens(&work.packet) {
+        return None;
+    }
+    let denial = tables.denial(work.sought.denial())?;
+    let left = denial.until.load().wrapping_sub(work.tick);
+    // Nothing is left is less than nothing.
+    if left.wrapping_sub(1) >= second(settings) || !is_of(denial, work) {
+        return None;
+    }
+    denial.untold.store(denial.untold.load().wrapping_add(1));
+    work.device = denial.device.load();
+    let reason = match denial.reason.load() as u8 {
+        DENIED_BY_RULE => Reason::DeniedByRule,
+        QUARANTINED => Reason::Quarantined,
+        _ => Reason::NoRule,
+    };
+    Some(Verdict {
+        tells: false,
+        rule: denial.rule.load(),
+        ..Verdict::of(reason)
+    })
+}
+
+const DENIED_BY_RULE: u8 = Reason::DeniedByRule as u8;
+const QUARANTINED: u8 = Reason::Quarantined as u8;
+
+/// Ticks in a second.
+#[inline(always)]
+fn second(settings: &Settings) -> u32 {
+    settings.jiffies_per_second >> TICK_SHIFT
+}
+
+/// Whether a denial is of a packet just like this one.
+#[inline(always)]
+fn is_of(denial: &Denial, work: &Work) -> bool {
+    let (source, destination) = (work.packet.source.0, work.packet.destination.0);
+    let words = [source[0], source[1], destination[0], destination[1]];
+    let mut difference = denial.bind.load() ^ work.bind();
+    for (held, word) in denial.addresses.iter().zip(words) {
+        difference |= held.load() ^ word;
+    }
+    difference |= denial.ports.load() ^ denial_ports(&work.packet);
+    difference |= denial.generation.load() ^ denial_generation(work);
+    difference == 0
+}
+
+#[inline(always)]
+fn denial_ports(packet: &Packet) -> u64 {
+    let ports = (packet.source_port as u64) << 16 | packet.destination_port as u64;
+    ports << 32 | packet.service() as u64
+}
+
+#[inline(always)]
+fn denial_generation(work: &Work) -> u64 {
+    work.generation << 16 | work.packet.vlan as u64
+}
+
+/// The last step for a packet that is dropped: remembers that policy has refused it.
+#[inline(always)]
+pub fn remember<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: &Verdict) {
+    let (Some(settings), Some(denial)) = (tables.settings(), tables.denial(work.sought.denial()))
+    else {
+        return;
+    };
+    // Another's place is taken over, but not what is still to be told of it.
+    tables.hold(denial, denial.untold.load());
+    let (source, destination) = (work.packet.source.0, work.packet.destination.0);
+    let words = [source[0], source[1], destination[0], destination[1]];
+    for (cell, word) in denial.addresses.iter().zip(words) {
+        cell.store(word);
+    }
+    denial.bind.store(work.bind());
+    denial.ports.store(denial_ports(&work.packet));
+    denial.generation.store(denial_generation(work));
+    denial.until.store(work.tick.wrapping_add(second(settings)));
+    denial.device.store(work.device);
+    denial.rule.store(verdict.rule);
+    denial.reason.store(verdict.reason as u32);
+    denial.untold.store(0);
+}
+
+/// Whether policy refuses this packet as long as its generation lasts: nothing that it was asked
+/// about may change otherwise.
+#[inline(always)]
+fn is_final(work: &Work) -> bool {
+    let Decision { reason, until, .. } = work.decision;
+    let (source, destination) = (&work.source, &work.destination);
+    let lasts = match reason {
+        Reason::NoRule | Reason::Quarantined => true,
+        Reason::DeniedByRule => until == NEVER,
+        _ => false,
+    };
+    // Nobody can have learned an address that is listed, or in no zone.
+    let listed = |end: &End| end.device != 0 && end.flags & End::LEARNS == 0;
+    lasts
+        && work.enters()
+        && work.device != 0
+        && listed(source)
+        && (listed(destination) || destination.zone == 0 && destination.device == 0)
+        && !work.packet.is_to_group()
+        && !work.packet.fragment.is_first()
+        && opens(&work.packet)
 }
 
 /// The note that the parts of a packet share, at one port.
@@ -491,15 +623,14 @@ fn follow_part<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
     } else {
         tables.forget_fragment(&key);
     }
-    let Some(found) = flows::find(tables, settings, &flow_key, work.tick, &work.place) else {
+    work.sought.set(flow_key, settings.seed);
+    let Some(found) = flows::find(tables, settings, &work.sought, work.tick) else {
         return dropped;
     };
     if found.flow.bind[bit(leg)].load() != work.bind() || !is_current(tables, work, &found) {
         return dropped;
     }
-    let end = if work.enters() { leg } else { leg ^ 1 };
-    work.device = found.flow.devices[bit(end)].load();
-    flows::count(found.flow, leg, work.packet.length, work.tick);
+    flows::count(&found, leg, work.packet.length, work.tick);
     passed(&found)
 }
 
@@ -528,7 +659,6 @@ fn go_on<T: Tables + ?Sized>(
     tables: &T,
     work: &Work,
     found: &Found<'_>,
-    key: &FlowKey,
     leg: usize,
 ) -> Option<Verdict> {
     let next = flows::follow(found.state, &work.packet, leg);
@@ -536,13 +666,14 @@ fn go_on<T: Tables + ?Sized>(
         return None;
     }
     if next != found.state {
-        flows::set_state(tables, found, key, next);
+        flows::set_state(tables, found, &work.sought, next);
     }
-    flows::count(found.flow, leg, work.packet.length, work.tick);
+    flows::count(found, leg, work.packet.length, work.tick);
     Some(passed(found))
 }
 
-/// The verdict for a packet that has its place in a current flow.
+/// The verdict for a packet that has its place in a current flow, which knows its rule and counts
+/// for it.
 #[inline(always)]
 fn passed(found: &Found<'_>) -> Verdict {
     if found.state & state::OBSERVED != 0 {
@@ -552,32 +683,27 @@ fn passed(found: &Found<'_>) -> Verdict {
             ..Verdict::observed(Reason::NoRule, 0)
         };
     }
-    let rule = policy::rule_number(found.flow.rule.load());
-    Verdict {
-        rule,
-        ..Verdict::of(Reason::Established)
-    }
+    Verdict::of(Reason::Established)
 }
 
 /// Whether policy was asked under the epochs that hold, and the rule has not ended.
 #[inline(always)]
 fn is_current<T: Tables + ?Sized>(tables: &T, work: &Work, found: &Found<'_>) -> bool {
     let flow = found.flow;
-    let (low, high) = (flow.devices[0].load(), flow.devices[1].load());
     let (Some(low), Some(high)) = (
-        tables.epoch(epoch(work.slot, low)),
-        tables.epoch(epoch(work.slot, high)),
+        tables.epoch(epoch(work.slot, flow.cell(0))),
+        tables.epoch(epoch(work.slot, flow.cell(1))),
     ) else {
         return false;
     };
-    flow.stamp.load() == low.wrapping_add(high) && work.tick < flow.until.load()
+    flow.stamp.load() == low.wrapping_add(high) && !flows::has_ended(tables, found, work.tick)
 }
 
 /// Where the epoch of a device is. Two epochs are compared by their sum, which changes when either
 /// does, because they only grow.
 #[inline(always)]
-fn epoch(slot: u32, device: u32) -> u32 {
-    slot * EPOCH_CELLS + (device & (EPOCH_CELLS - 1))
+fn epoch(slot: u32, account: u32) -> u32 {
+    slot * EPOCH_CELLS + flows::cell(account)
 }
 
 /// Whether packets of this shape belong to flows.
@@ -727,8 +853,10 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
         && let Some(settings) = tables.settings()
     {
         let (key, leg) = flows::key(&work.packet);
-        if let Some(found) = flows::find(tables, settings, &key, work.tick, &work.place) {
-            work.device = found.flow.devices[bit(leg ^ 1)].load();
+        work.sought.set(key, settings.seed);
+        work.leg = leg as u32;
+        if let Some(found) = flows::find(tables, settings, &work.sought, work.tick) {
+            work.at = found.at.wrapping_add(1);
             let bind = found.flow.bind[bit(leg)].load();
             if bind >> 16 != 0 {
                 // This end is behind a guarded port. Through it, it was judged there; from
@@ -736,13 +864,14 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
                 return Some(if work.inner() {
                     Verdict::again(Reason::Established)
                 } else {
+                    work.device = flows::device(tables, &found, leg ^ 1);
                     Verdict::of(Reason::SpoofedSource)
                 });
             }
             if bind == work.bind()
                 && is_current(tables, work, &found)
                 && !flows::reopens(found.state, &work.packet)
-                && let Some(verdict) = go_on(tables, work, &found, &key, leg)
+                && let Some(verdict) = go_on(tables, work, &found, leg)
             {
                 return Some(verdict);
             }
@@ -842,9 +971,6 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
     if work.packet.source.is_link_local() || work.packet.destination.is_link_local() {
         return Some(refused(tables, work, Reason::NoRule));
     }
-    let Some(settings) = tables.settings() else {
-        return Some(Verdict::of(Reason::NotReady));
-    };
     if work.packet.shape == Shape::Error {
         let quoted = packet::quoted(bytes, &work.packet);
         return Some(match quoted {
@@ -868,10 +994,9 @@ pub fn admit<B: Bytes + ?Sized, T: Tables + ?Sized>(
             Some(refused(tables, work, Reason::MidFlow))
         };
     }
-    let (key, leg) = flows::key(&work.packet);
-    match flows::find(tables, settings, &key, work.tick, &work.place) {
+    match flows::again(tables, &work.sought, work.at) {
         Some(found) if !flows::reopens(found.state, &work.packet) => {
-            work.reversed = u32::from(flows::opener(found.state) != leg);
+            work.reversed = u32::from(flows::opener(found.state) != work.leg as usize);
             None
         }
         _ if opens(&work.packet) => None,
@@ -930,8 +1055,8 @@ fn is_related<T: Tables + ?Sized>(tables: &T, work: &mut Work, quoted: &packet::
     let Some(settings) = tables.settings() else {
         return false;
     };
-    let key = flows::quoted_key(quoted);
-    match flows::find(tables, settings, &key, work.tick, &work.place) {
+    work.sought.set(flows::quoted_key(quoted), settings.seed);
+    match flows::find(tables, settings, &work.sought, work.tick) {
         Some(found) if is_current(tables, work, &found) => met(tables, work, quoted),
         _ => false,
     }
@@ -990,22 +1115,24 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     if work.adopts != 0 && !allowed {
         return Some(refused(tables, work, Reason::MidFlow));
     }
-    let (key, leg) = flows::key(&work.packet);
-    let found = match flows::find(tables, settings, &key, work.tick, &work.place) {
-        Some(found) if !flows::reopens(found.state, &work.packet) => Some(found),
-        _ => None,
-    };
+    let leg = work.leg as usize;
+    // Its place, not the flow itself: before 6.3 the verifier refuses to read of the stack what is
+    // there only when there is a flow.
+    let (mut at, mut there) = (0, 0);
+    if let Some(found) = flows::again(tables, &work.sought, work.at)
+        && !flows::reopens(found.state, &work.packet)
+    {
+        at = work.at;
+        there = found.flow.bind[bit(leg ^ 1)].load();
+    }
     if !allowed && (is_cut_off(work) || !is_observed(tables, work)) {
-        if let Some(found) = found {
-            flows::end(tables, &found, &key);
+        match flows::again(tables, &work.sought, at) {
+            Some(found) => flows::end(tables, &found, &work.sought),
+            None => work.denied = u32::from(work.at == 0 && is_final(work)),
         }
         return Some(Verdict::by_rule(reason, rule));
     }
     let bind = work.bind();
-    let there = match &found {
-        Some(found) => found.flow.bind[bit(leg ^ 1)].load(),
-        None => 0,
-    };
     let device = flows::account(settings, work.source.device, bind);
     let other = flows::account(settings, work.destination.device, there);
     let (Some(mine), Some(theirs)) = (
@@ -1014,41 +1141,38 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     ) else {
         return Some(Verdict::of(Reason::NotReady));
     };
-    work.opening = Opening {
-        key,
-        leg: leg as u32,
-        opener: (leg as u32 ^ work.reversed) & 1,
-        bind,
-        vlan: work.packet.vlan as u32,
-        device,
-        other,
-        bits: if work.adopts == 0 {
-            0
-        } else {
-            state::ANSWERED | state::CONFIRMED
-        },
-        rule,
-        until: if allowed { until } else { NEVER },
-        stamp: mine.wrapping_add(theirs),
-        length: work.packet.length,
-        would: if allowed { 0 } else { reason as u32 },
+    // Field by field: of a whole structure the compiler makes two, one of them on the stack.
+    let opening = &mut work.opening;
+    opening.leg = leg as u32;
+    opening.opener = (leg as u32 ^ work.reversed) & 1;
+    opening.bind = bind;
+    opening.vlan = work.packet.vlan as u32;
+    opening.device = device;
+    opening.other = other;
+    opening.bits = if work.adopts == 0 {
+        0
+    } else {
+        state::ANSWERED | state::CONFIRMED
     };
-    let found = found?;
+    opening.rule = rule;
+    opening.until = if allowed { until } else { NEVER };
+    opening.stamp = mine.wrapping_add(theirs);
+    opening.length = work.packet.length;
+    opening.would = if allowed { 0 } else { reason as u32 };
+    let found = flows::again(tables, &work.sought, at)?;
     let next = flows::follow(found.state, &work.packet, leg);
     if next == flows::NOWHERE {
         return Some(refused(tables, work, Reason::MidFlow));
     }
     let next = flows::with_vlan(next & !state::OBSERVED, leg, work.packet.vlan);
     let next = next | if allowed { 0 } else { state::OBSERVED };
-    flows::renew(tables, &found, &work.opening, next);
-    flows::count(found.flow, leg, work.packet.length, work.tick);
-    if !allowed {
-        return Some(Verdict::observed(reason, rule));
-    }
-    let rule = policy::rule_number(rule);
-    Some(Verdict {
-        rule,
-        ..Verdict::of(Reason::Established)
+    flows::renew(tables, &found, &work.sought, &work.opening, next);
+    flows::count(&found, leg, work.packet.length, work.tick);
+    work.held = 1;
+    Some(if allowed {
+        Verdict::of(Reason::Established)
+    } else {
+        Verdict::observed(reason, rule)
     })
 }
 
@@ -1076,7 +1200,15 @@ pub fn open<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
         return Verdict::of(Reason::NotReady);
     };
     let Decision { reason, rule, .. } = work.decision;
-    let room = flows::open(tables, settings, &work.opening, &work.best, work.tick);
+    let room = flows::open(
+        tables,
+        settings,
+        &work.sought,
+        &work.opening,
+        &work.best,
+        work.tick,
+    );
+    work.held = u32::from(room.is_ok());
     if reason != Reason::Rule {
         return Verdict::observed(reason, rule);
     }

@@ -7,10 +7,10 @@
 
 use crate::{
     abi::{
-        Address, Bucket, Flow, FlowKey, NEVER, ROUTER, Reason, Settings, UNLISTED, WAYS, gauge,
-        state,
+        Address, Bucket, DENIALS, EPOCH_CELLS, Flow, FlowEnds, FlowKey, FlowTerms, LOG, NEVER,
+        ROUTER, Reason, Settings, UNLISTED, WAYS, gauge, state,
     },
-    cell::{Cell32, Cell64, bit},
+    cell::{Cell32, Cell64, bit, way},
     packet::{Packet, Quoted, Shape, number, query_kind, tcp},
     tables::Tables,
 };
@@ -28,11 +28,30 @@ pub struct Found<'a> {
     pub at: u32,
 }
 
+impl Found<'_> {
+    /// Which of the bucket's ways.
+    #[inline(always)]
+    fn way(&self) -> usize {
+        way(self.at)
+    }
+}
+
+/// What a flow is looked for by. All steps share one, outside the kernel's stack.
+#[derive(Debug, Default)]
+pub struct Sought {
+    /// The key.
+    pub key: FlowKey,
+    /// [`Flow::key`].
+    words: [u64; 2],
+    /// Their hash: the low bits choose the bucket, the high ones are in [`Bucket::tags`].
+    hash: u64,
+    /// Where the way is kept from the verifier, which would go on with each of them by itself.
+    way: Cell32,
+}
+
 /// What is written of a flow when it opens, and when policy is asked about it again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Opening {
-    /// The key.
-    pub key: FlowKey,
     /// The sender's end of the key: 0 low, 1 high.
     pub leg: u32,
     /// The opener's end of the key.
@@ -57,6 +76,18 @@ pub struct Opening {
     pub length: u32,
     /// 0, or the reason that the sender would be dropped for if its zone enforced.
     pub would: u32,
+}
+
+impl Opening {
+    /// The state, with whether the rule ends.
+    #[inline(always)]
+    fn with_end(&self, bits: u32) -> u32 {
+        if self.until == NEVER {
+            bits & !state::ENDS
+        } else {
+            bits | state::ENDS
+        }
+    }
 }
 
 /// The number under which an end's flows are counted and its epoch is kept: its device's, or for
@@ -153,61 +184,107 @@ fn ordered(
     }
 }
 
-/// The key's hash: a multiply and a fold for each word, and once more, so that every bit of the key
-/// reaches every bit of the hash. The low bits choose the bucket.
-#[inline(always)]
-pub fn hash(key: &FlowKey, seed: u64) -> u64 {
-    let mut hash = seed;
-    for word in key.words() {
-        hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^= hash >> 32;
+impl Sought {
+    /// Looks for a flow from now on. The hash is secret, by the seed, and every bit of the key
+    /// reaches every bit of it.
+    #[inline(always)]
+    pub fn set(&mut self, key: FlowKey, seed: u64) {
+        self.key = key;
+        let [low_high, low] = key.low.number();
+        let [high_high, high] = key.high.number();
+        let is_v4 = low_high | high_high == 0 && low >> 32 == 0xffff && high >> 32 == 0xffff;
+        if is_v4 {
+            self.words = [low << 32 | high & 0xffff_ffff, key.ports];
+        } else {
+            let addresses = [low_high, low, high_high, high];
+            let hash = addresses.into_iter().fold(seed, folded);
+            self.words = [hash, key.ports | FlowKey::V6];
+        }
+        let hash = self.words.into_iter().fold(seed, folded);
+        let hash = hash.wrapping_mul(0xd6e8_feb8_6659_fd93);
+        self.hash = hash ^ hash >> 32;
     }
-    hash = hash.wrapping_mul(0xd6e8_feb8_6659_fd93);
+
+    /// Where a denial of it is remembered.
+    #[inline(always)]
+    pub fn denial(&self) -> u32 {
+        (self.hash >> 20) as u32 & (DENIALS - 1)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, settings: &Settings) -> u32 {
+        self.hash as u32 & settings.bucket_mask
+    }
+
+    /// The part of the hash that stands in [`Bucket::tags`]; never 0.
+    #[inline(always)]
+    fn tag(&self) -> u32 {
+        (self.hash >> 32) as u32 | 1
+    }
+
+    /// Whether a flow is it; for IPv6 only, whether it may be.
+    #[inline(always)]
+    fn may_be(&self, flow: &Flow) -> bool {
+        (flow.key[0].load() ^ self.words[0]) | (flow.key[1].load() ^ self.words[1]) == 0
+    }
+
+    /// Whether a flow is between the addresses.
+    #[inline(always)]
+    fn is_between(&self, ends: &FlowEnds) -> bool {
+        let [a, b] = self.key.low.0;
+        let [c, d] = self.key.high.0;
+        let [e, f, g, h] = [0, 1, 2, 3].map(|word| ends.addresses[word].load());
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+    }
+
+    /// Whether a flow is it. Of an IPv4 flow too the ends are there: one comparison for both spares
+    /// the verifier a branch.
+    #[inline(always)]
+    fn is(&self, flow: &Flow, ends: &FlowEnds) -> bool {
+        self.may_be(flow) && self.is_between(ends)
+    }
+}
+
+/// A word more in a hash: a multiply and a fold.
+#[inline(always)]
+fn folded(hash: u64, word: u64) -> u64 {
+    let hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash ^ hash >> 32
 }
 
-/// The part of the hash that stands in [`Bucket::tags`]; never 0.
-#[inline(always)]
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32 | 1
-}
-
-/// Finds a live flow. `place` is where the way is kept from the verifier, which would go on with
-/// each of them by itself.
+/// Finds a live flow.
 #[inline(always)]
 pub fn find<'a, T: Tables + ?Sized>(
     tables: &'a T,
     settings: &Settings,
-    key: &FlowKey,
+    sought: &Sought,
     tick: u32,
-    place: &Cell32,
 ) -> Option<Found<'a>> {
-    let hash = hash(key, settings.seed);
-    let index = hash as u32 & settings.bucket_mask;
+    let index = sought.bucket(settings);
     let bucket = tables.bucket(index)?;
-    let tag = tag(hash);
-    // One bit for each way with our tag, without a branch: the verifier would follow each.
-    let mut ways = 0u32;
-    for way in 0..WAYS {
-        let difference = (bucket.tags[way].load() ^ tag) as u64;
-        ways |= ((difference.wrapping_sub(1) >> 63) as u32) << way;
-    }
+    let mut ways = ways(bucket, sought.tag());
     // Two flows of a bucket share a tag once in 10^8; three never do.
     for _ in 0..2 {
         if ways == 0 {
             return None;
         }
-        place.store(lowest(ways));
-        let flow = &bucket.flows[(place.load() & 7) as usize];
-        if is(flow, key) {
+        sought.way.store(lowest(ways));
+        let way = way(sought.way.load());
+        let flow = bucket.flows.get(way)?;
+        if sought.may_be(flow)
+            && (sought.words[1] & FlowKey::V6 == 0
+                || sought.is_between(tables.ends(index)?.get(way)?))
+        {
             let state = flow.state.load();
-            let live = !is_over(flow, state, settings, tick);
+            let last = bucket.last.get(way)?.load();
+            let live = !is_over(flow, last, state, settings, tick);
             return if live {
+                let at = index << 3 | way as u32;
                 Some(Found {
                     bucket,
                     flow,
                     state,
-                    at: index << 3 | place.load() & 7,
+                    at,
                 })
             } else {
                 None
@@ -218,6 +295,39 @@ pub fn find<'a, T: Tables + ?Sized>(
     None
 }
 
+/// The flow that has been found at a place before, if it still is there. `at` is one more than
+/// [`Found::at`]; 0: none was found.
+#[inline(always)]
+pub fn again<'a, T: Tables + ?Sized>(tables: &'a T, sought: &Sought, at: u32) -> Option<Found<'a>> {
+    let at = at.checked_sub(1)?;
+    let (index, way) = (at >> 3, way(at));
+    let bucket = tables.bucket(index)?;
+    let flow = bucket.flows.get(way)?;
+    let there = bucket.tags.get(way)?.load() != 0 && sought.may_be(flow);
+    if !there
+        || sought.words[1] & FlowKey::V6 != 0 && !sought.is_between(tables.ends(index)?.get(way)?)
+    {
+        return None;
+    }
+    Some(Found {
+        bucket,
+        flow,
+        state: flow.state.load(),
+        at,
+    })
+}
+
+/// The ways with a tag, one bit for each: without a branch, as the verifier would follow each.
+#[inline(always)]
+fn ways(bucket: &Bucket, tag: u32) -> u32 {
+    let mut ways = 0;
+    for way in 0..WAYS {
+        let difference = (bucket.tags[way].load() ^ tag) as u64;
+        ways |= ((difference.wrapping_sub(1) >> 63) as u32) << way;
+    }
+    ways
+}
+
 /// The number of the lowest bit that is set, by arithmetic alone.
 #[inline(always)]
 fn lowest(ways: u32) -> u32 {
@@ -226,21 +336,11 @@ fn lowest(ways: u32) -> u32 {
     any(0xaa) | any(0xcc) << 1 | any(0xf0) << 2
 }
 
-#[inline(always)]
-fn is(flow: &Flow, key: &FlowKey) -> bool {
-    let words = key.words();
-    let mut difference = 0;
-    for (held, wanted) in flow.key.iter().zip(words) {
-        difference |= held.load() ^ wanted;
-    }
-    difference == 0
-}
-
 /// Whether a flow has timed out.
 #[inline(always)]
-fn is_over(flow: &Flow, state: u32, settings: &Settings, tick: u32) -> bool {
-    let idle = tick.wrapping_sub(flow.last.load()) as i32;
-    idle > lifetime(flow.key[4].load() as u8, state, settings) as i32
+fn is_over(flow: &Flow, last: u32, state: u32, settings: &Settings, tick: u32) -> bool {
+    let idle = tick.wrapping_sub(last) as i32;
+    idle > lifetime(flow.key[1].load() as u8, state, settings) as i32
 }
 
 /// Ticks that a flow lives without a packet.
@@ -349,55 +449,124 @@ pub fn reopens(bits: u32, packet: &Packet) -> bool {
         && is_closing(bits)
 }
 
-/// Whether a flow is that of a packet.
-#[inline(always)]
-pub fn is_of(flow: &Flow, packet: &Packet) -> bool {
-    is(flow, &key(packet).0)
-}
-
-/// Notes the next hop towards an end of a flow, if it still is that of the packet. `at` is as
+/// Notes the next hop towards an end of a flow, if it still is that flow. `at` is as
 /// [`Found::at`].
 #[inline(always)]
 pub fn remember<T: Tables + ?Sized>(
     tables: &T,
     at: u32,
-    packet: &Packet,
+    sought: &Sought,
     to: usize,
     hop: u64,
     looked: u64,
 ) {
-    let Some(bucket) = tables.bucket(at >> 3) else {
+    let (Some(bucket), Some(ends)) = (tables.bucket(at >> 3), tables.ends(at >> 3)) else {
         return;
     };
-    let (flow, key) = (&bucket.flows[(at & 7) as usize], key(packet).0);
+    let way = way(at);
+    let (Some(flow), Some(ends)) = (bucket.flows.get(way), ends.get(way)) else {
+        return;
+    };
     tables.lock(bucket);
-    if is(flow, &key) {
-        flow.hops[to & 1].store(hop);
-        flow.looked[to & 1].store(looked);
+    if sought.is(flow, ends) {
+        ends.hops[to & 1].store(hop);
+        ends.looked[to & 1].store(looked);
     }
     tables.unlock(bucket);
 }
 
 /// Counts a packet of a flow.
 #[inline(always)]
-pub fn count(flow: &Flow, leg: usize, length: u32, tick: u32) {
+pub fn count(found: &Found<'_>, leg: usize, length: u32, tick: u32) {
     let leg = leg & 1;
-    flow.packets[leg].add(1);
-    flow.bytes[leg].add(length as u64);
-    if flow.last.load() != tick {
-        flow.last.store(tick);
+    found.flow.packets[leg].add(1);
+    found.flow.counts[leg].add(length as u64);
+    if let Some(last) = found.bucket.last.get(found.way())
+        && last.load() != tick
+    {
+        last.store(tick);
+    }
+}
+
+/// Under which bits of the hash the epoch of an account is kept.
+#[inline(always)]
+pub fn cell(account: u32) -> u32 {
+    account & (EPOCH_CELLS - 1)
+}
+
+/// What the terms of a flow are, and where they are for its bucket's lock.
+#[inline(always)]
+fn terms<'a, T: Tables + ?Sized>(tables: &'a T, at: u32) -> Option<&'a FlowTerms> {
+    tables.terms(at >> 3)?.get(way(at))
+}
+
+/// The account of an end of a flow.
+#[inline(always)]
+pub fn device<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, leg: usize) -> u32 {
+    match terms(tables, found.at) {
+        Some(terms) => terms.devices[bit(leg)].load(),
+        None => 0,
+    }
+}
+
+/// Whether the rule that admits a flow has ended.
+#[inline(always)]
+pub fn has_ended<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, tick: u32) -> bool {
+    found.state & state::ENDS != 0
+        && match terms(tables, found.at) {
+            Some(terms) => tick >= terms.until.load(),
+            None => true,
+        }
+}
+
+/// The rule that admitted a flow, with what it has not counted yet of the flow.
+///
+/// Not inside an option: before 6.3 the verifier refuses to read what is none off the stack.
+#[derive(Default)]
+struct Due {
+    rule: u32,
+    packets: u32,
+    bytes: u64,
+}
+
+/// What is due to the rule of a flow; from now on it is another's. Under the bucket's lock.
+#[inline(always)]
+fn due(flow: &Flow, terms: &FlowTerms) -> Due {
+    let packets = flow.packets[0].load().wrapping_add(flow.packets[1].load());
+    let bytes = flow.bytes(0).wrapping_add(flow.bytes(1));
+    let due = Due {
+        rule: terms.rule.load(),
+        packets: packets.wrapping_sub(terms.packets.load()),
+        bytes: bytes.wrapping_sub(terms.bytes.load()),
+    };
+    terms.packets.store(packets);
+    terms.bytes.store(bytes);
+    due
+}
+
+#[inline(always)]
+fn pay<T: Tables + ?Sized>(tables: &T, due: &Due) {
+    let rule = due.rule & !LOG;
+    if rule != 0 {
+        tables.credit(rule, due.packets, due.bytes);
     }
 }
 
 /// Changes a flow's state, if it still is that flow.
 #[inline(always)]
-pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, key: &FlowKey, bits: u32) {
-    let protocol = key.ports as u8;
+pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sought, bits: u32) {
+    let (Some(ends), Some(terms)) = (tables.ends(found.at >> 3), terms(tables, found.at)) else {
+        return;
+    };
+    let Some(ends) = ends.get(found.way()) else {
+        return;
+    };
+    let protocol = sought.key.ports as u8;
     let (mut owner, mut before) = (0, bits);
     tables.lock(found.bucket);
-    if is(found.flow, key) {
+    if sought.is(found.flow, ends) {
         before = found.flow.state.load();
-        owner = found.flow.devices[bit(opener(before))].load();
+        owner = terms.devices[bit(opener(before))].load();
         found.flow.state.store(bits);
     }
     tables.unlock(found.bucket);
@@ -409,29 +578,48 @@ pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, key: &FlowKe
 
 /// Notes what policy says of a flow that it was asked about again, if it still is that flow.
 #[inline(always)]
-pub fn renew<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, renewed: &Opening, bits: u32) {
+pub fn renew<T: Tables + ?Sized>(
+    tables: &T,
+    found: &Found<'_>,
+    sought: &Sought,
+    renewed: &Opening,
+    bits: u32,
+) {
+    let (Some(ends), Some(terms)) = (tables.ends(found.at >> 3), terms(tables, found.at)) else {
+        return;
+    };
+    let Some(ends) = ends.get(found.way()) else {
+        return;
+    };
     let leg = (renewed.leg & 1) as usize;
-    let protocol = renewed.key.ports as u8;
+    let protocol = sought.key.ports as u8;
     let owner = if opener(bits) == leg {
         renewed.device
     } else {
         renewed.other
     };
+    let bits = renewed.with_end(bits);
+    let flow = found.flow;
     let (mut old_owner, mut before) = (owner, bits);
+    let mut to_pay = Due::default();
     tables.lock(found.bucket);
-    if is(found.flow, &renewed.key) {
-        before = found.flow.state.load();
-        old_owner = found.flow.devices[bit(opener(before))].load();
-        found.flow.rule.store(renewed.rule);
-        found.flow.until.store(renewed.until);
-        found.flow.stamp.store(renewed.stamp);
-        found.flow.would.store(renewed.would);
-        found.flow.bind[leg].store(renewed.bind);
-        found.flow.devices[leg].store(renewed.device);
-        found.flow.devices[1 - leg].store(renewed.other);
-        found.flow.state.store(bits);
+    if sought.is(flow, ends) {
+        before = flow.state.load();
+        old_owner = terms.devices[bit(opener(before))].load();
+        if terms.rule.load() != renewed.rule {
+            to_pay = due(flow, terms);
+        }
+        terms.rule.store(renewed.rule);
+        terms.until.store(renewed.until);
+        terms.would.store(renewed.would);
+        flow.stamp.store(renewed.stamp);
+        flow.bind[leg].store(renewed.bind);
+        set_device(flow, terms, leg, renewed.device);
+        set_device(flow, terms, 1 - leg, renewed.other);
+        flow.state.store(bits);
     }
     tables.unlock(found.bucket);
+    pay(tables, &to_pay);
     let (was, is) = (is_answered(protocol, before), is_answered(protocol, bits));
     if old_owner != owner || was != is {
         book(tables, old_owner, was, u32::MAX);
@@ -439,24 +627,36 @@ pub fn renew<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, renewed: &Openin
     }
 }
 
+/// Notes the account of an end, beside counters that other processors may add to.
+#[inline(always)]
+fn set_device(flow: &Flow, terms: &FlowTerms, leg: usize, device: u32) {
+    let change = cell(device).wrapping_sub(flow.cell(leg)) as u64;
+    flow.counts[leg].add(change << Flow::CELL);
+    terms.devices[leg].store(device);
+}
+
 /// Ends a flow.
 #[inline(always)]
-pub fn end<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, key: &FlowKey) {
-    let mut ended = false;
-    let (mut owner, mut bits) = (0, 0);
+pub fn end<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sought) {
+    let (Some(ends), Some(terms)) = (tables.ends(found.at >> 3), terms(tables, found.at)) else {
+        return;
+    };
+    let (Some(ends), Some(tag)) = (ends.get(found.way()), found.bucket.tags.get(found.way()))
+    else {
+        return;
+    };
+    let (mut owner, mut bits, mut to_pay) = (NEVER, 0, Due::default());
     tables.lock(found.bucket);
-    for way in 0..WAYS {
-        let flow = &found.bucket.flows[way];
-        if found.bucket.tags[way].load() != 0 && is(flow, key) {
-            bits = flow.state.load();
-            owner = flow.devices[bit(opener(bits))].load();
-            found.bucket.tags[way].store(0);
-            ended = true;
-        }
+    if tag.load() != 0 && sought.is(found.flow, ends) {
+        bits = found.flow.state.load();
+        owner = terms.devices[bit(opener(bits))].load();
+        to_pay = due(found.flow, terms);
+        tag.store(0);
     }
     tables.unlock(found.bucket);
-    if ended {
-        give_back(tables, owner, is_answered(key.ports as u8, bits));
+    if owner != NEVER {
+        pay(tables, &to_pay);
+        give_back(tables, owner, is_answered(sought.key.ports as u8, bits));
     }
 }
 
@@ -474,6 +674,7 @@ pub fn end<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, key: &FlowKey) {
 pub fn open<T: Tables + ?Sized>(
     tables: &T,
     settings: &Settings,
+    sought: &Sought,
     opening: &Opening,
     best: &Cell64,
     tick: u32,
@@ -497,12 +698,15 @@ pub fn open<T: Tables + ?Sized>(
         return Err(Reason::DeviceQuota);
     }
     let full = flows.load() >= settings.flows;
-    let hash = hash(&opening.key, settings.seed);
-    let bucket = tables
-        .bucket(hash as u32 & settings.bucket_mask)
-        .ok_or(Reason::FlowTableFull)?;
-    let tag = tag(hash);
-    let words = opening.key.words();
+    let index = sought.bucket(settings);
+    let (Some(bucket), Some(ends), Some(terms)) = (
+        tables.bucket(index),
+        tables.ends(index),
+        tables.terms(index),
+    ) else {
+        return Err(Reason::FlowTableFull);
+    };
+    let tag = sought.tag();
     let bits = with_vlan(opening.bits, leg, opening.vlan as u16)
         | opening.opener & state::OPENER_HIGH
         | if opening.would != 0 {
@@ -510,74 +714,136 @@ pub fn open<T: Tables + ?Sized>(
         } else {
             0
         };
+    let bits = opening.with_end(bits);
 
-    let (mut old_owner, mut old_protocol, mut old_bits) = (NEVER, 0, 0);
+    let (mut old_owner, mut old_answered, mut to_pay) = (NEVER, false, Due::default());
     tables.lock(bucket);
     // `rank << 32 | idle << 3 | way` of the best way so far, where the verifier does not look: it
     // would follow every order in which ways may come.
     best.store(0);
-    for way in 0..WAYS {
-        let flow = &bucket.flows[way];
-        let used = bucket.tags[way].load();
-        let bits = flow.state.load();
-        let protocol = flow.key[4].load() as u8;
-        let idle = tick.wrapping_sub(flow.last.load()) & 0xff_ffff;
-        let rank = if used == 0 {
-            if full { 0 } else { 3 }
-        } else if used == tag && is(flow, &opening.key) {
-            4
-        } else if is_over(flow, bits, settings, tick) {
-            2
-        } else {
-            u64::from(!is_answered(protocol, bits))
+    let (same, free) = (ways(bucket, tag), ways(bucket, 0));
+    if same != 0 {
+        // It may have been opened just now, by another processor.
+        best.store(lowest(same).into());
+        let way = way(best.load() as u32);
+        let there = match (bucket.flows.get(way), ends.get(way)) {
+            (Some(flow), Some(ends)) => sought.is(flow, ends),
+            _ => false,
         };
-        let candidate = rank << 32 | (idle as u64) << 3 | way as u64;
-        if candidate > best.load() {
-            best.store(candidate);
+        best.store(if there { 4 << 32 | way as u64 } else { 0 });
+    }
+    if best.load() == 0 && free != 0 && !full {
+        best.store(3 << 32 | lowest(free) as u64);
+    }
+    // Only then the flows themselves have to be looked at.
+    if best.load() == 0 {
+        for way in 0..WAYS {
+            let flow = &bucket.flows[way];
+            let bits = flow.state.load();
+            let last = bucket.last[way].load();
+            let idle = tick.wrapping_sub(last) & 0xff_ffff;
+            let rank = if bucket.tags[way].load() == 0 {
+                0
+            } else if is_over(flow, last, bits, settings, tick) {
+                2
+            } else {
+                u64::from(!is_answered(flow.key[1].load() as u8, bits))
+            };
+            let candidate = rank << 32 | (idle as u64) << 3 | way as u64;
+            if candidate > best.load() {
+                best.store(candidate);
+            }
         }
     }
     let best = best.load();
-    let room = best >> 32 != 0;
-    if room {
-        let way = (best & 7) as usize;
-        let flow = &bucket.flows[way];
-        if bucket.tags[way].load() != 0 {
-            old_bits = flow.state.load();
-            old_protocol = flow.key[4].load() as u8;
-            old_owner = flow.devices[bit(opener(old_bits))].load();
+    let way = way(best as u32);
+    let mut room = false;
+    if best >> 32 != 0
+        && let Some(way) = Way::of(bucket, ends, terms, way)
+    {
+        room = true;
+        if way.tag.load() != 0 {
+            let old_bits = way.flow.state.load();
+            old_owner = way.terms.devices[bit(opener(old_bits))].load();
+            old_answered = is_answered(way.flow.key[1].load() as u8, old_bits);
+            to_pay = due(way.flow, way.terms);
         }
-        bucket.tags[way].store(0);
-        for (held, word) in flow.key.iter().zip(words) {
-            held.store(word);
-        }
-        flow.bytes[leg].store(opening.length as u64);
-        flow.bytes[1 - leg].store(0);
-        flow.packets[leg].store(1);
-        flow.packets[1 - leg].store(0);
-        flow.bind[leg].store(opening.bind);
-        flow.bind[1 - leg].store(0);
-        flow.devices[leg].store(opening.device);
-        flow.devices[1 - leg].store(opening.other);
-        flow.stamp.store(opening.stamp);
-        flow.rule.store(opening.rule);
-        flow.until.store(opening.until);
-        flow.would.store(opening.would);
-        flow.hops[0].store(0);
-        flow.hops[1].store(0);
-        flow.last.store(tick);
-        flow.state.store(bits);
-        bucket.tags[way].store(tag);
+        way.tag.store(0);
+        way.write(sought, opening, bits, tick);
+        way.tag.store(tag);
     }
     tables.unlock(bucket);
     if !room {
         return Err(Reason::FlowTableFull);
     }
-    book(tables, owner, is_answered(opening.key.ports as u8, bits), 1);
+    book(tables, owner, is_answered(sought.key.ports as u8, bits), 1);
     flows.add(1);
     if old_owner != NEVER {
-        give_back(tables, old_owner, is_answered(old_protocol, old_bits));
+        pay(tables, &to_pay);
+        give_back(tables, old_owner, old_answered);
     }
     Ok(())
+}
+
+/// A way of a bucket, with all that is kept for it.
+struct Way<'a> {
+    tag: &'a Cell32,
+    last: &'a Cell32,
+    flow: &'a Flow,
+    ends: &'a FlowEnds,
+    terms: &'a FlowTerms,
+}
+
+impl<'a> Way<'a> {
+    #[inline(always)]
+    fn of(
+        bucket: &'a Bucket,
+        ends: &'a [FlowEnds; WAYS],
+        terms: &'a [FlowTerms; WAYS],
+        way: usize,
+    ) -> Option<Self> {
+        Some(Self {
+            tag: bucket.tags.get(way)?,
+            last: bucket.last.get(way)?,
+            flow: bucket.flows.get(way)?,
+            ends: ends.get(way)?,
+            terms: terms.get(way)?,
+        })
+    }
+
+    /// Makes it a new flow's.
+    #[inline(always)]
+    fn write(&self, sought: &Sought, opening: &Opening, bits: u32, tick: u32) {
+        let (flow, ends, terms) = (self.flow, self.ends, self.terms);
+        let leg = (opening.leg & 1) as usize;
+        let cells = [opening.device, opening.other].map(|it| (cell(it) as u64) << Flow::CELL);
+        flow.key[0].store(sought.words[0]);
+        flow.key[1].store(sought.words[1]);
+        flow.counts[leg].store(cells[0] | opening.length as u64);
+        flow.counts[1 - leg].store(cells[1]);
+        flow.packets[leg].store(1);
+        flow.packets[1 - leg].store(0);
+        flow.bind[leg].store(opening.bind);
+        flow.bind[1 - leg].store(0);
+        flow.stamp.store(opening.stamp);
+        flow.state.store(bits);
+        self.last.store(tick);
+        let FlowKey { low, high, .. } = sought.key;
+        let addresses = [low.0[0], low.0[1], high.0[0], high.0[1]];
+        for (cell, word) in ends.addresses.iter().zip(addresses) {
+            cell.store(word);
+        }
+        for to in 0..2 {
+            ends.hops[to].store(0);
+        }
+        terms.devices[leg].store(opening.device);
+        terms.devices[1 - leg].store(opening.other);
+        terms.rule.store(opening.rule);
+        terms.until.store(opening.until);
+        terms.would.store(opening.would);
+        terms.packets.store(0);
+        terms.bytes.store(0);
+    }
 }
 
 /// Ends what has timed out in one bucket, a different one each time: new flows pay for the old
@@ -589,25 +855,40 @@ pub fn sweep<T: Tables + ?Sized>(tables: &T, settings: &Settings, tick: u32) {
     };
     let index = cursor.load();
     cursor.store(index.wrapping_add(1));
-    let Some(bucket) = tables.bucket(index & settings.bucket_mask) else {
+    let index = index & settings.bucket_mask;
+    let (Some(bucket), Some(terms)) = (tables.bucket(index), tables.terms(index)) else {
         return;
     };
+    let shortest = settings.shortest();
     for way in 0..WAYS {
-        let flow = &bucket.flows[way];
-        if bucket.tags[way].load() == 0 || !is_over(flow, flow.state.load(), settings, tick) {
+        let (flow, terms) = (&bucket.flows[way], &terms[way]);
+        let idle = tick.wrapping_sub(bucket.last[way].load()) as i32;
+        // Most are in use, or not there: what says so is in one line of the cache for all.
+        if bucket.tags[way].load() == 0 || idle <= shortest as i32 {
             continue;
         }
-        let mut owner = NEVER;
+        if !is_over(
+            flow,
+            bucket.last[way].load(),
+            flow.state.load(),
+            settings,
+            tick,
+        ) {
+            continue;
+        }
+        let (mut owner, mut to_pay) = (NEVER, Due::default());
         tables.lock(bucket);
-        let bits = flow.state.load();
-        let protocol = flow.key[4].load() as u8;
-        if bucket.tags[way].load() != 0 && is_over(flow, bits, settings, tick) {
-            owner = flow.devices[bit(opener(bits))].load();
+        let (bits, last) = (flow.state.load(), bucket.last[way].load());
+        let answered = is_answered(flow.key[1].load() as u8, bits);
+        if bucket.tags[way].load() != 0 && is_over(flow, last, bits, settings, tick) {
+            owner = terms.devices[bit(opener(bits))].load();
+            to_pay = due(flow, terms);
             bucket.tags[way].store(0);
         }
         tables.unlock(bucket);
         if owner != NEVER {
-            give_back(tables, owner, is_answered(protocol, bits));
+            pay(tables, &to_pay);
+            give_back(tables, owner, answered);
         }
     }
 }
@@ -658,7 +939,9 @@ mod tests {
         for flow in spreads {
             let mut buckets = [0u32; 256];
             for n in 0..1024 {
-                buckets[hash(&flow(n), 7) as usize % 256] += 1;
+                let mut sought = Sought::default();
+                sought.set(flow(n), 7);
+                buckets[sought.hash as usize % 256] += 1;
             }
             let fullest = buckets.into_iter().max().unwrap_or(0);
             assert!(

@@ -11,7 +11,7 @@
 
 use crate::{
     abi::{Flow, Forwarding, Port, TICK_SHIFT},
-    cell::bit,
+    cell::{bit, way},
     decide::Work,
     flows,
     packet::{Bytes, Packet, Shape, number},
@@ -33,7 +33,7 @@ pub fn may<B: Bytes + ?Sized, T: Tables + ?Sized>(bytes: &B, tables: &T, work: &
         Some(entry) => entry,
         None => return false,
     };
-    work.at != 0
+    work.fast != 0
         && entry.flags & Forwarding::ENTERS != 0
         && entry.mac == packet.destination_mac
         && plain
@@ -73,8 +73,10 @@ fn is_whole<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> bool {
 /// table has to be asked.
 #[inline(always)]
 pub fn known<T: Tables + ?Sized>(tables: &T, work: &Work) -> Option<u64> {
-    let (flow, to) = flow(tables, work)?;
-    let (hop, looked) = (flow.hops[to].load(), flow.looked[to].load());
+    let at = work.at.wrapping_sub(1);
+    let ends = tables.ends(at >> 3)?.get(way(at))?;
+    let to = bit(work.leg as usize ^ 1);
+    let (hop, looked) = (ends.hops[to].load(), ends.looked[to].load());
     let age = work.tick.wrapping_sub((looked >> 32) as u32);
     let second = tables.settings()?.jiffies_per_second >> TICK_SHIFT;
     if hop == 0 || age > second || length(work) > looked as u32 {
@@ -91,7 +93,7 @@ pub fn remember<T: Tables + ?Sized>(tables: &T, work: &Work, hop: u64) {
     flows::remember(
         tables,
         work.at.wrapping_sub(1),
-        &work.packet,
+        &work.sought,
         to,
         hop,
         looked,
@@ -103,9 +105,6 @@ pub fn remember<T: Tables + ?Sized>(tables: &T, work: &Work, hop: u64) {
 /// Asked last, after the hop was read: the flow may have made way for another meanwhile.
 #[inline(always)]
 pub fn leads<T: Tables + ?Sized>(tables: &T, work: &Work, hop: u64) -> bool {
-    let Some((flow, to)) = flow(tables, work) else {
-        return false;
-    };
     let ifindex = hop as u32 & 0xffff;
     let (Some(exit), Some(port)) = (
         tables.forwarding(ifindex),
@@ -116,26 +115,21 @@ pub fn leads<T: Tables + ?Sized>(tables: &T, work: &Work, hop: u64) -> bool {
     if exit.flags & Forwarding::LEAVES == 0 || ifindex == work.ifindex {
         return false;
     }
-    let (bind, state) = (flow.bind[to].load(), flow.state.load());
-    let there = if port.flags & (Port::GUARDED | Port::ABOVE) != 0 {
+    let Some(found) = flows::again(tables, &work.sought, work.at) else {
+        return false;
+    };
+    let to = bit(work.leg as usize ^ 1);
+    let bind = found.flow.bind[to].load();
+    if port.flags & (Port::GUARDED | Port::ABOVE) != 0 {
         // As where it leaves: a zone for untagged frames, and the device that has answered.
-        bind == hop && flows::vlan(state, to) == 0 && port.zone != 0
+        bind == hop && flows::vlan(found.state, to) == 0 && port.zone != 0
     } else {
         bind == Flow::OUTSIDE
-    };
-    there && flows::is_of(flow, &work.packet)
+    }
 }
 
 /// Bytes of the IP packet.
 #[inline(always)]
 fn length(work: &Work) -> u32 {
     (work.packet.end as u32).wrapping_sub(14)
-}
-
-/// The packet's flow, and the end that it goes to.
-#[inline(always)]
-fn flow<'a, T: Tables + ?Sized>(tables: &'a T, work: &Work) -> Option<(&'a Flow, usize)> {
-    let at = work.at.wrapping_sub(1);
-    let bucket = tables.bucket(at >> 3)?;
-    Some((&bucket.flows[(at & 7) as usize], bit(work.leg as usize ^ 1)))
 }

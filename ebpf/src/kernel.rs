@@ -16,12 +16,12 @@ use aya_ebpf::{
 };
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Counter, EPOCH_CELLS, End, Event, EventKey, EventLimit,
-        FAILSAFES, Failsafe, Forwarding, Fragment, FragmentKey, Interval, Learned, MAX_IFINDEX,
-        MAX_ZONES, Mac, Port, PrefixKey, Quota, Reason, Seen, Set, Settings, TICK_SHIFT, gauge,
-        mac_key,
+        Address, AddressKey, Bucket, Counter, DENIALS, DENIALS_AT, Denial, EPOCH_CELLS, End, Event,
+        EventKey, EventLimit, FAILSAFES, Failsafe, FlowEnds, FlowTerms, Forwarding, Fragment,
+        FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Quota,
+        Reason, Seen, Set, Settings, TICK_SHIFT, WAYS, gauge, mac_key,
     },
-    cell::{Cell32, Cell64},
+    cell::{Cell32, Cell64, opaque},
     decide::{self, Verdict, Work},
     flows, forward,
     packet::{self, Bytes, REACH, Shape, number},
@@ -32,11 +32,16 @@ use wardline_ebpf::{
 // memory as they fill; what packets write is allocated at load.
 
 const GROWS: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
+/// What nobody maps, but what is mappable begins at a page: no entry is in more lines of the cache
+/// than it has to be.
+const ALIGNED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
 #[btf_map]
 static ACTIVE: Array<u32, 1> = Array::new();
 #[btf_map]
 static REVISIONS: Array<u64, 2> = Array::new();
+#[btf_map]
+static GENERATIONS: Array<u64, 2> = Array::new();
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
@@ -67,7 +72,14 @@ static INTERVALS: Array<Interval, 1024> = Array::new();
 static EPOCHS: Array<u32, { (EPOCH_CELLS * 2) as usize }> = Array::new();
 
 #[btf_map]
-static FLOWS: Array<Bucket, 64> = Array::new();
+static FLOWS: Array<Bucket, 64, ALIGNED> = Array::new();
+#[btf_map]
+static FLOW_ENDS: Array<[FlowEnds; WAYS], 64, ALIGNED> = Array::new();
+#[btf_map]
+static FLOW_TERMS: Array<[FlowTerms; WAYS], 64, ALIGNED> = Array::new();
+#[btf_map]
+static DENIED: PerCpuArray<[Denial; DENIALS_AT], { DENIALS as usize / DENIALS_AT }> =
+    PerCpuArray::new();
 #[btf_map]
 static QUOTAS: Array<Quota, 1024> = Array::new();
 #[btf_map]
@@ -193,6 +205,49 @@ impl Tables for Maps {
     #[inline(always)]
     fn bucket(&self, index: u32) -> Option<&Bucket> {
         found!(FLOWS.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn ends(&self, index: u32) -> Option<&[FlowEnds; WAYS]> {
+        found!(FLOW_ENDS.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn terms(&self, index: u32) -> Option<&[FlowTerms; WAYS]> {
+        found!(FLOW_TERMS.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn generation(&self, slot: u32) -> Option<u64> {
+        found!(GENERATIONS.get_ptr(slot)).copied()
+    }
+
+    #[inline(always)]
+    fn denial(&self, index: u32) -> Option<&Denial> {
+        let (entry, at) = (index / DENIALS_AT as u32, index as usize % DENIALS_AT);
+        let denials: &[Denial; DENIALS_AT] = found!(DENIED.get_ptr(entry))?;
+        // Not before the lookup is known to have found it.
+        denials.get(opaque(at))
+    }
+
+    #[inline(always)]
+    fn hold(&self, denial: &Denial, packets: u32) {
+        let key = EventKey {
+            device: denial.device.load(),
+            rule: denial.rule.load(),
+            reason: denial.reason.load(),
+            ifindex: 0,
+        };
+        if packets != 0
+            && let Some(limit) = found!(EVENT_LIMITS.get_ptr(key))
+        {
+            limit.suppressed.add(packets as u64);
+        }
+    }
+
+    #[inline(always)]
+    fn credit(&self, rule: u32, packets: u32, bytes: u64) {
+        add(RULES.get_ptr_mut(rule), packets as u64, bytes);
     }
 
     #[inline(always)]
@@ -662,6 +717,16 @@ extern "C" fn note_first(index: u32) -> u32 {
     note(&mut desk.verdict, Some(verdict))
 }
 
+/// Remembers what policy has refused; answers the desk that it was asked for.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_denial(index: u32) -> u32 {
+    if let Some(desk) = desk(index) {
+        decide::remember(&Maps, &desk.work, &desk.verdict);
+    }
+    index
+}
+
 /// Does what policy says to a flow that exists; answers a reason's number, or [`GO_ON`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -715,10 +780,13 @@ fn conclude(reason: u32, index: u32, spare: impl FnOnce() -> u32) -> u32 {
     if is_pass(reason) && desk.work.packet.fragment.is_first() {
         reason = note_first(index);
     }
+    if !is_pass(reason) && desk.work.denied != 0 {
+        note_denial(index);
+    }
     if desk.verdict.counts {
         let length = desk.work.packet.length as u64;
         count(REASONS.get_ptr_mut(reason), length);
-        if desk.verdict.rule != 0 {
+        if desk.verdict.rule != 0 && desk.work.held == 0 {
             count(RULES.get_ptr_mut(desk.verdict.rule), length);
         }
         if desk.verdict.tells {
@@ -806,11 +874,16 @@ const HEADERS: u32 = 256;
 
 #[inline(always)]
 fn count(counter: Option<*mut Counter>, length: u64) {
+    add(counter, 1, length);
+}
+
+#[inline(always)]
+fn add(counter: Option<*mut Counter>, packets: u64, bytes: u64) {
     if let Some(counter) = counter {
         // SAFETY: this processor's own value.
         unsafe {
-            (*counter).packets += 1;
-            (*counter).bytes += length;
+            (*counter).packets += packets;
+            (*counter).bytes += bytes;
         }
     }
 }

@@ -1,8 +1,8 @@
 //! How verdicts look things up: kernel maps in the kernel, plain collections on the host.
 
 use crate::abi::{
-    Address, AddressKey, Bucket, End, Failsafe, Forwarding, Fragment, FragmentKey, Interval,
-    Learned, Mac, Port, PrefixKey, Quota, Seen, Set, Settings,
+    Address, AddressKey, Bucket, Denial, End, Failsafe, FlowEnds, FlowTerms, Forwarding, Fragment,
+    FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Seen, Set, Settings, WAYS,
 };
 use crate::cell::Cell32;
 
@@ -46,12 +46,24 @@ pub trait Tables {
 
     /// One bucket of the flow table.
     fn bucket(&self, index: u32) -> Option<&Bucket>;
+    /// What the flows of a bucket are between.
+    fn ends(&self, index: u32) -> Option<&[FlowEnds; WAYS]>;
+    /// On what terms the flows of a bucket were admitted.
+    fn terms(&self, index: u32) -> Option<&[FlowTerms; WAYS]>;
+    /// Counts packets of a flow that a rule has admitted for that rule.
+    fn credit(&self, rule: u32, packets: u32, bytes: u64);
     /// Takes a bucket's lock. Nothing may be called until it is given back.
     fn lock(&self, bucket: &Bucket);
     /// Gives a bucket's lock back.
     fn unlock(&self, bucket: &Bucket);
     /// How many flows an account has open.
     fn quota(&self, account: u32) -> Option<&Quota>;
+    /// What is another number with every change of what a slot says.
+    fn generation(&self, slot: u32) -> Option<u64>;
+    /// A place for denials, below [`DENIALS`](crate::abi::DENIALS); none where none are remembered.
+    fn denial(&self, index: u32) -> Option<&Denial>;
+    /// Counts packets for the next event of a denial.
+    fn hold(&self, denial: &Denial, packets: u32);
     /// A cell of [`gauge`](crate::abi::gauge).
     fn gauge(&self, cell: u32) -> Option<&Cell32>;
     /// Who has learned an address.

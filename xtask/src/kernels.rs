@@ -89,11 +89,11 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
 
 fn boot_all(root: &Path, series: &[&str], tests: &[String]) -> anyhow::Result<()> {
     let until = Instant::now() + BUDGET;
-    if let Err(why) = guest::prepare() {
+    let home = build::target_dir(root).join("kernels");
+    if let Err(why) = guest::prepare(&home.join("apt")) {
         println!("skipped: kernels: {why:#}");
         return Ok(());
     }
-    let home = build::target_dir(root).join("kernels");
     let kernels = kernels(&home, series)?;
     if kernels.is_empty() {
         return Ok(());

@@ -13,7 +13,11 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::{image, packages::Kernel, report::MARK};
+use super::{
+    image,
+    packages::{Apt, Kernel},
+    report::MARK,
+};
 use crate::setup;
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -36,9 +40,12 @@ pub(crate) struct Console {
 
 /// Installs what is missing to run a guest.
 ///
+/// A machine may hold parts of QEMU from its release's backports, beside which only those fit:
+/// `home` is where apt's lists of these are kept.
+///
 /// # Errors
 /// When it can't be had on this machine.
-pub(crate) fn prepare() -> anyhow::Result<()> {
+pub(crate) fn prepare(home: &Path) -> anyhow::Result<()> {
     ensure!(
         env::consts::ARCH == "x86_64",
         "there are kernels for amd64 only"
@@ -49,7 +56,8 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
         .map(|(_, package)| package)
         .collect();
     if !missing.is_empty() && setup::is_debian() {
-        setup::install_packages(&missing)?;
+        setup::install_packages(&missing)
+            .or_else(|why| Apt::open(home)?.install_backports(&missing).context(why))?;
     }
     image::needs(&[QEMU, "busybox", "xz", "ip", "ldd", "apt-get", "dpkg-deb"])
 }

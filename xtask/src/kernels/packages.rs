@@ -105,6 +105,26 @@ impl Apt {
         Ok(apt)
     }
 
+    /// Installs packages from the backports of the machine's release; removes none.
+    ///
+    /// # Errors
+    /// When they can't be had, or do not fit what is installed.
+    pub(crate) fn install_backports(&self, packages: &[&str]) -> anyhow::Result<()> {
+        let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
+        let name = release
+            .lines()
+            .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+            .context("the release has no name")?;
+        let suite = format!("{name}-backports");
+        let mut install = self.apt("apt-get");
+        install
+            .args(["--quiet", "--yes", "install", "--no-remove"])
+            .args(["--no-install-recommends", "--target-release", &suite])
+            .args(packages);
+        let what = format!("apt-get install {} of {suite}", packages.join(" "));
+        step::wait(&what, &mut install)
+    }
+
     /// The newest kernel's package, of a series or at all.
     ///
     /// # Errors
