@@ -6,7 +6,7 @@ use wardline_ebpf::{
     abi::{
         Address, AddressKey, Bucket, Denial, End, Failsafe, FlowEnds, FlowKey, FlowTerms,
         Forwarding, Fragment, FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota,
-        Seen, Set, Settings, WAYS, gauge,
+        Routes, Seen, Set, Settings, WAYS, gauge,
     },
     cell::{Cell32, Cell64},
     flows::{self, Found, Opening, Sought},
@@ -37,7 +37,7 @@ impl<'a> Tables<'a> {
     fn new(meanwhile: &'a dyn Fn(&Bucket)) -> Self {
         Self {
             settings: Settings {
-                bucket_mask: 0,
+                buckets: 1,
                 ..Settings::for_flows(64)
             },
             bucket: Bucket::default(),
@@ -185,6 +185,10 @@ impl tables::Tables for Tables<'_> {
     }
 
     fn forwarding(&self, _: u32) -> Option<&Forwarding> {
+        None
+    }
+
+    fn routes(&self) -> Option<&Routes> {
         None
     }
 

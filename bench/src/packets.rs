@@ -75,7 +75,10 @@ pub(crate) fn run(rounds: usize, slice: Duration, programs_only: bool) -> Result
     in_driver.road.establish(MANY, MANY, Some(xdp.fd()?))?;
     few.road.establish(MANY, MANY, Some(xdp_few.fd()?))?;
     in_stack.road.establish(MANY, MANY, None)?;
-    ahead.road.establish(MANY, MANY, Some(xdp_ahead.fd()?))?;
+    // Once more: from the second packet on a flow knows its next hop.
+    for _ in 0..2 {
+        ahead.road.establish(MANY, MANY, Some(xdp_ahead.fd()?))?;
+    }
     for road in [&stateful, &ipset].into_iter().flatten() {
         road.establish(MANY, MANY, None)?;
     }

@@ -28,7 +28,8 @@ use jiff::Timestamp;
 use wardline_ebpf::abi::{
     self, ABI_VERSION, Address, AddressKey, Bucket, Counter, DENIALS_AT, Denial, EPOCH_CELLS, End,
     EventKey, FAILSAFES, FlowEnds, FlowTerms, Forwarding, FragmentKey, Interval, MAX_IFINDEX,
-    MAX_ZONES, Mac, Port, PrefixKey, Reason, Set, Settings, TICK_SHIFT, UNLISTED, WAYS, gauge,
+    MAX_ZONES, Mac, Port, PrefixKey, Reason, Routes, Set, Settings, TICK_SHIFT, UNLISTED, WAYS,
+    gauge,
 };
 
 use crate::{
@@ -145,7 +146,7 @@ struct Slot {
 }
 
 /// Every map, with how its size follows from the limits; none: as declared.
-fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 32] {
+fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 33] {
     let both = |entries: u32| Some(entries.saturating_mul(2));
     // Routers and rules name addresses too.
     let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
@@ -157,6 +158,7 @@ fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 32] {
         ("SETTINGS", None),
         ("FAILSAFE", None),
         ("FORWARDING", None),
+        ("ROUTES", None),
         ("FORWARDED", None),
         ("PORTS", None),
         ("ZONES", None),
@@ -168,9 +170,9 @@ fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 32] {
         ("PAIRS", both(1 << 20)),
         ("INTERVALS", Some(1 << 20)),
         ("EPOCHS", None),
-        ("FLOWS", Some(settings.bucket_mask + 1)),
-        ("FLOW_ENDS", Some(settings.bucket_mask + 1)),
-        ("FLOW_TERMS", Some(settings.bucket_mask + 1)),
+        ("FLOWS", Some(settings.buckets)),
+        ("FLOW_ENDS", Some(settings.buckets)),
+        ("FLOW_TERMS", Some(settings.buckets)),
         ("DENIED", None),
         ("QUOTAS", Some(limits.devices + 2 + UNLISTED)),
         ("GAUGES", None),
@@ -852,8 +854,8 @@ impl Datapath {
             seed => seed,
         };
         let settings = Settings {
-            bucket_mask: self.size("FLOWS") as u32 - 1,
-            flows: limits.flows.min(self.size("FLOWS") as u32 * 4),
+            buckets: self.buckets(),
+            flows: limits.flows.min(self.buckets() * Settings::IN_BUCKET),
             flows_per_device: limits.flows_per_device,
             unlisted: self.size("QUOTAS") as u32 - UNLISTED,
             jiffies_per_second: self.per_second,
@@ -913,6 +915,23 @@ impl Datapath {
         }
         self.forwarding = Some(open.clone());
         Ok(())
+    }
+
+    /// Has the routing table be asked again for every flow.
+    pub(crate) fn routes_changed(&mut self) -> Result<()> {
+        let routes: Routes = get(&self.ebpf, "ROUTES", 0)?;
+        let change = routes.change.wrapping_add(1);
+        set(&mut self.ebpf, "ROUTES", 0, Routes { change, ..routes })
+    }
+
+    /// Says for a second that every change of routes and neighbours is told.
+    pub(crate) fn vouch(&mut self) -> Result<()> {
+        if self.forwarding.as_ref().is_none_or(BTreeMap::is_empty) {
+            return Ok(());
+        }
+        let routes: Routes = get(&self.ebpf, "ROUTES", 0)?;
+        let until = self.tick()?.wrapping_add(self.per_second >> TICK_SHIFT);
+        set(&mut self.ebpf, "ROUTES", 0, Routes { until, ..routes })
     }
 
     /// Packets that were forwarded in the driver.
@@ -1187,13 +1206,14 @@ fn random() -> Result<u64> {
 
 /// Pinned maps must have the form that the object declares: the loader does not look.
 fn check(maps: &Path) -> Result<()> {
-    let expected: [(&str, u32, u32); 32] = [
+    let expected: [(&str, u32, u32); 33] = [
         ("ACTIVE", 4, 4),
         ("REVISIONS", 4, 8),
         ("GENERATIONS", 4, 8),
         ("SETTINGS", 4, size_of::<Settings>() as u32),
         ("FAILSAFE", 4, size_of::<abi::Failsafe>() as u32),
         ("FORWARDING", 4, size_of::<Forwarding>() as u32),
+        ("ROUTES", 4, size_of::<Routes>() as u32),
         ("FORWARDED", 4, size_of::<Counter>() as u32),
         ("PORTS", 4, size_of::<Port>() as u32),
         ("ZONES", 4, 4),

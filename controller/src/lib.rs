@@ -53,6 +53,7 @@ pub mod reconcile;
 pub mod replay;
 pub mod report;
 pub mod roles;
+pub mod routes;
 pub mod serve;
 pub mod snapshot;
 pub mod store;

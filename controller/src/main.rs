@@ -19,7 +19,7 @@ use wardline_controller::{
     inventory, metrics,
     metrics::Metrics,
     reconcile::{self, Engine, Handle},
-    serve,
+    routes, serve,
     tls::Certificates,
 };
 
@@ -144,6 +144,7 @@ async fn guard(config: Config) -> anyhow::Result<()> {
     let (served, ended) = watch::channel(false);
     let recording = tokio::spawn(keeper.keep(ended));
     let draining = tokio::spawn(events.drain(ring, stopped.clone()));
+    let following = tokio::spawn(follow_routes(handle.clone(), stopped.clone()));
     let keeping = tokio::spawn(keep_up(handle, changes, stopped));
     info!(socket = %api.socket.display(), "ready");
 
@@ -170,6 +171,7 @@ async fn guard(config: Config) -> anyhow::Result<()> {
     served.send_replace(true);
     let recorded = tokio::time::timeout(Duration::from_secs(10), recording).await;
     keeping.await?;
+    following.await?;
     if let Some(measuring) = measuring {
         measuring.await?;
     }
@@ -180,6 +182,17 @@ async fn guard(config: Config) -> anyhow::Result<()> {
     let joined = tokio::task::spawn_blocking(move || thread.join());
     let _ = tokio::time::timeout(Duration::from_secs(5), joined).await;
     Ok(())
+}
+
+/// Tells the datapath of routes and neighbours that change. It does without, more slowly.
+async fn follow_routes(engine: Handle, mut stop: watch::Receiver<bool>) {
+    while let Err(error) = routes::follow(engine.clone(), stop.clone()).await {
+        warn!(%error, "changes of routes go unseen");
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
 }
 
 /// Keeps the datapath in step with interfaces and addresses, and forgets flows that have ended.

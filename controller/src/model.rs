@@ -8,8 +8,8 @@ use std::{
 use wardline_ebpf::{
     abi::{
         Address, AddressKey, Bucket, Denial, End, Failsafe, FlowEnds, FlowTerms, Forwarding,
-        Fragment, FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Seen, Set, Settings,
-        UNLISTED, WAYS, gauge,
+        Fragment, FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set,
+        Settings, UNLISTED, WAYS, gauge,
     },
     cell::{Cell32, Cell64},
     tables,
@@ -78,15 +78,9 @@ impl<'a> Model<'a> {
             failsafe: Vec::new(),
             intervals,
             sets,
-            buckets: (0..=settings.bucket_mask)
-                .map(|_| Bucket::default())
-                .collect(),
-            ends: (0..=settings.bucket_mask)
-                .map(|_| Default::default())
-                .collect(),
-            terms: (0..=settings.bucket_mask)
-                .map(|_| Default::default())
-                .collect(),
+            buckets: (0..settings.buckets).map(|_| Bucket::default()).collect(),
+            ends: (0..settings.buckets).map(|_| Default::default()).collect(),
+            terms: (0..settings.buckets).map(|_| Default::default()).collect(),
             quotas: quotas.collect(),
             gauges: Default::default(),
             unlisted: (0..UNLISTED).map(|_| Quota::default()).collect(),
@@ -148,6 +142,10 @@ impl tables::Tables for Model<'_> {
 
     /// On the host nothing is forwarded.
     fn forwarding(&self, _ifindex: u32) -> Option<&Forwarding> {
+        None
+    }
+
+    fn routes(&self) -> Option<&Routes> {
         None
     }
 

@@ -333,6 +333,24 @@ impl Engine {
         Ok(self.datapath.sweep((buckets / 4).clamp(64, 65_536))?)
     }
 
+    /// Has next hops be looked up again: routes or neighbours have changed.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn routes_changed(&mut self) -> Result<(), Refusal> {
+        Ok(self.datapath.routes_changed()?)
+    }
+
+    /// Says for a second that [`routes_changed`](Self::routes_changed) is called after every change.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn vouch(&mut self) -> Result<(), Refusal> {
+        Ok(self.datapath.vouch()?)
+    }
+
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.borrow().clone()
     }

@@ -315,6 +315,16 @@ impl Forwarding {
     pub const PARTIAL: u32 = 4;
 }
 
+/// What the daemon says of routes and neighbours, so that next hops need not be asked for again.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Routes {
+    /// Another number with every change of them.
+    pub change: u32,
+    /// Tick until which every change is told. It is never far off: a daemon that dies says nothing.
+    pub until: u32,
+}
+
 /// Key of the zone of a tagged frame: what (interface, VLAN) carries.
 #[inline(always)]
 pub fn vlan_key(slot: u32, ifindex: u32, vlan: u16) -> u64 {
@@ -540,8 +550,8 @@ pub const LOG: u32 = 1 << 31;
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
-    /// Buckets of the flow table, minus one; a power of two, minus one.
-    pub bucket_mask: u32,
+    /// Buckets of the flow table.
+    pub buckets: u32,
     /// Flows that the table may hold.
     pub flows: u32,
     /// Flows that one device may have open.
@@ -573,6 +583,9 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Flows for which there is a bucket.
+    pub const IN_BUCKET: u32 = 3;
+
     /// The shortest time that any flow lives without a packet, in ticks.
     #[inline(always)]
     pub fn shortest(&self) -> u32 {
@@ -587,8 +600,8 @@ impl Settings {
     pub fn for_flows(flows: u32) -> Self {
         let ticks = |seconds: u32| (seconds * 250) >> TICK_SHIFT;
         Self {
-            // Twice the room: a bucket is full long after the table is.
-            bucket_mask: (flows.max(4) / 4).next_power_of_two() - 1,
+            // More than twice the room: of a hundred buckets one is full when the table is.
+            buckets: flows.div_ceil(Self::IN_BUCKET).max(1),
             flows,
             flows_per_device: flows,
             unlisted: 1 << 24,
@@ -677,7 +690,8 @@ pub struct FlowEnds {
     pub addresses: [Cell64; 4],
     /// The next hop towards each end, as [`Flow::bind`]; 0: not known.
     pub hops: [Cell64; 2],
-    /// `tick << 32 | length`: when that was asked, and for how long a packet.
+    /// `tick << 32 | length << 16 | change`: when that was asked, for how long a packet, and the low
+    /// bits of [`Routes::change`] before.
     pub looked: [Cell64; 2],
 }
 
@@ -946,7 +960,7 @@ macro_rules! sizes {
 
 sizes! {
     Address = 16, Port = 4, Mac = 12, AddressKey = 24, PrefixKey = 20, End = 20, Set = 8,
-    Interval = 20, Settings = 64, Failsafe = 40, Forwarding = 16, FlowKey = 40, Flow = 64,
+    Interval = 20, Settings = 64, Failsafe = 40, Forwarding = 16, Routes = 8, FlowKey = 40, Flow = 64,
     FlowEnds = 64, FlowTerms = 32, Bucket = 512, Quota = 8, Denial = 80,
     FragmentKey = 48, Fragment = 16, Counter = 16,
     Learned = 8, Seen = 8, EventKey = 16, EventLimit = 16, Event = 96,

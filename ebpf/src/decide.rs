@@ -11,7 +11,7 @@
 
 use crate::{
     abi::{
-        Address, Denial, EPOCH_CELLS, End, FAILSAFES, Flow, Fragment, FragmentKey, LOG,
+        Address, Denial, EPOCH_CELLS, End, FAILSAFES, Flow, Forwarding, Fragment, FragmentKey, LOG,
         MAX_IFINDEX, MAX_ZONES, NEVER, Port, Reason, Settings, TICK_SHIFT, carries_key,
         ethertype_key, mac_key, state, vlan_key, zone,
     },
@@ -135,6 +135,11 @@ pub struct Work {
     pub fast: u32,
     /// 1 when its flow counts it for the rule, else 0.
     pub held: u32,
+    /// Of what may be forwarded in the driver, the next hop that its flow remembers, as
+    /// [`Flow::bind`](crate::abi::Flow::bind); 0: none.
+    pub hop: u64,
+    /// When that was asked, as [`FlowEnds::looked`](crate::abi::FlowEnds::looked).
+    pub looked: u64,
     /// The generation of what it is judged by.
     generation: u64,
     /// 1 when policy has refused it, and would again within that generation, else 0.
@@ -262,7 +267,7 @@ pub fn start_ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     work: &mut Work,
 ) -> Option<Verdict> {
     if !context(tables, ifindex, ENTERS, work) {
-        return Some(Verdict::of(Reason::NotReady));
+        return Some(not_ready(work));
     }
     if let Err(reason) = parse(bytes, tag, tables, work) {
         return Some(Verdict::of(reason));
@@ -287,7 +292,7 @@ pub fn start_egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     work: &mut Work,
 ) -> Option<Verdict> {
     if !context(tables, ifindex, if from == 0 { OWN } else { 0 }, work) {
-        return Some(Verdict::of(Reason::NotReady));
+        return Some(not_ready(work));
     }
     if from != 0
         && from < MAX_IFINDEX
@@ -329,8 +334,16 @@ pub fn refuse<T: Tables + ?Sized>(
     tables: &T,
     work: &mut Work,
 ) -> Verdict {
+    work.packet = Packet::default();
     let ready = context(tables, ifindex, 0, work);
     Verdict::of(if ready { reason } else { Reason::NotReady })
+}
+
+/// The verdict for a packet that nothing is known of: there is nothing to judge it by.
+#[inline(always)]
+fn not_ready(work: &mut Work) -> Verdict {
+    work.packet = Packet::default();
+    Verdict::of(Reason::NotReady)
 }
 
 /// What judges packets of an interface; false when no revision guards it.
@@ -346,7 +359,7 @@ fn context<T: Tables + ?Sized>(tables: &T, ifindex: u32, way: u16, work: &mut Wo
     work.fast = 0;
     work.held = 0;
     work.denied = 0;
-    work.packet = Packet::default();
+    work.hop = 0;
     let Some(slot) = tables.active() else {
         return false;
     };
@@ -428,6 +441,12 @@ fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
         return denied_before(tables, settings, work);
     };
     work.at = found.at.wrapping_add(1);
+    // Here, so that the memory is waited for while that of the flow is.
+    if let Some(entry) = tables.forwarding(work.ifindex)
+        && entry.flags & Forwarding::ENTERS != 0
+    {
+        (work.hop, work.looked) = flows::hop(tables, &found, leg ^ 1);
+    }
     if found.flow.bind[bit(leg)].load() != work.bind()
         || flows::vlan(found.state, leg) != work.packet.vlan
         || !is_current(tables, work, &found)

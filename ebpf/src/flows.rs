@@ -43,7 +43,7 @@ pub struct Sought {
     pub key: FlowKey,
     /// [`Flow::key`].
     words: [u64; 2],
-    /// Their hash: the low bits choose the bucket, the high ones are in [`Bucket::tags`].
+    /// Their hash: the low half chooses the bucket, the high one is in [`Bucket::tags`].
     hash: u64,
     /// Where the way is kept from the verifier, which would go on with each of them by itself.
     way: Cell32,
@@ -213,7 +213,7 @@ impl Sought {
 
     #[inline(always)]
     fn bucket(&self, settings: &Settings) -> u32 {
-        self.hash as u32 & settings.bucket_mask
+        ((self.hash & 0xffff_ffff) * settings.buckets as u64 >> 32) as u32
     }
 
     /// The part of the hash that stands in [`Bucket::tags`]; never 0.
@@ -473,6 +473,19 @@ pub fn remember<T: Tables + ?Sized>(
         ends.looked[to & 1].store(looked);
     }
     tables.unlock(bucket);
+}
+
+/// The next hop towards an end of a flow, and when that was asked; 0: not known.
+#[inline(always)]
+pub fn hop<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, to: usize) -> (u64, u64) {
+    let to = bit(to);
+    match tables
+        .ends(found.at >> 3)
+        .and_then(|ends| ends.get(found.way()))
+    {
+        Some(ends) => (ends.hops[to].load(), ends.looked[to].load()),
+        None => (0, 0),
+    }
 }
 
 /// Counts a packet of a flow.
@@ -855,7 +868,7 @@ pub fn sweep<T: Tables + ?Sized>(tables: &T, settings: &Settings, tick: u32) {
     };
     let index = cursor.load();
     cursor.store(index.wrapping_add(1));
-    let index = index & settings.bucket_mask;
+    let index = index % settings.buckets.max(1);
     let (Some(bucket), Some(terms)) = (tables.bucket(index), tables.terms(index)) else {
         return;
     };

@@ -5,13 +5,14 @@
 //! judged again where it leaves. What leaves here is not: so the flow itself must say that its
 //! other end is where the packet goes.
 //!
-//! A flow remembers the next hop for a while, and for packets that are no longer than those that
-//! the routing table was asked about. So a change of routes and neighbours is followed within a
-//! second, with or without a daemon.
+//! A flow remembers the next hop, for packets that are no longer than those that the routing table
+//! was asked about, until the daemon tells of a change of routes or neighbours. It has to say again
+//! and again that it tells: without a daemon the table is asked once a second. So a change is
+//! followed within a second, with or without one.
 
 use crate::{
     abi::{Flow, Forwarding, Port, TICK_SHIFT},
-    cell::{bit, way},
+    cell::bit,
     decide::Work,
     flows,
     packet::{Bytes, Packet, Shape, number},
@@ -69,26 +70,39 @@ fn is_whole<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> bool {
     u16::from_be_bytes(*check) as u64 != sum
 }
 
-/// The next hop that the packet's flow remembers, as `mac << 16 | ifindex`; none when the routing
-/// table has to be asked.
+/// The low bits of the number of the last change of routes and neighbours.
 #[inline(always)]
-pub fn known<T: Tables + ?Sized>(tables: &T, work: &Work) -> Option<u64> {
-    let at = work.at.wrapping_sub(1);
-    let ends = tables.ends(at >> 3)?.get(way(at))?;
-    let to = bit(work.leg as usize ^ 1);
-    let (hop, looked) = (ends.hops[to].load(), ends.looked[to].load());
-    let age = work.tick.wrapping_sub((looked >> 32) as u32);
+pub fn change<T: Tables + ?Sized>(tables: &T) -> u16 {
+    match tables.routes() {
+        Some(routes) => routes.change as u16,
+        None => 0,
+    }
+}
+
+/// Seconds for which a next hop is remembered at most: long before changes have the same low bits.
+const AT_MOST: u32 = 60;
+
+/// The next hop that the packet's flow remembers, as `mac << 16 | ifindex`; none when the routing
+/// table has to be asked. `change` is the last that the daemon has told of.
+#[inline(always)]
+pub fn known<T: Tables + ?Sized>(tables: &T, work: &Work, change: u16) -> Option<u64> {
+    let age = work.tick.wrapping_sub((work.looked >> 32) as u32);
     let second = tables.settings()?.jiffies_per_second >> TICK_SHIFT;
-    if hop == 0 || age > second || length(work) > looked as u32 {
+    let told = tables.routes()?.until.wrapping_sub(work.tick) as i32 > 0
+        && work.looked as u16 == change
+        && age <= second * AT_MOST;
+    let long = length(work) > (work.looked >> 16) as u16 as u32;
+    if work.hop == 0 || age > second && !told || long {
         return None;
     }
-    Some(hop)
+    Some(work.hop)
 }
 
 /// Remembers the next hop for packets of this length.
 #[inline(always)]
-pub fn remember<T: Tables + ?Sized>(tables: &T, work: &Work, hop: u64) {
-    let looked = (work.tick as u64) << 32 | length(work) as u64;
+pub fn remember<T: Tables + ?Sized>(tables: &T, work: &Work, hop: u64, change: u16) {
+    let when = (work.tick as u64) << 32;
+    let looked = when | (length(work) as u64 & 0xffff) << 16 | change as u64;
     let to = bit(work.leg as usize ^ 1);
     flows::remember(
         tables,

@@ -19,7 +19,7 @@ use wardline_ebpf::{
         Address, AddressKey, Bucket, Counter, DENIALS, DENIALS_AT, Denial, EPOCH_CELLS, End, Event,
         EventKey, EventLimit, FAILSAFES, Failsafe, FlowEnds, FlowTerms, Forwarding, Fragment,
         FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Quota,
-        Reason, Seen, Set, Settings, TICK_SHIFT, WAYS, gauge, mac_key,
+        Reason, Routes, Seen, Set, Settings, TICK_SHIFT, WAYS, gauge, mac_key,
     },
     cell::{Cell32, Cell64, opaque},
     decide::{self, Verdict, Work},
@@ -48,6 +48,8 @@ static SETTINGS: Array<Settings, 1> = Array::new();
 static FAILSAFE: Array<Failsafe, { FAILSAFES as usize }> = Array::new();
 #[btf_map]
 static FORWARDING: Array<Forwarding, { MAX_IFINDEX as usize }> = Array::new();
+#[btf_map]
+static ROUTES: Array<Routes, 1> = Array::new();
 #[btf_map]
 static FORWARDED: PerCpuArray<Counter, 1> = PerCpuArray::new();
 #[btf_map]
@@ -152,6 +154,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn forwarding(&self, ifindex: u32) -> Option<&Forwarding> {
         found!(FORWARDING.get_ptr(ifindex))
+    }
+
+    #[inline(always)]
+    fn routes(&self) -> Option<&Routes> {
+        found!(ROUTES.get_ptr(0))
     }
 
     #[inline(always)]
@@ -571,7 +578,9 @@ extern "C" fn xdp_forward(context: *mut xdp_md) -> u32 {
         return xdp_action::XDP_DROP;
     };
     let work = &desk.work;
-    let hop = match forward::known(&Maps, work) {
+    // Before anything is asked: what changes meanwhile makes it old.
+    let change = forward::change(&Maps);
+    let hop = match forward::known(&Maps, work, change) {
         Some(hop) => hop,
         None => {
             let hop = next_hop(context, work);
@@ -580,7 +589,7 @@ extern "C" fn xdp_forward(context: *mut xdp_md) -> u32 {
             if hop == 0 || !forward::leads(&Maps, work, hop) {
                 return xdp_action::XDP_PASS;
             }
-            forward::remember(&Maps, work, hop);
+            forward::remember(&Maps, work, hop, change);
             hop
         }
     };

@@ -52,7 +52,8 @@ mod pod {
         Forwarding,
         Counter,
         EventKey,
-        FragmentKey
+        FragmentKey,
+        Routes
     );
 
     // SAFETY: as above.

@@ -2,7 +2,7 @@
 
 use crate::abi::{
     Address, AddressKey, Bucket, Denial, End, Failsafe, FlowEnds, FlowTerms, Forwarding, Fragment,
-    FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Seen, Set, Settings, WAYS,
+    FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings, WAYS,
 };
 use crate::cell::Cell32;
 
@@ -23,6 +23,8 @@ pub trait Tables {
     fn port(&self, index: u32) -> Option<&Port>;
     /// Whether packets may be forwarded in the driver through an interface, by its index.
     fn forwarding(&self, ifindex: u32) -> Option<&Forwarding>;
+    /// What the daemon says of routes and neighbours.
+    fn routes(&self) -> Option<&Routes>;
     /// A zone by [`vlan_key`](crate::abi::vlan_key), or whether a
     /// [`carries_key`](crate::abi::carries_key) or [`ethertype_key`](crate::abi::ethertype_key)
     /// exists.
