@@ -4,9 +4,9 @@ use std::cell::Cell;
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Denial, End, Failsafe, FlowEnds, FlowKey, FlowTerms,
-        Forwarding, Fragment, FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota,
-        Routes, Seen, Set, Settings, WAYS, gauge,
+        Address, AddressKey, Bucket, Denial, End, Failsafe, FlowKey, FlowTerms, Forwarding,
+        Fragment, FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota, Routes, Seen,
+        Set, Settings, WAYS, gauge,
     },
     cell::{Cell32, Cell64},
     flows::{self, Found, Opening, Sought},
@@ -23,7 +23,6 @@ const START: u32 = 1000;
 struct Tables<'a> {
     settings: Settings,
     bucket: Bucket,
-    ends: [FlowEnds; WAYS],
     terms: [FlowTerms; WAYS],
     quota: Quota,
     gauges: [Cell32; gauge::COUNT as usize],
@@ -41,7 +40,6 @@ impl<'a> Tables<'a> {
                 ..Settings::for_flows(64)
             },
             bucket: Bucket::default(),
-            ends: Default::default(),
             terms: Default::default(),
             credit: Cell::new((0, 0)),
             quota: Quota::default(),
@@ -230,10 +228,6 @@ impl tables::Tables for Tables<'_> {
 
     fn bucket(&self, _: u32) -> Option<&Bucket> {
         Some(&self.bucket)
-    }
-
-    fn ends(&self, _: u32) -> Option<&[FlowEnds; WAYS]> {
-        Some(&self.ends)
     }
 
     fn terms(&self, _: u32) -> Option<&[FlowTerms; WAYS]> {

@@ -27,9 +27,8 @@ use aya::{
 use jiff::Timestamp;
 use wardline_ebpf::abi::{
     self, ABI_VERSION, Address, AddressKey, Bucket, Counter, DENIALS_AT, Denial, EPOCH_CELLS, End,
-    EventKey, FAILSAFES, FlowEnds, FlowTerms, Forwarding, FragmentKey, Interval, MAX_IFINDEX,
-    MAX_ZONES, Mac, Port, PrefixKey, Reason, Routes, Set, Settings, TICK_SHIFT, UNLISTED, WAYS,
-    gauge,
+    EventKey, FAILSAFES, FlowTerms, Forwarding, FragmentKey, Interval, MAX_IFINDEX, MAX_ZONES, Mac,
+    Port, PrefixKey, Reason, Routes, Set, Settings, TICK_SHIFT, UNLISTED, WAYS, gauge,
 };
 
 use crate::{
@@ -146,7 +145,7 @@ struct Slot {
 }
 
 /// Every map, with how its size follows from the limits; none: as declared.
-fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 33] {
+fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 32] {
     let both = |entries: u32| Some(entries.saturating_mul(2));
     // Routers and rules name addresses too.
     let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
@@ -171,7 +170,6 @@ fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 33] {
         ("INTERVALS", Some(1 << 20)),
         ("EPOCHS", None),
         ("FLOWS", Some(settings.buckets)),
-        ("FLOW_ENDS", Some(settings.buckets)),
         ("FLOW_TERMS", Some(settings.buckets)),
         ("DENIED", None),
         ("QUOTAS", Some(limits.devices + 2 + UNLISTED)),
@@ -570,7 +568,6 @@ impl Datapath {
         live::each(
             [
                 ("FLOWS", self.descriptor("FLOWS")?),
-                ("FLOW_ENDS", self.descriptor("FLOW_ENDS")?),
                 ("FLOW_TERMS", self.descriptor("FLOW_TERMS")?),
             ],
             self.buckets(),
@@ -1206,7 +1203,7 @@ fn random() -> Result<u64> {
 
 /// Pinned maps must have the form that the object declares: the loader does not look.
 fn check(maps: &Path) -> Result<()> {
-    let expected: [(&str, u32, u32); 33] = [
+    let expected: [(&str, u32, u32); 32] = [
         ("ACTIVE", 4, 4),
         ("REVISIONS", 4, 8),
         ("GENERATIONS", 4, 8),
@@ -1234,7 +1231,6 @@ fn check(maps: &Path) -> Result<()> {
         ("INTERVALS", 4, size_of::<Interval>() as u32),
         ("EPOCHS", 4, 4),
         ("FLOWS", 4, size_of::<Bucket>() as u32),
-        ("FLOW_ENDS", 4, size_of::<[FlowEnds; WAYS]>() as u32),
         ("FLOW_TERMS", 4, size_of::<[FlowTerms; WAYS]>() as u32),
         ("DENIED", 4, size_of::<[Denial; DENIALS_AT]>() as u32),
         ("QUOTAS", 4, 8),

@@ -86,13 +86,13 @@ pub(crate) type Refused = (&'static str, io::Error);
 /// Buckets that are read at once.
 const AT_ONCE: u32 = 1024;
 
-/// Calls with every flow of a table; its three maps are flows, their ends and their terms.
+/// Calls with every flow of a table; its maps are the flows and their terms.
 pub(crate) fn each(
-    maps: [(&'static str, BorrowedFd<'_>); 3],
+    maps: [(&'static str, BorrowedFd<'_>); 2],
     buckets: u32,
     mut visit: impl FnMut(&Live),
 ) -> Result<(), Refused> {
-    let [table, ends, terms] = maps;
+    let [table, terms] = maps;
     for first in (0..buckets).step_by(AT_ONCE as usize) {
         let count = (buckets - first).min(AT_ONCE) as usize;
         let flows = Read::<Bucket>::new(table, first, count)?;
@@ -100,14 +100,13 @@ pub(crate) fn each(
         if !flows.values().iter().any(taken) {
             continue;
         }
-        let ends = Read::<[FlowEnds; WAYS]>::new(ends, first, count)?;
         let terms = Read::<[FlowTerms; WAYS]>::new(terms, first, count)?;
-        let both = ends.values().iter().zip(terms.values());
-        for (bucket, (ends, terms)) in flows.values().iter().zip(both) {
+        for (bucket, terms) in flows.values().iter().zip(terms.values()) {
             for way in 0..WAYS {
                 if bucket.tags[way].load() != 0 {
                     let last = bucket.last[way].load();
-                    visit(&Live::of(&bucket.flows[way], last, &ends[way], &terms[way]));
+                    let ends = &bucket.ends[way];
+                    visit(&Live::of(&bucket.flows[way], last, ends, &terms[way]));
                 }
             }
         }
@@ -151,5 +150,4 @@ impl<T: OfWords> Read<T> {
 /// Types of integers only, that are whole words long and no stricter aligned.
 trait OfWords {}
 impl OfWords for Bucket {}
-impl OfWords for [FlowEnds; WAYS] {}
 impl OfWords for [FlowTerms; WAYS] {}

@@ -7,9 +7,9 @@ use std::{
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Denial, End, Failsafe, FlowEnds, FlowTerms, Forwarding,
-        Fragment, FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set,
-        Settings, UNLISTED, WAYS, gauge,
+        Address, AddressKey, Bucket, Denial, End, Failsafe, FlowTerms, Forwarding, Fragment,
+        FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings,
+        UNLISTED, WAYS, gauge,
     },
     cell::{Cell32, Cell64},
     tables,
@@ -26,7 +26,6 @@ pub struct Model<'a> {
     intervals: Vec<Interval>,
     sets: HashMap<(u32, u32), Set>,
     buckets: Vec<Bucket>,
-    ends: Vec<[FlowEnds; WAYS]>,
     terms: Vec<[FlowTerms; WAYS]>,
     quotas: HashMap<u32, Quota>,
     unlisted: Vec<Quota>,
@@ -79,7 +78,6 @@ impl<'a> Model<'a> {
             intervals,
             sets,
             buckets: (0..settings.buckets).map(|_| Bucket::default()).collect(),
-            ends: (0..settings.buckets).map(|_| Default::default()).collect(),
             terms: (0..settings.buckets).map(|_| Default::default()).collect(),
             quotas: quotas.collect(),
             gauges: Default::default(),
@@ -195,10 +193,6 @@ impl tables::Tables for Model<'_> {
 
     fn bucket(&self, index: u32) -> Option<&Bucket> {
         self.buckets.get(index as usize)
-    }
-
-    fn ends(&self, index: u32) -> Option<&[FlowEnds; WAYS]> {
-        self.ends.get(index as usize)
     }
 
     fn terms(&self, index: u32) -> Option<&[FlowTerms; WAYS]> {

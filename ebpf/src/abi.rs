@@ -741,9 +741,9 @@ pub struct bpf_spin_lock {
     pub val: Cell32,
 }
 
-/// One bucket of the flow table: an array indexed by the key's hash, in pages of its own, so that no
-/// bucket is in two of them and no flow in two lines of the cache. [`FlowEnds`] and [`FlowTerms`] of
-/// its flows are in arrays with the same index.
+/// One bucket of the flow table: an array indexed by the key's hash, that begins at a page, so that no
+/// flow is in two lines of the cache. Fifteen lines, an odd number, so that buckets do not crowd in
+/// a few of its sets. The [`FlowTerms`] of its flows are in an array with the same index.
 ///
 /// A table of our own, because the kernel's can't do all of: one lookup for answered and
 /// unanswered flows, eviction that spares answered ones, exact quotas, and reclaiming without the
@@ -761,6 +761,8 @@ pub struct Bucket {
     pub last: [Cell32; WAYS],
     /// The flows.
     pub flows: [Flow; WAYS],
+    /// What they are between.
+    pub ends: [FlowEnds; WAYS],
 }
 
 /// How many flows one account has open: a device's, or that of some unlisted MACs.
@@ -961,7 +963,7 @@ macro_rules! sizes {
 sizes! {
     Address = 16, Port = 4, Mac = 12, AddressKey = 24, PrefixKey = 20, End = 20, Set = 8,
     Interval = 20, Settings = 64, Failsafe = 40, Forwarding = 16, Routes = 8, FlowKey = 40, Flow = 64,
-    FlowEnds = 64, FlowTerms = 32, Bucket = 512, Quota = 8, Denial = 80,
+    FlowEnds = 64, FlowTerms = 32, Bucket = 960, Quota = 8, Denial = 80,
     FragmentKey = 48, Fragment = 16, Counter = 16,
     Learned = 8, Seen = 8, EventKey = 16, EventLimit = 16, Event = 96,
 }

@@ -445,7 +445,7 @@ fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
     if let Some(entry) = tables.forwarding(work.ifindex)
         && entry.flags & Forwarding::ENTERS != 0
     {
-        (work.hop, work.looked) = flows::hop(tables, &found, leg ^ 1);
+        (work.hop, work.looked) = flows::hop(&found, leg ^ 1);
     }
     if found.flow.bind[bit(leg)].load() != work.bind()
         || flows::vlan(found.state, leg) != work.packet.vlan

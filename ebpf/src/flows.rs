@@ -272,8 +272,7 @@ pub fn find<'a, T: Tables + ?Sized>(
         let way = way(sought.way.load());
         let flow = bucket.flows.get(way)?;
         if sought.may_be(flow)
-            && (sought.words[1] & FlowKey::V6 == 0
-                || sought.is_between(tables.ends(index)?.get(way)?))
+            && (sought.words[1] & FlowKey::V6 == 0 || sought.is_between(bucket.ends.get(way)?))
         {
             let state = flow.state.load();
             let last = bucket.last.get(way)?.load();
@@ -304,9 +303,7 @@ pub fn again<'a, T: Tables + ?Sized>(tables: &'a T, sought: &Sought, at: u32) ->
     let bucket = tables.bucket(index)?;
     let flow = bucket.flows.get(way)?;
     let there = bucket.tags.get(way)?.load() != 0 && sought.may_be(flow);
-    if !there
-        || sought.words[1] & FlowKey::V6 != 0 && !sought.is_between(tables.ends(index)?.get(way)?)
-    {
+    if !there || sought.words[1] & FlowKey::V6 != 0 && !sought.is_between(bucket.ends.get(way)?) {
         return None;
     }
     Some(Found {
@@ -460,11 +457,11 @@ pub fn remember<T: Tables + ?Sized>(
     hop: u64,
     looked: u64,
 ) {
-    let (Some(bucket), Some(ends)) = (tables.bucket(at >> 3), tables.ends(at >> 3)) else {
+    let Some(bucket) = tables.bucket(at >> 3) else {
         return;
     };
     let way = way(at);
-    let (Some(flow), Some(ends)) = (bucket.flows.get(way), ends.get(way)) else {
+    let (Some(flow), Some(ends)) = (bucket.flows.get(way), bucket.ends.get(way)) else {
         return;
     };
     tables.lock(bucket);
@@ -477,12 +474,9 @@ pub fn remember<T: Tables + ?Sized>(
 
 /// The next hop towards an end of a flow, and when that was asked; 0: not known.
 #[inline(always)]
-pub fn hop<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, to: usize) -> (u64, u64) {
+pub fn hop(found: &Found<'_>, to: usize) -> (u64, u64) {
     let to = bit(to);
-    match tables
-        .ends(found.at >> 3)
-        .and_then(|ends| ends.get(found.way()))
-    {
+    match found.bucket.ends.get(found.way()) {
         Some(ends) => (ends.hops[to].load(), ends.looked[to].load()),
         None => (0, 0),
     }
@@ -568,10 +562,8 @@ fn pay<T: Tables + ?Sized>(tables: &T, due: &Due) {
 /// Changes a flow's state, if it still is that flow.
 #[inline(always)]
 pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sought, bits: u32) {
-    let (Some(ends), Some(terms)) = (tables.ends(found.at >> 3), terms(tables, found.at)) else {
-        return;
-    };
-    let Some(ends) = ends.get(found.way()) else {
+    let (Some(ends), Some(terms)) = (found.bucket.ends.get(found.way()), terms(tables, found.at))
+    else {
         return;
     };
     let protocol = sought.key.ports as u8;
@@ -598,10 +590,8 @@ pub fn renew<T: Tables + ?Sized>(
     renewed: &Opening,
     bits: u32,
 ) {
-    let (Some(ends), Some(terms)) = (tables.ends(found.at >> 3), terms(tables, found.at)) else {
-        return;
-    };
-    let Some(ends) = ends.get(found.way()) else {
+    let (Some(ends), Some(terms)) = (found.bucket.ends.get(found.way()), terms(tables, found.at))
+    else {
         return;
     };
     let leg = (renewed.leg & 1) as usize;
@@ -651,11 +641,11 @@ fn set_device(flow: &Flow, terms: &FlowTerms, leg: usize, device: u32) {
 /// Ends a flow.
 #[inline(always)]
 pub fn end<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sought) {
-    let (Some(ends), Some(terms)) = (tables.ends(found.at >> 3), terms(tables, found.at)) else {
-        return;
-    };
-    let (Some(ends), Some(tag)) = (ends.get(found.way()), found.bucket.tags.get(found.way()))
-    else {
+    let (Some(ends), Some(terms), Some(tag)) = (
+        found.bucket.ends.get(found.way()),
+        terms(tables, found.at),
+        found.bucket.tags.get(found.way()),
+    ) else {
         return;
     };
     let (mut owner, mut bits, mut to_pay) = (NEVER, 0, Due::default());
@@ -712,11 +702,7 @@ pub fn open<T: Tables + ?Sized>(
     }
     let full = flows.load() >= settings.flows;
     let index = sought.bucket(settings);
-    let (Some(bucket), Some(ends), Some(terms)) = (
-        tables.bucket(index),
-        tables.ends(index),
-        tables.terms(index),
-    ) else {
+    let (Some(bucket), Some(terms)) = (tables.bucket(index), tables.terms(index)) else {
         return Err(Reason::FlowTableFull);
     };
     let tag = sought.tag();
@@ -739,7 +725,7 @@ pub fn open<T: Tables + ?Sized>(
         // It may have been opened just now, by another processor.
         best.store(lowest(same).into());
         let way = way(best.load() as u32);
-        let there = match (bucket.flows.get(way), ends.get(way)) {
+        let there = match (bucket.flows.get(way), bucket.ends.get(way)) {
             (Some(flow), Some(ends)) => sought.is(flow, ends),
             _ => false,
         };
@@ -772,7 +758,7 @@ pub fn open<T: Tables + ?Sized>(
     let way = way(best as u32);
     let mut room = false;
     if best >> 32 != 0
-        && let Some(way) = Way::of(bucket, ends, terms, way)
+        && let Some(way) = Way::of(bucket, terms, way)
     {
         room = true;
         if way.tag.load() != 0 {
@@ -809,17 +795,12 @@ struct Way<'a> {
 
 impl<'a> Way<'a> {
     #[inline(always)]
-    fn of(
-        bucket: &'a Bucket,
-        ends: &'a [FlowEnds; WAYS],
-        terms: &'a [FlowTerms; WAYS],
-        way: usize,
-    ) -> Option<Self> {
+    fn of(bucket: &'a Bucket, terms: &'a [FlowTerms; WAYS], way: usize) -> Option<Self> {
         Some(Self {
             tag: bucket.tags.get(way)?,
             last: bucket.last.get(way)?,
             flow: bucket.flows.get(way)?,
-            ends: ends.get(way)?,
+            ends: bucket.ends.get(way)?,
             terms: terms.get(way)?,
         })
     }

@@ -17,9 +17,9 @@ use aya_ebpf::{
 use wardline_ebpf::{
     abi::{
         Address, AddressKey, Bucket, Counter, DENIALS, DENIALS_AT, Denial, EPOCH_CELLS, End, Event,
-        EventKey, EventLimit, FAILSAFES, Failsafe, FlowEnds, FlowTerms, Forwarding, Fragment,
-        FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Quota,
-        Reason, Routes, Seen, Set, Settings, TICK_SHIFT, WAYS, gauge, mac_key,
+        EventKey, EventLimit, FAILSAFES, Failsafe, FlowTerms, Forwarding, Fragment, FragmentKey,
+        Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Quota, Reason, Routes,
+        Seen, Set, Settings, TICK_SHIFT, WAYS, gauge, mac_key,
     },
     cell::{Cell32, Cell64, opaque},
     decide::{self, Verdict, Work},
@@ -75,8 +75,6 @@ static EPOCHS: Array<u32, { (EPOCH_CELLS * 2) as usize }> = Array::new();
 
 #[btf_map]
 static FLOWS: Array<Bucket, 64, ALIGNED> = Array::new();
-#[btf_map]
-static FLOW_ENDS: Array<[FlowEnds; WAYS], 64, ALIGNED> = Array::new();
 #[btf_map]
 static FLOW_TERMS: Array<[FlowTerms; WAYS], 64, ALIGNED> = Array::new();
 #[btf_map]
@@ -212,11 +210,6 @@ impl Tables for Maps {
     #[inline(always)]
     fn bucket(&self, index: u32) -> Option<&Bucket> {
         found!(FLOWS.get_ptr(index))
-    }
-
-    #[inline(always)]
-    fn ends(&self, index: u32) -> Option<&[FlowEnds; WAYS]> {
-        found!(FLOW_ENDS.get_ptr(index))
     }
 
     #[inline(always)]

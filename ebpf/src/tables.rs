@@ -1,7 +1,7 @@
 //! How verdicts look things up: kernel maps in the kernel, plain collections on the host.
 
 use crate::abi::{
-    Address, AddressKey, Bucket, Denial, End, Failsafe, FlowEnds, FlowTerms, Forwarding, Fragment,
+    Address, AddressKey, Bucket, Denial, End, Failsafe, FlowTerms, Forwarding, Fragment,
     FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings, WAYS,
 };
 use crate::cell::Cell32;
@@ -48,8 +48,6 @@ pub trait Tables {
 
     /// One bucket of the flow table.
     fn bucket(&self, index: u32) -> Option<&Bucket>;
-    /// What the flows of a bucket are between.
-    fn ends(&self, index: u32) -> Option<&[FlowEnds; WAYS]>;
     /// On what terms the flows of a bucket were admitted.
     fn terms(&self, index: u32) -> Option<&[FlowTerms; WAYS]>;
     /// Counts packets of a flow that a rule has admitted for that rule.
