@@ -11,6 +11,7 @@ mod change;
 mod confirm;
 mod crash;
 mod cutoff;
+mod denied;
 mod dissect;
 mod failsafe;
 mod flood;

@@ -1,9 +1,12 @@
-//! What changes of a large policy cost: from the request to the answer, which comes when the change
-//! is in force, and in memory.
+//! What changes of a large policy cost: until the answer, from the answer until packets are judged
+//! by them, and in memory.
 
-use std::{ops::Range, time::Duration};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use wardline_proto::v1;
 
@@ -40,51 +43,55 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
     let first = wardline.apply(whole.clone())?;
     let (held, _) = wardline.memory()?;
     let mut figures = vec![figure(
-        "whole policy, answer to enforced",
+        "whole policy, call to answer",
         first.as_secs_f64(),
         "s",
         Some((5.0, 1.0)),
     )];
-    let mut edits = Vec::new();
+    let (mut edits, mut enforced) = (Vec::new(), Vec::new());
     for change in CHANGES {
-        edits.extend(wardline.put(moved(change))?);
+        let device = moved(change);
+        edits.push(wardline.put(device.clone())?);
+        // By its new address nothing would have passed before.
+        enforced.push(until(&wardline, &device, true)?);
     }
-    if let Some(edit) = middle(&edits) {
-        let milliseconds = edit * 1e3;
-        figures.push(figure(
-            "one device of many, put",
-            milliseconds,
-            "ms",
-            Some((10.0, 2.0)),
-        ));
+    let milliseconds = |times: &[Duration]| middle(times).unwrap_or_default() * 1e3;
+    let within = Some((10.0, 2.0));
+    for (what, times, bounds) in [
+        ("one device of many, put, call to answer", &edits, None),
+        (
+            "one device of many, put, answer to enforced",
+            &enforced,
+            within,
+        ),
+    ] {
+        figures.push(figure(what, milliseconds(times), "ms", bounds));
     }
     let mut applies = Vec::new();
     for change in CHANGES {
         whole.devices[change as usize] = moved(change + CHANGES.end);
         applies.push(wardline.apply(whole.clone())?);
     }
-    let whole_again = middle(&applies).unwrap_or_default() * 1e3;
-    let bounds = edits.is_empty().then_some((10.0, 2.0));
     figures.push(figure(
-        "one device of many, whole document",
-        whole_again,
+        "one device of many, whole document, call to answer",
+        milliseconds(&applies),
         "ms",
-        bounds,
+        None,
     ));
-    let mut quarantines = Vec::new();
+    let (mut quarantines, mut enforced) = (Vec::new(), Vec::new());
     for change in CHANGES {
-        // The answer comes when the device is cut off.
-        let name = device(change).name;
-        quarantines.push(wardline.quarantine(&name, true)?);
-        wardline.quarantine(&name, false)?;
+        let device = moved(change + CHANGES.end);
+        quarantines.push(wardline.quarantine(&device.name, true)?);
+        enforced.push(until(&wardline, &device, false)?);
+        wardline.quarantine(&device.name, false)?;
+        until(&wardline, &device, true)?;
     }
-    let milliseconds = middle(&quarantines).unwrap_or_default() * 1e3;
-    figures.push(figure(
-        "quarantine of a device",
-        milliseconds,
-        "ms",
-        Some((10.0, 2.0)),
-    ));
+    for (what, times, bounds) in [
+        ("quarantine, call to answer", &quarantines, None),
+        ("quarantine, answer to enforced", &enforced, within),
+    ] {
+        figures.push(figure(what, milliseconds(times), "ms", bounds));
+    }
     let mut large = policy(MANY, Rules::Shared(LARGE), v1::Attach::Xdp);
     wardline.apply(large.clone())?;
     let mut plans = Vec::new();
@@ -118,6 +125,20 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
         None,
     ));
     Ok(figures)
+}
+
+/// How long it takes until the packets of a device pass, or no longer do.
+fn until(wardline: &Wardline, device: &v1::Device, passes: bool) -> Result<Duration> {
+    let (start, frame) = (Instant::now(), wardline.frame_of(device)?);
+    while wardline.passes(&frame)? != passes {
+        let waited = start.elapsed();
+        ensure!(
+            waited < Duration::from_secs(5),
+            "{} is not judged by its change",
+            device.name
+        );
+    }
+    Ok(start.elapsed())
 }
 
 fn middle(times: &[Duration]) -> Option<f64> {

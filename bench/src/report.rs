@@ -163,7 +163,8 @@ fn table(headings: &[&str]) -> Table {
 
 /// What the picture shows, from top to bottom; of each what stands beside its bar, and whether it
 /// is ours.
-const BARS: [(&str, &str, bool); 11] = [
+const BARS: [(&str, &str, bool); 12] = [
+    ("wardline forward", "Wardline, fast-forward", true),
     ("plain", "no firewall", false),
     ("wardline", "Wardline, XDP", true),
     ("wardline tc", "Wardline, TC", true),

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use aya_obj::programs::XdpAttachType;
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, runtime::Runtime};
 use tonic::transport::{Channel, Endpoint, Uri};
+use wardline_ebpf::traffic::LENGTH;
 use wardline_proto::v1::{self, segmentation_client::SegmentationClient};
 use wardline_tests::{Daemon, Settings};
 
@@ -74,8 +76,8 @@ impl Wardline {
         Ok(start.elapsed())
     }
 
-    /// Changes one device; none where the daemon has no such call yet.
-    pub(crate) fn put(&mut self, device: v1::Device) -> Result<Option<Duration>> {
+    /// Changes one device; answers how long that took.
+    pub(crate) fn put(&mut self, device: v1::Device) -> Result<Duration> {
         let put = v1::Policy {
             version: 1,
             devices: vec![device],
@@ -86,11 +88,36 @@ impl Wardline {
             ..v1::EditRequest::default()
         };
         let start = Instant::now();
-        match self.runtime.block_on(self.client.edit(request)) {
-            Ok(_) => Ok(Some(start.elapsed())),
-            Err(status) if status.code() == tonic::Code::Unimplemented => Ok(None),
-            Err(status) => Err(status.into()),
-        }
+        self.runtime.block_on(self.client.edit(request))?;
+        Ok(start.elapsed())
+    }
+
+    /// A packet by which a device asks its server for what its rule allows.
+    pub(crate) fn frame_of(&self, device: &v1::Device) -> Result<Vec<u8>> {
+        let number: u32 = device.name.trim_start_matches("device-").parse()?;
+        let (server, [_, a, b, c]) = (number & 15, number.to_be_bytes());
+        let address: Ipv4Addr = device
+            .addresses
+            .first()
+            .context("a device without an address")?
+            .parse()?;
+        let port = 1000 + server as u16;
+        let mut frame = self.road.router().mac("rin")?.to_vec();
+        frame.extend([2, 0, 0, a, b, c, 8, 0]);
+        frame.extend([0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0]);
+        frame.extend(address.octets());
+        frame.extend([10, 200, 0, 16 + server as u8]);
+        frame.extend(20_000u16.to_be_bytes());
+        frame.extend(port.to_be_bytes());
+        frame.extend([0, 26, 0, 0]);
+        frame.resize(LENGTH, 0);
+        Ok(frame)
+    }
+
+    /// Whether a packet of a device passes.
+    pub(crate) fn passes(&self, frame: &[u8]) -> Result<bool> {
+        const XDP_PASS: u32 = 2;
+        Ok(self.xdp()?.run(&self.road, frame, 1)?.answer == XDP_PASS)
     }
 
     /// Cuts a device off, or releases it; answers how long that took.

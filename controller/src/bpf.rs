@@ -17,6 +17,8 @@ use std::{
     path::Path,
 };
 
+use aya::Pod;
+
 /// Where a link holds its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
@@ -119,14 +121,14 @@ impl Link {
     }
 }
 
-/// Reads entries of an array from an index on, as many as there is room for.
+/// Reads entries of an array from an index on, as many as there is room for; `size` is that of one.
 pub(crate) fn read_array(
     map: BorrowedFd<'_>,
     from: u32,
-    value_size: usize,
+    size: usize,
     values: &mut [u64],
 ) -> io::Result<()> {
-    let wanted = size_of_val(values) / value_size;
+    let wanted = size_of_val(values) / size;
     let (mut keys, mut last) = (vec![0u32; wanted], 0u32);
     // The kernel goes on behind the key that it is told.
     let before = from.wrapping_sub(1);
@@ -156,14 +158,14 @@ pub(crate) fn read_array(
     }
 }
 
-/// Writes entries of a map. `keys` and `values` hold `count` of them, one after the other, each of
-/// the map's own size. Answers how many were written before what went wrong.
-pub(crate) fn write_many(
+/// Writes entries of a map, which has keys and values of these types. Answers how many were written
+/// before what went wrong, if anything did.
+pub(crate) fn write_many<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
-    keys: &[u8],
-    values: &[u8],
-    count: usize,
+    keys: &[K],
+    values: &[V],
 ) -> (usize, io::Result<()>) {
+    let count = keys.len().min(values.len());
     let mut attribute = Batch {
         keys: keys.as_ptr() as u64,
         values: values.as_ptr() as u64,
@@ -171,9 +173,16 @@ pub(crate) fn write_many(
         map: map.as_raw_fd().cast_unsigned(),
         ..Batch::default()
     };
-    let done = bpf(MAP_UPDATE_BATCH, &mut attribute);
-    let written = (attribute.count as usize).min(count);
-    (written, done.map(drop))
+    match bpf(MAP_UPDATE_BATCH, &mut attribute) {
+        Ok(_) => (count, Ok(())),
+        Err(error) => {
+            // Only of an entry that it could not take does the kernel tell which; of all others it
+            // took none, or they can be written again.
+            let told = matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::E2BIG));
+            let written = if told { attribute.count as usize } else { 0 };
+            (written.min(count), Err(error))
+        }
+    }
 }
 
 /// Part of union bpf_attr: the calls that take many entries.

@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::CString,
     fs, io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -32,6 +32,7 @@ use wardline_ebpf::abi::{
 };
 
 use crate::{
+    bpf,
     compile::{Amendment, Clock, Intervals, Tables},
     config::{Limits, Timeouts},
     fault,
@@ -1017,6 +1018,7 @@ impl Datapath {
         let (mut next, end) = (0, self.size("INTERVALS") as u32);
         let mut gaps = taken.into_iter().peekable();
         let mut sets = BTreeMap::new();
+        let (mut places, mut fresh) = (Vec::new(), Vec::new());
         for (pair, intervals) in &tables.pairs {
             let set = match known.get(intervals) {
                 Some(set) => *set,
@@ -1038,10 +1040,8 @@ impl Datapath {
                         });
                     }
                     let set = Set { first: next, count };
-                    for (index, interval) in (next..).zip(intervals.iter()) {
-                        self::set(&mut self.ebpf, "INTERVALS", index, *interval)?;
-                    }
-                    *written += intervals.len();
+                    places.extend(next..next + count);
+                    fresh.extend(intervals.iter().copied());
                     next += count;
                     known.insert(intervals.clone(), set);
                     set
@@ -1049,6 +1049,14 @@ impl Datapath {
             };
             sets.insert(*pair, set);
         }
+        write(
+            &mut self.ebpf,
+            "INTERVALS",
+            &places,
+            &fresh,
+            |ebpf, index, interval| set(ebpf, "INTERVALS", index, interval),
+        )?;
+        *written += fresh.len();
         Ok(sets)
     }
 
@@ -1341,18 +1349,52 @@ fn hash<L: Ord, K: Pod, V: Pod + PartialEq>(
     new: &BTreeMap<L, V>,
     key: impl Fn(&L) -> K,
 ) -> Result<usize> {
-    let mut written = 0;
+    let mut gone = 0;
     let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
     let mut map: aya::maps::HashMap<_, K, V> = map.try_into().map_err(map_error(name))?;
-    for gone in old.keys().filter(|gone| !new.contains_key(gone)) {
-        remove_if_there(map.remove(&key(gone))).map_err(map_error(name))?;
-        written += 1;
+    for at in old.keys().filter(|at| !new.contains_key(at)) {
+        remove_if_there(map.remove(&key(at))).map_err(map_error(name))?;
+        gone += 1;
     }
-    for (at, value) in new.iter().filter(|(at, value)| old.get(at) != Some(value)) {
-        retry(|| map.insert(key(at), value, 0)).map_err(map_error(name))?;
-        written += 1;
+    let changed = new.iter().filter(|(at, value)| old.get(at) != Some(value));
+    let (keys, values): (Vec<K>, Vec<V>) = changed.map(|(at, value)| (key(at), *value)).unzip();
+    write(ebpf, name, &keys, &values, |ebpf, key, value| {
+        let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+        let mut map: aya::maps::HashMap<_, K, V> = map.try_into().map_err(map_error(name))?;
+        retry(|| map.insert(key, value, 0)).map_err(map_error(name))
+    })?;
+    Ok(gone + keys.len())
+}
+
+/// Entries that are written with one call.
+const AT_ONCE: usize = 4096;
+
+/// Writes entries, many with one call; `one` writes a single one, where that does not do: because the
+/// kernel has no such call for the map, or lacks memory for a moment.
+fn write<K: Pod, V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    keys: &[K],
+    values: &[V],
+    mut one: impl FnMut(&mut Ebpf, K, V) -> Result<()>,
+) -> Result<()> {
+    let mut done = 0;
+    while done < keys.len() {
+        let end = keys.len().min(done + AT_ONCE);
+        let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
+        let map = data(name, map)?.fd().as_fd();
+        let (written, result) = bpf::write_many(map, &keys[done..end], &values[done..end]);
+        done += written;
+        if result.is_err() {
+            // The next entry says what is wrong, if something is.
+            let until = if written == 0 { end } else { done + 1 };
+            for at in done..until.min(end) {
+                one(ebpf, keys[at], values[at])?;
+            }
+            done = until.min(end);
+        }
     }
-    Ok(written)
+    Ok(())
 }
 
 fn clear_hash<K: Pod, V: Pod>(
@@ -1416,74 +1458,26 @@ fn remove_if_there(
 }
 
 /// All counters of an array in one call; none where the kernel has no such call for it, before 5.13.
-fn all_at_once(ebpf: &Ebpf, name: &str, count: usize) -> Option<Vec<Counter>> {
-    const LOOKUP_BATCH: libc::c_int = 24;
-    let Some(aya::maps::Map::PerCpuArray(map)) = ebpf.map(name) else {
-        return None;
-    };
+fn all_at_once(ebpf: &Ebpf, name: &'static str, count: usize) -> Option<Vec<Counter>> {
+    let map = data(name, ebpf.map(name)?).ok()?;
     let processors = aya::util::nr_cpus().ok()?;
-    let mut keys = vec![0u32; count];
-    let mut values = vec![[0u64; size_of::<Counter>() / 8]; count * processors];
-    if !batch(LOOKUP_BATCH, map, &mut keys, values.as_flattened_mut()) {
-        return None;
-    }
-    let counters = values.chunks(processors).map(|parts| Counter {
-        packets: parts.iter().map(|[packets, _]| packets).sum(),
-        bytes: parts.iter().map(|[_, bytes]| bytes).sum(),
+    let words = size_of::<Counter>() / 8;
+    let mut values = vec![0u64; count * processors * words];
+    bpf::read_array(map.fd().as_fd(), 0, processors * words * 8, &mut values).ok()?;
+    let counters = values.chunks(processors * words).map(|parts| Counter {
+        packets: parts.iter().step_by(words).sum(),
+        bytes: parts.iter().skip(1).step_by(words).sum(),
     });
     Some(counters.collect())
 }
 
-/// Puts zero into each place of an array, in one call where the kernel has it, from 5.6 on.
+/// Puts zero into each place of an array.
 fn clear_array<V: Pod>(ebpf: &mut Ebpf, name: &'static str, count: u32, zero: V) -> Result<()> {
-    const UPDATE_BATCH: libc::c_int = 26;
-    let mut keys: Vec<u32> = (0..count).collect();
-    let mut values = vec![0u64; count as usize * size_of::<V>().div_ceil(8)];
-    if let Some(aya::maps::Map::Array(map)) = ebpf.map(name)
-        && batch(UPDATE_BATCH, map, &mut keys, &mut values)
-    {
-        return Ok(());
-    }
-    keys.into_iter()
-        .try_for_each(|index| set(ebpf, name, index, zero))
-}
-
-/// Reads or writes as many elements as there are keys in one call; false where the kernel has no
-/// such call. Values must have room for all of them.
-#[expect(
-    unsafe_code,
-    reason = "the loader has no call for BPF_MAP_LOOKUP_BATCH and BPF_MAP_UPDATE_BATCH"
-)]
-fn batch(call: libc::c_int, map: &MapData, keys: &mut [u32], values: &mut [u64]) -> bool {
-    /// Of union bpf_attr, what is called batch.
-    #[repr(C)]
-    struct Batch {
-        from: u64,
-        to: u64,
-        keys: u64,
-        values: u64,
-        count: u32,
-        map: u32,
-        element_flags: u64,
-        flags: u64,
-    }
-    let mut to = 0u32;
-    let mut batch = Batch {
-        from: 0,
-        to: &raw mut to as u64,
-        keys: keys.as_mut_ptr() as u64,
-        values: values.as_mut_ptr() as u64,
-        count: keys.len() as u32,
-        map: map.fd().as_fd().as_raw_fd() as u32,
-        element_flags: 0,
-        flags: 0,
-    };
-    // SAFETY: keys and values have room for as many elements as `count` says, each value with one
-    // part for every processor where the map has those, and they outlive the call.
-    let done = unsafe { libc::syscall(libc::SYS_bpf, call, &raw mut batch, size_of_val(&batch)) };
-    // At the end of the map a reader is told that there is no more.
-    let ended = io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT);
-    (done == 0 || ended) && batch.count as usize == keys.len()
+    let keys: Vec<u32> = (0..count).collect();
+    let values = vec![zero; keys.len()];
+    write(ebpf, name, &keys, &values, |ebpf, index, zero| {
+        set(ebpf, name, index, zero)
+    })
 }
 
 fn total(map: &PerCpuArray<&MapData, Counter>, name: &'static str, index: u32) -> Result<Counter> {

@@ -11,8 +11,8 @@
 //! Invariants:
 //! 1. `compile`, `plan`, `explain`, `decide` do no I/O, read no clock, take no lock.
 //! 2. aya only in `datapath` and `links` (and the ring handed to `events`); netlink only in
-//!    `inventory`, which sees what there is, and `netlink`, which attaches; tonic only in `api`,
-//!    which answers, and `serve` and `gate`, which let in; files and environment only in `config`,
+//!    `inventory` and `routes`, which see what there is, and `netlink`, which attaches; tonic only in
+//!    `api`, which answers, and `serve` and `gate`, which let in; files and environment only in `config`,
 //!    `store` and `audit`, and what `/proc` says of forwarding in `forward`.
 //! 3. A packet no rule admits is dropped, with a reason; passing is always a decision.
 //! 4. Stopping, crashing or upgrading the daemon changes no verdict.

@@ -102,11 +102,11 @@ pub(crate) fn each(
         }
         let terms = Read::<[FlowTerms; WAYS]>::new(terms, first, count)?;
         for (bucket, terms) in flows.values().iter().zip(terms.values()) {
-            for way in 0..WAYS {
-                if bucket.tags[way].load() != 0 {
-                    let last = bucket.last[way].load();
-                    let ends = &bucket.ends[way];
-                    visit(&Live::of(&bucket.flows[way], last, ends, &terms[way]));
+            let last = bucket.last.iter().zip(&bucket.tags);
+            let ways = bucket.flows.iter().zip(&bucket.ends).zip(terms).zip(last);
+            for (((flow, ends), terms), (last, tag)) in ways {
+                if tag.load() != 0 {
+                    visit(&Live::of(flow, last.load(), ends, terms));
                 }
             }
         }

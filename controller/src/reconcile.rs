@@ -126,6 +126,8 @@ pub struct Engine {
     /// The change that waits for its confirmation.
     pub(crate) pending: Option<Pending>,
     pub(crate) ports: Vec<v1::PortStatus>,
+    /// Whether a document has been taken apart since memory was last given back.
+    outgrown: bool,
     snapshots: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -174,6 +176,7 @@ impl Engine {
             events: Events::new(snapshots.subscribe()),
             pending,
             ports: Vec::new(),
+            outgrown: false,
             snapshots,
         };
         // A document without a version is what is in force before the first.
@@ -372,6 +375,7 @@ impl Engine {
 
     /// Everything that can be refused, before anything changes.
     pub(crate) fn prepare(&mut self, policy: Arc<v1::Policy>) -> Result<Prepared, Refusal> {
+        self.outgrown = true;
         let current = self.snapshot();
         let clock = self.datapath.clock()?;
         let limits = &self.config.limits;
@@ -598,6 +602,20 @@ fn missing(intent: &Intent, quarantined: &BTreeSet<String>) -> Vec<String> {
         .collect()
 }
 
+/// Gives memory back that the allocator keeps for more of the same: a large document is taken apart
+/// once, and what it was made into stands for months.
+#[cfg_attr(
+    target_env = "gnu",
+    expect(unsafe_code, reason = "the C library's call for it")
+)]
+fn give_back() {
+    // SAFETY: takes no pointer.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
 
 /// What others hold of the engine.
@@ -646,6 +664,9 @@ pub fn run(mut engine: Engine) -> std::io::Result<(Handle, std::thread::JoinHand
                 // After the answer, so that nobody waits for it.
                 if let Err(error) = engine.datapath.settle() {
                     error!(%error, "the last change is not settled");
+                }
+                if std::mem::take(&mut engine.outgrown) {
+                    give_back();
                 }
             }
         })?;

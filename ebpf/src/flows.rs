@@ -213,7 +213,7 @@ impl Sought {
 
     #[inline(always)]
     fn bucket(&self, settings: &Settings) -> u32 {
-        ((self.hash & 0xffff_ffff) * settings.buckets as u64 >> 32) as u32
+        (((self.hash & 0xffff_ffff) * settings.buckets as u64) >> 32) as u32
     }
 
     /// The part of the hash that stands in [`Bucket::tags`]; never 0.
@@ -495,15 +495,15 @@ pub fn count(found: &Found<'_>, leg: usize, length: u32, tick: u32) {
     }
 }
 
-/// Under which bits of the hash the epoch of an account is kept.
+/// Where the epoch of an account is kept, which it shares with few others.
 #[inline(always)]
 pub fn cell(account: u32) -> u32 {
     account & (EPOCH_CELLS - 1)
 }
 
-/// What the terms of a flow are, and where they are for its bucket's lock.
+/// On what terms a flow was admitted; looked up before its bucket is locked.
 #[inline(always)]
-fn terms<'a, T: Tables + ?Sized>(tables: &'a T, at: u32) -> Option<&'a FlowTerms> {
+fn terms<T: Tables + ?Sized>(tables: &T, at: u32) -> Option<&FlowTerms> {
     tables.terms(at >> 3)?.get(way(at))
 }
 
