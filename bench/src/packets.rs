@@ -83,9 +83,9 @@ pub(crate) fn run(rounds: usize, slice: Duration, programs_only: bool) -> Result
         road.establish(MANY, MANY, None)?;
     }
 
-    let mut floor = road::load(&["pass", "parse"])?;
+    let mut floor = road::load(&["pass", "parse", "sink"])?;
     let mut own = |name| -> Result<Program> { Ok(Program::Xdp(road::take(&mut floor, name)?)) };
-    let (pass, parse) = (own("pass")?, own("parse")?);
+    let (pass, parse, drop) = (own("pass")?, own("parse")?, own("sink")?);
     let known = Traffic {
         flows: ACTIVE,
         devices: MANY,
@@ -221,6 +221,13 @@ pub(crate) fn run(rounds: usize, slice: Duration, programs_only: bool) -> Result
             known,
             None,
             arrives,
+        ),
+        live(
+            ("drop", "an XDP program that drops"),
+            &plain,
+            known,
+            Some(drop.fd()?),
+            dropped,
         ),
         live(
             ("deny wardline", "Wardline, denied"),
