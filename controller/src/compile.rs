@@ -6,7 +6,7 @@
 //! does not grow with the number of rules.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -211,6 +211,31 @@ pub fn number(intent: &Intent, ids: &Ids, limits: &Limits) -> Result<Ids, Vec<Pr
     } else {
         Err(problems)
     }
+}
+
+/// Whether everything has a number already, so that [`number`] would change none.
+pub fn is_numbered(intent: &Intent, ids: &Ids, limits: &Limits) -> bool {
+    let mut known: HashMap<&str, HashSet<&str>> = HashMap::new();
+    for (kind, name) in ids.keys() {
+        known.entry(kind).or_default().insert(name);
+    }
+    let has = |kind: &str, name: &str| known.get(kind).is_some_and(|names| names.contains(name));
+    let fits = |kind: &str, count: u32| {
+        let names = known.get(kind).map_or(0, HashSet::len);
+        names <= count as usize
+    };
+    let (mut zones, mut devices) = (intent.zones.iter(), intent.devices.iter());
+    zones.all(|zone| has(numbered::ZONE, &zone.name))
+        && devices.all(|device| has(numbered::DEVICE, &device.name))
+        && intent
+            .rules
+            .iter()
+            .all(|rule| has(numbered::RULE, &rule.name))
+        && cidrs(intent)
+            .iter()
+            .all(|net| has(numbered::CIDR, &net.to_string()))
+        && fits(numbered::DEVICE, limits.devices)
+        && fits(numbered::RULE, limits.rules)
 }
 
 /// The `cidr:` selectors, once each.
@@ -761,4 +786,48 @@ impl Kinds {
 /// An address of the tables, as the standard library has it.
 pub fn ip_of(address: Address) -> IpAddr {
     std::net::Ipv6Addr::from(address.octets()).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn intent(devices: &[&str]) -> Intent {
+        let mut text = "version: 1\nzones: [{name: pumps, subnets: [10.0.0.0/24]}]\n".to_owned();
+        text += "rules: [{name: web, from: [zone:pumps], to: ['cidr:192.0.2.0/24']}]\ndevices:\n";
+        for (n, name) in (1..).zip(devices) {
+            text += &format!("  - {{name: {name}, zone: pumps, addresses: [10.0.0.{n}]}}\n");
+        }
+        let (policy, problems) = wardline_proto::document::parse(&text);
+        assert!(problems.is_empty(), "{problems:?}");
+        Intent::from_policy(&policy, &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn what_has_a_number_keeps_it() {
+        let limits = Limits::default();
+        let both = number(&intent(&["one", "two"]), &Ids::new(), &limits).unwrap();
+        for fewer in [&["one", "two"][..], &["two"], &[]] {
+            assert!(is_numbered(&intent(fewer), &both, &limits));
+            assert_eq!(number(&intent(fewer), &both, &limits).unwrap(), both);
+        }
+        let other = intent(&["two", "three"]);
+        assert!(!is_numbered(&other, &both, &limits));
+        let numbers = number(&other, &both, &limits).unwrap();
+        assert!(both.iter().all(|(key, number)| numbers[key] == *number));
+        assert_eq!(numbers.len(), both.len() + 1);
+
+        // With room for two, the one that is gone gives its number away.
+        let few = Limits {
+            devices: 2,
+            ..limits
+        };
+        assert!(!is_numbered(&intent(&["two"]), &numbers, &few));
+        let numbers = number(&other, &both, &few).unwrap();
+        assert_eq!(number_of(&numbers, numbered::DEVICE, "one"), 0);
+        let freed = number_of(&both, numbered::DEVICE, "one");
+        assert_eq!(number_of(&numbers, numbered::DEVICE, "three"), freed);
+    }
 }

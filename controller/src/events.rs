@@ -760,7 +760,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         let none = BTreeSet::new();
         let tables = compile::compile(&intent, &inventory, &ids, &none, &clock);
         let snapshot = Arc::new(Snapshot::new(
-            5, policy, intent, inventory, none, ids, tables, clock,
+            5, policy, intent, inventory, none, ids, tables, clock, None,
         ));
         // The last snapshot outlives its sender.
         let (_, snapshots) = watch::channel(Arc::clone(&snapshot));

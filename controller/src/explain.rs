@@ -1529,6 +1529,7 @@ rules:
             ids,
             tables,
             clock,
+            None,
         )
     }
 }

@@ -57,14 +57,22 @@ fn compare<T: PartialEq>(
     kind: &str,
     old: &[T],
     new: &[T],
-    name: impl Fn(&T) -> &String,
+    name: impl for<'a> Fn(&'a T) -> &'a String,
 ) {
+    let named = |object: &'_ T| -> String { name(object).clone() };
+    // Most documents are mostly the same: what is at the same place, too, needs no names.
+    let same = old
+        .iter()
+        .zip(new)
+        .take_while(|(was, is)| was == is)
+        .count();
+    let (old, new) = (&old[same..], &new[same..]);
+    let same = old.iter().rev().zip(new.iter().rev());
+    let same = same.take_while(|(was, is)| was == is).count();
+    let (old, new) = (&old[..old.len() - same], &new[..new.len() - same]);
     let by_name = |objects: &'_ [T]| -> BTreeMap<String, usize> {
-        objects
-            .iter()
-            .enumerate()
-            .map(|(at, object)| (name(object).clone(), at))
-            .collect()
+        let objects = objects.iter().enumerate();
+        objects.map(|(at, object)| (named(object), at)).collect()
     };
     let (before, after) = (by_name(old), by_name(new));
     let mut push = |name: &str, change: ChangeKind| {

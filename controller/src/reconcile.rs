@@ -154,6 +154,7 @@ impl Engine {
             Arc::clone(store.ids()),
             Tables::default(),
             clock,
+            None,
         );
         nothing.failsafe = failsafe;
         let (snapshots, _) = watch::channel(Arc::new(nothing));
@@ -386,11 +387,11 @@ impl Engine {
         let mut intent = Intent::from_policy(&policy, limits).map_err(Refusal::Invalid)?;
         let quarantined = self.store.quarantined();
         intent.warnings.extend(missing(&intent, quarantined));
-        let ids = compile::number(&intent, &current.ids, limits).map_err(Refusal::TooLarge)?;
-        let ids = if ids == *current.ids {
+        let ids = if compile::is_numbered(&intent, &current.ids, limits) {
             Arc::clone(&current.ids)
         } else {
-            Arc::new(ids)
+            let ids = compile::number(&intent, &current.ids, limits);
+            Arc::new(ids.map_err(Refusal::TooLarge)?)
         };
         let tables = compile::compile(&intent, &self.inventory, &ids, quarantined, &clock);
         let full: Vec<Problem> = self
@@ -428,8 +429,9 @@ impl Engine {
         let current = self.snapshot();
         self.datapath.put(revision, &tables)?;
         fault::point("judges");
+        let renumbered = !Arc::ptr_eq(&ids, &current.ids) && current.revision != 0;
         let fresh = ids.iter().filter(|(key, _)| {
-            key.0 == numbered::RULE && current.revision != 0 && !current.ids.contains_key(key)
+            renumbered && key.0 == numbered::RULE && !current.ids.contains_key(key)
         });
         for (_, number) in fresh {
             self.datapath.reset_rule(*number)?;
@@ -443,6 +445,7 @@ impl Engine {
             ids,
             tables,
             clock,
+            Some(&current),
         );
         snapshot.failsafe = Arc::clone(&current.failsafe);
         self.guard(&snapshot);

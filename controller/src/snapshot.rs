@@ -43,7 +43,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot, with names for the numbers.
+    /// A snapshot, with names for the numbers; `before` has them already when the numbers are the
+    /// same.
     #[expect(clippy::too_many_arguments, reason = "each is a field")]
     pub fn new(
         revision: u64,
@@ -54,14 +55,13 @@ impl Snapshot {
         ids: impl Into<Arc<Ids>>,
         tables: impl Into<Arc<Tables>>,
         clock: Clock,
+        before: Option<&Self>,
     ) -> Self {
         let ids = ids.into();
-        let kinds = [numbered::ZONE, numbered::DEVICE, numbered::RULE];
-        let names = ids.iter().filter_map(|((kind, name), number)| {
-            let kind = kinds.into_iter().find(|known| known == kind)?;
-            Some(((kind, *number), name.clone()))
-        });
-        let names = Arc::new(names.collect());
+        let names = match before.filter(|before| Arc::ptr_eq(&before.ids, &ids)) {
+            Some(before) => Arc::clone(&before.names),
+            None => Arc::new(names(&ids)),
+        };
         Self {
             revision,
             policy: policy.into(),
@@ -89,4 +89,14 @@ impl Snapshot {
             .get(&index)
             .map_or("", |link| link.name.as_str())
     }
+}
+
+/// The names that numbers stand for.
+fn names(ids: &Ids) -> BTreeMap<(&'static str, u32), String> {
+    let kinds = [numbered::ZONE, numbered::DEVICE, numbered::RULE];
+    let names = ids.iter().filter_map(|((kind, name), number)| {
+        let kind = kinds.into_iter().find(|known| known == kind)?;
+        Some(((kind, *number), name.clone()))
+    });
+    names.collect()
 }

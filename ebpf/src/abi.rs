@@ -600,8 +600,9 @@ impl Settings {
     pub fn for_flows(flows: u32) -> Self {
         let ticks = |seconds: u32| (seconds * 250) >> TICK_SHIFT;
         Self {
-            // More than twice the room: of a hundred buckets one is full when the table is.
-            buckets: flows.div_ceil(Self::IN_BUCKET).max(1),
+            // More than twice the room: of a hundred buckets one is full when the table is. And
+            // some more: in a small table a full bucket turns away many.
+            buckets: flows.div_ceil(Self::IN_BUCKET) + 64,
             flows,
             flows_per_device: flows,
             unlisted: 1 << 24,

@@ -536,7 +536,7 @@ struct Due {
     bytes: u64,
 }
 
-/// What is due to the rule of a flow; from now on it is another's. Under the bucket's lock.
+/// What is due to the rule of a flow, which from now on counts for another. Under the bucket's lock.
 #[inline(always)]
 fn due(flow: &Flow, terms: &FlowTerms) -> Due {
     let packets = flow.packets[0].load().wrapping_add(flow.packets[1].load());
@@ -930,12 +930,16 @@ mod tests {
         };
         let spreads: [&dyn Fn(u16) -> FlowKey; 3] =
             [&|n| key(n, 443, 1), &|n| key(443, n, 1), &|n| key(1, 2, n)];
+        let settings = Settings {
+            buckets: 256,
+            ..Settings::for_flows(64)
+        };
         for flow in spreads {
             let mut buckets = [0u32; 256];
             for n in 0..1024 {
                 let mut sought = Sought::default();
                 sought.set(flow(n), 7);
-                buckets[sought.hash as usize % 256] += 1;
+                buckets[sought.bucket(&settings) as usize] += 1;
             }
             let fullest = buckets.into_iter().max().unwrap_or(0);
             assert!(
