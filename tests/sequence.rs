@@ -280,6 +280,7 @@ impl<'a> Sequence<'a> {
         }
         let spares = |other: IpAddr, router: IpAddr, asks: Option<Asks>| {
             !is_martian(other)
+                && !other.is_unspecified()
                 && (!enters || self.oracle.is_the_routers(router))
                 && self.failsafe.iter().any(|(prefix, service)| {
                     prefix_length(prefix, other).is_some()
@@ -328,8 +329,9 @@ impl<'a> Sequence<'a> {
             (_, asks) if enters => asks,
             (Upper::Tcp { from, .. }, _) => Asks::Tcp(*from),
             (Upper::Udp { from, .. }, _) => Asks::Udp(*from),
-            (_, Asks::Icmp { kind: 0, code }) => Asks::Icmp { kind: 8, code },
-            (_, Asks::Icmpv6 { kind: 129, code }) => Asks::Icmpv6 { kind: 128, code },
+            // With another code it answers nothing.
+            (_, Asks::Icmp { kind: 0, code: 0 }) => Asks::Icmp { kind: 8, code: 0 },
+            (_, Asks::Icmpv6 { kind: 129, code: 0 }) => Asks::Icmpv6 { kind: 128, code: 0 },
             (_, asks) => asks,
         };
         let (other, router) = if enters {
@@ -843,6 +845,10 @@ impl<'a> Sequence<'a> {
         way: Way,
     ) -> Result<Must, Drop> {
         let mid_flow = || Drop::because(Reason::MidFlow);
+        // Between two devices in quarantine nothing passes, nor from one to itself.
+        if self.oracle.is_quarantined(source) && self.oracle.is_quarantined(destination) {
+            return Err(Drop::because(Reason::Quarantined));
+        }
         // "Other link-local traffic is no_rule", whatever it is.
         if is_link_local(ip.source) || is_link_local(ip.destination) {
             return Err(Drop::because(Reason::NoRule));

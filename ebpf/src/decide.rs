@@ -1313,7 +1313,8 @@ pub fn spare<B: Bytes + ?Sized, T: Tables + ?Sized>(
     };
     let is_router =
         work.own() || guards::is_the_routers(tables, work.slot, &router, &mut work.destination);
-    if !is_router || other.is_martian_source() {
+    // Who has no address yet asks whether one is free: that the router's is not, it may not say.
+    if !is_router || other.is_martian_source() || other.is_unspecified() {
         return verdict;
     }
     for index in 0..FAILSAFES {
