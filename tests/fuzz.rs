@@ -152,6 +152,14 @@ impl Case {
             hook: Some(hook),
         }
     }
+
+    /// The same with one pair of the router's failsafe.
+    pub(crate) fn sparing(self, from: &str, service: &str) -> Self {
+        Self {
+            failsafe: vec![(from.to_owned(), service.to_owned())],
+            ..self
+        }
+    }
 }
 
 impl Bench {

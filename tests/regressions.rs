@@ -229,3 +229,33 @@ fn what_was_wrong_once_is_right() {
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn who_has_no_address_is_not_spared() {
+    const ROUTER_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 1, 0, 0, 0, 0, 1);
+    let (policy, _) = document::parse(POLICY);
+    // It asks whether the router's own address is free: the router would take it for taken.
+    let probe = icmpv6::neighbour_solicitation(ROUTER_6, &[]);
+    let probe = Ipv6 {
+        hop_limit: 255,
+        ..Ipv6::new(Ipv6Addr::UNSPECIFIED, ALL_NODES, probe)
+    };
+    let (at, frame) = enters("lan1", PUMP, probe);
+    in_namespace("unspared", || {
+        let mut bench = Bench::with_kernel(&[IpAddr::V6(ROUTER_6)]);
+        let mut oracle = bench.oracle(&policy);
+        oracle.spare(vec![("::/0".to_owned(), "tcp/443".to_owned())]);
+        assert_eq!(oracle.judge(&at, None, &frame).reason, Reason::NdSpoof);
+        let steps = vec![Step {
+            at: at.clone(),
+            tag: None,
+            frame: frame.clone(),
+        }];
+        for hook in [Hook::Xdp, Hook::TcIngress] {
+            let case =
+                Case::written(policy.clone(), steps.clone(), hook).sparing("::/0", "tcp/443");
+            let run = bench.run(&case, &mut Tally::default());
+            assert!(run.is_ok(), "{}", run.unwrap_err().text);
+        }
+    });
+}
