@@ -7,6 +7,7 @@
 use std::{
     io::Write as _,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -166,6 +167,10 @@ pub(crate) struct Generator {
     ifindex: u32,
 }
 
+/// Generators so far: each has random numbers of its own, or what is new to one would be known by
+/// another.
+static GENERATORS: AtomicU64 = AtomicU64::new(1);
+
 impl Generator {
     /// `then` judges what it makes; none: it passes.
     pub(crate) fn new(road: &Road, traffic: Traffic, then: Option<&ProgramFd>) -> Result<Self> {
@@ -177,7 +182,9 @@ impl Generator {
         };
         let [a, b, c, d, e, f] = side.mac.map(u16::from);
         let traffic = Traffic {
-            state: 0x9e37_79b9_7f4a_7c15,
+            state: GENERATORS
+                .fetch_add(1, Ordering::Relaxed)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15),
             receiver: [a << 8 | b, c << 8 | d, e << 8 | f, 0],
             ..traffic
         };

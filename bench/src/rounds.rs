@@ -39,10 +39,11 @@ pub(crate) struct Subject<'a> {
     most: u32,
 }
 
-/// How many packets a slice may have: so many new flows that in all rounds together no table is full.
+/// How many packets a slice may have: so many new flows that no table is full before the first of
+/// them have timed out.
 fn most(traffic: &Traffic) -> u32 {
     if traffic.order == traffic::FRESH {
-        20_000
+        60_000
     } else {
         u32::MAX
     }
