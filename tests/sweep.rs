@@ -4,9 +4,9 @@ use std::cell::Cell;
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Denial, End, Failsafe, FlowKey, FlowTerms, Forwarding,
-        Fragment, FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota, Routes, Seen,
-        Set, Settings, WAYS, gauge,
+        Address, AddressKey, Bucket, Denial, End, Failsafe, FlowKey, Forwarding, Fragment,
+        FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota, Routes, Seen, Set,
+        Settings, gauge,
     },
     cell::{Cell32, Cell64},
     flows::{self, Found, Opening, Sought},
@@ -23,7 +23,6 @@ const START: u32 = 1000;
 struct Tables<'a> {
     settings: Settings,
     bucket: Bucket,
-    terms: [FlowTerms; WAYS],
     quota: Quota,
     gauges: [Cell32; gauge::COUNT as usize],
     /// Packets and bytes that flows have left to their rule.
@@ -40,7 +39,6 @@ impl<'a> Tables<'a> {
                 ..Settings::for_flows(64)
             },
             bucket: Bucket::default(),
-            terms: Default::default(),
             credit: Cell::new((0, 0)),
             quota: Quota::default(),
             gauges: Default::default(),
@@ -77,10 +75,10 @@ impl<'a> Tables<'a> {
 
     /// The ports of the flows that are there, and how many the books say there are.
     fn left(&self) -> (Vec<u64>, u32, u32) {
-        let live = self.bucket.tags.iter().zip(&self.bucket.flows);
+        let live = self.bucket.tags.iter().zip(&self.bucket.ways);
         let mut ports: Vec<u64> = live
             .filter(|(tag, _)| tag.load() != 0)
-            .map(|(_, flow)| flow.key[1].load() >> 48)
+            .map(|(_, way)| way.flow.key[1].load() >> 48)
             .collect();
         ports.sort_unstable();
         let open = self.quota.unanswered.load() + self.quota.answered.load();
@@ -90,9 +88,9 @@ impl<'a> Tables<'a> {
 
 /// The flow of a port.
 fn of(bucket: &Bucket, port: u64) -> Option<Found<'_>> {
-    let mut flows = bucket.flows.iter();
-    let way = flows.position(|flow| flow.key[1].load() >> 48 == port)?;
-    let flow = &bucket.flows[way];
+    let mut ways = bucket.ways.iter();
+    let way = ways.position(|way| way.flow.key[1].load() >> 48 == port)?;
+    let flow = &bucket.ways[way].flow;
     Some(Found {
         bucket,
         flow,
@@ -230,15 +228,19 @@ impl tables::Tables for Tables<'_> {
         Some(&self.bucket)
     }
 
-    fn terms(&self, _: u32) -> Option<&[FlowTerms; WAYS]> {
-        Some(&self.terms)
-    }
-
     fn generation(&self, _: u32) -> Option<u64> {
         None
     }
 
-    fn denial(&self, _: u32) -> Option<&Denial> {
+    fn denial(&self, _: u32, _: u32) -> Option<&Denial> {
+        None
+    }
+
+    fn refused(&self, _: u32) -> Option<&Cell64> {
+        None
+    }
+
+    fn opened(&self, _: u32) -> Option<&Cell32> {
         None
     }
 

@@ -78,9 +78,12 @@ impl Amendment {
         };
         let macs = device.macs.iter().filter_map(|mac| {
             let key = mac_key(0, mac_number(mac));
-            let entry = tables.macs.get(&key)?;
-            let flags = flagged(entry.flags);
-            Some((key, Mac { flags, ..*entry }))
+            let mut entry = *tables.macs.get(&key)?;
+            entry.flags = flagged(entry.flags);
+            if entry.end.device != 0 {
+                entry.end = end(&entry.end);
+            }
+            Some((key, entry))
         });
         let addresses = device.addresses.iter().filter_map(|address| {
             let address = address_of(*address);
@@ -354,6 +357,7 @@ pub fn compile(
                 ifindex,
                 zone: zone_of(device.zone),
                 flags,
+                ..Mac::default()
             };
             tables.macs.insert(mac_key(0, mac_number(mac)), entry);
         }
@@ -367,6 +371,21 @@ pub fn compile(
         tables
             .addresses
             .insert(address_of(*address), kinds.mark(end));
+    }
+    // Last, when every address is what it is.
+    for device in &intent.devices {
+        let Some(address) = device.addresses.first().map(|it| address_of(*it)) else {
+            continue;
+        };
+        for mac in &device.macs {
+            let key = mac_key(0, mac_number(mac));
+            if let (Some(entry), Some(end)) =
+                (tables.macs.get_mut(&key), tables.addresses.get(&address))
+                && end.device == entry.device
+            {
+                (entry.address, entry.end) = (address, *end);
+            }
+        }
     }
     tables
 }

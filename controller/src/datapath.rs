@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::CString,
     fs, io,
-    os::fd::{AsFd as _, BorrowedFd},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -26,9 +26,9 @@ use aya::{
 };
 use jiff::Timestamp;
 use wardline_ebpf::abi::{
-    self, ABI_VERSION, Address, AddressKey, Bucket, Counter, DENIALS_AT, Denial, EPOCH_CELLS, End,
-    EventKey, FAILSAFES, FlowTerms, Forwarding, FragmentKey, Interval, MAX_IFINDEX, MAX_ZONES, Mac,
-    Port, PrefixKey, Reason, Routes, Set, Settings, TICK_SHIFT, UNLISTED, WAYS, gauge,
+    self, ABI_VERSION, Address, AddressKey, Bucket, Counter, DENIAL_SETS, DENIALS_AT, Denial,
+    EPOCH_CELLS, End, EventKey, FAILSAFES, Forwarding, FragmentKey, Interval, MAX_IFINDEX,
+    MAX_ZONES, Mac, Port, PrefixKey, Reason, Routes, Set, Settings, TICK_SHIFT, UNLISTED, gauge,
 };
 
 use crate::{
@@ -146,7 +146,7 @@ struct Slot {
 }
 
 /// Every map, with how its size follows from the limits; none: as declared.
-fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 32] {
+fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 33] {
     let both = |entries: u32| Some(entries.saturating_mul(2));
     // Routers and rules name addresses too.
     let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
@@ -171,8 +171,9 @@ fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 32] {
         ("INTERVALS", Some(1 << 20)),
         ("EPOCHS", None),
         ("FLOWS", Some(settings.buckets)),
-        ("FLOW_TERMS", Some(settings.buckets)),
         ("DENIED", None),
+        ("REFUSED", None),
+        ("OPENED", None),
         ("QUOTAS", Some(limits.devices + 2 + UNLISTED)),
         ("GAUGES", None),
         ("FRAGMENTS", None),
@@ -566,20 +567,12 @@ impl Datapath {
     ///
     /// When the kernel refuses.
     pub fn flows(&self, visit: impl FnMut(&Live)) -> Result<()> {
-        live::each(
-            [
-                ("FLOWS", self.descriptor("FLOWS")?),
-                ("FLOW_TERMS", self.descriptor("FLOW_TERMS")?),
-            ],
-            self.buckets(),
-            visit,
-        )
-        .map_err(|(name, source)| map_error(name)(MapError::IoError(source)))
-    }
-
-    fn descriptor(&self, name: &'static str) -> Result<BorrowedFd<'_>> {
-        let map = self.ebpf.map(name).ok_or(DatapathError::Missing(name))?;
-        Ok(data(name, map)?.fd().as_fd())
+        let map = self
+            .ebpf
+            .map("FLOWS")
+            .ok_or(DatapathError::Missing("FLOWS"))?;
+        live::each(data("FLOWS", map)?.fd().as_fd(), self.buckets(), visit)
+            .map_err(|source| map_error("FLOWS")(MapError::IoError(source)))
     }
 
     /// Learned addresses: the address, the device's number, the tick of its last use.
@@ -1211,7 +1204,7 @@ fn random() -> Result<u64> {
 
 /// Pinned maps must have the form that the object declares: the loader does not look.
 fn check(maps: &Path) -> Result<()> {
-    let expected: [(&str, u32, u32); 32] = [
+    let expected: [(&str, u32, u32); 33] = [
         ("ACTIVE", 4, 4),
         ("REVISIONS", 4, 8),
         ("GENERATIONS", 4, 8),
@@ -1239,8 +1232,9 @@ fn check(maps: &Path) -> Result<()> {
         ("INTERVALS", 4, size_of::<Interval>() as u32),
         ("EPOCHS", 4, 4),
         ("FLOWS", 4, size_of::<Bucket>() as u32),
-        ("FLOW_TERMS", 4, size_of::<[FlowTerms; WAYS]>() as u32),
         ("DENIED", 4, size_of::<[Denial; DENIALS_AT]>() as u32),
+        ("REFUSED", 4, DENIAL_SETS * 8),
+        ("OPENED", 4, DENIAL_SETS * 4),
         ("QUOTAS", 4, 8),
         ("GAUGES", 4, 4),
         ("FRAGMENTS", 48, 16),

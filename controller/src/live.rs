@@ -3,7 +3,7 @@
 use std::{io, os::fd::BorrowedFd};
 
 use wardline_ebpf::{
-    abi::{Address, Bucket, Counter, Flow, FlowEnds, FlowKey, FlowTerms, LOG, Settings, WAYS},
+    abi::{Address, Bucket, Counter, FlowKey, LOG, Settings, WAYS, Way},
     flows,
 };
 
@@ -14,9 +14,9 @@ use crate::bpf;
 pub struct Live {
     /// What it was found by.
     pub key: FlowKey,
-    /// [`Flow::state`].
+    /// [`Flow::state`](wardline_ebpf::abi::Flow::state).
     pub state: u32,
-    /// [`Flow::stamp`].
+    /// [`Flow::stamp`](wardline_ebpf::abi::Flow::stamp).
     pub stamp: u32,
     /// Tick of the last packet.
     pub last: u32,
@@ -24,9 +24,9 @@ pub struct Live {
     pub packets: [u32; 2],
     /// Bytes from each end; whole frames.
     pub bytes: [u64; 2],
-    /// [`Flow::bind`].
+    /// [`Flow::bind`](wardline_ebpf::abi::Flow::bind).
     pub bind: [u64; 2],
-    /// [`FlowTerms::devices`].
+    /// [`FlowEnds::devices`](wardline_ebpf::abi::FlowEnds::devices).
     pub devices: [u32; 2],
     /// The rule that admitted it, without [`LOG`]; 0: none.
     pub rule: u32,
@@ -35,7 +35,8 @@ pub struct Live {
 }
 
 impl Live {
-    fn of(flow: &Flow, last: u32, ends: &FlowEnds, terms: &FlowTerms) -> Self {
+    fn of(bucket: &Bucket, way: usize) -> Self {
+        let Way { flow, ends } = &bucket.ways[way];
         let [a, b, c, d] = [0, 1, 2, 3].map(|word| ends.addresses[word].load());
         Self {
             key: FlowKey {
@@ -45,15 +46,15 @@ impl Live {
             },
             state: flow.state.load(),
             stamp: flow.stamp.load(),
-            last,
+            last: bucket.last[way].load(),
             packets: [0, 1].map(|leg| flow.packets[leg].load()),
             bytes: [0, 1].map(|leg| flow.bytes(leg)),
             bind: [0, 1].map(|leg| flow.bind[leg].load()),
-            devices: [0, 1].map(|leg| terms.devices[leg].load()),
-            rule: terms.rule.load() & !LOG,
+            devices: [0, 1].map(|leg| ends.devices[leg].load()),
+            rule: ends.rule.load() & !LOG,
             counted: Counter {
-                packets: terms.packets.load().into(),
-                bytes: terms.bytes.load(),
+                packets: ends.packets.load().into(),
+                bytes: ends.bytes.load(),
             },
         }
     }
@@ -80,33 +81,25 @@ impl Live {
     }
 }
 
-/// The map that could not be read, and why.
-pub(crate) type Refused = (&'static str, io::Error);
-
 /// Buckets that are read at once.
 const AT_ONCE: u32 = 1024;
 
-/// Calls with every flow of a table; its maps are the flows and their terms.
+/// Calls with every flow of a table.
 pub(crate) fn each(
-    maps: [(&'static str, BorrowedFd<'_>); 2],
+    table: BorrowedFd<'_>,
     buckets: u32,
     mut visit: impl FnMut(&Live),
-) -> Result<(), Refused> {
-    let [table, terms] = maps;
+) -> io::Result<()> {
+    const WORDS: usize = size_of::<Bucket>() / 8;
+    let mut words = Vec::new();
     for first in (0..buckets).step_by(AT_ONCE as usize) {
         let count = (buckets - first).min(AT_ONCE) as usize;
-        let flows = Read::<Bucket>::new(table, first, count)?;
-        let taken = |bucket: &Bucket| bucket.tags.iter().any(|tag| tag.load() != 0);
-        if !flows.values().iter().any(taken) {
-            continue;
-        }
-        let terms = Read::<[FlowTerms; WAYS]>::new(terms, first, count)?;
-        for (bucket, terms) in flows.values().iter().zip(terms.values()) {
-            let last = bucket.last.iter().zip(&bucket.tags);
-            let ways = bucket.flows.iter().zip(&bucket.ends).zip(terms).zip(last);
-            for (((flow, ends), terms), (last, tag)) in ways {
-                if tag.load() != 0 {
-                    visit(&Live::of(flow, last.load(), ends, terms));
+        words.resize(count * WORDS, 0);
+        bpf::read_array(table, first, size_of::<Bucket>(), &mut words)?;
+        for bucket in of_words(&words) {
+            for way in 0..WAYS {
+                if bucket.tags[way].load() != 0 {
+                    visit(&Live::of(bucket, way));
                 }
             }
         }
@@ -114,40 +107,12 @@ pub(crate) fn each(
     Ok(())
 }
 
-/// What stands in a map that is an array.
-struct Read<T> {
-    words: Vec<u64>,
-    of: std::marker::PhantomData<T>,
+#[expect(
+    unsafe_code,
+    reason = "the same bytes, as the type that the kernel's programs use"
+)]
+fn of_words(words: &[u64]) -> &[Bucket] {
+    let count = size_of_val(words) / size_of::<Bucket>();
+    // SAFETY: so many fit, aligned as words are, and every bit pattern is a value.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), count) }
 }
-
-impl<T: OfWords> Read<T> {
-    fn new(
-        (name, map): (&'static str, BorrowedFd<'_>),
-        first: u32,
-        count: usize,
-    ) -> Result<Self, Refused> {
-        let size = size_of::<T>();
-        let mut words = vec![0; count * size / 8];
-        let read = bpf::read_array(map, first, size, &mut words);
-        read.map_err(|source| (name, source))?;
-        Ok(Self {
-            words,
-            of: std::marker::PhantomData,
-        })
-    }
-
-    #[expect(
-        unsafe_code,
-        reason = "the same bytes, as the type that the kernel's programs use"
-    )]
-    fn values(&self) -> &[T] {
-        let count = self.words.len() * 8 / size_of::<T>();
-        // SAFETY: so many fit, aligned as words are, and every bit pattern is a value.
-        unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast(), count) }
-    }
-}
-
-/// Types of integers only, that are whole words long and no stricter aligned.
-trait OfWords {}
-impl OfWords for Bucket {}
-impl OfWords for [FlowTerms; WAYS] {}

@@ -7,9 +7,9 @@ use std::{
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Denial, End, Failsafe, FlowTerms, Forwarding, Fragment,
-        FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings,
-        UNLISTED, WAYS, gauge,
+        Address, AddressKey, Bucket, Denial, End, Failsafe, Forwarding, Fragment, FragmentKey,
+        Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings, UNLISTED,
+        gauge,
     },
     cell::{Cell32, Cell64},
     tables,
@@ -26,7 +26,6 @@ pub struct Model<'a> {
     intervals: Vec<Interval>,
     sets: HashMap<(u32, u32), Set>,
     buckets: Vec<Bucket>,
-    terms: Vec<[FlowTerms; WAYS]>,
     quotas: HashMap<u32, Quota>,
     unlisted: Vec<Quota>,
     gauges: [Cell32; gauge::COUNT as usize],
@@ -78,7 +77,6 @@ impl<'a> Model<'a> {
             intervals,
             sets,
             buckets: (0..settings.buckets).map(|_| Bucket::default()).collect(),
-            terms: (0..settings.buckets).map(|_| Default::default()).collect(),
             quotas: quotas.collect(),
             gauges: Default::default(),
             unlisted: (0..UNLISTED).map(|_| Quota::default()).collect(),
@@ -195,16 +193,20 @@ impl tables::Tables for Model<'_> {
         self.buckets.get(index as usize)
     }
 
-    fn terms(&self, index: u32) -> Option<&[FlowTerms; WAYS]> {
-        self.terms.get(index as usize)
-    }
-
     fn generation(&self, _slot: u32) -> Option<u64> {
         Some(1)
     }
 
     /// On the host no denial is remembered: what it says must be the same without.
-    fn denial(&self, _index: u32) -> Option<&Denial> {
+    fn denial(&self, _set: u32, _way: u32) -> Option<&Denial> {
+        None
+    }
+
+    fn refused(&self, _set: u32) -> Option<&Cell64> {
+        None
+    }
+
+    fn opened(&self, _set: u32) -> Option<&Cell32> {
         None
     }
 

@@ -385,6 +385,10 @@ pub struct Mac {
     pub zone: u16,
     /// [`End::QUARANTINED`], [`End::LEARNS`].
     pub flags: u16,
+    /// What [`Mac::address`] is; no device's: there is none.
+    pub end: End,
+    /// The first of the device's listed addresses: most have no other, and it needs not be looked up.
+    pub address: Address,
 }
 
 /// Key of an exact address.
@@ -661,7 +665,7 @@ pub struct FlowKey {
 }
 
 /// A flow, both directions: one line of the cache, and all that a packet of an admitted flow needs.
-/// Index 0 is the key's low end. What is needed less often is in [`FlowEnds`] and [`FlowTerms`].
+/// Index 0 is the key's low end. What is needed less often is in [`FlowEnds`] and [`FlowHops`].
 ///
 /// Counters are written without the bucket's lock, the rest under it. `state` is written whole.
 #[repr(C)]
@@ -683,23 +687,12 @@ pub struct Flow {
     pub state: Cell32,
 }
 
-/// What a flow is between, and where that is: for IPv6, and for fast-forward.
+/// What a flow is between, and on what terms it was admitted.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct FlowEnds {
     /// [`FlowKey::low`] and [`FlowKey::high`], word by word.
     pub addresses: [Cell64; 4],
-    /// The next hop towards each end, as [`Flow::bind`]; 0: not known.
-    pub hops: [Cell64; 2],
-    /// `tick << 32 | length << 16 | change`: when that was asked, for how long a packet, and the low
-    /// bits of [`Routes::change`] before.
-    pub looked: [Cell64; 2],
-}
-
-/// On what terms a flow was admitted.
-#[repr(C)]
-#[derive(Debug, Default)]
-pub struct FlowTerms {
     /// Account of each end, of which a device's is its number.
     pub devices: [Cell32; 2],
     /// The rule that admitted it.
@@ -712,6 +705,27 @@ pub struct FlowTerms {
     pub packets: Cell32,
     /// Bytes of these.
     pub bytes: Cell64,
+}
+
+/// What stands of a flow in its bucket: two lines of the cache side by side, which come together.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Way {
+    /// The flow.
+    pub flow: Flow,
+    /// What it is between.
+    pub ends: FlowEnds,
+}
+
+/// Where the ends of a flow are, for fast-forward.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct FlowHops {
+    /// The next hop towards each end, as [`Flow::bind`]; 0: not known.
+    pub hops: [Cell64; 2],
+    /// `tick << 32 | length << 16 | change`: when that was asked, for how long a packet, and the low
+    /// bits of [`Routes::change`] before.
+    pub looked: [Cell64; 2],
 }
 
 /// Bits of [`Flow::state`].
@@ -743,8 +757,9 @@ pub struct bpf_spin_lock {
 }
 
 /// One bucket of the flow table: an array indexed by the key's hash, that begins at a page, so that no
-/// flow is in two lines of the cache. Fifteen lines, an odd number, so that buckets do not crowd in
-/// a few of its sets. The [`FlowTerms`] of its flows are in an array with the same index.
+/// flow is in two lines of the cache. Nineteen lines, an odd number, so that buckets do not crowd in
+/// a few of its sets. All that is known of a flow is here: to find a page that is not in use costs
+/// more than to read it.
 ///
 /// A table of our own, because the kernel's can't do all of: one lookup for answered and
 /// unanswered flows, eviction that spares answered ones, exact quotas, and reclaiming without the
@@ -754,16 +769,18 @@ pub struct bpf_spin_lock {
 pub struct Bucket {
     /// Held while ways are taken, given back, or change state.
     pub lock: bpf_spin_lock,
-    /// Not used.
-    pub reserved: Cell32,
+    /// Ways whose [`FlowHops`] are theirs, not an earlier flow's: one bit for each.
+    pub ahead: Cell32,
     /// High bits of each way's hash; 0: the way is free.
     pub tags: [Cell32; WAYS],
     /// Tick of each way's last packet.
     pub last: [Cell32; WAYS],
     /// The flows.
-    pub flows: [Flow; WAYS],
-    /// What they are between.
-    pub ends: [FlowEnds; WAYS],
+    pub ways: [Way; WAYS],
+    /// Where that is.
+    pub hops: [FlowHops; WAYS],
+    /// Not used.
+    pub rest: [Cell64; 4],
 }
 
 /// How many flows one account has open: a device's, or that of some unlisted MACs.
@@ -799,13 +816,15 @@ pub struct Denial {
     pub reason: Cell32,
     /// Packets that no event has told of.
     pub untold: Cell32,
-    /// Not used.
-    pub reserved: Cell32,
+    /// How many flows had been opened that share its place, when none was found.
+    pub opened: Cell32,
 }
 
-/// Denials that each processor remembers, so many at a time.
-pub const DENIALS: u32 = 4096;
-/// Of which so many are in one entry of the map.
+/// Sets of denials that each processor has places for.
+pub const DENIAL_SETS: u32 = 2048;
+/// Denials in a set: so many that share it do not put each other out.
+pub const DENIAL_WAYS: u32 = 4;
+/// Denials in one entry of the map.
 pub const DENIALS_AT: usize = 256;
 
 /// What the parts of a fragmented packet are known by: the packet, and the port.
@@ -962,9 +981,9 @@ macro_rules! sizes {
 }
 
 sizes! {
-    Address = 16, Port = 4, Mac = 12, AddressKey = 24, PrefixKey = 20, End = 20, Set = 8,
+    Address = 16, Port = 4, Mac = 48, AddressKey = 24, PrefixKey = 20, End = 20, Set = 8,
     Interval = 20, Settings = 64, Failsafe = 40, Forwarding = 16, Routes = 8, FlowKey = 40, Flow = 64,
-    FlowEnds = 64, FlowTerms = 32, Bucket = 960, Quota = 8, Denial = 80,
+    FlowEnds = 64, FlowHops = 32, Bucket = 1216, Quota = 8, Denial = 80,
     FragmentKey = 48, Fragment = 16, Counter = 16,
     Learned = 8, Seen = 8, EventKey = 16, EventLimit = 16, Event = 96,
 }

@@ -11,9 +11,9 @@
 
 use crate::{
     abi::{
-        Address, Denial, EPOCH_CELLS, End, FAILSAFES, Flow, Forwarding, Fragment, FragmentKey, LOG,
-        MAX_IFINDEX, MAX_ZONES, NEVER, Port, Reason, Settings, TICK_SHIFT, carries_key,
-        ethertype_key, mac_key, state, vlan_key, zone,
+        Address, DENIAL_WAYS, Denial, EPOCH_CELLS, End, FAILSAFES, Flow, Forwarding, Fragment,
+        FragmentKey, LOG, MAX_IFINDEX, MAX_ZONES, NEVER, Port, Reason, Settings, TICK_SHIFT,
+        carries_key, ethertype_key, mac_key, state, vlan_key, zone,
     },
     cell::{Cell32, Cell64, bit},
     flows::{self, Found, Opening, Sought},
@@ -138,7 +138,7 @@ pub struct Work {
     /// Of what may be forwarded in the driver, the next hop that its flow remembers, as
     /// [`Flow::bind`](crate::abi::Flow::bind); 0: none.
     pub hop: u64,
-    /// When that was asked, as [`FlowEnds::looked`](crate::abi::FlowEnds::looked).
+    /// When that was asked, as [`FlowHops::looked`](crate::abi::FlowHops::looked).
     pub looked: u64,
     /// The generation of what it is judged by.
     generation: u64,
@@ -437,8 +437,18 @@ fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
     let (key, leg) = flows::key(&work.packet);
     work.sought.set(key, settings.seed);
     work.leg = leg as u32;
+    // Then no flow needs to be looked for: no denial outlives the opening of one.
+    if let Some(tags) = tables.refused(work.sought.denials())
+        && let lanes = lanes(tags.load(), work.sought.denial_tag())
+        && lanes != 0
+        && let Some(verdict) = denied_before(tables, settings, work, first(lanes))
+    {
+        return Some(verdict);
+    }
     let Some(found) = flows::find(tables, settings, &work.sought, work.tick) else {
-        return denied_before(tables, settings, work);
+        // Read before anything that it tells of.
+        work.generation = tables.generation(work.slot)?;
+        return None;
     };
     work.at = found.at.wrapping_add(1);
     // Here, so that the memory is waited for while that of the flow is.
@@ -465,16 +475,19 @@ fn denied_before<T: Tables + ?Sized>(
     tables: &T,
     settings: &Settings,
     work: &mut Work,
+    way: u32,
 ) -> Option<Verdict> {
-    // Read before anything that it tells of.
-    work.generation = tables.generation(work.slot)?;
     if !opens(&work.packet) {
         return None;
     }
-    let denial = tables.denial(work.sought.denial())?;
+    let set = work.sought.denials();
+    work.generation = tables.generation(work.slot)?;
+    let opened = tables.opened(set)?.load();
+    let denial = tables.denial(set, way)?;
     let left = denial.until.load().wrapping_sub(work.tick);
     // Nothing is left is less than nothing.
-    if left.wrapping_sub(1) >= second(settings) || !is_of(denial, work) {
+    let over = left.wrapping_sub(1) >= second(settings);
+    if over || denial.opened.load() != opened || !is_of(denial, work) {
         return None;
     }
     denial.untold.store(denial.untold.load().wrapping_add(1));
@@ -528,8 +541,28 @@ fn denial_generation(work: &Work) -> u64 {
 /// The last step for a packet that is dropped: remembers that policy has refused it.
 #[inline(always)]
 pub fn remember<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: &Verdict) {
-    let (Some(settings), Some(denial)) = (tables.settings(), tables.denial(work.sought.denial()))
+    let set = work.sought.denials();
+    let (Some(settings), Some(opened), Some(tags)) =
+        (tables.settings(), tables.opened(set), tables.refused(set))
     else {
+        return;
+    };
+    // Read before the flow is looked for once more: if another processor opens it after that, this
+    // is old.
+    let opened = opened.load();
+    if flows::find(tables, settings, &work.sought, work.tick).is_some() {
+        return;
+    }
+    let tag = work.sought.denial_tag();
+    let (own, free) = (lanes(tags.load(), tag), lanes(tags.load(), 0));
+    let way = if own != 0 {
+        first(own)
+    } else if free != 0 {
+        first(free)
+    } else {
+        work.tick & (DENIAL_WAYS - 1)
+    };
+    let Some(denial) = tables.denial(set, way) else {
         return;
     };
     // Another's place is taken over, but not what is still to be told of it.
@@ -547,6 +580,26 @@ pub fn remember<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: &Verdict) 
     denial.rule.store(verdict.rule);
     denial.reason.store(verdict.reason as u32);
     denial.untold.store(0);
+    denial.opened.store(opened);
+    let lane = way * 16;
+    tags.store(tags.load() & !(0xffff << lane) | tag << lane);
+}
+
+/// The ways of a set of denials that have a tag, by the highest bit of each lane; of those that
+/// it finds the first is right.
+#[inline(always)]
+fn lanes(tags: u64, tag: u64) -> u64 {
+    const ONES: u64 = 0x0001_0001_0001_0001;
+    let difference = tags ^ tag.wrapping_mul(ONES);
+    difference.wrapping_sub(ONES) & !difference & (ONES << 15)
+}
+
+/// The first of [`lanes`], by arithmetic alone.
+#[inline(always)]
+fn first(lanes: u64) -> u32 {
+    let lane = lanes & lanes.wrapping_neg();
+    let bit = |at: u32| lane >> at & 1;
+    (bit(31) + bit(47) * 2 + bit(63) * 3) as u32
 }
 
 /// Whether policy refuses this packet as long as its generation lasts: nothing that it was asked
@@ -715,7 +768,7 @@ fn is_current<T: Tables + ?Sized>(tables: &T, work: &Work, found: &Found<'_>) ->
     ) else {
         return false;
     };
-    flow.stamp.load() == low.wrapping_add(high) && !flows::has_ended(tables, found, work.tick)
+    flow.stamp.load() == low.wrapping_add(high) && !flows::has_ended(found, work.tick)
 }
 
 /// Where the epoch of a device is. Two epochs are compared by their sum, which changes when either
@@ -746,6 +799,7 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
         device: 0,
         zone: work.zone,
         flags: 0,
+        owns: false,
         port: work.port,
         tick: work.tick,
     };
@@ -780,7 +834,8 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
     let control_only = source.is_link_local() || source.is_unspecified();
     if !control_only
-        && (source.is_martian_source() || !guards::owns(tables, &sender, &source, &mut work.source))
+        && (source.is_martian_source()
+            || !sender.owns && !guards::owns(tables, &sender, &source, &mut work.source))
     {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
@@ -844,6 +899,10 @@ fn place<T: Tables + ?Sized>(
     if mac.ifindex != 0 && mac.ifindex != work.ifindex {
         return Err(Reason::WrongPort);
     }
+    if mac.end.device != 0 && mac.address == work.packet.source {
+        work.source.take(&mac.end);
+        sender.owns = true;
+    }
     Ok(())
 }
 
@@ -883,7 +942,7 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
                 return Some(if work.inner() {
                     Verdict::again(Reason::Established)
                 } else {
-                    work.device = flows::device(tables, &found, leg ^ 1);
+                    work.device = flows::device(&found, leg ^ 1);
                     Verdict::of(Reason::SpoofedSource)
                 });
             }
@@ -1405,4 +1464,28 @@ fn is_observed<T: Tables + ?Sized>(tables: &T, work: &Work) -> bool {
         }
     }
     ends != 0 && ends == observing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_way_with_a_tag_is_found_and_no_other() {
+        const OTHERS: [u64; 6] = [0, 1, 0x7fff, 0x8001, 0xfffd, 0xffff];
+        for wanted in [0, 1, 3, 0x8001, 0xffff] {
+            for other in OTHERS.into_iter().filter(|it| *it != wanted) {
+                for has in 0..1u32 << DENIAL_WAYS {
+                    let ways = 0..DENIAL_WAYS;
+                    let tag = |way| if has >> way & 1 != 0 { wanted } else { other };
+                    let tags = ways.map(|way| tag(way) << (way * 16)).sum();
+                    let found = lanes(tags, wanted);
+                    assert_eq!(found != 0, has != 0, "{wanted:x} in {tags:x}");
+                    if has != 0 {
+                        assert_eq!(first(found), has.trailing_zeros(), "{wanted:x} in {tags:x}");
+                    }
+                }
+            }
+        }
+    }
 }

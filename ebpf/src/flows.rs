@@ -7,8 +7,8 @@
 
 use crate::{
     abi::{
-        Address, Bucket, DENIALS, EPOCH_CELLS, Flow, FlowEnds, FlowKey, FlowTerms, LOG, NEVER,
-        ROUTER, Reason, Settings, UNLISTED, WAYS, gauge, state,
+        Address, Bucket, DENIAL_SETS, EPOCH_CELLS, Flow, FlowEnds, FlowKey, LOG, NEVER, ROUTER,
+        Reason, Settings, UNLISTED, WAYS, Way, gauge, state,
     },
     cell::{Cell32, Cell64, bit, way},
     packet::{Packet, Quoted, Shape, number, query_kind, tcp},
@@ -28,11 +28,17 @@ pub struct Found<'a> {
     pub at: u32,
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
     /// Which of the bucket's ways.
     #[inline(always)]
     fn way(&self) -> usize {
         way(self.at)
+    }
+
+    /// What it is between, and on what ends.
+    #[inline(always)]
+    fn ends(&self) -> Option<&'a FlowEnds> {
+        Some(&self.bucket.ways.get(self.way())?.ends)
     }
 }
 
@@ -205,10 +211,16 @@ impl Sought {
         self.hash = hash ^ hash >> 32;
     }
 
-    /// Where a denial of it is remembered.
+    /// The set where a denial of it is remembered.
     #[inline(always)]
-    pub fn denial(&self) -> u32 {
-        (self.hash >> 20) as u32 & (DENIALS - 1)
+    pub fn denials(&self) -> u32 {
+        (self.hash >> 20) as u32 & (DENIAL_SETS - 1)
+    }
+
+    /// What a denial of it is known by in its set; never 0.
+    #[inline(always)]
+    pub fn denial_tag(&self) -> u64 {
+        self.hash >> 48 | 1
     }
 
     #[inline(always)]
@@ -270,9 +282,10 @@ pub fn find<'a, T: Tables + ?Sized>(
         }
         sought.way.store(lowest(ways));
         let way = way(sought.way.load());
-        let flow = bucket.flows.get(way)?;
+        let flow = &bucket.ways.get(way)?.flow;
         if sought.may_be(flow)
-            && (sought.words[1] & FlowKey::V6 == 0 || sought.is_between(bucket.ends.get(way)?))
+            && (sought.words[1] & FlowKey::V6 == 0
+                || sought.is_between(&bucket.ways.get(way)?.ends))
         {
             let state = flow.state.load();
             let last = bucket.last.get(way)?.load();
@@ -301,9 +314,11 @@ pub fn again<'a, T: Tables + ?Sized>(tables: &'a T, sought: &Sought, at: u32) ->
     let at = at.checked_sub(1)?;
     let (index, way) = (at >> 3, way(at));
     let bucket = tables.bucket(index)?;
-    let flow = bucket.flows.get(way)?;
+    let flow = &bucket.ways.get(way)?.flow;
     let there = bucket.tags.get(way)?.load() != 0 && sought.may_be(flow);
-    if !there || sought.words[1] & FlowKey::V6 != 0 && !sought.is_between(bucket.ends.get(way)?) {
+    if !there
+        || sought.words[1] & FlowKey::V6 != 0 && !sought.is_between(&bucket.ways.get(way)?.ends)
+    {
         return None;
     }
     Some(Found {
@@ -461,13 +476,19 @@ pub fn remember<T: Tables + ?Sized>(
         return;
     };
     let way = way(at);
-    let (Some(flow), Some(ends)) = (bucket.flows.get(way), bucket.ends.get(way)) else {
+    let (Some(Way { flow, ends }), Some(hops)) = (bucket.ways.get(way), bucket.hops.get(way))
+    else {
         return;
     };
     tables.lock(bucket);
     if sought.is(flow, ends) {
-        ends.hops[to & 1].store(hop);
-        ends.looked[to & 1].store(looked);
+        let known = bucket.ahead.load() >> way & 1 != 0;
+        if !known {
+            hops.hops[bit(to ^ 1)].store(0);
+        }
+        hops.hops[to & 1].store(hop);
+        hops.looked[to & 1].store(looked);
+        bucket.ahead.store(bucket.ahead.load() | 1 << way);
     }
     tables.unlock(bucket);
 }
@@ -476,9 +497,11 @@ pub fn remember<T: Tables + ?Sized>(
 #[inline(always)]
 pub fn hop(found: &Found<'_>, to: usize) -> (u64, u64) {
     let to = bit(to);
-    match found.bucket.ends.get(found.way()) {
-        Some(ends) => (ends.hops[to].load(), ends.looked[to].load()),
-        None => (0, 0),
+    match found.bucket.hops.get(found.way()) {
+        Some(hops) if found.bucket.ahead.load() >> (found.at & 7) & 1 != 0 => {
+            (hops.hops[to].load(), hops.looked[to].load())
+        }
+        _ => (0, 0),
     }
 }
 
@@ -501,27 +524,21 @@ pub fn cell(account: u32) -> u32 {
     account & (EPOCH_CELLS - 1)
 }
 
-/// On what terms a flow was admitted; looked up before its bucket is locked.
-#[inline(always)]
-fn terms<T: Tables + ?Sized>(tables: &T, at: u32) -> Option<&FlowTerms> {
-    tables.terms(at >> 3)?.get(way(at))
-}
-
 /// The account of an end of a flow.
 #[inline(always)]
-pub fn device<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, leg: usize) -> u32 {
-    match terms(tables, found.at) {
-        Some(terms) => terms.devices[bit(leg)].load(),
+pub fn device(found: &Found<'_>, leg: usize) -> u32 {
+    match found.ends() {
+        Some(ends) => ends.devices[bit(leg)].load(),
         None => 0,
     }
 }
 
 /// Whether the rule that admits a flow has ended.
 #[inline(always)]
-pub fn has_ended<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, tick: u32) -> bool {
+pub fn has_ended(found: &Found<'_>, tick: u32) -> bool {
     found.state & state::ENDS != 0
-        && match terms(tables, found.at) {
-            Some(terms) => tick >= terms.until.load(),
+        && match found.ends() {
+            Some(ends) => tick >= ends.until.load(),
             None => true,
         }
 }
@@ -538,16 +555,16 @@ struct Due {
 
 /// What is due to the rule of a flow, which from now on counts for another. Under the bucket's lock.
 #[inline(always)]
-fn due(flow: &Flow, terms: &FlowTerms) -> Due {
+fn due(flow: &Flow, ends: &FlowEnds) -> Due {
     let packets = flow.packets[0].load().wrapping_add(flow.packets[1].load());
     let bytes = flow.bytes(0).wrapping_add(flow.bytes(1));
     let due = Due {
-        rule: terms.rule.load(),
-        packets: packets.wrapping_sub(terms.packets.load()),
-        bytes: bytes.wrapping_sub(terms.bytes.load()),
+        rule: ends.rule.load(),
+        packets: packets.wrapping_sub(ends.packets.load()),
+        bytes: bytes.wrapping_sub(ends.bytes.load()),
     };
-    terms.packets.store(packets);
-    terms.bytes.store(bytes);
+    ends.packets.store(packets);
+    ends.bytes.store(bytes);
     due
 }
 
@@ -562,8 +579,7 @@ fn pay<T: Tables + ?Sized>(tables: &T, due: &Due) {
 /// Changes a flow's state, if it still is that flow.
 #[inline(always)]
 pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sought, bits: u32) {
-    let (Some(ends), Some(terms)) = (found.bucket.ends.get(found.way()), terms(tables, found.at))
-    else {
+    let Some(ends) = found.ends() else {
         return;
     };
     let protocol = sought.key.ports as u8;
@@ -571,7 +587,7 @@ pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sou
     tables.lock(found.bucket);
     if sought.is(found.flow, ends) {
         before = found.flow.state.load();
-        owner = terms.devices[bit(opener(before))].load();
+        owner = ends.devices[bit(opener(before))].load();
         found.flow.state.store(bits);
     }
     tables.unlock(found.bucket);
@@ -590,8 +606,7 @@ pub fn renew<T: Tables + ?Sized>(
     renewed: &Opening,
     bits: u32,
 ) {
-    let (Some(ends), Some(terms)) = (found.bucket.ends.get(found.way()), terms(tables, found.at))
-    else {
+    let Some(ends) = found.ends() else {
         return;
     };
     let leg = (renewed.leg & 1) as usize;
@@ -608,17 +623,17 @@ pub fn renew<T: Tables + ?Sized>(
     tables.lock(found.bucket);
     if sought.is(flow, ends) {
         before = flow.state.load();
-        old_owner = terms.devices[bit(opener(before))].load();
-        if terms.rule.load() != renewed.rule {
-            to_pay = due(flow, terms);
+        old_owner = ends.devices[bit(opener(before))].load();
+        if ends.rule.load() != renewed.rule {
+            to_pay = due(flow, ends);
         }
-        terms.rule.store(renewed.rule);
-        terms.until.store(renewed.until);
-        terms.would.store(renewed.would);
+        ends.rule.store(renewed.rule);
+        ends.until.store(renewed.until);
+        ends.would.store(renewed.would);
         flow.stamp.store(renewed.stamp);
         flow.bind[leg].store(renewed.bind);
-        set_device(flow, terms, leg, renewed.device);
-        set_device(flow, terms, 1 - leg, renewed.other);
+        set_device(flow, ends, leg, renewed.device);
+        set_device(flow, ends, 1 - leg, renewed.other);
         flow.state.store(bits);
     }
     tables.unlock(found.bucket);
@@ -632,28 +647,24 @@ pub fn renew<T: Tables + ?Sized>(
 
 /// Notes the account of an end, beside counters that other processors may add to.
 #[inline(always)]
-fn set_device(flow: &Flow, terms: &FlowTerms, leg: usize, device: u32) {
+fn set_device(flow: &Flow, ends: &FlowEnds, leg: usize, device: u32) {
     let change = cell(device).wrapping_sub(flow.cell(leg)) as u64;
     flow.counts[leg].add(change << Flow::CELL);
-    terms.devices[leg].store(device);
+    ends.devices[leg].store(device);
 }
 
 /// Ends a flow.
 #[inline(always)]
 pub fn end<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sought) {
-    let (Some(ends), Some(terms), Some(tag)) = (
-        found.bucket.ends.get(found.way()),
-        terms(tables, found.at),
-        found.bucket.tags.get(found.way()),
-    ) else {
+    let (Some(ends), Some(tag)) = (found.ends(), found.bucket.tags.get(found.way())) else {
         return;
     };
     let (mut owner, mut bits, mut to_pay) = (NEVER, 0, Due::default());
     tables.lock(found.bucket);
     if tag.load() != 0 && sought.is(found.flow, ends) {
         bits = found.flow.state.load();
-        owner = terms.devices[bit(opener(bits))].load();
-        to_pay = due(found.flow, terms);
+        owner = ends.devices[bit(opener(bits))].load();
+        to_pay = due(found.flow, ends);
         tag.store(0);
     }
     tables.unlock(found.bucket);
@@ -682,7 +693,11 @@ pub fn open<T: Tables + ?Sized>(
     best: &Cell64,
     tick: u32,
 ) -> Result<(), Reason> {
-    sweep(tables, settings, tick);
+    let index = sought.bucket(settings);
+    let bucket = tables.bucket(index).ok_or(Reason::FlowTableFull)?;
+    // New flows pay for the old ones' clean-up, so that it goes on when the daemon does not: of this
+    // bucket, as it is at hand, and flows come to all alike.
+    reclaim(tables, settings, bucket, tick);
     let leg = (opening.leg & 1) as usize;
     let owner = if opening.opener == opening.leg {
         opening.device
@@ -701,10 +716,6 @@ pub fn open<T: Tables + ?Sized>(
         return Err(Reason::DeviceQuota);
     }
     let full = flows.load() >= settings.flows;
-    let index = sought.bucket(settings);
-    let (Some(bucket), Some(terms)) = (tables.bucket(index), tables.terms(index)) else {
-        return Err(Reason::FlowTableFull);
-    };
     let tag = sought.tag();
     let bits = with_vlan(opening.bits, leg, opening.vlan as u16)
         | opening.opener & state::OPENER_HIGH
@@ -714,6 +725,10 @@ pub fn open<T: Tables + ?Sized>(
             0
         };
     let bits = opening.with_end(bits);
+    // Before the flow is written: an addition waits until everything before it has reached memory.
+    let answered = is_answered(sought.key.ports as u8, bits);
+    book(tables, owner, answered, 1);
+    flows.add(1);
 
     let (mut old_owner, mut old_answered, mut to_pay) = (NEVER, false, Due::default());
     tables.lock(bucket);
@@ -725,8 +740,8 @@ pub fn open<T: Tables + ?Sized>(
         // It may have been opened just now, by another processor.
         best.store(lowest(same).into());
         let way = way(best.load() as u32);
-        let there = match (bucket.flows.get(way), bucket.ends.get(way)) {
-            (Some(flow), Some(ends)) => sought.is(flow, ends),
+        let there = match bucket.ways.get(way) {
+            Some(Way { flow, ends }) => sought.is(flow, ends),
             _ => false,
         };
         best.store(if there { 4 << 32 | way as u64 } else { 0 });
@@ -737,7 +752,7 @@ pub fn open<T: Tables + ?Sized>(
     // Only then the flows themselves have to be looked at.
     if best.load() == 0 {
         for way in 0..WAYS {
-            let flow = &bucket.flows[way];
+            let flow = &bucket.ways[way].flow;
             let bits = flow.state.load();
             let last = bucket.last[way].load();
             let idle = tick.wrapping_sub(last) & 0xff_ffff;
@@ -758,25 +773,37 @@ pub fn open<T: Tables + ?Sized>(
     let way = way(best as u32);
     let mut room = false;
     if best >> 32 != 0
-        && let Some(way) = Way::of(bucket, terms, way)
+        && let (Some(place), Some(last), Some(lines)) = (
+            bucket.tags.get(way),
+            bucket.last.get(way),
+            bucket.ways.get(way),
+        )
     {
         room = true;
-        if way.tag.load() != 0 {
-            let old_bits = way.flow.state.load();
-            old_owner = way.terms.devices[bit(opener(old_bits))].load();
-            old_answered = is_answered(way.flow.key[1].load() as u8, old_bits);
-            to_pay = due(way.flow, way.terms);
+        let Way { flow, ends } = lines;
+        if place.load() != 0 {
+            let old_bits = flow.state.load();
+            old_owner = ends.devices[bit(opener(old_bits))].load();
+            old_answered = is_answered(flow.key[1].load() as u8, old_bits);
+            to_pay = due(flow, ends);
         }
-        way.tag.store(0);
-        way.write(sought, opening, bits, tick);
-        way.tag.store(tag);
+        place.store(0);
+        bucket
+            .ahead
+            .store(bucket.ahead.load() & !(1 << (best as u32 & 7)));
+        write(lines, sought, opening, bits);
+        last.store(tick);
+        place.store(tag);
     }
     tables.unlock(bucket);
     if !room {
+        give_back(tables, owner, answered);
         return Err(Reason::FlowTableFull);
     }
-    book(tables, owner, is_answered(sought.key.ports as u8, bits), 1);
-    flows.add(1);
+    // After the flow is there: what was refused on the way here goes by it from now on.
+    if let Some(opened) = tables.opened(sought.denials()) {
+        opened.add(1);
+    }
     if old_owner != NEVER {
         pay(tables, &to_pay);
         give_back(tables, old_owner, old_answered);
@@ -784,64 +811,37 @@ pub fn open<T: Tables + ?Sized>(
     Ok(())
 }
 
-/// A way of a bucket, with all that is kept for it.
-struct Way<'a> {
-    tag: &'a Cell32,
-    last: &'a Cell32,
-    flow: &'a Flow,
-    ends: &'a FlowEnds,
-    terms: &'a FlowTerms,
+/// Makes a way a new flow's.
+#[inline(always)]
+fn write(way: &Way, sought: &Sought, opening: &Opening, bits: u32) {
+    let Way { flow, ends } = way;
+    let leg = (opening.leg & 1) as usize;
+    let cells = [opening.device, opening.other].map(|it| (cell(it) as u64) << Flow::CELL);
+    flow.key[0].store(sought.words[0]);
+    flow.key[1].store(sought.words[1]);
+    flow.counts[leg].store(cells[0] | opening.length as u64);
+    flow.counts[1 - leg].store(cells[1]);
+    flow.packets[leg].store(1);
+    flow.packets[1 - leg].store(0);
+    flow.bind[leg].store(opening.bind);
+    flow.bind[1 - leg].store(0);
+    flow.stamp.store(opening.stamp);
+    flow.state.store(bits);
+    let FlowKey { low, high, .. } = sought.key;
+    let addresses = [low.0[0], low.0[1], high.0[0], high.0[1]];
+    for (cell, word) in ends.addresses.iter().zip(addresses) {
+        cell.store(word);
+    }
+    ends.devices[leg].store(opening.device);
+    ends.devices[1 - leg].store(opening.other);
+    ends.rule.store(opening.rule);
+    ends.until.store(opening.until);
+    ends.would.store(opening.would);
+    ends.packets.store(0);
+    ends.bytes.store(0);
 }
 
-impl<'a> Way<'a> {
-    #[inline(always)]
-    fn of(bucket: &'a Bucket, terms: &'a [FlowTerms; WAYS], way: usize) -> Option<Self> {
-        Some(Self {
-            tag: bucket.tags.get(way)?,
-            last: bucket.last.get(way)?,
-            flow: bucket.flows.get(way)?,
-            ends: bucket.ends.get(way)?,
-            terms: terms.get(way)?,
-        })
-    }
-
-    /// Makes it a new flow's.
-    #[inline(always)]
-    fn write(&self, sought: &Sought, opening: &Opening, bits: u32, tick: u32) {
-        let (flow, ends, terms) = (self.flow, self.ends, self.terms);
-        let leg = (opening.leg & 1) as usize;
-        let cells = [opening.device, opening.other].map(|it| (cell(it) as u64) << Flow::CELL);
-        flow.key[0].store(sought.words[0]);
-        flow.key[1].store(sought.words[1]);
-        flow.counts[leg].store(cells[0] | opening.length as u64);
-        flow.counts[1 - leg].store(cells[1]);
-        flow.packets[leg].store(1);
-        flow.packets[1 - leg].store(0);
-        flow.bind[leg].store(opening.bind);
-        flow.bind[1 - leg].store(0);
-        flow.stamp.store(opening.stamp);
-        flow.state.store(bits);
-        self.last.store(tick);
-        let FlowKey { low, high, .. } = sought.key;
-        let addresses = [low.0[0], low.0[1], high.0[0], high.0[1]];
-        for (cell, word) in ends.addresses.iter().zip(addresses) {
-            cell.store(word);
-        }
-        for to in 0..2 {
-            ends.hops[to].store(0);
-        }
-        terms.devices[leg].store(opening.device);
-        terms.devices[1 - leg].store(opening.other);
-        terms.rule.store(opening.rule);
-        terms.until.store(opening.until);
-        terms.would.store(opening.would);
-        terms.packets.store(0);
-        terms.bytes.store(0);
-    }
-}
-
-/// Ends what has timed out in one bucket, a different one each time: new flows pay for the old
-/// ones' clean-up, so that it goes on when the daemon does not.
+/// Ends what has timed out in one bucket, a different one each time.
 #[inline(always)]
 pub fn sweep<T: Tables + ?Sized>(tables: &T, settings: &Settings, tick: u32) {
     let Some(cursor) = tables.gauge(gauge::SWEEP) else {
@@ -850,12 +850,17 @@ pub fn sweep<T: Tables + ?Sized>(tables: &T, settings: &Settings, tick: u32) {
     let index = cursor.load();
     cursor.store(index.wrapping_add(1));
     let index = index % settings.buckets.max(1);
-    let (Some(bucket), Some(terms)) = (tables.bucket(index), tables.terms(index)) else {
-        return;
-    };
+    if let Some(bucket) = tables.bucket(index) {
+        reclaim(tables, settings, bucket, tick);
+    }
+}
+
+/// Ends what has timed out in a bucket.
+#[inline(always)]
+fn reclaim<T: Tables + ?Sized>(tables: &T, settings: &Settings, bucket: &Bucket, tick: u32) {
     let shortest = settings.shortest();
     for way in 0..WAYS {
-        let (flow, terms) = (&bucket.flows[way], &terms[way]);
+        let Way { flow, ends } = &bucket.ways[way];
         let idle = tick.wrapping_sub(bucket.last[way].load()) as i32;
         // Most are in use, or not there: what says so is in one line of the cache for all.
         if bucket.tags[way].load() == 0 || idle <= shortest as i32 {
@@ -875,8 +880,8 @@ pub fn sweep<T: Tables + ?Sized>(tables: &T, settings: &Settings, tick: u32) {
         let (bits, last) = (flow.state.load(), bucket.last[way].load());
         let answered = is_answered(flow.key[1].load() as u8, bits);
         if bucket.tags[way].load() != 0 && is_over(flow, last, bits, settings, tick) {
-            owner = terms.devices[bit(opener(bits))].load();
-            to_pay = due(flow, terms);
+            owner = ends.devices[bit(opener(bits))].load();
+            to_pay = due(flow, ends);
             bucket.tags[way].store(0);
         }
         tables.unlock(bucket);

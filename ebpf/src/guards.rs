@@ -22,6 +22,8 @@ pub struct Sender {
     pub zone: u16,
     /// [`End`] flags of the device.
     pub flags: u16,
+    /// Whether the packet's source is known to be its address.
+    pub owns: bool,
     /// [`Port`] flags of the port.
     pub port: u16,
     /// The present.

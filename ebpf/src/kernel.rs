@@ -16,10 +16,10 @@ use aya_ebpf::{
 };
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Counter, DENIALS, DENIALS_AT, Denial, EPOCH_CELLS, End, Event,
-        EventKey, EventLimit, FAILSAFES, Failsafe, FlowTerms, Forwarding, Fragment, FragmentKey,
-        Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Quota, Reason, Routes,
-        Seen, Set, Settings, TICK_SHIFT, WAYS, gauge, mac_key,
+        Address, AddressKey, Bucket, Counter, DENIAL_SETS, DENIAL_WAYS, DENIALS_AT, Denial,
+        EPOCH_CELLS, End, Event, EventKey, EventLimit, FAILSAFES, Failsafe, Forwarding, Fragment,
+        FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Quota,
+        Reason, Routes, Seen, Set, Settings, TICK_SHIFT, gauge, mac_key,
     },
     cell::{Cell32, Cell64, opaque},
     decide::{self, Verdict, Work},
@@ -76,10 +76,14 @@ static EPOCHS: Array<u32, { (EPOCH_CELLS * 2) as usize }> = Array::new();
 #[btf_map]
 static FLOWS: Array<Bucket, 64, ALIGNED> = Array::new();
 #[btf_map]
-static FLOW_TERMS: Array<[FlowTerms; WAYS], 64, ALIGNED> = Array::new();
+static DENIED: PerCpuArray<
+    [Denial; DENIALS_AT],
+    { (DENIAL_SETS * DENIAL_WAYS) as usize / DENIALS_AT },
+> = PerCpuArray::new();
 #[btf_map]
-static DENIED: PerCpuArray<[Denial; DENIALS_AT], { DENIALS as usize / DENIALS_AT }> =
-    PerCpuArray::new();
+static REFUSED: PerCpuArray<[Cell64; DENIAL_SETS as usize], 1> = PerCpuArray::new();
+#[btf_map]
+static OPENED: Array<[Cell32; DENIAL_SETS as usize], 1> = Array::new();
 #[btf_map]
 static QUOTAS: Array<Quota, 1024> = Array::new();
 #[btf_map]
@@ -213,21 +217,28 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn terms(&self, index: u32) -> Option<&[FlowTerms; WAYS]> {
-        found!(FLOW_TERMS.get_ptr(index))
-    }
-
-    #[inline(always)]
     fn generation(&self, slot: u32) -> Option<u64> {
         found!(GENERATIONS.get_ptr(slot)).copied()
     }
 
     #[inline(always)]
-    fn denial(&self, index: u32) -> Option<&Denial> {
-        let (entry, at) = (index / DENIALS_AT as u32, index as usize % DENIALS_AT);
-        let denials: &[Denial; DENIALS_AT] = found!(DENIED.get_ptr(entry))?;
+    fn denial(&self, set: u32, way: u32) -> Option<&Denial> {
+        let index = (set * DENIAL_WAYS + way) as usize;
+        let denials: &[Denial; DENIALS_AT] = found!(DENIED.get_ptr((index / DENIALS_AT) as u32))?;
         // Not before the lookup is known to have found it.
-        denials.get(opaque(at))
+        denials.get(opaque(index % DENIALS_AT))
+    }
+
+    #[inline(always)]
+    fn refused(&self, set: u32) -> Option<&Cell64> {
+        let tags: &[Cell64; DENIAL_SETS as usize] = found!(REFUSED.get_ptr(0))?;
+        tags.get(opaque(set as usize))
+    }
+
+    #[inline(always)]
+    fn opened(&self, set: u32) -> Option<&Cell32> {
+        let opened: &[Cell32; DENIAL_SETS as usize] = found!(OPENED.get_ptr(0))?;
+        opened.get(opaque(set as usize))
     }
 
     #[inline(always)]

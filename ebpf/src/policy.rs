@@ -28,6 +28,8 @@ impl Default for Decision {
 
 /// The steps that find an interval among as many as a set may have.
 const STEPS: usize = 16;
+/// Those that are enough for most.
+const FEW: usize = 3;
 
 /// Decides for a flow from one end to another: any matching deny wins, else any matching allow,
 /// else nothing allows it. With an end in quarantine only the pairs that are kept count, and with
@@ -68,7 +70,7 @@ pub fn judge<T: Tables + ?Sized>(
             };
             // The interval that holds the service: the last that starts at or before it.
             place.store(0);
-            for step in (0..STEPS).rev() {
+            let narrow = |step: usize| {
                 let next = place.load().wrapping_add(1 << step);
                 if next < set.count
                     && let Some(interval) = tables.interval(set.first.wrapping_add(next))
@@ -76,7 +78,12 @@ pub fn judge<T: Tables + ?Sized>(
                 {
                     place.store(next);
                 }
+            };
+            // Few have many.
+            if set.count > 1 << FEW {
+                (FEW..STEPS).rev().for_each(narrow);
             }
+            (0..FEW).rev().for_each(narrow);
             let Some(interval) = tables.interval(set.first.wrapping_add(place.load())) else {
                 continue;
             };

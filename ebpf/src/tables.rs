@@ -1,10 +1,10 @@
 //! How verdicts look things up: kernel maps in the kernel, plain collections on the host.
 
 use crate::abi::{
-    Address, AddressKey, Bucket, Denial, End, Failsafe, FlowTerms, Forwarding, Fragment,
-    FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings, WAYS,
+    Address, AddressKey, Bucket, Denial, End, Failsafe, Forwarding, Fragment, FragmentKey,
+    Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings,
 };
-use crate::cell::Cell32;
+use crate::cell::{Cell32, Cell64};
 
 /// The tables of both slots, and the state that packets leave behind.
 ///
@@ -48,8 +48,6 @@ pub trait Tables {
 
     /// One bucket of the flow table.
     fn bucket(&self, index: u32) -> Option<&Bucket>;
-    /// On what terms the flows of a bucket were admitted.
-    fn terms(&self, index: u32) -> Option<&[FlowTerms; WAYS]>;
     /// Counts packets of a flow that a rule has admitted for that rule.
     fn credit(&self, rule: u32, packets: u32, bytes: u64);
     /// Takes a bucket's lock. Nothing may be called until it is given back.
@@ -60,8 +58,13 @@ pub trait Tables {
     fn quota(&self, account: u32) -> Option<&Quota>;
     /// What is another number with every change of what a slot says.
     fn generation(&self, slot: u32) -> Option<u64>;
-    /// A place for denials, below [`DENIALS`](crate::abi::DENIALS); none where none are remembered.
-    fn denial(&self, index: u32) -> Option<&Denial>;
+    /// A place for a denial, by set and way; none where none are remembered.
+    fn denial(&self, set: u32, way: u32) -> Option<&Denial>;
+    /// What the denials of a set are known by, [`Sought::denial_tag`](crate::flows::Sought::denial_tag)
+    /// in 16 bits for each way; 0: there is none.
+    fn refused(&self, set: u32) -> Option<&Cell64>;
+    /// How many flows have been opened whose denials would be in a set.
+    fn opened(&self, set: u32) -> Option<&Cell32>;
     /// Counts packets for the next event of a denial.
     fn hold(&self, denial: &Denial, packets: u32);
     /// A cell of [`gauge`](crate::abi::gauge).
