@@ -677,7 +677,8 @@ pub struct Flow {
     /// `cell << 52 | bytes`: the cell of each end's epoch, and bytes from it; whole frames.
     pub counts: [Cell64; 2],
     /// Where each end's packets come from: through a guarded port `mac << 16 | ifindex`, else
-    /// [`Flow::OWN`] or [`Flow::OUTSIDE`]; 0: no packet yet.
+    /// [`Flow::OWN`] or [`Flow::OUTSIDE`]; 0: no packet yet. Without an interface: it has to be asked
+    /// about anew.
     pub bind: [Cell64; 2],
     /// Packets from each end.
     pub packets: [Cell32; 2],

@@ -1196,12 +1196,13 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     let leg = work.leg as usize;
     // Its place, not the flow itself: before 6.3 the verifier refuses to read of the stack what is
     // there only when there is a flow.
-    let (mut at, mut there) = (0, 0);
+    let (mut at, mut there, mut current) = (0, 0, false);
     if let Some(found) = flows::again(tables, &work.sought, work.at)
         && !flows::reopens(found.state, &work.packet)
     {
         at = work.at;
         there = found.flow.bind[bit(leg ^ 1)].load();
+        current = is_current(tables, work, &found);
     }
     if !allowed && (is_cut_off(work) || !is_observed(tables, work)) {
         match flows::again(tables, &work.sought, at) {
@@ -1209,6 +1210,9 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
             None => work.denied = u32::from(work.at == 0 && is_final(work)),
         }
         return Some(Verdict::by_rule(reason, rule));
+    }
+    if !is_still_its(tables, work, there) {
+        return Some(refused(tables, work, Reason::MidFlow));
     }
     let bind = work.bind();
     let device = flows::account(settings, work.source.device, bind);
@@ -1244,7 +1248,7 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     }
     let next = flows::with_vlan(next & !state::OBSERVED, leg, work.packet.vlan);
     let next = next | if allowed { 0 } else { state::OBSERVED };
-    flows::renew(tables, &found, &work.sought, &work.opening, next);
+    flows::renew(tables, &found, &work.sought, &work.opening, next, current);
     flows::count(&found, leg, work.packet.length, work.tick);
     work.held = 1;
     Some(if allowed {
@@ -1252,6 +1256,21 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     } else {
         Verdict::observed(reason, rule)
     })
+}
+
+/// Whether the destination's address still is of who has sent from there through a guarded port, as
+/// far as that can be said without a packet of theirs.
+#[inline(always)]
+fn is_still_its<T: Tables + ?Sized>(tables: &T, work: &Work, there: u64) -> bool {
+    if there >> 16 == 0 {
+        return true;
+    }
+    if let Some(mac) = tables.mac(mac_key(work.slot, there >> 16)) {
+        return mac.device == work.destination.device;
+    }
+    let zone = work.destination.zone as u32 & (MAX_ZONES - 1);
+    let settings = tables.zone(work.slot * MAX_ZONES + zone).unwrap_or(0);
+    work.destination.device == 0 && settings & zone::ADMIT_ANY != 0
 }
 
 /// What policy says of a packet to a group, for one of the ports that it leaves through.

@@ -598,6 +598,9 @@ pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sou
 }
 
 /// Notes what policy says of a flow that it was asked about again, if it still is that flow.
+///
+/// If it was not `current` the other end is asked too, where its next packet comes from: nothing here
+/// has said that it still may send from there.
 #[inline(always)]
 pub fn renew<T: Tables + ?Sized>(
     tables: &T,
@@ -605,6 +608,7 @@ pub fn renew<T: Tables + ?Sized>(
     sought: &Sought,
     renewed: &Opening,
     bits: u32,
+    current: bool,
 ) {
     let Some(ends) = found.ends() else {
         return;
@@ -632,6 +636,11 @@ pub fn renew<T: Tables + ?Sized>(
         ends.would.store(renewed.would);
         flow.stamp.store(renewed.stamp);
         flow.bind[leg].store(renewed.bind);
+        let there = flow.bind[1 - leg].load();
+        if !current && there >> 16 != 0 {
+            // Of no interface, so of none that a packet comes from.
+            flow.bind[1 - leg].store(there & !0xffff);
+        }
         set_device(flow, ends, leg, renewed.device);
         set_device(flow, ends, 1 - leg, renewed.other);
         flow.state.store(bits);
