@@ -40,7 +40,8 @@ impl Wardline {
         let road = Road::new(name)?;
         let binary = env::var_os("WARDLINE_WARDLINED")
             .context("WARDLINE_WARDLINED is not set: run cargo xtask bench")?;
-        let more = "[limits]\nflows = 1048576\n[timeouts]\nudp_answered = 3600\n";
+        // Times as the peers have them.
+        let more = "[limits]\nflows = 1048576\n[timeouts]\nudp = 4\nudp_answered = 3600\n";
         let settings = Settings {
             more: more.to_owned(),
             ..Settings::default()
