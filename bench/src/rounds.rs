@@ -169,9 +169,12 @@ impl<'a> Subject<'a> {
 
     /// Chooses how many packets make a slice of about this length.
     fn calibrate(&mut self, slice: Duration) -> Result<()> {
-        let once = self.slice()?.max(1.0);
-        let count = slice.as_secs_f64() * 1e9 / once;
-        self.count = (count as u32).clamp(SAMPLE, self.most.max(SAMPLE));
+        // The first time everything is cold, and few packets cost far more than many.
+        for _ in 0..2 {
+            let once = self.slice()?.max(1.0);
+            let count = slice.as_secs_f64() * 1e9 / once;
+            self.count = (count as u32).clamp(SAMPLE, self.most.max(SAMPLE));
+        }
         Ok(())
     }
 }
