@@ -36,17 +36,14 @@ pub(crate) struct Subject<'a> {
     fate: Fate,
     /// Packets in a slice.
     count: u32,
-    most: u32,
+    /// Whether it always is so many.
+    exact: bool,
 }
 
-/// How many packets a slice may have: so many new flows that no table is full before the first of
-/// them have timed out.
-fn most(traffic: &Traffic) -> u32 {
-    if traffic.order == traffic::FRESH {
-        60_000
-    } else {
-        u32::MAX
-    }
+/// How many packets a slice has whatever it takes: new flows are compared by their number, as what
+/// they leave behind is part of what they cost. No table is full before the first have timed out.
+fn exactly(traffic: &Traffic) -> Option<u32> {
+    (traffic.order == traffic::FRESH).then_some(60_000)
 }
 
 const XDP_DROP: u32 = 1;
@@ -64,7 +61,7 @@ impl<'a> Subject<'a> {
         then: Option<&ProgramFd>,
         fate: Fate,
     ) -> Result<Self> {
-        let most = most(&traffic);
+        let exactly = exactly(&traffic);
         let feed = Feed::Live(Generator::new(road, traffic, then)?);
         Ok(Self {
             name,
@@ -72,8 +69,8 @@ impl<'a> Subject<'a> {
             road,
             feed,
             fate,
-            count: SAMPLE,
-            most,
+            count: exactly.unwrap_or(SAMPLE),
+            exact: exactly.is_some(),
         })
     }
 
@@ -85,7 +82,7 @@ impl<'a> Subject<'a> {
         then: Option<&ProgramFd>,
         fate: Fate,
     ) -> Result<Self> {
-        let most = most(&traffic);
+        let exactly = exactly(&traffic);
         let feed = Feed::Generated(Generator::new(road, traffic, then)?);
         Ok(Self {
             name,
@@ -93,8 +90,8 @@ impl<'a> Subject<'a> {
             road,
             feed,
             fate,
-            count: SAMPLE,
-            most,
+            count: exactly.unwrap_or(SAMPLE),
+            exact: exactly.is_some(),
         })
     }
 
@@ -122,7 +119,7 @@ impl<'a> Subject<'a> {
             feed,
             fate,
             count: SAMPLE,
-            most: u32::MAX,
+            exact: false,
         }
     }
 
@@ -172,8 +169,10 @@ impl<'a> Subject<'a> {
         // The first time everything is cold, and few packets cost far more than many.
         for _ in 0..2 {
             let once = self.slice()?.max(1.0);
-            let count = slice.as_secs_f64() * 1e9 / once;
-            self.count = (count as u32).clamp(SAMPLE, self.most.max(SAMPLE));
+            if !self.exact {
+                let count = slice.as_secs_f64() * 1e9 / once;
+                self.count = (count as u32).max(SAMPLE);
+            }
         }
         Ok(())
     }
