@@ -22,17 +22,20 @@ zones:
   - {name: pumps, subnets: [10.1.1.0/24, "fd00:1:1::/64"]}
   - {name: watched, subnets: [10.1.2.0/24], mode: observe}
   - {name: parts, subnets: [10.1.3.0/24, "fd00:1:3::/64"], fragments: allow, ip_options: allow}
+  - {name: open, subnets: [10.1.4.0/24], admit: any}
 ports:
   - {interface: lan1, zone: pumps}
   - {interface: lan2, zone: watched}
-  - {interface: lan3, zone: parts}
+  - {interface: lan3, zone: parts, vlans: [{id: 20, zone: open}]}
   - {interface: wifi1, zone: parts}
 devices:
   - {name: pump, zone: pumps, macs: ["02:00:00:00:01:01"], addresses: [10.1.1.10, "fd00:1:1::10"]}
   - {name: other, zone: pumps, macs: ["02:00:00:00:01:02"], addresses: [10.1.1.11]}
   - {name: watched, zone: watched, macs: ["02:00:00:00:02:01"], addresses: [10.1.2.10]}
   - {name: parted, zone: parts, macs: ["02:00:00:00:03:01"], addresses: [10.1.3.10, "fd00:1:3::10"]}
+  - {name: learner, zone: open, macs: ["02:00:00:00:04:01"]}
 rules:
+  - {name: open, from: [zone:open], to: [any], services: [udp/514], action: allow}
   - {name: dns, from: [zone:pumps], to: [router], services: [udp/53], action: allow}
   - {name: web, from: [zone:pumps, zone:watched, zone:parts], to: [any], services: [tcp/443], action: allow}
   - {name: sum, from: [zone:parts], to: [any], services: [udp/514], action: allow}
@@ -42,6 +45,7 @@ rules:
 const PUMP: Mac = [2, 0, 0, 0, 1, 1];
 const PARTED: Mac = [2, 0, 0, 0, 3, 1];
 const WATCHED: Mac = [2, 0, 0, 0, 2, 1];
+const LEARNER: Mac = [2, 0, 0, 0, 4, 1];
 const STRANGER: Mac = [2, 0, 0, 0, 0xee, 1];
 const ROUTER: Mac = [2, 0, 0, 0, 0xff, 1];
 const FAR: Mac = [2, 0, 0, 0, 9, 1];
@@ -51,6 +55,7 @@ const OTHER_4: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 11);
 const ROUTER_4: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
 const PARTED_4: Ipv4Addr = Ipv4Addr::new(10, 1, 3, 10);
 const PARTED_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 3, 0, 0, 0, 0, 0x10);
+const OPEN: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 1, 4, 5), Ipv4Addr::new(10, 1, 4, 6)];
 const FAR_4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const PUMP_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 1, 0, 0, 0, 0, 0x10);
 const FAR_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 9, 9, 0, 0, 0, 0, 1);
@@ -65,6 +70,13 @@ struct Row {
 fn enters(interface: &str, mac: Mac, packet: impl Into<Packet>) -> (Where, Vec<u8>) {
     let interface = interface.to_owned();
     let frame = Ethernet::new(ROUTER, mac, packet);
+    (Where::Entering { interface }, frame.bytes())
+}
+
+/// With the tag of the zone `open`.
+fn tagged(interface: &str, mac: Mac, packet: impl Into<Packet>) -> (Where, Vec<u8>) {
+    let interface = interface.to_owned();
+    let frame = Ethernet::new(ROUTER, mac, packet).tagged(20);
     (Where::Entering { interface }, frame.bytes())
 }
 
@@ -161,6 +173,11 @@ fn rows() -> Vec<Row> {
         row("a part with a VLAN that its port has not", [
             (leaves("lan3", From::Guarded("lan1".to_owned()), Ethernet::new(PARTED, ROUTER, parts[1].clone()).tagged(9)), Reason::WrongVlan),
         ]),
+        row("an address that a device takes over keeps its flows", [
+            (tagged("lan3", STRANGER, Ipv4::new(OPEN[0], OPEN[1], Udp::new(4000, 514, *b"x"))), Reason::Rule),
+            (tagged("lan3", LEARNER, Ipv4::new(OPEN[0], FAR_4, Udp::new(4000, 514, *b"x"))), Reason::Rule),
+            (tagged("lan3", LEARNER, Ipv4::new(OPEN[1], OPEN[0], Udp::new(514, 4000, *b"x"))), Reason::Established),
+        ]),
         row("a part with an IPv4-mapped source does not leave either", [
             (leaves("lan3", From::Guarded("wifi1".to_owned()), Ethernet::new(PARTED, ROUTER, Ipv6::new(PUMP_4.to_ipv6_mapped(), PARTED_6, Upper::Bytes(17, vec![0; 16])).with(Extension::fragment(4, true, 7)))), Reason::SpoofedSource),
         ]),
@@ -240,22 +257,34 @@ fn who_has_no_address_is_not_spared() {
         hop_limit: 255,
         ..Ipv6::new(Ipv6Addr::UNSPECIFIED, ALL_NODES, probe)
     };
-    let (at, frame) = enters("lan1", PUMP, probe);
+    // No router has such an address.
+    let mapped = Ipv6::new(
+        ROUTER_4.to_ipv6_mapped(),
+        PUMP_6,
+        Tcp::new(443, 4000, SYN | ACK),
+    );
+    let mapped = Ethernet::new(PUMP, ROUTER, mapped);
+    let frames = [
+        (enters("lan1", PUMP, probe), Reason::NdSpoof),
+        (leaves("lan1", From::Router, mapped), Reason::SpoofedSource),
+    ];
     in_namespace("unspared", || {
         let mut bench = Bench::with_kernel(&[IpAddr::V6(ROUTER_6)]);
-        let mut oracle = bench.oracle(&policy);
-        oracle.spare(vec![("::/0".to_owned(), "tcp/443".to_owned())]);
-        assert_eq!(oracle.judge(&at, None, &frame).reason, Reason::NdSpoof);
-        let steps = vec![Step {
-            at: at.clone(),
-            tag: None,
-            frame: frame.clone(),
-        }];
-        for hook in [Hook::Xdp, Hook::TcIngress] {
-            let case =
-                Case::written(policy.clone(), steps.clone(), hook).sparing("::/0", "tcp/443");
-            let run = bench.run(&case, &mut Tally::default());
-            assert!(run.is_ok(), "{}", run.unwrap_err().text);
+        for ((at, frame), reason) in &frames {
+            let mut oracle = bench.oracle(&policy);
+            oracle.spare(vec![("::/0".to_owned(), "tcp/443".to_owned())]);
+            assert_eq!(oracle.judge(at, None, frame).reason, *reason);
+            let steps = vec![Step {
+                at: at.clone(),
+                tag: None,
+                frame: frame.clone(),
+            }];
+            for hook in [Hook::Xdp, Hook::TcIngress] {
+                let case =
+                    Case::written(policy.clone(), steps.clone(), hook).sparing("::/0", "tcp/443");
+                let run = bench.run(&case, &mut Tally::default());
+                assert!(run.is_ok(), "{}", run.unwrap_err().text);
+            }
         }
     });
 }

@@ -304,6 +304,10 @@ impl<'a> Sequence<'a> {
             return false;
         }
         let (source, destination) = (ip.source, ip.destination);
+        // Not even the router sends from there.
+        if is_mapped(source) {
+            return false;
+        }
         let of_neighbours = ip.hop_limit == 255 && source.is_ipv6();
         match (control(ip), enters) {
             (Some(Control::Solicitation { target }), true) => {

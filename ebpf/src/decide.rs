@@ -1211,7 +1211,7 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
         }
         return Some(Verdict::by_rule(reason, rule));
     }
-    if !is_still_its(tables, work, there) {
+    if !current && !is_still_its(tables, work, there) {
         return Some(refused(tables, work, Reason::MidFlow));
     }
     let bind = work.bind();
