@@ -1,0 +1,87 @@
+//! What the daemon is told of verdicts: events and counters.
+
+use super::Address;
+use crate::cell::Cell64;
+
+/// Packets and bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes; whole frames.
+    pub bytes: u64,
+}
+
+/// What events are limited by: at most one a second for each.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct EventKey {
+    /// The device; 0: none.
+    pub device: u32,
+    /// The rule; 0: none.
+    pub rule: u32,
+    /// The reason.
+    pub reason: u32,
+    /// The interface when there is no device, else 0.
+    pub ifindex: u32,
+}
+
+/// When an event was last sent, and packets since that it did not count.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct EventLimit {
+    /// Jiffies.
+    pub last: Cell64,
+    /// Packets since.
+    pub suppressed: Cell64,
+}
+
+/// One verdict, told to the daemon.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Event {
+    /// Revision that judged it.
+    pub revision: u64,
+    /// Packets that it stands for.
+    pub count: u64,
+    /// Source address; unspecified when the frame has none.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source MAC.
+    pub source_mac: u64,
+    /// Destination MAC.
+    pub destination_mac: u64,
+    /// The rule, without [`LOG`](super::LOG); 0: none.
+    pub rule: u32,
+    /// The device; 0: none.
+    pub device: u32,
+    /// The interface.
+    pub ifindex: u32,
+    /// Source port, or an echo's identifier.
+    pub source_port: u16,
+    /// Destination port, or ICMP `type << 8 | code`.
+    pub destination_port: u16,
+    /// VLAN; 0: untagged.
+    pub vlan: u16,
+    /// Zone of the device, or of the port's VLAN.
+    pub zone: u16,
+    /// EtherType.
+    pub ethertype: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// [`Reason`](super::Reason); when [`Event::OBSERVED`] is set, what it would have been dropped for.
+    pub reason: u8,
+    /// [`Event::OBSERVED`], [`Event::EGRESS`].
+    pub flags: u32,
+    /// Not used.
+    pub reserved: u32,
+}
+
+impl Event {
+    /// It passed only because the zones are in mode observe.
+    pub const OBSERVED: u32 = 1;
+    /// It was judged on its way out of the interface.
+    pub const EGRESS: u32 = 2;
+}

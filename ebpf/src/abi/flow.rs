@@ -1,0 +1,272 @@
+//! The state that packets leave behind: flows, quotas, denials, fragments, learned addresses.
+
+use super::{Address, WAYS};
+use crate::cell::{Cell32, Cell64};
+
+/// What a flow is found by: both directions have the same key.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowKey {
+    /// The end with the lower (address, port).
+    pub low: Address,
+    /// The other end.
+    pub high: Address,
+    /// `low port << 48 | high port << 32 | asker << 16 | kind << 8 | protocol`. For an ICMP query
+    /// both ports are its identifier, the kind is the request's type and the asker is the end that
+    /// sends it: 0 low, 1 high.
+    pub ports: u64,
+}
+
+impl FlowKey {
+    /// Set in the ports of a key that is between IPv6 addresses, where the table holds it.
+    pub const V6: u64 = 1 << 17;
+}
+
+/// A flow, both directions: one line of the cache, and all that a packet of an admitted flow needs.
+/// Index 0 is the key's low end. What is needed less often is in [`FlowEnds`] and [`FlowHops`].
+///
+/// Counters are written without the bucket's lock, the rest under it. `state` is written whole.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// The key, shortened: both IPv4 addresses, `low << 32 | high`, or a hash of the IPv6 addresses,
+    /// which are in [`FlowEnds`]; and [`FlowKey::ports`], with [`FlowKey::V6`] for the latter.
+    pub key: [Cell64; 2],
+    /// `cell << 52 | bytes`: the cell of each end's epoch, and bytes from it; whole frames.
+    pub counts: [Cell64; 2],
+    /// Where each end's packets come from: through a guarded port `mac << 16 | ifindex`, else
+    /// [`Flow::OWN`] or [`Flow::OUTSIDE`]; 0: no packet yet. Without an interface: it has to be asked
+    /// about anew.
+    pub bind: [Cell64; 2],
+    /// Packets from each end.
+    pub packets: [Cell32; 2],
+    /// Sum of both ends' epoch cells when policy was last asked.
+    pub stamp: Cell32,
+    /// `low vlan << 20 | high vlan << 8 | bits` of [`state`].
+    pub state: Cell32,
+}
+
+impl Flow {
+    /// In [`Flow::bind`]: the router itself sends them.
+    pub const OWN: u64 = 1;
+    /// In [`Flow::bind`]: they come from where no port is guarded.
+    pub const OUTSIDE: u64 = 2;
+    /// Where the cell is in [`Flow::counts`].
+    pub const CELL: u32 = 52;
+
+    /// Bytes from an end.
+    #[inline(always)]
+    pub fn bytes(&self, leg: usize) -> u64 {
+        self.counts[leg].load() & ((1 << Self::CELL) - 1)
+    }
+
+    /// The cell of an end's epoch.
+    #[inline(always)]
+    pub fn cell(&self, leg: usize) -> u32 {
+        (self.counts[leg].load() >> Self::CELL) as u32
+    }
+}
+
+/// What a flow is between, and on what terms it was admitted.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct FlowEnds {
+    /// [`FlowKey::low`] and [`FlowKey::high`], word by word.
+    pub addresses: [Cell64; 4],
+    /// Account of each end, of which a device's is its number.
+    pub devices: [Cell32; 2],
+    /// The rule that admitted it.
+    pub rule: Cell32,
+    /// Tick at which that rule ends.
+    pub until: Cell32,
+    /// For a flow that lives only by mode observe: the [`Reason`](super::Reason) it would be dropped for.
+    pub would: Cell32,
+    /// Packets that are counted for a rule that admitted it before.
+    pub packets: Cell32,
+    /// Bytes of these.
+    pub bytes: Cell64,
+}
+
+/// What stands of a flow in its bucket: two lines of the cache side by side, which come together.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Way {
+    /// The flow.
+    pub flow: Flow,
+    /// What it is between.
+    pub ends: FlowEnds,
+}
+
+/// Where the ends of a flow are, for fast-forward.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct FlowHops {
+    /// The next hop towards each end, as [`Flow::bind`]; 0: not known.
+    pub hops: [Cell64; 2],
+    /// `tick << 32 | length << 16 | change`: when that was asked, for how long a packet, and the low
+    /// bits of [`Routes::change`](super::Routes::change) before.
+    pub looked: [Cell64; 2],
+}
+
+/// Bits of [`Flow::state`].
+pub mod state {
+    /// The high end opened the flow.
+    pub const OPENER_HIGH: u32 = 1;
+    /// The other end has answered.
+    pub const ANSWERED: u32 = 2;
+    /// TCP: the opener has acknowledged the answer.
+    pub const CONFIRMED: u32 = 4;
+    /// TCP: the low end has sent FIN.
+    pub const FIN_LOW: u32 = 8;
+    /// TCP: the high end has sent FIN.
+    pub const FIN_HIGH: u32 = 16;
+    /// TCP: an end has sent RST.
+    pub const RESET: u32 = 32;
+    /// No rule admits it; it lives because its zones are in mode observe.
+    pub const OBSERVED: u32 = 64;
+    /// The rule that admits it ends.
+    pub const ENDS: u32 = 128;
+}
+
+/// The kernel's lock; the name is how the kernel finds it in the map's type information.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct bpf_spin_lock {
+    /// The kernel's.
+    pub val: Cell32,
+}
+
+/// One bucket of the flow table: an array indexed by the key's hash, that begins at a page, so that no
+/// flow is in two lines of the cache. Nineteen lines, an odd number, so that buckets do not crowd in
+/// a few of its sets. All that is known of a flow is here: to find a page that is not in use costs
+/// more than to read it.
+///
+/// A table of our own, because the kernel's can't do all of: one lookup for answered and
+/// unanswered flows, eviction that spares answered ones, exact quotas, and reclaiming without the
+/// daemon.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Bucket {
+    /// Held while ways are taken, given back, or change state.
+    pub lock: bpf_spin_lock,
+    /// Ways whose [`FlowHops`] are theirs, not an earlier flow's: one bit for each.
+    pub ahead: Cell32,
+    /// High bits of each way's hash; 0: the way is free.
+    pub tags: [Cell32; WAYS],
+    /// Tick of each way's last packet.
+    pub last: [Cell32; WAYS],
+    /// The flows.
+    pub ways: [Way; WAYS],
+    /// Where that is.
+    pub hops: [FlowHops; WAYS],
+    /// Not used.
+    pub rest: [Cell64; 4],
+}
+
+/// How many flows one account has open: a device's, or that of some unlisted MACs.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Quota {
+    /// Flows without an answer.
+    pub unanswered: Cell32,
+    /// Flows that have been answered; for TCP, whose answer the opener has acknowledged.
+    pub answered: Cell32,
+}
+
+/// A refusal by policy, remembered for a second by the processor that met it: whoever tries the same
+/// again meanwhile is refused at once.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Denial {
+    /// Source and destination address, word by word.
+    pub addresses: [Cell64; 4],
+    /// As [`Flow::bind`].
+    pub bind: Cell64,
+    /// `source port << 48 | destination port << 32 | service key`.
+    pub ports: Cell64,
+    /// `generation << 16 | vlan`: what policy said then is known by its generation.
+    pub generation: Cell64,
+    /// Tick from which on policy is asked again.
+    pub until: Cell32,
+    /// The device that was refused.
+    pub device: Cell32,
+    /// The rule that denies; 0: none.
+    pub rule: Cell32,
+    /// The [`Reason`](super::Reason).
+    pub reason: Cell32,
+    /// Packets that no event has told of.
+    pub untold: Cell32,
+    /// How many flows had been opened that share its place, when none was found.
+    pub opened: Cell32,
+}
+
+/// Sets of denials that each processor has places for.
+pub const DENIAL_SETS: u32 = 2048;
+/// Denials in a set: so many that share it do not put each other out.
+pub const DENIAL_WAYS: u32 = 4;
+/// Denials in one entry of the map.
+pub const DENIALS_AT: usize = 256;
+
+/// What the parts of a fragmented packet are known by: the packet, and the port.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// As [`Flow::bind`]; for what leaves, with the interface above.
+    pub bind: u64,
+    /// Identification.
+    pub identification: u32,
+    /// VLAN; 0: untagged.
+    pub vlan: u16,
+    /// What the parts carry, as all of them say.
+    pub protocol: u16,
+}
+
+/// A fragmented packet whose first part has passed.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Fragment {
+    /// [`FlowKey::ports`] of its flow.
+    pub ports: Cell64,
+    /// Offset of the part that must come next, in bytes.
+    pub next: Cell32,
+    /// Tick of the first part.
+    pub first: Cell32,
+}
+
+/// A learned address: which device claimed it first.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// The device's number.
+    pub device: Cell32,
+    /// Tick of the last packet from it that was judged by policy or by a guard.
+    pub last: Cell32,
+}
+
+/// Where a device was last seen; array by device number.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Tick.
+    pub last: Cell32,
+    /// The interface.
+    pub ifindex: Cell32,
+}
+
+/// Cells of the table of gauges, shared by all processors.
+pub mod gauge {
+    /// Flows in the flow table.
+    pub const FLOWS: u32 = 0;
+    /// Events that the ring had no room for.
+    pub const LOST_EVENTS: u32 = 1;
+    /// The bucket that is looked at next for flows that have timed out.
+    pub const SWEEP: u32 = 2;
+    /// Flows in the flow table without an answer.
+    pub const UNANSWERED: u32 = 3;
+    /// Cells.
+    pub const COUNT: u32 = 4;
+}

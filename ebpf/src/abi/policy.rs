@@ -1,0 +1,235 @@
+//! What the daemon compiles a revision to: ports, zones, devices, ends, and what pairs of ends may do.
+
+use super::{Address, ROUTER};
+
+/// A guarded interface, or one that carries what guarded interfaces let in (the bridge above a
+/// port, a VLAN interface on it). Array of `ifindex * 2 + slot`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Port {
+    /// Zone of untagged frames; 0: none.
+    pub zone: u16,
+    /// [`Port::GUARDED`] and the like.
+    pub flags: u16,
+}
+
+impl Port {
+    /// Packets are judged here.
+    pub const GUARDED: u16 = 1;
+    /// What arrives through this interface entered through a guarded port below it.
+    pub const ABOVE: u16 = 2;
+    /// DHCP server messages may enter.
+    pub const DHCP_SERVER: u16 = 4;
+    /// Router advertisements and redirects may enter.
+    pub const ROUTER: u16 = 8;
+
+    /// Where the entry of an interface is.
+    #[inline(always)]
+    pub fn index(ifindex: u32, slot: u32) -> u32 {
+        ifindex * 2 + slot
+    }
+}
+
+/// Key of the zone of a tagged frame: what (interface, VLAN) carries.
+#[inline(always)]
+pub fn vlan_key(slot: u32, ifindex: u32, vlan: u16) -> u64 {
+    (slot as u64) << 63 | (ifindex as u64) << 32 | vlan as u64
+}
+
+/// Key that exists when a zone is on an interface, on whatever VLAN.
+#[inline(always)]
+pub fn carries_key(slot: u32, ifindex: u32, zone: u16) -> u64 {
+    (slot as u64) << 63 | (ifindex as u64) << 32 | 1 << 16 | zone as u64
+}
+
+/// Key that exists when a zone lets a non-IP protocol pass.
+#[inline(always)]
+pub fn ethertype_key(slot: u32, zone: u16, ethertype: u16) -> u64 {
+    (slot as u64) << 63 | 1 << 62 | (zone as u64) << 16 | ethertype as u64
+}
+
+/// Zone settings; array of `slot * MAX_ZONES + zone`.
+pub mod zone {
+    /// The zone exists.
+    pub const EXISTS: u32 = 1;
+    /// What policy or state would drop passes, and is reported.
+    pub const OBSERVE: u32 = 2;
+    /// The zone is on some guarded port.
+    pub const HAS_PORTS: u32 = 4;
+    /// Unlisted MACs may speak.
+    pub const ADMIT_ANY: u32 = 8;
+    /// Fragments may pass.
+    pub const FRAGMENTS: u32 = 16;
+    /// IPv4 options and IPv6 extension headers may pass.
+    pub const IP_OPTIONS: u32 = 32;
+
+    /// What stands in the place of zone 0, which no zone has: the kinds of pairs that exist with
+    /// `any` as the opener and as the other end. Each end but the router has them besides its own
+    /// [`End::from`](super::End::from) and [`End::to`](super::End::to).
+    #[inline(always)]
+    pub fn pairs_of_any(from: u16, to: u16) -> u32 {
+        (from as u32) << 16 | to as u32
+    }
+}
+
+/// Key of a MAC.
+#[inline(always)]
+pub fn mac_key(slot: u32, mac: u64) -> u64 {
+    (slot as u64) << 63 | mac
+}
+
+/// The device that a MAC belongs to.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mac {
+    /// The device's number.
+    pub device: u32,
+    /// The only interface where it may appear; 0: any of its zone.
+    pub ifindex: u32,
+    /// Its zone.
+    pub zone: u16,
+    /// [`End::QUARANTINED`], [`End::LEARNS`].
+    pub flags: u16,
+    /// What [`Mac::address`] is; no device's: there is none.
+    pub end: End,
+    /// The first of the device's listed addresses: most have no other, and it needs not be looked up.
+    pub address: Address,
+}
+
+/// One end of a flow, as policy sees it: what an address is.
+///
+/// An end has up to four names, one of each kind: the class of its device (devices that rules name
+/// alike share one), its zone, its region (addresses inside the same `cidr:` selectors) and `any`.
+/// Policy is looked up for pairs of names. `from` and `to` say which kinds of pairs exist at all
+/// with the first three, one bit for each [`pair_bit`], so that a lookup that can't hit is not made;
+/// [`zone::pairs_of_any`] says it of the fourth.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct End {
+    /// The device's number; 0: no device; [`ROUTER`]: the router.
+    pub device: u32,
+    /// Class of the device; 0: none.
+    pub class: u32,
+    /// Region of the address; 0: in no `cidr:` selector.
+    pub region: u32,
+    /// Zone; 0: none.
+    pub zone: u16,
+    /// [`End::QUARANTINED`] and the like.
+    pub flags: u16,
+    /// Pairs that exist with this end as the opener.
+    pub from: u16,
+    /// Pairs that exist with this end as the other.
+    pub to: u16,
+}
+
+impl End {
+    /// Becomes another's copy, field by field: of a whole structure the compiler makes a call, whose frame
+    /// the verifier counts into the stack.
+    #[inline(always)]
+    pub fn take(&mut self, other: &End) {
+        self.device = other.device;
+        self.class = other.class;
+        self.region = other.region;
+        self.zone = other.zone;
+        self.flags = other.flags;
+        self.from = other.from;
+        self.to = other.to;
+    }
+
+    /// The device is cut off.
+    pub const QUARANTINED: u16 = 1;
+    /// The device has MACs: its addresses can't be on the far side of an uplink.
+    pub const GUARDED: u16 = 2;
+    /// The device has no listed address; it may take free ones of its zone.
+    pub const LEARNS: u16 = 4;
+
+    /// Whether this is the router.
+    #[inline(always)]
+    pub fn is_router(&self) -> bool {
+        self.device == ROUTER
+    }
+
+    /// This end's name of a kind, as it stands in a pair; 0 when it has none.
+    #[inline(always)]
+    pub fn name(&self, kind: u32) -> u32 {
+        let id = match kind {
+            kind::CLASS => self.class,
+            kind::ZONE => self.zone as u32,
+            kind::REGION => self.region,
+            _ => {
+                return if self.is_router() {
+                    0
+                } else {
+                    name(kind::ANY, 1)
+                };
+            }
+        };
+        if id == 0 { 0 } else { name(kind, id) }
+    }
+}
+
+/// Kinds of names.
+pub mod kind {
+    /// Everything but the router.
+    pub const ANY: u32 = 0;
+    /// A class of devices.
+    pub const CLASS: u32 = 1;
+    /// A zone.
+    pub const ZONE: u32 = 2;
+    /// A region of addresses.
+    pub const REGION: u32 = 3;
+}
+
+/// A name of an end: its kind and its number.
+#[inline(always)]
+pub fn name(kind: u32, id: u32) -> u32 {
+    kind << 28 | (id & 0x0fff_ffff)
+}
+
+/// The bit of a pair of kinds in [`End::from`] and [`End::to`].
+#[inline(always)]
+pub fn pair_bit(from: u32, to: u32) -> u16 {
+    1 << (from * 4 + to)
+}
+
+/// Set in the opener's name of a pair that holds when one end is in quarantine.
+pub const KEPT: u32 = 1 << 30;
+
+/// Key of a pair of names: opener, which may have [`KEPT`], then the other end.
+#[inline(always)]
+pub fn pair_key(slot: u32, from: u32, to: u32) -> u64 {
+    (slot as u64) << 63 | (from as u64) << 32 | to as u64
+}
+
+/// The part of the interval table that says what a pair may do.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Set {
+    /// Index of the first interval.
+    pub first: u32,
+    /// Intervals; at least one, and the first starts at 0.
+    pub count: u32,
+}
+
+/// What a pair may do from one service key up to the next interval's.
+///
+/// A service key is `protocol << 16 | port`, for ICMP `protocol << 16 | type << 8 | code`, and
+/// `protocol << 16` for what has no ports. Order-free policy fits in one deny and one allow: of
+/// several that match, the one that lasts longest is kept.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Interval {
+    /// First service key.
+    pub start: u32,
+    /// Rule that denies; 0: none.
+    pub deny: u32,
+    /// Tick at which it ends.
+    pub deny_until: u32,
+    /// Rule that allows, with [`LOG`]; 0: none.
+    pub allow: u32,
+    /// Tick at which it ends.
+    pub allow_until: u32,
+}
+
+/// Set in a rule number whose new flows make an event.
+pub const LOG: u32 = 1 << 31;

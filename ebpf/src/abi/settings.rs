@@ -1,0 +1,135 @@
+//! What the daemon says besides policy: settings, failsafe, and what fast-forward may do.
+
+use super::{Address, TICK_SHIFT};
+
+/// What holds for every packet. Only what the daemon sets once, at load.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Settings {
+    /// Buckets of the flow table.
+    pub buckets: u32,
+    /// Flows that the table may hold.
+    pub flows: u32,
+    /// Flows that one device may have open.
+    pub flows_per_device: u32,
+    /// The first account of unlisted MACs, behind those of devices.
+    pub unlisted: u32,
+    /// Jiffies in a second.
+    pub jiffies_per_second: u32,
+    /// Ticks that a TCP flow without answer lives.
+    pub tcp_unanswered: u32,
+    /// Ticks that an established TCP flow lives without a packet.
+    pub tcp_established: u32,
+    /// Ticks that a TCP flow lives after its end.
+    pub tcp_closing: u32,
+    /// Ticks that a UDP flow without answer lives.
+    pub udp: u32,
+    /// Ticks that an answered UDP flow lives without a packet.
+    pub udp_answered: u32,
+    /// Ticks that an ICMP flow lives without a packet.
+    pub icmp: u32,
+    /// Ticks that a learned address belongs to its device without being used.
+    pub learned: u32,
+    /// Ticks within which the parts of a fragmented packet must come.
+    pub fragment: u32,
+    /// Entries of [`Failsafe`] that count.
+    pub failsafe: u32,
+    /// What the flow table's hash starts from; secret, so that nobody can fill one bucket.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// Flows for which there is a bucket.
+    pub const IN_BUCKET: u32 = 3;
+
+    /// The shortest time that any flow lives without a packet, in ticks.
+    #[inline(always)]
+    pub fn shortest(&self) -> u32 {
+        let tcp = self.tcp_unanswered.min(self.tcp_established);
+        let udp = self.udp.min(self.udp_answered);
+        tcp.min(self.tcp_closing).min(udp).min(self.icmp)
+    }
+
+    /// Settings for so many flows, with the time-outs that RFC 5382, RFC 4787 and RFC 5508 ask
+    /// for or that are shorter where a device's flows are better forgotten, at 250 jiffies a
+    /// second.
+    pub fn for_flows(flows: u32) -> Self {
+        let ticks = |seconds: u32| (seconds * 250) >> TICK_SHIFT;
+        Self {
+            // More than twice the room: of a hundred buckets one is full when the table is. And
+            // some more: in a small table a full bucket turns away many.
+            buckets: flows.div_ceil(Self::IN_BUCKET) + 64,
+            flows,
+            flows_per_device: flows,
+            unlisted: 1 << 24,
+            jiffies_per_second: 250,
+            tcp_unanswered: ticks(30),
+            tcp_established: ticks(7440),
+            tcp_closing: ticks(10),
+            udp: ticks(30),
+            udp_answered: ticks(180),
+            icmp: ticks(30),
+            learned: ticks(3600),
+            fragment: ticks(5),
+            failsafe: 0,
+            seed: 0x5eed,
+        }
+    }
+}
+
+/// Who may always reach the router, and on which service keys, by the daemon's own configuration.
+/// Array of [`FAILSAFES`](super::FAILSAFES), of which [`Settings::failsafe`] count.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Failsafe {
+    /// The prefix.
+    pub network: Address,
+    /// The bits of an address that the prefix has.
+    pub mask: Address,
+    /// First service key.
+    pub first: u32,
+    /// Last service key.
+    pub last: u32,
+}
+
+impl Failsafe {
+    /// Whether an address is inside the prefix; never one of the other family.
+    #[inline(always)]
+    pub fn has(&self, address: &Address) -> bool {
+        address.is_v4() == self.network.is_v4()
+            && address.0[0] & self.mask.0[0] == self.network.0[0]
+            && address.0[1] & self.mask.0[1] == self.network.0[1]
+    }
+}
+
+/// Whether packets may be forwarded in the driver through an interface, which the daemon finds out.
+/// Array by index.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Forwarding {
+    /// Its own MAC.
+    pub mac: u64,
+    /// [`Forwarding::ENTERS`], [`Forwarding::LEAVES`].
+    pub flags: u32,
+    /// Not used.
+    pub reserved: u32,
+}
+
+impl Forwarding {
+    /// What enters here may be forwarded.
+    pub const ENTERS: u32 = 1;
+    /// What is forwarded may leave here.
+    pub const LEAVES: u32 = 2;
+    /// What enters may come from this machine, with checksums that the stack has to complete.
+    pub const PARTIAL: u32 = 4;
+}
+
+/// What the daemon says of routes and neighbours, so that next hops need not be asked for again.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Routes {
+    /// Another number with every change of them.
+    pub change: u32,
+    /// Tick until which every change is told. It is never far off: a daemon that dies says nothing.
+    pub until: u32,
+}
