@@ -1,0 +1,193 @@
+//! Denials: what policy has refused is refused again without asking, for a second.
+
+use super::{
+    ask::opens,
+    work::{Verdict, Work},
+};
+use crate::{
+    abi::{DENIAL_WAYS, Denial, End, NEVER, Reason, Settings, TICK_SHIFT},
+    flows,
+    packet::Packet,
+    policy::Decision,
+    tables::Tables,
+};
+
+/// What policy has said within the last second of a packet just like this one, when it was no.
+#[inline(always)]
+pub(super) fn denied_before<T: Tables + ?Sized>(
+    tables: &T,
+    settings: &Settings,
+    work: &mut Work,
+    way: u32,
+) -> Option<Verdict> {
+    if !opens(&work.packet) {
+        return None;
+    }
+    let set = work.sought.denials();
+    work.generation = tables.generation(work.slot)?;
+    let opened = tables.opened(set)?.load();
+    let denial = tables.denial(set, way)?;
+    let left = denial.until.load().wrapping_sub(work.tick);
+    // Nothing is left is less than nothing.
+    let over = left.wrapping_sub(1) >= second(settings);
+    if over || denial.opened.load() != opened || !is_of(denial, work) {
+        return None;
+    }
+    denial.untold.store(denial.untold.load().wrapping_add(1));
+    work.device = denial.device.load();
+    let reason = match denial.reason.load() as u8 {
+        DENIED_BY_RULE => Reason::DeniedByRule,
+        QUARANTINED => Reason::Quarantined,
+        _ => Reason::NoRule,
+    };
+    Some(Verdict {
+        tells: false,
+        rule: denial.rule.load(),
+        ..Verdict::of(reason)
+    })
+}
+
+const DENIED_BY_RULE: u8 = Reason::DeniedByRule as u8;
+pub(super) const QUARANTINED: u8 = Reason::Quarantined as u8;
+
+/// Ticks in a second.
+#[inline(always)]
+fn second(settings: &Settings) -> u32 {
+    settings.jiffies_per_second >> TICK_SHIFT
+}
+
+/// Whether a denial is of a packet just like this one.
+#[inline(always)]
+fn is_of(denial: &Denial, work: &Work) -> bool {
+    let (source, destination) = (work.packet.source.0, work.packet.destination.0);
+    let words = [source[0], source[1], destination[0], destination[1]];
+    let mut difference = denial.bind.load() ^ work.bind();
+    for (held, word) in denial.addresses.iter().zip(words) {
+        difference |= held.load() ^ word;
+    }
+    difference |= denial.ports.load() ^ denial_ports(&work.packet);
+    difference |= denial.generation.load() ^ denial_generation(work);
+    difference == 0
+}
+
+#[inline(always)]
+fn denial_ports(packet: &Packet) -> u64 {
+    let ports = (packet.source_port as u64) << 16 | packet.destination_port as u64;
+    ports << 32 | packet.service() as u64
+}
+
+#[inline(always)]
+fn denial_generation(work: &Work) -> u64 {
+    work.generation << 16 | work.packet.vlan as u64
+}
+
+/// The last step for a packet that is dropped: remembers that policy has refused it.
+#[inline(always)]
+pub fn remember<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: &Verdict) {
+    let set = work.sought.denials();
+    let (Some(settings), Some(opened), Some(tags)) =
+        (tables.settings(), tables.opened(set), tables.refused(set))
+    else {
+        return;
+    };
+    // Read before the flow is looked for once more: if another processor opens it after that, this
+    // is old.
+    let opened = opened.load();
+    if flows::find(tables, settings, &work.sought, work.tick).is_some() {
+        return;
+    }
+    let tag = work.sought.denial_tag();
+    let (own, free) = (lanes(tags.load(), tag), lanes(tags.load(), 0));
+    let way = if own != 0 {
+        first(own)
+    } else if free != 0 {
+        first(free)
+    } else {
+        work.tick & (DENIAL_WAYS - 1)
+    };
+    let Some(denial) = tables.denial(set, way) else {
+        return;
+    };
+    // Another's place is taken over, but not what is still to be told of it.
+    tables.hold(denial, denial.untold.load());
+    let (source, destination) = (work.packet.source.0, work.packet.destination.0);
+    let words = [source[0], source[1], destination[0], destination[1]];
+    for (cell, word) in denial.addresses.iter().zip(words) {
+        cell.store(word);
+    }
+    denial.bind.store(work.bind());
+    denial.ports.store(denial_ports(&work.packet));
+    denial.generation.store(denial_generation(work));
+    denial.until.store(work.tick.wrapping_add(second(settings)));
+    denial.device.store(work.device);
+    denial.rule.store(verdict.rule);
+    denial.reason.store(verdict.reason as u32);
+    denial.untold.store(0);
+    denial.opened.store(opened);
+    let lane = way * 16;
+    tags.store(tags.load() & !(0xffff << lane) | tag << lane);
+}
+
+/// The ways of a set of denials that have a tag, by the highest bit of each lane; of those that
+/// it finds the first is right.
+#[inline(always)]
+pub(super) fn lanes(tags: u64, tag: u64) -> u64 {
+    const ONES: u64 = 0x0001_0001_0001_0001;
+    let difference = tags ^ tag.wrapping_mul(ONES);
+    difference.wrapping_sub(ONES) & !difference & (ONES << 15)
+}
+
+/// The first of [`lanes`], by arithmetic alone.
+#[inline(always)]
+pub(super) fn first(lanes: u64) -> u32 {
+    let lane = lanes & lanes.wrapping_neg();
+    let bit = |at: u32| lane >> at & 1;
+    (bit(31) + bit(47) * 2 + bit(63) * 3) as u32
+}
+
+/// Whether policy refuses this packet as long as its generation lasts: nothing that it was asked
+/// about may change otherwise.
+#[inline(always)]
+pub(super) fn is_final(work: &Work) -> bool {
+    let Decision { reason, until, .. } = work.decision;
+    let (source, destination) = (&work.source, &work.destination);
+    let lasts = match reason {
+        Reason::NoRule | Reason::Quarantined => true,
+        Reason::DeniedByRule => until == NEVER,
+        _ => false,
+    };
+    // Nobody can have learned an address that is listed, or in no zone.
+    let listed = |end: &End| end.device != 0 && end.flags & End::LEARNS == 0;
+    lasts
+        && work.enters()
+        && work.device != 0
+        && listed(source)
+        && (listed(destination) || destination.zone == 0 && destination.device == 0)
+        && !work.packet.is_to_group()
+        && !work.packet.fragment.is_first()
+        && opens(&work.packet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_way_with_a_tag_is_found_and_no_other() {
+        const OTHERS: [u64; 6] = [0, 1, 0x7fff, 0x8001, 0xfffd, 0xffff];
+        for wanted in [0, 1, 3, 0x8001, 0xffff] {
+            for other in OTHERS.into_iter().filter(|it| *it != wanted) {
+                for has in 0..1u32 << DENIAL_WAYS {
+                    let ways = 0..DENIAL_WAYS;
+                    let tag = |way| if has >> way & 1 != 0 { wanted } else { other };
+                    let tags = ways.map(|way| tag(way) << (way * 16)).sum();
+                    let found = lanes(tags, wanted);
+                    assert_eq!(found != 0, has != 0, "{wanted:x} in {tags:x}");
+                    if has != 0 {
+                        assert_eq!(first(found), has.trailing_zeros(), "{wanted:x} in {tags:x}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Place and control, for a packet that enters.
+
+use super::work::{Verdict, Work};
+use crate::{
+    abi::{End, Reason, carries_key, mac_key, zone},
+    guards::{self, Sender},
+    packet::{Bytes, Shape, number},
+    tables::Tables,
+};
+
+/// Place and control, for a packet that enters; nothing when [`admit`](super::admit()) has to go on.
+#[inline(always)]
+pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    work: &mut Work,
+) -> Option<Verdict> {
+    let mut sender = Sender {
+        slot: work.slot,
+        device: 0,
+        zone: work.zone,
+        flags: 0,
+        owns: false,
+        port: work.port,
+        tick: work.tick,
+    };
+    if let Err(reason) = place(tables, work, &mut sender) {
+        return Some(Verdict::of(reason));
+    }
+    if let Some(seen) = tables.seen(sender.device) {
+        seen.last.store(work.tick);
+        seen.ifindex.store(work.ifindex);
+    }
+    let quarantined = sender.flags & End::QUARANTINED != 0;
+    if work.packet.shape == Shape::Frame {
+        if work.packet.ethertype != number::ARP {
+            // Of a device in quarantine only ARP, ND and DHCP go on.
+            return Some(Verdict::of(if quarantined {
+                Reason::Quarantined
+            } else {
+                Reason::Control
+            }));
+        }
+        let control = guards::arp(bytes, tables, &work.packet, &sender, &mut work.source);
+        return Some(control.into());
+    }
+    let source = work.packet.source;
+    if work.packet.shape == Shape::Mapped {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    if source.is_link_local()
+        && guards::is_the_routers(tables, work.slot, &source, &mut work.source)
+    {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    let control_only = source.is_link_local() || source.is_unspecified();
+    if !control_only
+        && (source.is_martian_source()
+            || !sender.owns && !guards::owns(tables, &sender, &source, &mut work.source))
+    {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    let control = guards::control(bytes, tables, &work.packet, &sender, &mut work.destination);
+    if let Some(verdict) = control {
+        // Control is small: a message that comes in parts hides something.
+        let verdict = verdict.and(if work.packet.fragment.is_first() {
+            Err(Reason::Fragment)
+        } else if quarantined && work.packet.shape == Shape::Membership {
+            Err(Reason::Quarantined)
+        } else {
+            Ok(())
+        });
+        return Some(verdict.into());
+    }
+    if source.is_unspecified() {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    if control_only {
+        work.source = End {
+            device: sender.device,
+            zone: work.zone,
+            flags: sender.flags,
+            ..End::default()
+        };
+    }
+    None
+}
+
+/// Place: the device of a MAC, where it may be.
+#[inline(always)]
+pub(super) fn place<T: Tables + ?Sized>(
+    tables: &T,
+    work: &mut Work,
+    sender: &mut Sender,
+) -> Result<(), Reason> {
+    if work.zone == 0 {
+        return Err(Reason::WrongVlan);
+    }
+    let Some(mac) = tables.mac(mac_key(work.slot, work.packet.source_mac)) else {
+        let admitted = work.settings & zone::ADMIT_ANY != 0;
+        return if admitted {
+            Ok(())
+        } else {
+            Err(Reason::UnknownDevice)
+        };
+    };
+    work.device = mac.device;
+    sender.device = mac.device;
+    sender.flags = mac.flags;
+    if mac.zone != work.zone {
+        let elsewhere = tables
+            .place(carries_key(work.slot, work.ifindex, mac.zone))
+            .is_some();
+        return Err(if elsewhere {
+            Reason::WrongVlan
+        } else {
+            Reason::WrongPort
+        });
+    }
+    if mac.ifindex != 0 && mac.ifindex != work.ifindex {
+        return Err(Reason::WrongPort);
+    }
+    if mac.end.device != 0 && mac.address == work.packet.source {
+        work.source.take(&mac.end);
+        sender.owns = true;
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Place and control, for a packet that leaves.
+
+use super::{
+    ask::{find_destination, go_on, has_flow, is_current, refused},
+    work::{FANS, Verdict, Work},
+};
+use crate::{
+    abi::{Address, End, Reason},
+    cell::bit,
+    flows, guards,
+    packet::{Bytes, Shape, number},
+    policy,
+    tables::Tables,
+};
+
+/// Place and control, for a packet that leaves; nothing when [`admit`](super::admit()) has to go on.
+#[inline(always)]
+pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    work: &mut Work,
+) -> Option<Verdict> {
+    if work.zone == 0 {
+        return Some(Verdict::of(Reason::WrongVlan));
+    }
+    if guards::is_control(&work.packet) {
+        if work.inner() {
+            return Some(Verdict::again(Reason::Control));
+        }
+        if work.own() {
+            return Some(Verdict::of(Reason::Control));
+        }
+        return Some(from_outside(bytes, tables, work).into());
+    }
+    if work.packet.is_to_group() {
+        work.way |= FANS;
+    } else if has_flow(&work.packet)
+        && let Some(settings) = tables.settings()
+    {
+        let (key, leg) = flows::key(&work.packet);
+        work.sought.set(key, settings.seed);
+        work.leg = leg as u32;
+        if let Some(found) = flows::find(tables, settings, &work.sought, work.tick) {
+            work.at = found.at.wrapping_add(1);
+            let bind = found.flow.bind[bit(leg)].load();
+            if bind >> 16 != 0 {
+                // This end is behind a guarded port. Through it, it was judged there; from
+                // elsewhere, somebody borrows its address.
+                return Some(if work.inner() {
+                    Verdict::again(Reason::Established)
+                } else {
+                    work.device = flows::device(&found, leg ^ 1);
+                    Verdict::of(Reason::SpoofedSource)
+                });
+            }
+            if bind == work.bind()
+                && is_current(tables, work, &found)
+                && !flows::reopens(found.state, &work.packet)
+                && let Some(verdict) = go_on(tables, work, &found, leg)
+            {
+                return Some(verdict);
+            }
+        }
+    }
+    let source = work.packet.source;
+    let mapped = work.packet.shape == Shape::Mapped;
+    if mapped || source.is_martian_source() || source.is_unspecified() {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    if source.is_link_local() || !policy::end(tables, work.slot, &source, &mut work.source) {
+        work.source = End::default();
+        find_destination(tables, work);
+        return Some(refused(tables, work, Reason::NoRule));
+    }
+    // A device that is on a guarded port sends through it, and nobody else is the router.
+    let elsewhere = work.source.flags & End::GUARDED != 0 || work.source.is_router() && !work.own();
+    if elsewhere && !work.inner() {
+        return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    None
+}
+
+/// Control from an interface that is not guarded (a bridged uplink): it may be anybody's, except
+/// a guarded device's or the router's.
+#[inline(always)]
+fn from_outside<B: Bytes + ?Sized, T: Tables + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    work: &mut Work,
+) -> Result<(), Reason> {
+    if work.packet.ethertype == number::ARP {
+        guards::arp_claim(bytes, &work.packet)?;
+        let claim = work.packet.source;
+        let nobodys = claim.is_martian_source() && !claim.is_unspecified();
+        return if nobodys || is_ours(tables, work, &claim) {
+            Err(Reason::ArpSpoof)
+        } else {
+            Ok(())
+        };
+    }
+    if work.packet.shape == Shape::Frame {
+        return Ok(());
+    }
+    let source = work.packet.source;
+    if is_ours(tables, work, &source) {
+        return Err(Reason::SpoofedSource);
+    }
+    if work.packet.shape != Shape::Discovery {
+        return Ok(());
+    }
+    let kind = work.packet.icmp >> 8;
+    if source.is_v4() || kind == 137 {
+        return Err(Reason::RogueRa);
+    }
+    if work.packet.hop_limit != 255 {
+        return Err(Reason::NdSpoof);
+    }
+    if kind == 136 || kind == 135 && source.is_unspecified() {
+        let Some(target) = bytes.read::<16>(work.packet.payload as usize + 8) else {
+            return Err(Reason::Malformed);
+        };
+        let target = Address::v6(target);
+        if is_ours(tables, work, &target) {
+            return Err(Reason::NdSpoof);
+        }
+    }
+    Ok(())
+}
+
+/// Whether an address is a guarded device's or the router's.
+#[inline(always)]
+fn is_ours<T: Tables + ?Sized>(tables: &T, work: &mut Work, address: &Address) -> bool {
+    policy::end(tables, work.slot, address, &mut work.source)
+        && (work.source.flags & End::GUARDED != 0 || work.source.is_router())
+}

@@ -1,0 +1,179 @@
+//! Policy, and what it does to a flow: opens it, renews it or ends it.
+
+use super::{
+    ask::{asked_service, dropped, epoch, is_current, is_cut_off, is_observed, refused},
+    denials::is_final,
+    work::{Verdict, Work},
+};
+use crate::{
+    abi::{MAX_ZONES, NEVER, Reason, mac_key, state, zone},
+    cell::bit,
+    flows,
+    policy::{self, Decision},
+    tables::Tables,
+};
+
+/// Policy, for the flow that a packet is of or opens.
+#[inline(always)]
+pub fn judge<T: Tables + ?Sized>(tables: &T, work: &mut Work) {
+    work.decision = if work.reversed == 0 {
+        let service = work.packet.service();
+        let (from, to) = (&work.source, &work.destination);
+        policy::judge(tables, work.slot, from, to, service, work.tick, &work.place)
+    } else {
+        let service = asked_service(&work.packet);
+        let (from, to) = (&work.destination, &work.source);
+        policy::judge(tables, work.slot, from, to, service, work.tick, &work.place)
+    };
+}
+
+/// For a flow that may be adopted: whether policy has to be asked once more, with the destination
+/// as the one who opened it. Nobody saw who did.
+#[inline(always)]
+pub fn turns(work: &mut Work) -> bool {
+    let turns = work.adopts != 0 && work.reversed == 0 && work.decision.reason != Reason::Rule;
+    if turns {
+        work.reversed = 1;
+    }
+    turns
+}
+
+/// Does what policy says to a flow that exists; nothing when [`open`] has to make one.
+#[inline(always)]
+pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
+    let Some(settings) = tables.settings() else {
+        return Some(Verdict::of(Reason::NotReady));
+    };
+    let Decision {
+        reason,
+        rule,
+        until,
+    } = work.decision;
+    let allowed = reason == Reason::Rule;
+    if work.fans() {
+        return Some(fanned(tables, work));
+    }
+    if work.adopts != 0 && !allowed {
+        return Some(refused(tables, work, Reason::MidFlow));
+    }
+    let leg = work.leg as usize;
+    // Its place, not the flow itself: before 6.3 the verifier refuses to read of the stack what is
+    // there only when there is a flow.
+    let (mut at, mut there, mut current) = (0, 0, false);
+    if let Some(found) = flows::again(tables, &work.sought, work.at)
+        && !flows::reopens(found.state, &work.packet)
+    {
+        at = work.at;
+        there = found.flow.bind[bit(leg ^ 1)].load();
+        current = is_current(tables, work, &found);
+    }
+    if !allowed && (is_cut_off(work) || !is_observed(tables, work)) {
+        match flows::again(tables, &work.sought, at) {
+            Some(found) => flows::end(tables, &found, &work.sought),
+            None => work.denied = u32::from(work.at == 0 && is_final(work)),
+        }
+        return Some(Verdict::by_rule(reason, rule));
+    }
+    if !current && !is_still_its(tables, work, there) {
+        return Some(refused(tables, work, Reason::MidFlow));
+    }
+    let bind = work.bind();
+    let device = flows::account(settings, work.source.device, bind);
+    let other = flows::account(settings, work.destination.device, there);
+    let (Some(mine), Some(theirs)) = (
+        tables.epoch(epoch(work.slot, device)),
+        tables.epoch(epoch(work.slot, other)),
+    ) else {
+        return Some(Verdict::of(Reason::NotReady));
+    };
+    // Field by field: of a whole structure the compiler makes two, one of them on the stack.
+    let opening = &mut work.opening;
+    opening.leg = leg as u32;
+    opening.opener = (leg as u32 ^ work.reversed) & 1;
+    opening.bind = bind;
+    opening.vlan = work.packet.vlan as u32;
+    opening.device = device;
+    opening.other = other;
+    opening.bits = if work.adopts == 0 {
+        0
+    } else {
+        state::ANSWERED | state::CONFIRMED
+    };
+    opening.rule = rule;
+    opening.until = if allowed { until } else { NEVER };
+    opening.stamp = mine.wrapping_add(theirs);
+    opening.length = work.packet.length;
+    opening.would = if allowed { 0 } else { reason as u32 };
+    let found = flows::again(tables, &work.sought, at)?;
+    let next = flows::follow(found.state, &work.packet, leg);
+    if next == flows::NOWHERE {
+        return Some(refused(tables, work, Reason::MidFlow));
+    }
+    let next = flows::with_vlan(next & !state::OBSERVED, leg, work.packet.vlan);
+    let next = next | if allowed { 0 } else { state::OBSERVED };
+    flows::renew(tables, &found, &work.sought, &work.opening, next, current);
+    flows::count(&found, leg, work.packet.length, work.tick);
+    work.held = 1;
+    Some(if allowed {
+        Verdict::of(Reason::Established)
+    } else {
+        Verdict::observed(reason, rule)
+    })
+}
+
+/// Whether the destination's address still is of who has sent from there through a guarded port, as
+/// far as that can be said without a packet of theirs.
+#[inline(always)]
+fn is_still_its<T: Tables + ?Sized>(tables: &T, work: &Work, there: u64) -> bool {
+    if there >> 16 == 0 {
+        return true;
+    }
+    if let Some(mac) = tables.mac(mac_key(work.slot, there >> 16)) {
+        return mac.device == work.destination.device;
+    }
+    let zone = work.destination.zone as u32 & (MAX_ZONES - 1);
+    let settings = tables.zone(work.slot * MAX_ZONES + zone).unwrap_or(0);
+    work.destination.device == 0 && settings & zone::ADMIT_ANY != 0
+}
+
+/// What policy says of a packet to a group, for one of the ports that it leaves through.
+#[inline(always)]
+fn fanned<T: Tables + ?Sized>(tables: &T, work: &Work) -> Verdict {
+    let Decision { reason, rule, .. } = work.decision;
+    let counts = !work.inner();
+    if reason == Reason::Rule {
+        Verdict {
+            counts,
+            ..Verdict::by_rule(reason, rule)
+        }
+    } else if !is_cut_off(work) && is_observed(tables, work) {
+        Verdict::observed(reason, rule)
+    } else {
+        Verdict::by_rule(reason, rule)
+    }
+}
+
+/// Opens the flow that policy allows, or lets pass.
+#[inline(always)]
+pub fn open<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
+    let Some(settings) = tables.settings() else {
+        return Verdict::of(Reason::NotReady);
+    };
+    let Decision { reason, rule, .. } = work.decision;
+    let room = flows::open(
+        tables,
+        settings,
+        &work.sought,
+        &work.opening,
+        &work.best,
+        work.tick,
+    );
+    work.held = u32::from(room.is_ok());
+    if reason != Reason::Rule {
+        return Verdict::observed(reason, rule);
+    }
+    match room {
+        Ok(()) => Verdict::by_rule(Reason::Rule, rule),
+        Err(reason) => dropped(tables, work, reason),
+    }
+}

@@ -1,0 +1,92 @@
+//! The packet's bytes, as XDP and TC have them.
+
+use aya_ebpf::programs::{TcContext, XdpContext};
+use wardline_ebpf::{
+    abi::Reason,
+    packet::{Bytes, REACH},
+};
+
+/// The packet's memory between two addresses that the kernel gave.
+pub(super) struct Frame {
+    start: usize,
+    end: usize,
+    length: usize,
+}
+
+impl Bytes for Frame {
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+        let mut at = at;
+        // SAFETY: copies a register to itself. It keeps the compiler from comparing another number
+        // than the one that is added: before 6.10 the verifier does not know how they are related.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) at) };
+        // The verifier wants to see that an offset can't be large.
+        if at > REACH {
+            return None;
+        }
+        let mut place = self.start + at;
+        // SAFETY: as above, for the sum that is compared and the one that is read from.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) place) };
+        if place + N > self.end {
+            return None;
+        }
+        // SAFETY: the comparison above is the bounds check; bytes have no alignment.
+        Some(unsafe { &*(place as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.length
+    }
+}
+
+#[inline(always)]
+pub(super) fn xdp_frame(context: &XdpContext) -> Frame {
+    let (start, end) = (context.data(), context.data_end());
+    Frame {
+        start,
+        end,
+        length: end - start,
+    }
+}
+
+#[inline(always)]
+pub(super) fn tc_frame(context: &TcContext) -> Frame {
+    // SAFETY: the context is the kernel's.
+    let length = unsafe { (*context.skb.skb).len };
+    Frame {
+        start: context.data(),
+        end: context.data_end(),
+        length: length as usize,
+    }
+}
+
+/// Makes a packet's headers readable at TC, and tells the tag that the kernel took out of them.
+///
+/// # Errors
+///
+/// Headers may be in pages that a program can't read and that can't be pulled in; a tag that is not
+/// 802.1Q is one that no policy can name.
+#[inline(always)]
+pub(super) fn pull(context: &TcContext) -> Result<Option<u16>, Reason> {
+    let skb = context.skb.skb;
+    // SAFETY: the context is the kernel's.
+    let length = unsafe { (*skb).len };
+    let wanted = if length < HEADERS { length } else { HEADERS };
+    if context.data() + wanted as usize > context.data_end() && context.pull_data(wanted).is_err() {
+        return Err(Reason::Malformed);
+    }
+    // SAFETY: the context is the kernel's.
+    let (present, tag, protocol) =
+        unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).vlan_proto) };
+    if present == 0 {
+        Ok(None)
+    } else if protocol == u32::from(0x8100u16.to_be()) {
+        Ok(Some(tag as u16))
+    } else {
+        Err(Reason::UnknownEthertype)
+    }
+}
+
+/// Bytes of a packet that are made readable at TC: every header that is looked at, quoted ones too.
+const HEADERS: u32 = 256;

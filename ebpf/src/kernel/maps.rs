@@ -1,0 +1,340 @@
+//! The maps, and their lookups. Map names are what the daemon and the pins call them.
+
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+    helpers,
+    macros::btf_map,
+};
+use wardline_ebpf::{
+    abi::{
+        Address, AddressKey, Bucket, Counter, DENIAL_SETS, DENIAL_WAYS, DENIALS_AT, Denial,
+        EPOCH_CELLS, End, Event, EventKey, EventLimit, FAILSAFES, Failsafe, Forwarding, Fragment,
+        FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Quota,
+        Reason, Routes, Seen, Set, Settings, TICK_SHIFT, gauge,
+    },
+    cell::{Cell32, Cell64, opaque},
+    tables::Tables,
+};
+
+use super::desk::Desk;
+
+// Sizes that depend on configuration are set by the daemon before it loads. Tables of policy take
+// memory as they fill; what packets write is allocated at load.
+
+const GROWS: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
+/// What nobody maps, but what is mappable begins at a page: no entry is in more lines of the cache
+/// than it has to be.
+const ALIGNED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
+
+#[btf_map]
+static ACTIVE: Array<u32, 1> = Array::new();
+#[btf_map]
+pub(super) static REVISIONS: Array<u64, 2> = Array::new();
+#[btf_map]
+static GENERATIONS: Array<u64, 2> = Array::new();
+#[btf_map]
+static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static FAILSAFE: Array<Failsafe, { FAILSAFES as usize }> = Array::new();
+#[btf_map]
+static FORWARDING: Array<Forwarding, { MAX_IFINDEX as usize }> = Array::new();
+#[btf_map]
+static ROUTES: Array<Routes, 1> = Array::new();
+#[btf_map]
+pub(super) static FORWARDED: PerCpuArray<Counter, 1> = PerCpuArray::new();
+#[btf_map]
+static PORTS: Array<Port, { (MAX_IFINDEX * 2) as usize }> = Array::new();
+#[btf_map]
+static ZONES: Array<u32, { (MAX_ZONES * 2) as usize }> = Array::new();
+#[btf_map]
+static PLACES: HashMap<u64, u32, 65536, GROWS> = HashMap::new();
+#[btf_map]
+static MACS: HashMap<u64, Mac, 1024, GROWS> = HashMap::new();
+#[btf_map]
+static ADDRESSES: HashMap<AddressKey, End, 1024, GROWS> = HashMap::new();
+#[btf_map]
+static PREFIXES: LpmTrie<PrefixKey, End, 1024> = LpmTrie::new();
+#[btf_map]
+static DEVICES: HashMap<u32, End, 1024, GROWS> = HashMap::new();
+#[btf_map]
+static PAIRS: HashMap<u64, Set, 1024, GROWS> = HashMap::new();
+#[btf_map]
+static INTERVALS: Array<Interval, 1024> = Array::new();
+#[btf_map]
+static EPOCHS: Array<u32, { (EPOCH_CELLS * 2) as usize }> = Array::new();
+
+#[btf_map]
+static FLOWS: Array<Bucket, 64, ALIGNED> = Array::new();
+#[btf_map]
+static DENIED: PerCpuArray<
+    [Denial; DENIALS_AT],
+    { (DENIAL_SETS * DENIAL_WAYS) as usize / DENIALS_AT },
+> = PerCpuArray::new();
+#[btf_map]
+static REFUSED: PerCpuArray<[Cell64; DENIAL_SETS as usize], 1> = PerCpuArray::new();
+#[btf_map]
+static OPENED: Array<[Cell32; DENIAL_SETS as usize], 1> = Array::new();
+#[btf_map]
+static QUOTAS: Array<Quota, 1024> = Array::new();
+#[btf_map]
+static GAUGES: Array<Cell32, { gauge::COUNT as usize }> = Array::new();
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, Fragment, 8192> = LruHashMap::new();
+#[btf_map]
+static ADOPTION: Array<u32, { MAX_IFINDEX as usize }> = Array::new();
+#[btf_map]
+static LEARNED: LruHashMap<Address, Learned, 1024> = LruHashMap::new();
+#[btf_map]
+static SEEN: Array<Seen, 1024> = Array::new();
+
+#[btf_map]
+pub(super) static REASONS: PerCpuArray<Counter, { Reason::COUNT as usize }> = PerCpuArray::new();
+#[btf_map]
+pub(super) static RULES: PerCpuArray<Counter, 1024> = PerCpuArray::new();
+#[btf_map]
+pub(super) static EVENTS: RingBuf<Event, { 1 << 20 }> = RingBuf::new();
+#[btf_map]
+pub(super) static EVENT_LIMITS: LruHashMap<EventKey, EventLimit, 16384> = LruHashMap::new();
+
+#[btf_map]
+pub(super) static CLOCK: Array<u64, 1> = Array::new();
+#[btf_map]
+pub(super) static DESKS: PerCpuArray<Desk, 2> = PerCpuArray::new();
+
+/// The maps, as [`Tables`].
+pub(super) struct Maps;
+
+/// What a map's lookup found, as a reference.
+macro_rules! found {
+    ($lookup:expr) => {
+        // SAFETY: the kernel hands out a pointer to a whole, aligned value or none; values are
+        // integers, and what programs write concurrently is atomic.
+        $lookup.map(|value| unsafe { &*value })
+    };
+}
+
+pub(super) use found;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn active(&self) -> Option<u32> {
+        let active = ACTIVE.get_ptr(0)?;
+        // SAFETY: as above; volatile, so that it is read once.
+        let active = unsafe { core::ptr::read_volatile(active) };
+        // 0 until the first policy takes force, then 1 + slot.
+        active.checked_sub(1)
+    }
+
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        found!(SETTINGS.get_ptr(0))
+    }
+
+    #[inline(always)]
+    fn failsafe(&self, index: u32) -> Option<&Failsafe> {
+        found!(FAILSAFE.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn tick(&self) -> u32 {
+        (jiffies() >> TICK_SHIFT) as u32
+    }
+
+    #[inline(always)]
+    fn port(&self, index: u32) -> Option<&Port> {
+        found!(PORTS.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn forwarding(&self, ifindex: u32) -> Option<&Forwarding> {
+        found!(FORWARDING.get_ptr(ifindex))
+    }
+
+    #[inline(always)]
+    fn routes(&self) -> Option<&Routes> {
+        found!(ROUTES.get_ptr(0))
+    }
+
+    #[inline(always)]
+    fn place(&self, key: u64) -> Option<u32> {
+        found!(PLACES.get_ptr(key)).copied()
+    }
+
+    #[inline(always)]
+    fn zone(&self, index: u32) -> Option<u32> {
+        found!(ZONES.get_ptr(index)).copied()
+    }
+
+    #[inline(always)]
+    fn mac(&self, key: u64) -> Option<&Mac> {
+        found!(MACS.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn address(&self, key: &AddressKey) -> Option<&End> {
+        found!(ADDRESSES.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn prefix(&self, key: &PrefixKey) -> Option<&End> {
+        PREFIXES.get(&Key {
+            prefix_len: 160,
+            data: *key,
+        })
+    }
+
+    #[inline(always)]
+    fn device(&self, key: u32) -> Option<&End> {
+        found!(DEVICES.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn pair(&self, key: u64) -> Option<&Set> {
+        found!(PAIRS.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn interval(&self, index: u32) -> Option<&Interval> {
+        found!(INTERVALS.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn epoch(&self, index: u32) -> Option<u32> {
+        found!(EPOCHS.get_ptr(index)).copied()
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<&Bucket> {
+        found!(FLOWS.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn generation(&self, slot: u32) -> Option<u64> {
+        found!(GENERATIONS.get_ptr(slot)).copied()
+    }
+
+    #[inline(always)]
+    fn denial(&self, set: u32, way: u32) -> Option<&Denial> {
+        let index = (set * DENIAL_WAYS + way) as usize;
+        let denials: &[Denial; DENIALS_AT] = found!(DENIED.get_ptr((index / DENIALS_AT) as u32))?;
+        // Not before the lookup is known to have found it.
+        denials.get(opaque(index % DENIALS_AT))
+    }
+
+    #[inline(always)]
+    fn refused(&self, set: u32) -> Option<&Cell64> {
+        let tags: &[Cell64; DENIAL_SETS as usize] = found!(REFUSED.get_ptr(0))?;
+        tags.get(opaque(set as usize))
+    }
+
+    #[inline(always)]
+    fn opened(&self, set: u32) -> Option<&Cell32> {
+        let opened: &[Cell32; DENIAL_SETS as usize] = found!(OPENED.get_ptr(0))?;
+        opened.get(opaque(set as usize))
+    }
+
+    #[inline(always)]
+    fn hold(&self, denial: &Denial, packets: u32) {
+        let key = EventKey {
+            device: denial.device.load(),
+            rule: denial.rule.load(),
+            reason: denial.reason.load(),
+            ifindex: 0,
+        };
+        if packets != 0
+            && let Some(limit) = found!(EVENT_LIMITS.get_ptr(key))
+        {
+            limit.suppressed.add(packets as u64);
+        }
+    }
+
+    #[inline(always)]
+    fn credit(&self, rule: u32, packets: u32, bytes: u64) {
+        add(RULES.get_ptr_mut(rule), packets as u64, bytes);
+    }
+
+    #[inline(always)]
+    fn lock(&self, bucket: &Bucket) {
+        // SAFETY: the lock is where the map's type information says.
+        unsafe { helpers::generated::bpf_spin_lock((&raw const bucket.lock).cast_mut().cast()) };
+    }
+
+    #[inline(always)]
+    fn unlock(&self, bucket: &Bucket) {
+        // SAFETY: as in `lock`.
+        unsafe { helpers::generated::bpf_spin_unlock((&raw const bucket.lock).cast_mut().cast()) };
+    }
+
+    #[inline(always)]
+    fn quota(&self, account: u32) -> Option<&Quota> {
+        found!(QUOTAS.get_ptr(account))
+    }
+
+    #[inline(always)]
+    fn gauge(&self, cell: u32) -> Option<&Cell32> {
+        found!(GAUGES.get_ptr(cell))
+    }
+
+    #[inline(always)]
+    fn learned(&self, address: &Address) -> Option<&Learned> {
+        found!(LEARNED.get_ptr(address))
+    }
+
+    #[inline(always)]
+    fn learn(&self, address: &Address, device: u32, tick: u32) -> bool {
+        let learned = Learned {
+            device: Cell32::new(device),
+            last: Cell32::new(tick),
+        };
+        LEARNED.insert(address, &learned, BPF_ANY as u64).is_ok()
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<&Fragment> {
+        found!(FRAGMENTS.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) -> bool {
+        FRAGMENTS.insert(key, fragment, BPF_ANY as u64).is_ok()
+    }
+
+    #[inline(always)]
+    fn forget_fragment(&self, key: &FragmentKey) {
+        // It may have been put out, or another processor was faster.
+        let _gone = FRAGMENTS.remove(key);
+    }
+
+    #[inline(always)]
+    fn adopts_until(&self, ifindex: u32) -> u32 {
+        found!(ADOPTION.get_ptr(ifindex)).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn seen(&self, device: u32) -> Option<&Seen> {
+        found!(SEEN.get_ptr(device))
+    }
+}
+
+#[inline(always)]
+pub(super) fn count(counter: Option<*mut Counter>, length: u64) {
+    add(counter, 1, length);
+}
+
+#[inline(always)]
+pub(super) fn add(counter: Option<*mut Counter>, packets: u64, bytes: u64) {
+    if let Some(counter) = counter {
+        // SAFETY: this processor's own value.
+        unsafe {
+            (*counter).packets += packets;
+            (*counter).bytes += bytes;
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn jiffies() -> u64 {
+    // SAFETY: takes nothing, reads a counter.
+    unsafe { helpers::generated::bpf_jiffies64() }
+}
