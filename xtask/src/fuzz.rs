@@ -23,7 +23,11 @@ pub(crate) fn run(root: &Path, cases: u64, seed: Option<u64>) -> anyhow::Result<
     let mut cargo = step::cargo("test");
     cargo
         .args(["--workspace", "--test", "suite", "--"])
-        .args(["--exact", "fuzz::judges_agree_on_frames", "--nocapture"])
+        .args([
+            "--exact",
+            "packets::fuzz::judges_agree_on_frames",
+            "--nocapture",
+        ])
         .env("WARDLINE_FUZZ_CASES", cases.to_string())
         .env("WARDLINE_FUZZ_SEED", seed.to_string())
         .current_dir(root);

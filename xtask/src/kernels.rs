@@ -7,7 +7,7 @@
 //! report     lines ─▶ a table
 //! ```
 //!
-//! In each guest the suite loads every program and says what the kernel lacks (`kernel::`), judges
+//! In each guest the suite loads every program and says what the kernel lacks (`packets::programs`), judges
 //! the packet matrix by `BPF_PROG_TEST_RUN`, and runs hosts in namespaces with the daemon between
 //! them. Nothing is concluded from a version: a kernel lacks what a call to it refused.
 //!
@@ -48,7 +48,7 @@ const SERIES: [&str; 4] = ["5.10", "6.1", "6.12", NEWEST];
 const NEWEST: &str = "newest";
 
 /// The live test that every kernel runs: hooks of all kinds, a daemon that is killed and restarted.
-const LIVE: &str = "spine::the_clinic_is_what_its_policy_says";
+const LIVE: &str = "live::spine::the_clinic_is_what_its_policy_says";
 
 /// How long one guest may take. Verifying is what takes the time: a minute for all programs.
 const BOOT: Duration = Duration::from_secs(900);

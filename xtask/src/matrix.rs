@@ -19,8 +19,8 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     // The whole workspace, because with fewer packages cargo would choose other features.
     let mut cargo = step::cargo("test");
     cargo
-        .args(["--workspace", "--test", "suite", "--", "--exact"])
-        .arg("matrix::the_page_is_what_the_rows_say")
+        .args(["--workspace", "--lib", "--", "--exact"])
+        .arg("matrix::tests::the_page_is_what_the_rows_say")
         .env("WARDLINE_MATRIX_OUT", &written);
     step::wait("packet matrix", cargo.current_dir(root))?;
     fs::copy(&written, &page)

@@ -93,10 +93,10 @@ pub(crate) fn init(kernel: &Kernel, live: &[&str]) -> String {
     // Kernels that take no context for XDP judge on the loopback, whose index they assume.
     let _ = write!(
         init,
-        "run programs kernel::\n\
+        "run programs packets::programs::\n\
          if grep -q '^skipped: context of XDP' /tmp/programs; then export WARDLINE_MATRIX_AT=lo; fi\n\
          if [ $code = 0 ]; then\n\
-         \x20 run matrix matrix::every_judge_says_what_the_rows_say\n\
+         \x20 run matrix packets::matrix::the_kernel_says_what_the_rows_say\n\
          \x20 run live {}\n\
          fi\n\
          echo {MARK} end\n\

@@ -174,7 +174,7 @@ fn program_line(line: &str) -> Option<Program> {
     })
 }
 
-/// Reads `test spine::name ... ok`.
+/// Reads `test live::spine::name ... ok`.
 fn test_line(line: &str) -> Option<(String, bool)> {
     let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
     Some((name.to_owned(), outcome == "ok"))
@@ -284,13 +284,13 @@ mod tests {
         @@ kernel 6.1.0-50-amd64\n\
         program outside: 1 instructions, 1 verified\n\
         @@ step programs\n\
-        test kernel::takes_every_program ... ok\n\
+        test packets::programs::takes_every_program ... ok\n\
         program xdp_ingress: 10549 instructions, 312832 verified\n\
         program clock: 21 instructions, ? verified\n\
         skipped: TCX: Invalid argument (os error 22)\n\
         @@ done programs 0 51\n\
         @@ step matrix\n\
-        test matrix::every_judge_says_what_the_rows_say ... ok\n\
+        test packets::matrix::the_kernel_says_what_the_rows_say ... ok\n\
         skipped: a row: the kernel takes no context at TC\n\
         371 rows, 2310 frames judged, 0 otherwise\n\
         @@ done matrix 0 90\n\
@@ -358,7 +358,7 @@ mod tests {
             report.problems(),
             [
                 "xdp_ingress is refused",
-                "kernel::takes_every_program failed"
+                "packets::programs::takes_every_program failed"
             ]
         );
         let table = table(&[report]);
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_step_without_a_test_does_not_pass() {
         let console = GOOD.replace(
-            "test matrix::every_judge_says_what_the_rows_say ... ok\n",
+            "test packets::matrix::the_kernel_says_what_the_rows_say ... ok\n",
             "",
         );
         assert_eq!(report(&console).problems(), ["matrix: no test has run"]);

@@ -1,0 +1,54 @@
+//! Random policies and packets: the host says what the oracle says.
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use wardline_ebpf::abi::Reason;
+use wardline_oracle::{
+    oracle::Oracle,
+    random::{self, NOW, ROUTER},
+};
+use wardline_proto::v1;
+
+use crate::{
+    bench::INTERFACES,
+    judge::{self, Compiled},
+};
+
+fn reason(reason: Reason) -> v1::Reason {
+    v1::Reason::try_from(i32::from(reason as u8)).unwrap()
+}
+
+#[test]
+fn host_agrees_with_the_oracle() {
+    let inventory = judge::inventory(&INTERFACES, &ROUTER);
+    let mut runner = TestRunner::new(Config {
+        cases: 10_000,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let cases = random::scenario(4..=12);
+    let done = runner.run(&cases, |(policy, probes)| {
+        let compiled = Compiled::new(&policy, &inventory, judge::clock(NOW));
+        let oracle = Oracle::new(&policy, &ROUTER);
+        for (number, probe) in (20_000..).zip(&probes) {
+            let Some((at, frame)) = judge::shown(&compiled, probe, number) else {
+                continue;
+            };
+            let said = judge::host(&judge::model(&compiled), at, &frame);
+            let expected = oracle.judge(probe);
+            let rule = compiled.rule(said.rule);
+            prop_assert!(
+                expected.accepts(said.passed, reason(said.would), rule)
+                    || expected.accepts(said.passed, reason(said.reason), rule),
+                "{probe:?}\nexpected {expected:?}\nthe host said {said:?} by {rule:?}\n{}",
+                wardline_proto::document::policy_to_yaml(&policy),
+            );
+        }
+        Ok(())
+    });
+    if let Err(error) = done {
+        panic!("{error}");
+    }
+}

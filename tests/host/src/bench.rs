@@ -1,0 +1,248 @@
+//! One bench for the judges: the oracle, `decide` on the host and, where there is one, the kernel
+//! say the same of each frame of a case, each with its own memory.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use wardline_controller::{compile::Clock, failsafe::Failsafe, inventory::Inventory};
+use wardline_ebpf::abi::{self, Settings};
+use wardline_oracle::{
+    dissect::{self, Content, Upper},
+    oracle::is_group,
+    random::NOW,
+    sequence::{From, Must, Sequence, Where},
+    streams::Step,
+};
+use wardline_proto::v1::{Policy, Reason};
+
+use crate::{
+    case::{Case, Ingress},
+    judge::{self, At, Compiled, Said},
+    run::Tally,
+};
+
+/// The interfaces that random policies name, and the uplink.
+pub const INTERFACES: [&str; 5] = ["lan1", "lan2", "lan3", "wifi1", "uplink"];
+
+/// The judges disagree.
+#[derive(Clone, Debug)]
+pub struct Mismatch {
+    /// The step.
+    pub(crate) at: usize,
+    /// What kind of disagreement it is: those of one kind have one cause, mostly.
+    pub(crate) kind: String,
+    pub text: String,
+}
+
+/// What must agree with the oracle.
+pub struct Bench {
+    router: Vec<IpAddr>,
+    inventory: Inventory,
+    clock: Clock,
+    kernel: Option<Box<dyn Kernel>>,
+}
+
+/// The programs in the kernel, with a memory of their own.
+pub trait Kernel: Send {
+    /// Forgets what was, and judges by this from now on.
+    fn start(&mut self, compiled: &Compiled, failsafe: &[abi::Failsafe]);
+
+    /// Whether a frame passed, and what it was counted as; none when it can't be shown to a program.
+    fn judge(
+        &mut self,
+        ingress: Ingress,
+        at: At,
+        frame: &[u8],
+    ) -> Option<(bool, Option<abi::Reason>)>;
+}
+
+impl Bench {
+    /// The oracle and the host alone.
+    pub fn host(router: &[IpAddr]) -> Self {
+        Self {
+            router: router.to_vec(),
+            inventory: judge::inventory(&INTERFACES, router),
+            clock: judge::clock(NOW),
+            kernel: None,
+        }
+    }
+
+    /// The oracle, the host and a kernel, whose clock and interfaces these are.
+    pub fn with_kernel(
+        router: &[IpAddr],
+        inventory: Inventory,
+        clock: Clock,
+        kernel: Box<dyn Kernel>,
+    ) -> Self {
+        Self {
+            router: router.to_vec(),
+            inventory,
+            clock,
+            kernel: Some(kernel),
+        }
+    }
+
+    /// An oracle without a past.
+    pub fn oracle<'a>(&self, policy: &'a Policy) -> Sequence<'a> {
+        Sequence::new(policy, &self.router, &BTreeSet::new(), NOW)
+    }
+
+    /// Judges the frames of a case.
+    pub fn run(&mut self, case: &Case, tally: &mut Tally) -> Result<(), Box<Mismatch>> {
+        let quarantined = &case.quarantined;
+        let policy = self.kernel.as_ref().map(|_| ends_far_away(&case.policy));
+        let policy = policy.as_ref().unwrap_or(&case.policy);
+        let compiled = Compiled::of_valid(policy, quarantined, &self.inventory, self.clock);
+        let Some(compiled) = compiled else {
+            // A simpler policy that is none.
+            return Ok(());
+        };
+        let mut model = judge::model_for(&compiled, Settings::for_flows(4096));
+        let failsafe = case.failsafe.iter().flat_map(|(from, service)| {
+            let read = Failsafe::read(std::slice::from_ref(from), vec![service.clone()]);
+            read.unwrap().entries().collect::<Vec<_>>()
+        });
+        let failsafe: Vec<abi::Failsafe> = failsafe.collect();
+        model.spare(failsafe.iter().copied());
+        let mut oracle = Sequence::new(policy, &self.router, quarantined, NOW);
+        oracle.spare(case.failsafe.clone());
+        let mut kernel = self.kernel.as_mut().zip(case.ingress);
+        if let Some((kernel, _)) = &mut kernel {
+            kernel.start(&compiled, &failsafe);
+        }
+        tally.policies += 1;
+        for (at, step) in case.steps.iter().enumerate() {
+            let must = oracle.judge(&step.at, step.tag, &step.frame);
+            let place = compiled.place(&step.at);
+            let said = judge::host_with_tag(&model, place, step.tag, &step.frame);
+            tally.cases += 1;
+            *tally.verdicts.entry(must.reason).or_default() += 1;
+            if let Some(wrong) = differs(&compiled, &must, &said) {
+                let Some(name) = excluded(step, &must, &said) else {
+                    return Err(Box::new(Mismatch {
+                        at,
+                        kind: kind("host", &step.at, must.reason, reason(said.reason)),
+                        text: format!("the oracle: {must:?}\nthe host:   {said:?}: {wrong}"),
+                    }));
+                };
+                *tally.excluded.entry(name).or_default() += 1;
+                // What one lets pass and the other does not leaves them with different pasts.
+                if must.passed || said.passed {
+                    return Ok(());
+                }
+            }
+            let Some((kernel, ingress)) = &mut kernel else {
+                continue;
+            };
+            let Some((passed, counted)) = kernel.judge(*ingress, place, &step.frame) else {
+                continue;
+            };
+            if (passed, counted) != (said.passed, said.counts.then_some(said.reason)) {
+                let counted = counted.map_or(Reason::Unspecified, reason);
+                let program = match (place, ingress) {
+                    (At::Leaving { .. }, _) => "tc egress",
+                    (At::Entering { .. }, Ingress::Xdp) => "xdp",
+                    (At::Entering { .. }, Ingress::Tc) => "tc ingress",
+                };
+                return Err(Box::new(Mismatch {
+                    at,
+                    kind: kind(program, &step.at, must.reason, counted),
+                    text: format!(
+                        "the oracle: {must:?}\nthe host:   {said:?}\nthe kernel: {}, counted as {counted:?} by {program}",
+                        if passed { "passed" } else { "dropped" },
+                    ),
+                }));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The policy without rules that end within a second: the kernel's clock goes on, and is exact to
+/// that.
+fn ends_far_away(policy: &Policy) -> Policy {
+    let mut policy = policy.clone();
+    for expires in policy.rules.iter_mut().filter_map(|it| it.expires.as_mut()) {
+        match expires.seconds - NOW.as_second() {
+            -1..=0 => expires.seconds -= 60,
+            1 => expires.seconds += 86_400,
+            _ => {}
+        }
+    }
+    policy
+}
+
+/// What is wrong with the host's answer, if anything.
+fn differs(compiled: &Compiled, must: &Must, said: &Said) -> Option<&'static str> {
+    if must.passed != said.passed {
+        return Some("the verdict");
+    }
+    // What passes and was counted where it entered has no reason of its own here.
+    if !said.counts && said.passed {
+        return None;
+    }
+    if must.reason != reason(said.reason) {
+        return Some("the reason");
+    }
+    // Later packets of a flow that observe lets pass are not told, and say nothing more.
+    let told = must.reason != Reason::Observed || said.tells;
+    if told && must.would != reason(said.would) {
+        return Some("what it would be dropped for");
+    }
+    let rule = compiled.rule(said.rule);
+    let named = match must.would {
+        _ if !told => true,
+        Reason::Rule | Reason::DeniedByRule => rule.is_some_and(|rule| must.rules.contains(rule)),
+        Reason::Expired | Reason::Established => rule.is_none_or(|rule| must.rules.contains(rule)),
+        _ => true,
+    };
+    (!named).then_some("the rule")
+}
+
+/// Cases that are known to be judged in two ways, with the reason why that is still so.
+fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
+    let frame = dissect::frame(&step.frame, step.tag).ok();
+    let ip = frame.as_ref().and_then(|frame| match &frame.content {
+        Content::Ip(ip) => Some(ip),
+        Content::Arp(_) | Content::Other(_) => None,
+    });
+    let group = ip.is_some_and(|ip| is_group(ip.destination));
+    if group && must.reason == Reason::DeniedByRule && said.reason == abi::Reason::NoRule {
+        return Some("F17: why a group packet that no rule allows does not leave");
+    }
+    let in_flow = matches!(
+        said.reason,
+        abi::Reason::Established | abi::Reason::Observed
+    );
+    if must.reason == Reason::Quarantined && in_flow {
+        return Some(
+            "F19: a flow to an address that a device in quarantine has taken since it was opened",
+        );
+    }
+    let later = ip.is_some_and(|ip| ip.upper == Upper::Hidden);
+    let without_flow = matches!(must.reason, Reason::Observed | Reason::Control);
+    if later && without_flow && said.reason == abi::Reason::Fragment {
+        return Some("F14: followers of what passed without a flow");
+    }
+    None
+}
+
+fn kind(judge: &str, at: &Where, must: Reason, said: Reason) -> String {
+    let way = match at {
+        Where::Entering { .. } => "entering",
+        Where::Leaving {
+            from: From::Router, ..
+        } => "from the router",
+        Where::Leaving {
+            from: From::Uplink, ..
+        } => "from the uplink",
+        Where::Leaving {
+            from: From::Guarded(_),
+            ..
+        } => "from a guarded port",
+    };
+    format!("{judge}, {way}: {must:?} but {said:?}")
+}
+
+fn reason(reason: abi::Reason) -> Reason {
+    Reason::try_from(i32::from(reason as u8)).unwrap()
+}

@@ -1,0 +1,85 @@
+//! A policy and what goes through its router: what one seed draws, or somebody has written.
+
+use std::collections::BTreeSet;
+
+use wardline_oracle::{
+    random,
+    streams::{self, Dice, Step},
+};
+use wardline_proto::v1::Policy;
+
+/// A policy and what goes through its router.
+#[derive(Clone)]
+pub struct Case {
+    pub(crate) seed: u64,
+    pub(crate) policy: Policy,
+    /// Devices that are cut off.
+    pub(crate) quarantined: BTreeSet<String>,
+    /// Prefixes that may always reach the router, each with what for.
+    pub(crate) failsafe: Vec<(String, String)>,
+    pub(crate) steps: Vec<Step>,
+    /// What judges frames that enter, in the kernel; none: the kernel can't be shown these frames.
+    pub(crate) ingress: Option<Ingress>,
+}
+
+/// The program that judges what enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    Xdp,
+    Tc,
+}
+
+impl Case {
+    /// What a seed draws.
+    pub(crate) fn of(seed: u64, frames: usize) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let policy = random::policy_of(&bytes);
+        let tags_outside = seed % 16 == 7;
+        let ingress = [Ingress::Xdp, Ingress::Tc];
+        let steps = streams::steps(&policy, seed, frames, tags_outside);
+        let mut dice = Dice::new(!seed);
+        let quarantined = policy.devices.iter().filter(|_| dice.percent(4));
+        // One policy in four is for a router that has a failsafe.
+        let mut other = Dice::new(seed ^ 0xfa11_5afe);
+        let pairs = [
+            ("0.0.0.0/0", "tcp/22"),
+            ("::/0", "icmpv6/128"),
+            ("10.1.0.0/16", "icmp/8"),
+            ("10.1.0.0/16", "tcp/*"),
+            ("fd00::/8", "udp/1000-6000"),
+            ("::/0", "tcp/443"),
+        ];
+        let spares = other.percent(25);
+        let failsafe = pairs.into_iter().filter(|_| spares && other.percent(50));
+        let failsafe = failsafe.map(|(from, service)| (from.to_owned(), service.to_owned()));
+        Self {
+            seed,
+            failsafe: failsafe.collect(),
+            quarantined: quarantined.map(|device| device.name.clone()).collect(),
+            policy,
+            steps,
+            ingress: (!tags_outside).then_some(ingress[(seed % 2) as usize]),
+        }
+    }
+
+    /// A case that nobody has drawn.
+    pub fn written(policy: Policy, steps: Vec<Step>, ingress: Ingress) -> Self {
+        Self {
+            seed: 0,
+            policy,
+            quarantined: BTreeSet::new(),
+            failsafe: Vec::new(),
+            steps,
+            ingress: Some(ingress),
+        }
+    }
+
+    /// The same with one pair of the router's failsafe.
+    pub fn sparing(self, from: &str, service: &str) -> Self {
+        Self {
+            failsafe: vec![(from.to_owned(), service.to_owned())],
+            ..self
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What `compile` and `decide` make of a policy and a frame, on the host: no kernel, no root.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use jiff::Timestamp;
+use wardline_controller::{
+    compile::{self, Clock, Tables, numbered},
+    config::Limits,
+    intent::Intent,
+    inventory::{self, Inventory},
+    model::Model,
+    store::Ids,
+};
+use wardline_ebpf::{
+    abi::{Reason, Settings, TICK_SHIFT},
+    decide::{self, Work},
+};
+use wardline_oracle::{
+    oracle::{Entry, Probe},
+    random,
+    sequence::{From, Where},
+};
+use wardline_proto::{document, v1};
+
+/// A policy, compiled for interfaces that exist.
+pub struct Compiled {
+    pub ids: Ids,
+    pub tables: Tables,
+    pub inventory: Inventory,
+    pub clock: Clock,
+}
+
+impl Compiled {
+    /// Compiles a document that is known to be valid.
+    pub fn new(policy: &v1::Policy, inventory: &Inventory, clock: Clock) -> Self {
+        Self::with_numbers(policy, inventory, clock, &Ids::new())
+    }
+
+    /// Compiles with numbers that an earlier revision gave.
+    pub fn with_numbers(
+        policy: &v1::Policy,
+        inventory: &Inventory,
+        clock: Clock,
+        ids: &Ids,
+    ) -> Self {
+        let limits = limits();
+        let intent = Intent::from_policy(policy, &limits).unwrap_or_else(|problems| {
+            panic!("{problems:#?}\n{}", document::policy_to_yaml(policy))
+        });
+        Self::intended(&intent, &BTreeSet::new(), inventory, clock, ids)
+    }
+
+    /// Compiles the document that comes after this one.
+    pub fn next(&self, policy: &v1::Policy) -> Self {
+        Self::with_numbers(policy, &self.inventory, self.clock, &self.ids)
+    }
+
+    /// Compiles a document that may be refused.
+    pub fn of_valid(
+        policy: &v1::Policy,
+        quarantined: &BTreeSet<String>,
+        inventory: &Inventory,
+        clock: Clock,
+    ) -> Option<Self> {
+        let intent = Intent::from_policy(policy, &limits()).ok()?;
+        Some(Self::intended(
+            &intent,
+            quarantined,
+            inventory,
+            clock,
+            &Ids::new(),
+        ))
+    }
+
+    fn intended(
+        intent: &Intent,
+        quarantined: &BTreeSet<String>,
+        inventory: &Inventory,
+        clock: Clock,
+        ids: &Ids,
+    ) -> Self {
+        let limits = limits();
+        let ids = compile::number(intent, ids, &limits).unwrap();
+        let tables = compile::compile(intent, inventory, &ids, quarantined, &clock);
+        Self {
+            ids,
+            tables,
+            inventory: inventory.clone(),
+            clock,
+        }
+    }
+
+    pub fn ifindex(&self, interface: &str) -> u32 {
+        self.inventory.link(interface).map_or(0, |link| link.index)
+    }
+
+    /// The name of a rule's number; none for 0.
+    pub fn rule(&self, number: u32) -> Option<&str> {
+        let mut rules = self
+            .ids
+            .iter()
+            .filter(|((kind, _), _)| kind == numbered::RULE);
+        rules
+            .find(|(_, known)| **known == number)
+            .map(|((_, name), _)| name.as_str())
+    }
+
+    /// Where the oracle's place is.
+    pub fn place(&self, at: &Where) -> At {
+        match at {
+            Where::Entering { interface } => At::Entering {
+                ifindex: self.ifindex(interface),
+            },
+            Where::Leaving { interface, from } => At::Leaving {
+                ifindex: self.ifindex(interface),
+                from: match from {
+                    From::Router => 0,
+                    From::Uplink => self.ifindex("uplink"),
+                    From::Guarded(interface) => self.ifindex(interface),
+                },
+            },
+        }
+    }
+
+    /// Guarded interfaces that a packet may leave through, any.
+    pub fn some_port(&self) -> Option<u32> {
+        self.tables
+            .ports
+            .iter()
+            .find(|(_, port)| port.zone != 0)
+            .map(|(index, _)| *index)
+    }
+}
+
+/// A document that has no problems.
+pub fn parsed(text: &str) -> v1::Policy {
+    let (policy, problems) = document::parse(text);
+    assert!(problems.is_empty(), "{problems:?}");
+    policy
+}
+
+/// Where a frame is judged.
+#[derive(Clone, Copy, Debug)]
+pub enum At {
+    Entering { ifindex: u32 },
+    Leaving { ifindex: u32, from: u32 },
+}
+
+/// What a judge said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub passed: bool,
+    pub reason: Reason,
+    pub would: Reason,
+    pub rule: u32,
+    /// Whether it is counted here.
+    pub counts: bool,
+    /// Whether it makes an event.
+    pub tells: bool,
+}
+
+/// What `decide` says on the host, with the flows that a model has.
+pub fn host(model: &Model<'_>, at: At, frame: &[u8]) -> Said {
+    host_with_tag(model, at, None, frame)
+}
+
+/// The same for a frame whose VLAN tag the kernel has taken out of it.
+pub fn host_with_tag(model: &Model<'_>, at: At, tag: Option<u16>, frame: &[u8]) -> Said {
+    let mut work = Work::default();
+    let verdict = match at {
+        At::Entering { ifindex } => decide::ingress(frame, tag, ifindex, model, &mut work),
+        At::Leaving { ifindex, from } => {
+            decide::egress(frame, tag, ifindex, from, model, &mut work)
+        }
+    };
+    Said {
+        passed: verdict.reason.passes(),
+        reason: verdict.reason,
+        would: verdict.would,
+        rule: verdict.rule,
+        counts: verdict.counts,
+        tells: verdict.tells,
+    }
+}
+
+/// A model whose present is the clock's.
+pub fn model<'a>(compiled: &'a Compiled) -> Model<'a> {
+    model_for(compiled, Settings::for_flows(64))
+}
+
+/// The same with room for as many flows as the settings say.
+pub fn model_for<'a>(compiled: &'a Compiled, settings: Settings) -> Model<'a> {
+    let model = Model::new(&compiled.tables, settings);
+    model.set_tick((compiled.clock.jiffies >> TICK_SHIFT) as u32);
+    model
+}
+
+/// Small tables: they are made anew for every test.
+pub fn limits() -> Limits {
+    Limits {
+        devices: 256,
+        flows: 1024,
+        flows_per_device: 48,
+        rules: 256,
+    }
+}
+
+/// How many of a model's ticks are in so many seconds.
+pub fn ticks(seconds: u32) -> u32 {
+    (seconds * Settings::for_flows(64).jiffies_per_second) >> TICK_SHIFT
+}
+
+/// A clock that need not be the kernel's.
+pub fn clock(now: Timestamp) -> Clock {
+    Clock {
+        now,
+        jiffies: 1 << 32,
+        per_second: 250,
+    }
+}
+
+/// Interfaces that are not there, for the host.
+pub fn inventory(interfaces: &[&str], addresses: &[IpAddr]) -> Inventory {
+    let mut inventory = Inventory::default();
+    for (index, name) in (10..).zip(interfaces) {
+        inventory.links.insert(
+            index,
+            inventory::Link {
+                index,
+                name: (*name).to_owned(),
+                mac: None,
+                up: true,
+                controller: None,
+                parent: None,
+                vlan: None,
+                kind: None,
+            },
+        );
+    }
+    inventory.addresses.extend(addresses);
+    inventory
+}
+
+/// The frame of a probe of this number, and where it is judged; none for a probe that nothing judges,
+/// or that is malformed, which is not for the oracle: a packet to oneself.
+pub fn shown(compiled: &Compiled, probe: &Probe, number: u16) -> Option<(At, Vec<u8>)> {
+    const HOST: [u8; 6] = [2, 0, 0, 0, 9, 1];
+    const ELSEWHERE: [u8; 6] = [2, 0, 0, 0, 9, 2];
+    let uplink = compiled.ifindex("uplink");
+    let at = match &probe.entry {
+        Entry::Guarded { interface, .. } => At::Entering {
+            ifindex: compiled.ifindex(interface),
+        },
+        Entry::Uplink => At::Leaving {
+            ifindex: compiled.some_port()?,
+            from: uplink,
+        },
+        Entry::Router => At::Leaving {
+            ifindex: compiled.some_port()?,
+            from: 0,
+        },
+    };
+    let has_form = probe.source != probe.destination;
+    has_form.then(|| (at, random::frame(probe, number, ELSEWHERE, HOST)))
+}

@@ -1,0 +1,196 @@
+//! The packet matrix: what becomes of every kind of packet that filters are bypassed with.
+//!
+//! One row is a frame or a few, and what is said of each under each setting that matters. The host
+//! must say it, and so must XDP and TC, which the suite asks; and `docs/packet-matrix.md` is rendered from the same rows.
+
+pub mod case;
+mod control;
+mod document;
+mod fragments;
+mod groups;
+mod ipv4;
+mod ipv6;
+mod leaving;
+mod link;
+pub mod network;
+mod observe;
+mod place;
+mod policy;
+pub mod run;
+mod state;
+mod told;
+mod transport;
+mod tunnels;
+
+use self::case::{Case, Table};
+
+/// Rows that belong together.
+struct Topic {
+    title: &'static str,
+    about: &'static str,
+    cases: Vec<Case>,
+}
+
+fn topics() -> Vec<Topic> {
+    let topic = |title, about, rows: fn(&mut Table)| {
+        let mut table = Table::default();
+        rows(&mut table);
+        let cases = table.cases;
+        Topic {
+            title,
+            about,
+            cases,
+        }
+    };
+    vec![
+        topic(
+            "The form of IPv4",
+            "The header, its lengths, its options. A source route is dropped in every setting.",
+            ipv4::rows,
+        ),
+        topic(
+            "The form of IPv6",
+            "The header, its length, its addresses, and the chain of extension headers. A routing header is dropped in \
+             every setting.",
+            ipv6::rows,
+        ),
+        topic(
+            "The form of TCP, UDP, ICMP and the rest",
+            "The header must be there whole, and what it says of its length must be true.",
+            transport::rows,
+        ),
+        topic(
+            "Frames, VLANs, EtherTypes",
+            "At most one 802.1Q tag, of a VLAN that the port has. Of what is not IP, only ARP, EAPOL and the zone's \
+             `ethertypes`.",
+            link::rows,
+        ),
+        topic(
+            "Place and spoofing",
+            "Port, VLAN, MAC and address must be those of one device; quarantine comes next.",
+            place::rows,
+        ),
+        topic(
+            "ARP",
+            "A device may only claim its own addresses, at its own MAC.",
+            control::arp,
+        ),
+        topic(
+            "Neighbour discovery, routers, listeners",
+            "The same for IPv6. What only a router says enters only through a port with `router: true`.",
+            control::discovery,
+        ),
+        topic(
+            "DHCP",
+            "A client may ask for itself; what a server says enters only through a port with `dhcp_server: true`.",
+            control::dhcp,
+        ),
+        topic(
+            "Fragments",
+            "All are dropped unless the zone says `fragments: allow`. Then the first must hold all that policy has to \
+             see, and the others follow it in order, without gap or overlap, from the same place, within five seconds.",
+            fragments::rows,
+        ),
+        topic(
+            "Fragments that leave",
+            "From the uplink they are judged by the zone of the port they leave through.",
+            fragments::leaving,
+        ),
+        topic(
+            "State",
+            "Only a packet that may open a flow opens one, and only from the end that a rule names.",
+            state::rows,
+        ),
+        topic(
+            "ICMP errors",
+            "They pass when they quote a packet of a live flow, to the one who sent it. Through a guarded port only from \
+             whom that packet was for, unless the port has `router: true`.",
+            state::errors,
+        ),
+        topic(
+            "Groups and broadcasts",
+            "Where they enter, a rule must allow the group.",
+            groups::rows,
+        ),
+        topic(
+            "Groups and broadcasts that leave",
+            "One frame leaves through many ports, and each asks for its own zone.",
+            groups::leaving,
+        ),
+        topic(
+            "Tunnels",
+            "What carries packets in packets is allowed only by a rule that names it. A rule without services and a \
+             rule for `udp/*` do not.",
+            tunnels::rows,
+        ),
+        topic(
+            "Policy",
+            "Any matching deny wins, else any matching allow, else the packet is dropped.",
+            policy::rows,
+        ),
+        topic(
+            "Mode observe",
+            "What policy or state would drop passes when every end that is a zone with ports observes. What fails by \
+             form or place is dropped all the same.",
+            observe::rows,
+        ),
+        topic(
+            "What leaves",
+            "What comes from the uplink is judged where it leaves; so is what the router itself sends. What entered \
+             through a guarded port was judged and counted there: those rows say the reason that lets it leave.",
+            leaving::rows,
+        ),
+    ]
+}
+
+/// The matrix as a page for people.
+pub fn page() -> String {
+    document::render(&topics())
+}
+
+/// The rows' own order is by topic; the document and the judges both go by it.
+pub fn cases() -> Vec<Case> {
+    topics().into_iter().flat_map(|topic| topic.cases).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, env, fs, path::PathBuf};
+
+    use super::*;
+
+    #[test]
+    fn the_host_says_what_the_rows_say() {
+        let outcome = run::ask(&cases());
+        assert!(outcome.asked > 0);
+        outcome.insist();
+    }
+
+    #[test]
+    fn rows_are_many_and_each_has_its_name() {
+        let cases = cases();
+        let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+        assert!(names.len() >= 300, "{} rows", names.len());
+        let mut seen = BTreeSet::new();
+        for case in &cases {
+            assert!(seen.insert(case.to_string()), "two rows are called {case}");
+            assert!(!case.said.is_empty(), "{case} says nothing");
+        }
+    }
+
+    /// The page in the repository; `cargo xtask matrix` names another place to write to.
+    #[test]
+    fn the_page_is_what_the_rows_say() {
+        let page = page();
+        if let Some(path) = env::var_os("WARDLINE_MATRIX_OUT") {
+            fs::write(path, page).unwrap();
+            return;
+        }
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/packet-matrix.md");
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == page,
+            "docs/packet-matrix.md is not what the rows say; `cargo xtask matrix` writes it"
+        );
+    }
+}

@@ -1,0 +1,236 @@
+//! Control: ARP, neighbour discovery, router advertisements, DHCP, listener reports. What a device
+//! may say of itself without a rule, and what it may not.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{
+    case::{
+        ARP_SPOOF, CONTROL, EXTENSION_HEADER, FRAGMENT, MALFORMED, ND_SPOOF, NO_RULE, QUARANTINED,
+        ROGUE_DHCP, ROGUE_RA, RULE, SPOOFED_SOURCE,
+        Setting::{AdmitAny, DhcpServer, Fragments, Observe, Options, Quarantine, Router},
+        Table, UNKNOWN_DEVICE, WRONG_PORT, cut,
+    },
+    network::{
+        ALL_NODES, ALL_ROUTERS, CAMERA, FAR, LAN1, LAN2, LINK, PINNED, PUMP, RECORDS, ROUTER,
+        ROUTER_2, SHY, STRANGER, TRUNK, UPLINK, pump, sent, syn, v4,
+    },
+};
+use wardline_oracle::frames::{
+    Arp, BROADCAST, Dhcp, Ethernet, Extension, Icmp, Ipv4, Ipv6, Mac, Packet, Udp, Upper, dhcpv6,
+    group_mac, icmp, icmpv6, solicited_node,
+};
+
+#[rustfmt::skip]
+pub(crate) fn arp(t: &mut Table) {
+    let said = |mac: Mac, arp: Arp| Ethernet::new(BROADCAST, mac, arp);
+    let claim = |address| said(PUMP.mac, Arp::request(PUMP.mac, address, ROUTER.v4));
+
+    t.case("an ARP request").enters(LAN1, claim(PUMP.v4)).is(CONTROL);
+    t.case("an ARP request, padded as wires pad").enters(LAN1, Ethernet { padded_to: 60, ..claim(PUMP.v4) }).is(CONTROL);
+    t.case("an ARP reply").enters(LAN1, Ethernet { destination: ROUTER.mac, ..said(PUMP.mac, Arp::reply(PUMP.mac, PUMP.v4, ROUTER.mac, ROUTER.v4)) }).is(CONTROL);
+    t.case("an ARP probe").enters(LAN1, said(PUMP.mac, Arp::request(PUMP.mac, Ipv4Addr::UNSPECIFIED, PUMP.v4))).is(CONTROL);
+    t.case("an ARP probe for another's address, which claims nothing").enters(LAN1, said(PUMP.mac, Arp::request(PUMP.mac, Ipv4Addr::UNSPECIFIED, PINNED.v4))).is(CONTROL);
+    t.case("an ARP announcement").enters(LAN1, said(PUMP.mac, Arp::request(PUMP.mac, PUMP.v4, PUMP.v4))).is(CONTROL);
+    t.case("a gratuitous ARP reply").enters(LAN1, said(PUMP.mac, Arp::reply(PUMP.mac, PUMP.v4, BROADCAST, PUMP.v4))).is(CONTROL);
+
+    t.case("a gateway ARP reply").mirrors("gateway ARP reply").enters(LAN1, said(PUMP.mac, Arp::reply(PUMP.mac, ROUTER.v4, PINNED.mac, PINNED.v4))).is(ARP_SPOOF).under(Observe, ARP_SPOOF).under(AdmitAny, ARP_SPOOF);
+    t.case("a gratuitous ARP for the gateway").mirrors("gateway ARP reply").enters(LAN1, said(PUMP.mac, Arp::request(PUMP.mac, ROUTER.v4, ROUTER.v4))).is(ARP_SPOOF);
+    t.case("ARP for the gateway's other address").mirrors("gateway ARP reply").enters(LAN1, claim(ROUTER_2.v4)).is(ARP_SPOOF);
+    t.case("ARP for another device's address").mirrors("ARP is not judged").enters(LAN1, claim(PINNED.v4)).is(ARP_SPOOF);
+    t.case("ARP for a server's address").mirrors("ARP is not judged").enters(LAN1, claim(RECORDS.v4)).is(ARP_SPOOF);
+    t.case("ARP for a free address of the zone, from a device with its own").enters(LAN1, claim(STRANGER.v4)).is(ARP_SPOOF);
+    t.case("ARP for an address of no zone").enters(LAN1, claim(FAR.v4)).is(ARP_SPOOF);
+    t.case("an ARP reply in the name of the router's MAC").mirrors("the MAC in the ARP packet is believed").enters(LAN1, said(PUMP.mac, Arp::reply(ROUTER.mac, ROUTER.v4, PINNED.mac, PINNED.v4))).is(ARP_SPOOF);
+    t.case("ARP with one's own address and another's MAC").mirrors("the MAC in the ARP packet is believed").enters(LAN1, said(PUMP.mac, Arp::request(PINNED.mac, PUMP.v4, ROUTER.v4))).is(ARP_SPOOF);
+    for (name, address) in [("a group's", [224, 0, 0, 1]), ("the broadcast", [255; 4]), ("the loopback's", [127, 0, 0, 1])] {
+        t.case(format!("ARP for {name} address")).enters(LAN1, claim(address.into())).is(ARP_SPOOF);
+    }
+
+    let odd = |arp: Arp| said(PUMP.mac, arp);
+    let own = || Arp::request(PUMP.mac, PUMP.v4, ROUTER.v4);
+    t.case("ARP for other hardware").enters(LAN1, odd(Arp { hardware: 6, ..own() })).is(MALFORMED);
+    t.case("ARP for another protocol").enters(LAN1, odd(Arp { protocol: 0x86dd, ..own() })).is(MALFORMED);
+    t.case("ARP with hardware addresses of eight bytes").enters(LAN1, odd(Arp { hardware_length: 8, ..own() })).is(MALFORMED);
+    t.case("ARP with addresses of sixteen bytes").enters(LAN1, odd(Arp { protocol_length: 16, ..own() })).is(MALFORMED);
+    for operation in [0, 3, 8, 65535] {
+        t.case(format!("ARP operation {operation}")).enters(LAN1, odd(Arp { operation, ..own() })).is(MALFORMED);
+    }
+    t.case("ARP one byte short").enters(LAN1, cut(odd(own()), 14 + 27)).is(MALFORMED);
+    t.case("ARP without a byte").enters(LAN1, cut(odd(own()), 14 + 4)).is(MALFORMED);
+
+    t.case("ARP from an unlisted MAC, for a free address").enters(LAN1, said(STRANGER.mac, Arp::request(STRANGER.mac, STRANGER.v4, ROUTER.v4))).is(UNKNOWN_DEVICE).under(AdmitAny, CONTROL);
+    t.case("ARP from an unlisted MAC, for a device's address").enters(LAN1, said(STRANGER.mac, Arp::request(STRANGER.mac, PUMP.v4, ROUTER.v4))).is(UNKNOWN_DEVICE).under(AdmitAny, ARP_SPOOF);
+    t.case("an ARP probe from an unlisted MAC").enters(LAN1, said(STRANGER.mac, Arp::request(STRANGER.mac, Ipv4Addr::UNSPECIFIED, STRANGER.v4))).is(UNKNOWN_DEVICE).under(AdmitAny, CONTROL);
+    t.case("ARP on a port of another zone").enters(LAN2, claim(PUMP.v4)).is(WRONG_PORT);
+    t.case("ARP for an address that the device may take").enters(LAN2, said(SHY.mac, Arp::request(SHY.mac, SHY.v4, ROUTER_2.v4))).is(CONTROL);
+    t.case("ARP for a listed address, from a device that takes them").enters(LAN2, said(SHY.mac, Arp::request(SHY.mac, CAMERA.v4, ROUTER_2.v4))).is(ARP_SPOOF);
+}
+
+#[rustfmt::skip]
+pub(crate) fn discovery(t: &mut Table) {
+    let packet = |source: Ipv6Addr, destination: Ipv6Addr, upper: Upper| Ipv6 { hop_limit: 255, ..Ipv6::new(source, destination, upper) };
+    let nd = |source: Ipv6Addr, destination: Ipv6Addr, upper: Upper| {
+        Ethernet { destination: group_mac(destination), ..pump(packet(source, destination, upper)) }
+    };
+    let own = &[icmpv6::target_link(PUMP.mac)];
+    let source = &[icmpv6::source_link(PUMP.mac)];
+    let says = |target: Ipv6Addr| nd(PUMP.v6, ALL_NODES, icmpv6::neighbour_advertisement(target, 0x20, own));
+
+    // Advertisements.
+    t.case("a neighbour advertisement").enters(LAN1, says(PUMP.v6)).is(CONTROL);
+    t.case("a neighbour advertisement that was asked for").enters(LAN1, pump(packet(PUMP.v6, ROUTER.v6, icmpv6::neighbour_advertisement(PUMP.v6, 0x60, own)))).is(CONTROL);
+    t.case("a neighbour advertisement without options").enters(LAN1, pump(packet(PUMP.v6, ROUTER.v6, icmpv6::neighbour_advertisement(PUMP.v6, 0x40, &[])))).is(CONTROL);
+    t.case("a neighbour advertisement of the link-local address").enters(LAN1, nd(LINK, ALL_NODES, icmpv6::neighbour_advertisement(LINK, 0x20, own))).is(CONTROL);
+    t.case("a neighbour advertisement of another device").mirrors("neighbour discovery is not judged").enters(LAN1, says(PINNED.v6)).is(ND_SPOOF).under(Observe, ND_SPOOF);
+    t.case("a neighbour advertisement of the router").mirrors("neighbour discovery is not judged").enters(LAN1, says(ROUTER.v6)).is(ND_SPOOF);
+    t.case("a neighbour advertisement of a server").mirrors("neighbour discovery is not judged").enters(LAN1, says(RECORDS.v6)).is(ND_SPOOF);
+    t.case("a neighbour advertisement of a free address, from a device with its own").enters(LAN1, says(STRANGER.v6)).is(ND_SPOOF);
+    t.case("a neighbour advertisement of a group").enters(LAN1, says(ALL_NODES)).is(ND_SPOOF);
+    t.case("a neighbour advertisement with another's MAC").mirrors("the MAC in the option is believed").enters(LAN1, nd(PUMP.v6, ALL_NODES, icmpv6::neighbour_advertisement(PUMP.v6, 0x20, &[icmpv6::target_link(PINNED.mac)]))).is(ND_SPOOF);
+    t.case("a neighbour advertisement with another's MAC behind its own").mirrors("only the first option is looked at").enters(LAN1, nd(PUMP.v6, ALL_NODES, icmpv6::neighbour_advertisement(PUMP.v6, 0x20, &[icmpv6::target_link(PUMP.mac), icmpv6::target_link(PINNED.mac)]))).is(ND_SPOOF);
+    t.case("a neighbour advertisement that says it is a router").enters(LAN1, nd(PUMP.v6, ALL_NODES, icmpv6::neighbour_advertisement(PUMP.v6, 0xa0, own))).is(CONTROL);
+
+    // Solicitations.
+    t.case("a neighbour solicitation").enters(LAN1, nd(PUMP.v6, solicited_node(ROUTER.v6), icmpv6::neighbour_solicitation(ROUTER.v6, source))).is(CONTROL);
+    t.case("a neighbour solicitation from the link-local address").enters(LAN1, nd(LINK, solicited_node(ROUTER.v6), icmpv6::neighbour_solicitation(ROUTER.v6, source))).is(CONTROL);
+    t.case("a neighbour solicitation with another's MAC").mirrors("the MAC in the option is believed").enters(LAN1, nd(PUMP.v6, solicited_node(ROUTER.v6), icmpv6::neighbour_solicitation(ROUTER.v6, &[icmpv6::source_link(PINNED.mac)]))).is(ND_SPOOF);
+    t.case("a neighbour solicitation from another's address").enters(LAN1, nd(PINNED.v6, solicited_node(ROUTER.v6), icmpv6::neighbour_solicitation(ROUTER.v6, source))).is(SPOOFED_SOURCE);
+    t.case("duplicate address detection").enters(LAN1, nd(Ipv6Addr::UNSPECIFIED, solicited_node(PUMP.v6), icmpv6::neighbour_solicitation(PUMP.v6, &[]))).is(CONTROL);
+    t.case("duplicate address detection of the link-local address").enters(LAN1, nd(Ipv6Addr::UNSPECIFIED, solicited_node(LINK), icmpv6::neighbour_solicitation(LINK, &[]))).is(CONTROL);
+    t.case("duplicate address detection for another's address").mirrors("detection of duplicates denies others their address").enters(LAN1, nd(Ipv6Addr::UNSPECIFIED, solicited_node(PINNED.v6), icmpv6::neighbour_solicitation(PINNED.v6, &[]))).is(ND_SPOOF);
+    t.case("duplicate address detection for the router's address").mirrors("detection of duplicates denies others their address").enters(LAN1, nd(Ipv6Addr::UNSPECIFIED, solicited_node(ROUTER.v6), icmpv6::neighbour_solicitation(ROUTER.v6, &[]))).is(ND_SPOOF);
+
+    // Form.
+    let advertisement = || icmpv6::neighbour_advertisement(PUMP.v6, 0x20, own);
+    for hop_limit in [1, 64, 254] {
+        t.case(format!("a neighbour advertisement with hop limit {hop_limit}")).mirrors("neighbour discovery from beyond the link is believed")
+            .enters(LAN1, pump(Ipv6 { hop_limit, ..packet(PUMP.v6, ALL_NODES, advertisement()) })).is(ND_SPOOF);
+    }
+    let body = |target: &[u8], options: &[u8]| Upper::Icmpv6(Icmp::new(136, 0, [&[0x20, 0, 0, 0], target, options].concat()));
+    let target = PUMP.v6.octets();
+    t.case("a neighbour advertisement with a code").enters(LAN1, nd(PUMP.v6, ALL_NODES, Upper::Icmpv6(Icmp::new(136, 1, [&[0x20, 0, 0, 0][..], &target].concat())))).is(ND_SPOOF);
+    t.case("a neighbour advertisement without its target").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&[], &[]))).is(MALFORMED);
+    t.case("a neighbour advertisement with half of its target").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target[..8], &[]))).is(MALFORMED);
+    t.case("a neighbour advertisement whose target is in the padding").mirrors("a header is read behind the end of the packet")
+        .enters(LAN1, Ethernet { padded_to: 100, ..nd(PUMP.v6, ALL_NODES, body(&[], &[])) }).is(MALFORMED);
+    t.case("a neighbour advertisement with an option of length 0").mirrors("an option of length 0 is walked for ever").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[2, 0, 0, 0, 0, 0, 0, 0]))).is(MALFORMED);
+    t.case("a neighbour advertisement with an option longer than the packet").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[14, 5, 0, 0, 0, 0, 0, 0]))).is(MALFORMED);
+    t.case("a neighbour advertisement with half an option").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[14, 1, 0, 0]))).is(MALFORMED);
+    t.case("a neighbour advertisement with half an option, padded").enters(LAN1, Ethernet { padded_to: 100, ..nd(PUMP.v6, ALL_NODES, body(&target, &[14, 1, 0, 0])) }).is(MALFORMED);
+    t.case("a neighbour advertisement with a link-layer address of sixteen bytes").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[&[2, 2][..], &PUMP.mac, &[0; 8]].concat()))).is(ND_SPOOF);
+    t.case("a neighbour advertisement with seven options").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[14, 1, 0, 0, 0, 0, 0, 0].repeat(7)))).is(MALFORMED);
+    t.case("a neighbour advertisement behind destination options").mirrors("neighbour discovery behind an extension header is not judged")
+        .enters(LAN1, pump(packet(PUMP.v6, ALL_NODES, icmpv6::neighbour_advertisement(PINNED.v6, 0x20, own)).with(Extension::destination(&[1, 4, 0, 0, 0, 0])))).is(EXTENSION_HEADER).under(Options, ND_SPOOF);
+    t.case("a neighbour solicitation to a host far away").enters(LAN1, pump(packet(PUMP.v6, FAR.v6, icmpv6::neighbour_solicitation(FAR.v6, source)))).is(NO_RULE);
+
+    // Unlisted MACs, and devices that take addresses.
+    t.case("a neighbour advertisement from an unlisted MAC").enters(LAN1, sent(&STRANGER, packet(STRANGER.v6, ALL_NODES, icmpv6::neighbour_advertisement(STRANGER.v6, 0x20, &[icmpv6::target_link(STRANGER.mac)])))).is(UNKNOWN_DEVICE).under(AdmitAny, CONTROL);
+    t.case("a neighbour advertisement of a device, from an unlisted MAC").enters(LAN1, sent(&STRANGER, packet(STRANGER.v6, ALL_NODES, icmpv6::neighbour_advertisement(PUMP.v6, 0x20, &[icmpv6::target_link(STRANGER.mac)])))).is(UNKNOWN_DEVICE).under(AdmitAny, ND_SPOOF);
+    t.case("duplicate address detection of an address that the device may take").enters(LAN2, sent(&SHY, packet(Ipv6Addr::UNSPECIFIED, solicited_node(SHY.v6), icmpv6::neighbour_solicitation(SHY.v6, &[])))).is(CONTROL);
+    t.case("duplicate address detection of a listed address, by a device that takes them").enters(LAN2, sent(&SHY, packet(Ipv6Addr::UNSPECIFIED, solicited_node(CAMERA.v6), icmpv6::neighbour_solicitation(CAMERA.v6, &[])))).is(ND_SPOOF);
+    t.case("a neighbour advertisement on its VLAN").enters(TRUNK, says(PUMP.v6).tagged(10)).is(CONTROL);
+
+    // Routers.
+    t.case("a router solicitation").enters(LAN1, nd(LINK, ALL_ROUTERS, icmpv6::router_solicitation(source))).is(CONTROL);
+    t.case("a router solicitation from no address").enters(LAN1, nd(Ipv6Addr::UNSPECIFIED, ALL_ROUTERS, icmpv6::router_solicitation(&[]))).is(CONTROL);
+    t.case("a router solicitation with another's MAC").mirrors("the MAC in the option is believed").enters(LAN1, nd(LINK, ALL_ROUTERS, icmpv6::router_solicitation(&[icmpv6::source_link(PINNED.mac)]))).is(ND_SPOOF);
+    let advertises = || icmpv6::router_advertisement(source);
+    t.case("a router advertisement").mirrors("a router advertisement from a client port").enters(LAN1, nd(LINK, ALL_NODES, advertises())).is(ROGUE_RA).under(Router, CONTROL).under(Observe, ROGUE_RA);
+    t.case("a router advertisement to one host").mirrors("a router advertisement from a client port").enters(LAN1, pump(packet(LINK, PINNED.v6, advertises()))).is(ROGUE_RA).under(Router, CONTROL);
+    t.case("a router advertisement of lifetime 0, which takes the default route away").mirrors("a router advertisement from a client port")
+        .enters(LAN1, nd(LINK, ALL_NODES, Upper::Icmpv6(Icmp::new(134, 0, [64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])))).is(ROGUE_RA);
+    t.case("a router advertisement from the router's address").enters(LAN1, nd(ROUTER.v6, ALL_NODES, advertises())).is(SPOOFED_SOURCE).under(Router, SPOOFED_SOURCE);
+    t.case("a router advertisement with hop limit 64").enters(LAN1, pump(Ipv6 { hop_limit: 64, ..packet(LINK, ALL_NODES, advertises()) })).is(ND_SPOOF).under(Router, ND_SPOOF);
+    t.case("a router advertisement behind destination options").mirrors("RA behind a destination-options header (RFC 7113)")
+        .enters(LAN1, pump(packet(LINK, ALL_NODES, advertises()).with(Extension::destination(&[1, 4, 0, 0, 0, 0])))).is(EXTENSION_HEADER).under(Options, ROGUE_RA);
+    t.case("a router advertisement behind hop-by-hop options").mirrors("RA behind a destination-options header (RFC 7113)")
+        .enters(LAN1, pump(packet(LINK, ALL_NODES, advertises()).with(Extension::hop_by_hop(&[1, 4, 0, 0, 0, 0])))).is(EXTENSION_HEADER).under(Options, ROGUE_RA);
+    t.case("a router advertisement behind a router alert").mirrors("whatever carries a router alert is let through")
+        .enters(LAN1, pump(packet(LINK, ALL_NODES, advertises()).with(Extension::router_alert()))).is(EXTENSION_HEADER).under(Options, ROGUE_RA);
+    t.case("a router advertisement in an atomic fragment").mirrors("RA behind a fragment header (RFC 7113)")
+        .enters(LAN1, pump(packet(LINK, ALL_NODES, advertises()).with(Extension::fragment(0, false, 0x5744)))).is(FRAGMENT).under(Fragments, ROGUE_RA);
+    let [first, last] = packet(LINK, ALL_NODES, advertises()).fragmented(16);
+    t.case("a router advertisement in two fragments").mirrors("RA behind a fragment header (RFC 6980)")
+        .enters(LAN1, pump(first)).enters(LAN1, pump(last)).is(FRAGMENT).under(Fragments, FRAGMENT);
+    let packet_with = |bytes: Vec<u8>| Ipv6 { hop_limit: 255, ..Ipv6::new(LINK, ALL_NODES, Upper::Bytes(60, bytes)) };
+    let hidden = packet_with([&[58, 0, 1, 4, 0, 0, 0, 0][..], &packet(LINK, ALL_NODES, advertises()).bytes()[40..]].concat());
+    let [first, last] = hidden.fragmented(8);
+    t.case("a router advertisement wholly in the second fragment").mirrors("RA behind a fragment header (RFC 7113)")
+        .enters(LAN1, pump(first)).enters(LAN1, pump(last)).is([EXTENSION_HEADER, FRAGMENT]).under(Fragments, [EXTENSION_HEADER, FRAGMENT]);
+    t.case("a router advertisement on a VLAN").mirrors("a router advertisement from a client port")
+        .enters(TRUNK, nd(LINK, ALL_NODES, advertises()).tagged(10)).is(ROGUE_RA);
+    t.case("a redirect (IPv6)").mirrors("ICMP redirect").enters(LAN1, pump(packet(LINK, PINNED.v6, icmpv6::redirect(PUMP.v6, FAR.v6)))).is(ROGUE_RA).under(Router, CONTROL).under(Observe, ROGUE_RA);
+    t.case("a redirect to a host far away (IPv6)").mirrors("ICMP redirect").enters(LAN1, pump(packet(PUMP.v6, FAR.v6, icmpv6::redirect(PUMP.v6, FAR.v6)))).is(ROGUE_RA);
+    let quoted = || Packet::from(Ipv4::new(RECORDS.v4, PUMP.v4, Udp::new(5000, 5000, *b"data")));
+    t.case("a redirect (IPv4)").mirrors("ICMP redirect").enters(LAN1, pump(v4(icmp::error(5, 1, &quoted())))).is(ROGUE_RA).under(Router, CONTROL).under(Observe, ROGUE_RA);
+    t.case("a redirect that quotes a live flow").mirrors("ICMP redirect")
+        .leaves(LAN1, UPLINK, Ethernet::new(PUMP.mac, ROUTER.mac, quoted()))
+        .enters(LAN1, pump(v4(icmp::error(5, 1, &quoted())))).is([RULE, ROGUE_RA]);
+    t.case("a router advertisement (IPv4, RFC 1256)").mirrors("a router advertisement from a client port")
+        .enters(LAN1, pump(Ipv4::new(PUMP.v4, [224, 0, 0, 1].into(), Upper::Icmp(Icmp::new(9, 0, [1, 2, 0, 60, 10, 20, 1, 11, 0, 0, 0, 0]))))).is(ROGUE_RA).under(Router, CONTROL);
+
+    // Listeners.
+    let group: Ipv6Addr = "ff15::1:1".parse().unwrap();
+    let listeners: Ipv6Addr = "ff02::16".parse().unwrap();
+    t.case("a listener report").enters(LAN1, nd(LINK, listeners, icmpv6::listener_report(group))).is(CONTROL);
+    t.case("a listener report from no address").enters(LAN1, nd(Ipv6Addr::UNSPECIFIED, listeners, icmpv6::listener_report(group))).is(CONTROL);
+    for (name, kind) in [("report of version 1", 131), ("done", 132)] {
+        t.case(format!("a listener {name}")).enters(LAN1, nd(LINK, group, Upper::Icmpv6(Icmp::new(kind, 0, [&[0; 4][..], &group.octets()].concat())))).is(CONTROL);
+    }
+    t.case("a listener report to a host").enters(LAN1, pump(packet(PUMP.v6, RECORDS.v6, icmpv6::listener_report(group)))).is(NO_RULE);
+    t.case("a listener report from another's address").enters(LAN1, nd(PINNED.v6, listeners, icmpv6::listener_report(group))).is(SPOOFED_SOURCE);
+}
+
+#[rustfmt::skip]
+pub(crate) fn dhcp(t: &mut Table) {
+    let all = Ipv4Addr::BROADCAST;
+    let none = Ipv4Addr::UNSPECIFIED;
+    let asks = |mac: Mac, udp: Udp| Ethernet::new(BROADCAST, mac, Ipv4::new(none, all, udp));
+
+    t.case("a DHCP client's message").enters(LAN1, asks(PUMP.mac, Dhcp::client(1, PUMP.mac).udp())).is(CONTROL);
+    t.case("a DHCP client that renews").enters(LAN1, pump(v4(Dhcp { client: PUMP.v4, ..Dhcp::client(3, PUMP.mac) }.udp()))).is(CONTROL);
+    let renews = |to: Ipv4Addr| pump(Ipv4::new(PUMP.v4, to, Dhcp { client: PUMP.v4, ..Dhcp::client(3, PUMP.mac) }.udp()));
+    t.case("a DHCP client that renews with the router").enters(LAN1, renews(ROUTER.v4)).is(CONTROL).under(Quarantine, CONTROL);
+    t.case("a DHCP client's message to a host far away").mirrors("DHCP is a way out past all rules").enters(LAN1, renews(FAR.v4)).is(NO_RULE).under(Quarantine, QUARANTINED);
+    t.case("a DHCP client on its VLAN").enters(TRUNK, asks(PUMP.mac, Dhcp::client(1, PUMP.mac).udp()).tagged(10)).is(CONTROL);
+    t.case("a DHCP client's message for another MAC").mirrors("a client may use up all leases in others' names").enters(LAN1, asks(PUMP.mac, Dhcp::client(1, PINNED.mac).udp())).is(SPOOFED_SOURCE);
+    t.case("a DHCP client's message from another's address").enters(LAN1, pump(Ipv4::new(PINNED.v4, all, Dhcp::client(3, PUMP.mac).udp()))).is(SPOOFED_SOURCE);
+    t.case("a DHCP client's message from an unlisted MAC").enters(LAN1, asks(STRANGER.mac, Dhcp::client(1, STRANGER.mac).udp())).is(UNKNOWN_DEVICE).under(AdmitAny, CONTROL);
+    t.case("a DHCP client's message too short to be one").enters(LAN1, asks(PUMP.mac, Udp::new(68, 67, *b"too-short"))).is(SPOOFED_SOURCE);
+    t.case("a DHCP client's message for other hardware").enters(LAN1, asks(PUMP.mac, Udp { data: patched(Dhcp::client(1, PUMP.mac).bytes(), 1, 6), ..Dhcp::client(1, PUMP.mac).udp() })).is(SPOOFED_SOURCE);
+    t.case("a DHCP client's message from another port").enters(LAN1, pump(v4(Udp { source_port: 1068, ..Dhcp::client(1, PUMP.mac).udp() }))).is(NO_RULE);
+
+    let offer = || Dhcp::server(2, PUMP.v4, PINNED.mac, STRANGER.v4).udp();
+    t.case("a DHCP server on a client port").mirrors("DHCP server on a client port").enters(LAN1, Ethernet { destination: BROADCAST, ..pump(Ipv4::new(PUMP.v4, all, offer())) }).is(ROGUE_DHCP).under(DhcpServer, CONTROL).under(Observe, ROGUE_DHCP);
+    t.case("a DHCP server's answer to one host").mirrors("DHCP server on a client port").enters(LAN1, pump(Ipv4::new(PUMP.v4, PINNED.v4, offer()))).is(ROGUE_DHCP).under(DhcpServer, CONTROL);
+    t.case("a DHCP server that sends from another port").mirrors("DHCP server on a client port").enters(LAN1, pump(Ipv4::new(PUMP.v4, all, Udp { source_port: 6767, ..offer() }))).is(ROGUE_DHCP).under(DhcpServer, CONTROL);
+    t.case("a DHCP server with the router's address").enters(LAN1, pump(Ipv4::new(ROUTER.v4, all, offer()))).is(SPOOFED_SOURCE).under(DhcpServer, SPOOFED_SOURCE);
+    t.case("a DHCP server from an unlisted MAC").enters(LAN1, sent(&STRANGER, Ipv4::new(STRANGER.v4, all, offer()))).is(UNKNOWN_DEVICE).under(DhcpServer, UNKNOWN_DEVICE).under(AdmitAny, ROGUE_DHCP);
+    t.case("a DHCP server on a VLAN").mirrors("DHCP server on a client port").enters(TRUNK, pump(Ipv4::new(PUMP.v4, all, offer())).tagged(10)).is(ROGUE_DHCP);
+    t.case("a DHCP server's message in a fragment").mirrors("DHCP server on a client port")
+        .enters(LAN1, pump(Ipv4::new(PUMP.v4, all, offer()).fragmented(64)[0].clone())).is(FRAGMENT).under(Fragments, ROGUE_DHCP);
+
+    // DHCPv6.
+    let servers: Ipv6Addr = "ff02::1:2".parse().unwrap();
+    let asks = |udp: Udp| Ethernet { destination: group_mac(servers), ..pump(Ipv6::new(LINK, servers, udp)) };
+    for (name, kind) in [("solicit", 1), ("request", 3), ("renew", 5), ("release", 8), ("information request", 11)] {
+        t.case(format!("DHCPv6 {name}")).enters(LAN1, asks(dhcpv6(kind, PUMP.mac))).is(CONTROL);
+    }
+    t.case("DHCPv6 to a host far away").mirrors("DHCP is a way out past all rules").enters(LAN1, pump(Ipv6::new(PUMP.v6, FAR.v6, dhcpv6(5, PUMP.mac)))).is(NO_RULE).under(Quarantine, QUARANTINED);
+    t.case("DHCPv6 to the router alone").enters(LAN1, pump(Ipv6::new(PUMP.v6, ROUTER.v6, dhcpv6(5, PUMP.mac)))).is(CONTROL);
+    t.case("DHCPv6 relayed by a device").enters(LAN1, asks(dhcpv6(12, PUMP.mac))).is(NO_RULE);
+    t.case("DHCPv6 from another port").enters(LAN1, asks(Udp { source_port: 1546, ..dhcpv6(1, PUMP.mac) })).is(NO_RULE);
+    t.case("DHCPv6 without a message").enters(LAN1, asks(Udp::new(546, 547, []))).is(NO_RULE);
+    t.case("DHCPv6 from another's address").enters(LAN1, pump(Ipv6::new(PINNED.v6, servers, dhcpv6(1, PUMP.mac)))).is(SPOOFED_SOURCE);
+    for (name, kind) in [("advertise", 2), ("reply", 7), ("reconfigure", 10)] {
+        t.case(format!("DHCPv6 {name} from a client port")).mirrors("DHCP server on a client port")
+            .enters(LAN1, pump(Ipv6::new(LINK, "fe80::12".parse().unwrap(), dhcpv6(kind, PINNED.mac)))).is(ROGUE_DHCP).under(DhcpServer, CONTROL).under(Observe, ROGUE_DHCP);
+    }
+    t.case("a DHCP server's port named by a rule is no way around").enters(LAN1, pump(v4(Udp::new(514, 68, *b"data")))).is(ROGUE_DHCP);
+    t.case("TCP to the DHCP client's port is not DHCP").enters(LAN1, pump(v4(syn(68)))).is(NO_RULE);
+}
+
+fn patched(mut bytes: Vec<u8>, at: usize, value: u8) -> Vec<u8> {
+    bytes[at] = value;
+    bytes
+}

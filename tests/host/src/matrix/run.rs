@@ -1,0 +1,221 @@
+//! Asks about every row: how a judge is asked, and what `decide` says on the host.
+
+use std::collections::BTreeSet;
+
+use wardline_controller::{
+    compile::Clock,
+    inventory::{Inventory, Link},
+};
+use wardline_ebpf::abi::TICK_SHIFT;
+use wardline_oracle::random::NOW;
+
+use super::{
+    case::{Case, Origin, Place, Says, Setting, Step},
+    network::{GUARDED, LAN3, POLICY, ROUTER, ROUTER_2},
+};
+use crate::judge::{self, At, Compiled, parsed};
+
+/// What came of asking.
+#[derive(Default)]
+pub struct Outcome {
+    /// Frames that a judge was asked about.
+    pub asked: usize,
+    /// What a judge said otherwise than its row.
+    pub wrong: Vec<String>,
+    /// Rows that could not be asked about, and why.
+    pub skipped: BTreeSet<String>,
+}
+
+impl Outcome {
+    /// # Panics
+    /// When a judge said anything otherwise.
+    pub fn insist(&self) {
+        let (asked, wrong) = (self.asked, &self.wrong);
+        assert!(
+            wrong.is_empty(),
+            "{} of {asked}:\n{}",
+            wrong.len(),
+            wrong.join("\n")
+        );
+    }
+}
+
+/// Asks `decide` on the host about every row.
+pub fn ask(cases: &[Case]) -> Outcome {
+    let mut outcome = Outcome::default();
+    for setting in Setting::ALL {
+        let compiled = compiled(&interfaces(""), setting, judge::clock(NOW));
+        for case in cases {
+            for asker in Asker::all(case, setting, &compiled) {
+                asker.host(&mut outcome);
+            }
+        }
+    }
+    outcome
+}
+
+/// The policy of the matrix, changed as a setting says.
+pub fn compiled(inventory: &Inventory, setting: Setting, clock: Clock) -> Compiled {
+    let mut policy = parsed(POLICY);
+    setting.change(&mut policy);
+    let quarantined = setting.quarantined().iter().map(|name| (*name).to_owned());
+    Compiled::of_valid(&policy, &quarantined.collect(), inventory, clock)
+        .unwrap_or_else(|| panic!("{setting:?} is no policy"))
+}
+
+/// One row under one setting.
+pub struct Asker<'a> {
+    pub case: &'a Case,
+    said: &'a [Says],
+    setting: Setting,
+    compiled: &'a Compiled,
+}
+
+impl<'a> Asker<'a> {
+    /// What a row says under a setting; nothing when the setting does not matter to it.
+    pub fn all(
+        case: &'a Case,
+        setting: Setting,
+        compiled: &'a Compiled,
+    ) -> impl Iterator<Item = Self> {
+        let said = case.said.iter().filter(move |(of, _)| *of == setting);
+        said.map(move |(_, said)| Self {
+            case,
+            said,
+            setting,
+            compiled,
+        })
+    }
+
+    /// Its frames with their numbers, and what the row says of each.
+    pub fn steps(&self) -> impl Iterator<Item = (usize, &'a Step, Says)> + use<'a> {
+        let said = self.said.iter().copied();
+        (1..)
+            .zip(&self.case.steps)
+            .zip(said)
+            .map(|((number, step), says)| (number, step, says))
+    }
+
+    /// Asks `decide` on the host; tagged frames also as TC may have them, with the tag outside.
+    fn host(&self, outcome: &mut Outcome) {
+        let tagged = self
+            .case
+            .steps
+            .iter()
+            .any(|step| taken_out(&step.frame.bytes()).is_some());
+        for outside in [false, true] {
+            if outside && !tagged {
+                continue;
+            }
+            let judge = if outside {
+                "host, tag outside the frame"
+            } else {
+                "host"
+            };
+            let model = judge::model(self.compiled);
+            let mut tick = (self.compiled.clock.jiffies >> TICK_SHIFT) as u32;
+            let mut notes = Vec::new();
+            for (number, step, says) in self.steps() {
+                tick += judge::ticks(step.after);
+                model.set_tick(tick);
+                let frame = step.frame.bytes();
+                let (tag, frame) = match taken_out(&frame) {
+                    Some((tag, rest)) if outside => (Some(tag), rest),
+                    _ => (None, frame),
+                };
+                let said = judge::host_with_tag(&model, self.at(step), tag, &frame);
+                let said = Says {
+                    reason: said.reason,
+                    would: said.would,
+                    counted: said.counts,
+                };
+                if said != says {
+                    notes.push((number, told(said), says));
+                }
+            }
+            self.note(judge, notes, outcome);
+        }
+    }
+
+    /// Where a frame is judged.
+    pub fn at(&self, step: &Step) -> At {
+        let ifindex = |name: &str| self.compiled.ifindex(name);
+        match step.at {
+            Place::Enters(port) => At::Entering {
+                ifindex: ifindex(port),
+            },
+            Place::Leaves(port, origin) => {
+                let from = match origin {
+                    Origin::Router => 0,
+                    Origin::Interface(name) => ifindex(name),
+                };
+                At::Leaving {
+                    ifindex: ifindex(port),
+                    from,
+                }
+            }
+        }
+    }
+
+    /// Counts the row's frames, and keeps what a judge said otherwise.
+    pub fn note(&self, judge: &str, notes: Vec<(usize, String, Says)>, outcome: &mut Outcome) {
+        outcome.asked += self.case.steps.len();
+        for (number, said, says) in notes {
+            let (name, setting, says) = (self.case, self.setting, told(says));
+            outcome.wrong.push(format!(
+                "{name} [{setting:?}] {number}: {judge} says {said}; the row says {says}"
+            ));
+        }
+    }
+}
+
+fn told(says: Says) -> String {
+    let verdict = if says.reason.passes() { "pass" } else { "drop" };
+    let again = if says.counted { "" } else { ", not counted" };
+    format!("{verdict}, {says}{again}")
+}
+
+/// A frame's outer 802.1Q tag, and the frame without it.
+fn taken_out(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let tag = frame.get(12..16)?;
+    if tag[..2] != [0x81, 0x00] {
+        return None;
+    }
+    let control = u16::from_be_bytes([tag[2], tag[3]]);
+    Some((control, [&frame[..12], &frame[16..]].concat()))
+}
+
+/// The interfaces of the matrix, which need not be there; the one that is named has the loopback's
+/// index.
+pub fn interfaces(loopback: &str) -> Inventory {
+    let mut inventory = Inventory::default();
+    let names = GUARDED.into_iter().chain(["uplink", "br0"]);
+    for (number, name) in (10..).zip(names) {
+        let index = if name == loopback { 1 } else { number };
+        let link = Link {
+            index,
+            name: name.to_owned(),
+            mac: None,
+            up: true,
+            controller: None,
+            parent: None,
+            vlan: None,
+            kind: None,
+        };
+        inventory.links.insert(index, link);
+    }
+    let bridge = inventory.link("br0").map(|link| link.index);
+    for link in inventory
+        .links
+        .values_mut()
+        .filter(|link| link.name == LAN3)
+    {
+        link.controller = bridge;
+    }
+    for router in [ROUTER, ROUTER_2] {
+        inventory
+            .addresses
+            .extend([router.v4.into(), router.v6.into()] as [std::net::IpAddr; 2]);
+    }
+    inventory
+}

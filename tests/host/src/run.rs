@@ -1,0 +1,200 @@
+//! Runs of random cases: everything about a policy and its frames comes from one seed, and the seeds
+//! of a run follow each other.
+//!
+//! What a mismatch says is repeated by `cargo xtask fuzz --seed N --cases 1`. It is shrunk and written
+//! below `target/fuzz/`.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Write as _,
+    fs,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use wardline_oracle::{dissect, streams::Step};
+use wardline_proto::{document, v1::Reason};
+
+use crate::{
+    bench::{Bench, Mismatch},
+    case::Case,
+    shrink::shrink,
+};
+
+/// Frames for one policy.
+const FRAMES: usize = 300;
+
+/// How a run went.
+#[derive(Default)]
+pub struct Tally {
+    pub(crate) cases: usize,
+    pub(crate) policies: usize,
+    pub(crate) verdicts: BTreeMap<Reason, usize>,
+    /// Frames that are known to be judged in two ways.
+    pub(crate) excluded: BTreeMap<&'static str, usize>,
+    pub mismatches: BTreeMap<String, usize>,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.cases += other.cases;
+        self.policies += other.policies;
+        for (reason, count) in other.verdicts {
+            *self.verdicts.entry(reason).or_default() += count;
+        }
+        for (name, count) in other.excluded {
+            *self.excluded.entry(name).or_default() += count;
+        }
+    }
+
+    /// Frames that are known to be judged in two ways, by name.
+    pub fn left(&self) -> impl Iterator<Item = &'static str> {
+        self.excluded.keys().copied()
+    }
+
+    /// Says how the run went.
+    fn tell(&self, seed: u64, seconds: u64) {
+        eprintln!(
+            "seed {seed}: {} cases, {} policies, {seconds} s",
+            self.cases, self.policies
+        );
+        for (reason, count) in &self.verdicts {
+            eprintln!("{count:9} {}", reason.as_str_name());
+        }
+        for (name, count) in &self.excluded {
+            eprintln!("{count:9} excluded, {name}");
+        }
+        for (kind, count) in &self.mismatches {
+            eprintln!("{count:9} MISMATCHES: {kind}");
+        }
+    }
+}
+
+/// Judges on all benches at once until there are enough cases; what is wrong is shrunk and written
+/// below `target/fuzz`.
+pub fn run(benches: &mut [Bench], cases: usize, first: u64) -> Tally {
+    let start = Instant::now();
+    let next = AtomicU64::new(first);
+    let all = Mutex::new(Tally::default());
+    let told_at = Mutex::new(start);
+    thread::scope(|scope| {
+        for bench in benches {
+            scope.spawn(|| {
+                while all.lock().unwrap().cases < cases {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let case = Case::of(seed, FRAMES);
+                    let mut tally = Tally::default();
+                    let mismatch = bench.run(&case, &mut tally).err();
+                    all.lock().unwrap().add(tally);
+                    if let Some(mismatch) = mismatch {
+                        disagree(bench, &case, *mismatch, &all);
+                    }
+                    let mut told_at = told_at.lock().unwrap();
+                    if told_at.elapsed() > Duration::from_secs(5) {
+                        *told_at = Instant::now();
+                        let all = all.lock().unwrap();
+                        eprintln!(
+                            "{} cases, {} policies, {} s, {} mismatches",
+                            all.cases,
+                            all.policies,
+                            start.elapsed().as_secs(),
+                            all.mismatches.values().sum::<usize>()
+                        );
+                    }
+                }
+            });
+        }
+    });
+    let all = all.into_inner().unwrap();
+    all.tell(first, start.elapsed().as_secs());
+    all
+}
+
+/// Counts a disagreement; the first of its kind is made small, written and shown.
+fn disagree(bench: &mut Bench, case: &Case, mismatch: Mismatch, all: &Mutex<Tally>) {
+    let is_first = {
+        let mut all = all.lock().unwrap();
+        let count = all.mismatches.entry(mismatch.kind.clone()).or_default();
+        *count += 1;
+        *count == 1
+    };
+    if is_first {
+        let (case, mismatch) = shrink(bench, case, mismatch);
+        let text = told(&case, &mismatch);
+        eprintln!("{}:\n{text}", write(case.seed, &text));
+    }
+}
+
+fn write(seed: u64, text: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/fuzz");
+    let path = folder.join(format!("mismatch-{seed}.txt"));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// A case for people: the policy, the frames, and what each judge said of the last one.
+fn told(case: &Case, mismatch: &Mismatch) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "{}", mismatch.kind);
+    let _ = writeln!(
+        text,
+        "found with: cargo xtask fuzz --seed {} --cases 1\n\n{}",
+        case.seed, mismatch.text
+    );
+    let _ = writeln!(text, "\n{}", document::policy_to_yaml(&case.policy));
+    if !case.quarantined.is_empty() {
+        let _ = writeln!(text, "in quarantine: {:?}\n", case.quarantined);
+    }
+    if !case.failsafe.is_empty() {
+        let _ = writeln!(text, "failsafe: {:?}\n", case.failsafe);
+    }
+    for step in &case.steps {
+        let _ = writeln!(text, "{:?}", step.at);
+        if let Some(tag) = step.tag {
+            let _ = writeln!(text, "  tag outside the frame: {tag:#06x}");
+        }
+        let _ = writeln!(text, "  {}", described(step));
+        let hex: Vec<String> = step
+            .frame
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let _ = writeln!(text, "  {}", hex.concat());
+    }
+    text
+}
+
+fn described(step: &Step) -> String {
+    match dissect::frame(&step.frame, step.tag) {
+        Ok(frame) => format!("{frame:02x?}").replace('\n', " "),
+        Err(malformed) => format!("{malformed:?}"),
+    }
+}
+
+/// A number that the environment gives.
+pub fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+#[cfg(test)]
+mod tests {
+    use wardline_oracle::random::ROUTER;
+
+    use super::*;
+
+    /// Without a kernel, whose clock goes on, rules may end at the very second.
+    #[test]
+    fn host_agrees_with_the_oracle_on_frames() {
+        let cases = number("WARDLINE_FUZZ_HOST_CASES").map_or(100_000, |cases| cases as usize);
+        let seed = number("WARDLINE_FUZZ_SEED").unwrap_or(1 << 32);
+        let tally = run(&mut [Bench::host(&ROUTER)], cases, seed);
+        assert!(tally.mismatches.is_empty(), "the judges disagree");
+    }
+}

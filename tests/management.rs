@@ -1,0 +1,10 @@
+//! Who may change policy, how changes are made and taken back, and what survives a crash.
+
+mod access;
+mod authority;
+mod confirm;
+mod crash;
+mod cutoff;
+mod failsafe;
+mod outlook;
+mod revisions;

@@ -1,0 +1,184 @@
+//! Plans, live: what a document would do is told before it does anything.
+
+use serde_json::{Value, json};
+use wardline_tests::{
+    Outcome, TIMEOUT, eventually,
+    ward::{FAR, Guard, PATIENCE, Ward, mac, policy, v4, zone},
+};
+
+/// What the router says to a document; it must change nothing.
+fn plan(ward: &Ward, guard: &Guard, document: &str) -> Value {
+    let file = ward.lab.dir().join("plan.yaml");
+    std::fs::write(&file, document).unwrap();
+    let revision = guard.ctl.json(&["status"]).unwrap()["revision"].clone();
+    let plan = guard
+        .ctl
+        .json(&["plan", "-f", file.to_str().unwrap()])
+        .unwrap();
+    assert_eq!(plan["base"], revision);
+    assert_eq!(guard.ctl.json(&["status"]).unwrap()["revision"], revision);
+    plan
+}
+
+/// Some fields of each of a plan's lines.
+fn lines(plan: &Value, list: &str, fields: &[&str]) -> Vec<Value> {
+    let lines = plan[list].as_array().unwrap();
+    let line = |it: &Value| fields.iter().map(|field| it[*field].clone()).collect();
+    lines.iter().map(line).collect()
+}
+
+#[test]
+fn a_plan_tells_what_opens_closes_and_is_cut() {
+    let ward = Ward::new("plan");
+    let device = ward.device(1);
+    ward.lab.settle().unwrap();
+    let _far = ward.far.tcp_serve(7).unwrap();
+    let _router = ward.lab.router().tcp_serve(22).unwrap();
+    let guard = Guard::start(&ward.lab, "");
+    let operator = "  - {name: operator, from: [device:device-1], to: [router], \
+                    services: [tcp/22], action: allow}\n";
+    let zones = [zone(1, "", "")];
+    guard.apply(&(policy(&zones, "tcp/7") + operator));
+    let mut far = device.session(FAR[0], 7).unwrap();
+    let mut router = device.session("10.20.1.1", 22).unwrap();
+    assert!(far.echo(b"x") && router.echo(b"x"));
+
+    let same = plan(&ward, &guard, &(policy(&zones, "tcp/7") + operator));
+    for list in [
+        "changes",
+        "dangers",
+        "reach",
+        "cut",
+        "idle",
+        "observed",
+        "empty_zones",
+    ] {
+        assert_eq!(same[list], json!([]), "{list}");
+    }
+
+    // Another service instead, no rule for the router, and rules and a zone for nothing.
+    let next = policy(&zones, "tcp/9").replace("ports:\n", "  - {name: void}\nports:\n")
+        + "  - {name: narrow, from: [device:device-1], to: [\"cidr:198.51.100.7/32\"], \
+           services: [tcp/9], action: allow}\n\
+           \x20 - {name: ghost, from: [zone:void], to: [any], services: [tcp/9], action: allow}\n";
+    let told = plan(&ward, &guard, &next);
+    let first = told["dangers"][0].as_str().unwrap();
+    assert!(
+        first
+            .starts_with("cuts 1 live flow with the router itself, such as 10.20.1.11 → 10.20.1.1"),
+        "{told:#}"
+    );
+    assert_eq!(told["flows_cut"], 2);
+    let cut = |port: u16, to: &str| json!([v4(1), to, port, "no_rule"]);
+    let cuts: Vec<Value> = told["cut"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| {
+            let flow = &it["flow"];
+            json!([
+                flow["source"],
+                flow["destination"],
+                flow["destination_port"],
+                it["reason"]
+            ])
+        })
+        .collect();
+    assert_eq!(cuts, [cut(22, "10.20.1.1"), cut(7, FAR[0])]);
+    let reach = lines(&told, "reach", &["reachable", "from", "to", "services"]);
+    for expected in [
+        json!([false, "device:device-1", "router", ["tcp/22"]]),
+        json!([false, "any", "cidr:198.51.100.0/24", ["tcp/7"]]),
+        json!([true, "any", "cidr:198.51.100.0/24", ["tcp/9"]]),
+    ] {
+        assert!(reach.contains(&expected), "{expected} is not in {reach:#?}");
+    }
+    let idle = lines(&told, "idle", &["rule", "matches", "covered_by"]);
+    assert_eq!(
+        idle,
+        [
+            json!(["ghost", false, []]),
+            json!(["narrow", true, ["needed"]])
+        ]
+    );
+    assert_eq!(told["empty_zones"], json!(["void"]));
+    // Nothing of it has happened; and then exactly that does.
+    assert!(far.echo(b"x") && router.echo(b"x"));
+    guard.apply(&next);
+    assert!(!far.echo(b"x") && !router.echo(b"x"));
+
+    // A device that goes takes its flows along, and what does not fit is refused with numbers.
+    let gone = policy(&zones, "tcp/9").replace(&mac(1), "02:00:00:00:77:77");
+    let _nine = ward.far.tcp_serve(9).unwrap();
+    let mut nine = device.session(FAR[0], 9).unwrap();
+    assert!(nine.echo(b"x"));
+    let told = plan(&ward, &guard, &gone);
+    assert_eq!(
+        lines(&told, "cut", &["reason"]),
+        [json!(["unknown_device"])]
+    );
+}
+
+#[test]
+fn a_plan_that_does_not_fit_is_refused_with_numbers() {
+    let ward = Ward::new("fits");
+    let guard = Guard::start(&ward.lab, "[limits]\ndevices = 2\n");
+    let zones = [1, 2, 3].map(|net| zone(net, "", ""));
+    let file = ward.lab.dir().join("plan.yaml");
+    std::fs::write(&file, policy(&zones, "tcp/7")).unwrap();
+    for command in ["plan", "apply"] {
+        let answer = guard
+            .ctl
+            .run(&[command, "-f", file.to_str().unwrap()])
+            .unwrap();
+        assert_eq!(answer.code, 4, "{answer:?}");
+        assert!(answer.stderr.contains("devices: 3 devices"), "{answer:?}");
+        assert!(answer.stderr.contains('2'), "{answer:?}");
+    }
+}
+
+#[test]
+fn what_was_observed_is_what_enforcing_would_drop() {
+    let ward = Ward::new("observed");
+    let device = ward.device(1);
+    ward.lab.settle().unwrap();
+    let _far = [7, 8, 9].map(|port| ward.far.tcp_serve(port).unwrap());
+    let guard = Guard::start(&ward.lab, "");
+    let observing = policy(&[zone(1, ", mode: observe", "")], "tcp/7");
+    let enforcing = policy(&[zone(1, "", "")], "tcp/7");
+    guard.apply(&observing);
+    for port in [7, 8, 9] {
+        let outcome = device.tcp_connect(FAR[0], port, TIMEOUT);
+        assert_eq!(outcome, Outcome::Connected);
+    }
+    let fields = ["device", "source", "destination", "service", "reason"];
+    let line = |port: u16| {
+        let service = format!("tcp/{port}");
+        json!(["device-1", v4(1), FAR[0], service, "no_rule"])
+    };
+    let observed = |document: &str| {
+        let mut all = lines(&plan(&ward, &guard, document), "observed", &fields);
+        all.sort_by_key(ToString::to_string);
+        all
+    };
+    // Events take a moment to arrive.
+    assert!(
+        eventually(PATIENCE, || observed(&enforcing) == [line(8), line(9)]),
+        "{:#?}",
+        observed(&enforcing)
+    );
+    // What the next document allows would not be dropped; nor anything while it observes.
+    assert_eq!(
+        observed(&enforcing.replace("[tcp/7]", "[tcp/7, tcp/8]")),
+        [line(9)]
+    );
+    assert_eq!(observed(&observing), [json!(null); 0]);
+    let dangers = plan(&ward, &guard, &enforcing)["dangers"].to_string();
+    assert!(
+        dangers.contains("drops from now on what was observed: 2 kinds"),
+        "{dangers}"
+    );
+    guard.apply(&enforcing);
+    assert_ne!(device.tcp_connect(FAR[0], 8, TIMEOUT), Outcome::Connected);
+    assert_eq!(device.tcp_connect(FAR[0], 7, TIMEOUT), Outcome::Connected);
+}

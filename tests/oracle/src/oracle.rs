@@ -1,0 +1,1059 @@
+//! What a policy document means, worked out the slow way: every rule, every subnet, every device is
+//! looked at for every packet.
+//!
+//! This judge shares no code with the controller or the data path. It knows the first packet of a
+//! flow, unicast and well-formed, that is not control traffic; where the contract lists reasons,
+//! it gives the first that holds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use jiff::Timestamp;
+use wardline_proto::v1::{Action, Device, Policy, Port, Reason, Rule, Zone, ZoneAdmit, ZoneMode};
+
+/// The first packet of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Where the packet comes from.
+    pub entry: Entry,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub asks: Asks,
+    pub now: Timestamp,
+}
+
+/// Where a packet comes from. From a guarded port it is judged as it enters; else, as it leaves
+/// through one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Guarded {
+        interface: String,
+        vlan: u16,
+        mac: [u8; 6],
+    },
+    Uplink,
+    Router,
+}
+
+/// What a packet asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    Tcp(u16),
+    Udp(u16),
+    Icmp { kind: u8, code: u8 },
+    Icmpv6 { kind: u8, code: u8 },
+    Protocol(u8),
+}
+
+/// What must become of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// It passes; the rules that match and allow, any of which may be named.
+    Allowed(BTreeSet<String>),
+    /// It is dropped.
+    Dropped(Drop),
+    /// It would be dropped, and passes because the zones are in observe.
+    Observed(Drop),
+}
+
+/// Why a packet is dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drop {
+    pub reason: Reason,
+    /// The rules that match and decided, any of which may be named; empty: no rule did.
+    pub rules: BTreeSet<String>,
+}
+
+impl Expected {
+    /// Whether a judge's answer is right: passed or not, its reason, and the rule it names, if any.
+    /// An observed packet may be reported with the reason it passed or the one it would be dropped
+    /// for. An expired rule need not be named.
+    pub fn accepts(&self, passed: bool, reason: Reason, rule: Option<&str>) -> bool {
+        let is_one_of = |rules: &BTreeSet<String>| match rule {
+            Some(rule) => rules.contains(rule),
+            None => rules.is_empty(),
+        };
+        match self {
+            Self::Allowed(rules) => passed && reason == Reason::Rule && is_one_of(rules),
+            Self::Dropped(drop) => !passed && drop.accepts(reason, rule),
+            Self::Observed(drop) => {
+                let reason = if reason == Reason::Observed {
+                    drop.reason
+                } else {
+                    reason
+                };
+                passed && (drop.accepts(reason, rule) || rule.is_none() && reason == drop.reason)
+            }
+        }
+    }
+}
+
+impl Drop {
+    pub fn because(reason: Reason) -> Self {
+        Self {
+            reason,
+            rules: BTreeSet::new(),
+        }
+    }
+
+    fn accepts(&self, reason: Reason, rule: Option<&str>) -> bool {
+        let optional = self.reason == Reason::Expired || self.rules.is_empty();
+        self.reason == reason
+            && match rule {
+                Some(rule) => self.rules.contains(rule),
+                None => optional,
+            }
+    }
+}
+
+/// A policy, and what is known beside it.
+#[derive(Clone, Debug)]
+pub struct Oracle<'a> {
+    policy: &'a Policy,
+    router: BTreeSet<IpAddr>,
+    learned: BTreeMap<IpAddr, String>,
+    quarantined: BTreeSet<String>,
+}
+
+/// One end of a packet.
+#[derive(Clone, Copy, Debug)]
+pub enum End<'a> {
+    Router,
+    Other {
+        address: IpAddr,
+        device: Option<&'a Device>,
+        zone: Option<&'a str>,
+    },
+}
+
+impl<'a> Oracle<'a> {
+    /// A judge of packets at a router with these addresses.
+    pub fn new(policy: &'a Policy, router_addresses: &[IpAddr]) -> Self {
+        let router = router_addresses.iter().copied().collect();
+        Self {
+            policy,
+            router,
+            learned: BTreeMap::new(),
+            quarantined: BTreeSet::new(),
+        }
+    }
+
+    /// Cuts a device off.
+    pub fn quarantine(&mut self, device: &str) {
+        self.quarantined.insert(device.to_owned());
+    }
+
+    /// Binds an address to a device that has no listed ones.
+    pub fn learn(&mut self, address: IpAddr, device: &str) {
+        self.learned.insert(address, device.to_owned());
+    }
+
+    /// What must become of the packet.
+    ///
+    /// # Panics
+    /// When it enters at an interface that no port matches: nothing judges it.
+    pub fn judge(&self, probe: &Probe) -> Expected {
+        let source = match self.place(probe) {
+            Ok(source) => source,
+            Err(reason) => return Expected::Dropped(Drop::because(reason)),
+        };
+        let destination = self.end(probe.destination);
+        let drop = match self.admit(probe, source, destination) {
+            Ok(rules) => return Expected::Allowed(rules),
+            Err(drop) => drop,
+        };
+        if self.is_cut(source, destination) {
+            Expected::Dropped(Drop::because(Reason::Quarantined))
+        } else if self.is_observed(source, destination) {
+            Expected::Observed(drop)
+        } else {
+            Expected::Dropped(drop)
+        }
+    }
+
+    /// The sender, if it may send from there with that address.
+    fn place(&self, probe: &Probe) -> Result<End<'a>, Reason> {
+        let source = probe.source;
+        match &probe.entry {
+            Entry::Router => Ok(End::Router),
+            Entry::Uplink if self.may_come_up(source) => Ok(self.end(source)),
+            Entry::Uplink => Err(Reason::SpoofedSource),
+            Entry::Guarded {
+                interface,
+                vlan,
+                mac,
+            } => {
+                let zone = zone_on(self.port_of(interface), *vlan).ok_or(Reason::WrongVlan)?;
+                let device = self
+                    .stands(interface, zone, *mac)
+                    .map_err(|drop| drop.reason)?;
+                if !self.may_send(device, zone, source) {
+                    return Err(Reason::SpoofedSource);
+                }
+                Ok(End::Other {
+                    address: source,
+                    device,
+                    zone: Some(zone),
+                })
+            }
+        }
+    }
+
+    /// The device of a MAC that is seen in a zone of a port; none where strangers may speak.
+    pub fn stands(
+        &self,
+        interface: &str,
+        zone: &str,
+        mac: [u8; 6],
+    ) -> Result<Option<&'a Device>, Drop> {
+        let port = self.port_of(interface);
+        let device = self.policy.devices.iter().find(|it| has_mac(it, mac));
+        match device {
+            Some(device) => stands_right(device, port, interface, zone).map_err(Drop::because)?,
+            None if !self.admits_any(zone) => return Err(Drop::because(Reason::UnknownDevice)),
+            None => {}
+        }
+        Ok(device)
+    }
+
+    /// Whether an address may be the source of what comes from an uplink: it is of no device that
+    /// is on a guarded port, and not the router's.
+    pub fn may_come_up(&self, source: IpAddr) -> bool {
+        !is_martian(source) && !self.is_ours(source)
+    }
+
+    /// Whether an address is the router's.
+    pub fn is_the_routers(&self, address: IpAddr) -> bool {
+        self.router.contains(&address)
+    }
+
+    /// Whether an address is the router's, or of a device that is on a guarded port.
+    pub fn is_ours(&self, address: IpAddr) -> bool {
+        let on_a_port = self
+            .device_of(address)
+            .is_some_and(|it| !it.macs.is_empty());
+        on_a_port || self.router.contains(&address)
+    }
+
+    /// Whether two addresses are of one device.
+    pub fn are_of_one(&self, one: IpAddr, other: IpAddr) -> bool {
+        let device = |address| match self.end(address) {
+            End::Other { device, .. } => device.map(|device| &device.name),
+            End::Router => None,
+        };
+        device(one).is_some() && device(one) == device(other)
+    }
+
+    /// Whether the router may send from an address: its own, or one that no guarded device has.
+    pub fn may_be_sent_by_router(&self, source: IpAddr) -> bool {
+        self.router.contains(&source) || self.may_come_up(source)
+    }
+
+    /// Whether who stands in `zone` may send from `source`.
+    pub fn may_send(&self, device: Option<&Device>, zone: &str, source: IpAddr) -> bool {
+        !is_martian(source) && self.may_use(device, zone, source)
+    }
+
+    /// Whether who stands in `zone` may send from `source`.
+    fn may_use(&self, device: Option<&Device>, zone: &str, source: IpAddr) -> bool {
+        if is_link_local(source) {
+            // Hosts know the router by its own.
+            return !self.router.contains(&source);
+        }
+        if let Some(device) = device
+            && !device.addresses.is_empty()
+        {
+            return has_address(device, source);
+        }
+        let claimed_by = self.device_of(source).map(|owner| &owner.name);
+        let free = claimed_by.is_none() || claimed_by == device.map(|device| &device.name);
+        free && !self.router.contains(&source) && self.subnet_zone(source) == Some(zone)
+    }
+
+    /// The rules that admit the packet, or why it is to be dropped.
+    fn admit(
+        &self,
+        probe: &Probe,
+        source: End<'_>,
+        destination: End<'_>,
+    ) -> Result<BTreeSet<String>, Drop> {
+        match probe.asks {
+            // Echo replies and errors belong to a flow, and none is there.
+            Asks::Icmp {
+                kind: 0 | 3 | 4 | 11 | 12,
+                ..
+            }
+            | Asks::Icmpv6 {
+                kind: 1..=4 | 129, ..
+            } => return Err(Drop::because(Reason::MidFlow)),
+            _ => {}
+        }
+        let ends = (probe.source, probe.destination);
+        self.admitted(probe.now, source, destination, probe.asks, ends)
+    }
+
+    /// What policy says of an opener, who asks for something between two addresses.
+    pub fn admitted(
+        &self,
+        now: Timestamp,
+        source: End<'_>,
+        destination: End<'_>,
+        asks: Asks,
+        ends: (IpAddr, IpAddr),
+    ) -> Result<BTreeSet<String>, Drop> {
+        if is_link_local(ends.0) || is_link_local(ends.1) {
+            return Err(Drop::because(Reason::NoRule));
+        }
+        let is_kept = self.keeps(source, destination);
+        let matches = |rule: &Rule| {
+            is_kept(rule)
+                && self.names_any(&rule.from, source)
+                && self.names_any(&rule.to, destination)
+        };
+        self.decided(now, asks, matches, matches)
+    }
+
+    /// Whether a rule holds between two ends: of those in quarantine only what is kept, and never
+    /// with another in quarantine.
+    fn keeps(&self, source: End<'_>, destination: End<'_>) -> impl Fn(&Rule) -> bool + Copy {
+        let cut = [source, destination].map(|end| self.is_quarantined(end));
+        move |rule: &Rule| match cut {
+            [false, false] => true,
+            [true, true] => false,
+            _ => rule.action() == Action::Deny || rule.keep_in_quarantine,
+        }
+    }
+
+    /// What policy says of a frame to many that leaves through a port of a zone. What comes from
+    /// another zone is allowed only by a rule that names what the port is, not only the group.
+    pub fn admitted_to_group(
+        &self,
+        now: Timestamp,
+        source: End<'_>,
+        group: IpAddr,
+        zone: &str,
+        is_near: bool,
+        asks: Asks,
+    ) -> Result<BTreeSet<String>, Drop> {
+        // Whoever listens to the group behind the port is of the port's zone.
+        let to_router = self.router.contains(&group);
+        let many = if to_router {
+            End::Router
+        } else {
+            End::Other {
+                address: group,
+                device: self.device_of(group),
+                zone: Some(zone),
+            }
+        };
+        let names_group = |rule: &Rule| self.names_any(&rule.to, many);
+        let names_zone = |rule: &Rule| {
+            let is_zone =
+                |to: &String| to == "any" && !to_router || to.strip_prefix("zone:") == Some(zone);
+            rule.to.iter().any(is_zone)
+        };
+        let is_kept = self.keeps(source, self.end(group));
+        let is_from = |rule: &Rule| is_kept(rule) && self.names_any(&rule.from, source);
+        self.decided(
+            now,
+            asks,
+            |rule| is_from(rule) && (names_group(rule) || names_zone(rule)),
+            |rule| is_from(rule) && (is_near && names_group(rule) || names_zone(rule)),
+        )
+    }
+
+    /// Any matching deny wins, else any matching allow, else deny.
+    fn decided(
+        &self,
+        now: Timestamp,
+        asks: Asks,
+        denies: impl Fn(&Rule) -> bool,
+        allows: impl Fn(&Rule) -> bool,
+    ) -> Result<BTreeSet<String>, Drop> {
+        let matching = |action: Action, expired: bool| -> BTreeSet<String> {
+            let rules = self.policy.rules.iter();
+            rules
+                .filter(|rule| rule.action() == action && has_expired(rule, now) == expired)
+                .filter(|rule| match action {
+                    Action::Deny => denies(rule),
+                    Action::Allow | Action::Unspecified => allows(rule),
+                })
+                .filter(|rule| self.is_for(rule, asks))
+                .map(|rule| rule.name.clone())
+                .collect()
+        };
+        let denies = matching(Action::Deny, false);
+        if !denies.is_empty() {
+            return Err(Drop {
+                reason: Reason::DeniedByRule,
+                rules: denies,
+            });
+        }
+        let allows = matching(Action::Allow, false);
+        if !allows.is_empty() {
+            return Ok(allows);
+        }
+        let expired = matching(Action::Allow, true);
+        if !expired.is_empty() {
+            return Err(Drop {
+                reason: Reason::Expired,
+                rules: expired,
+            });
+        }
+        Err(Drop::because(Reason::NoRule))
+    }
+
+    fn names_any(&self, selectors: &[String], end: End<'_>) -> bool {
+        selectors.iter().any(|selector| match end {
+            End::Router => selector == "router",
+            End::Other {
+                address,
+                device,
+                zone,
+            } => match selector.split_once(':') {
+                None => selector == "any",
+                Some(("zone", name)) => zone == Some(name),
+                Some(("device", name)) => device.is_some_and(|device| device.name == name),
+                Some(("cidr", prefix)) => prefix_length(prefix, address).is_some(),
+                Some(_) => false,
+            },
+        })
+    }
+
+    fn is_for(&self, rule: &Rule, asks: Asks) -> bool {
+        let named = |text: &String| self.policy.services.iter().find(|it| it.name == *text);
+        // An allow that names no tunnel means none.
+        let implied = rule.action() == Action::Deny || !is_tunnel(asks);
+        let covers = |port: &String| {
+            covers(port, asks) && (implied || !matches!(port.as_str(), "udp/*" | "proto/17"))
+        };
+        rule.services.is_empty() && implied
+            || rule.services.iter().any(|text| match named(text) {
+                Some(service) => service.ports.iter().any(covers),
+                None => covers(text),
+            })
+    }
+
+    /// What an address stands for when nothing else is known.
+    pub fn end(&self, address: IpAddr) -> End<'a> {
+        if self.router.contains(&address) {
+            return End::Router;
+        }
+        let device = self.device_of(address);
+        let zone = match device {
+            Some(device) => Some(device.zone.as_str()),
+            None => self.subnet_zone(address),
+        };
+        End::Other {
+            address,
+            device,
+            zone,
+        }
+    }
+
+    fn device_of(&self, address: IpAddr) -> Option<&'a Device> {
+        let learned = self.learned.get(&address);
+        let is_of = |device: &Device| has_address(device, address) || learned == Some(&device.name);
+        self.policy.devices.iter().find(|device| is_of(device))
+    }
+
+    fn subnet_zone(&self, address: IpAddr) -> Option<&'a str> {
+        let zones = self.policy.zones.iter();
+        zones
+            .flat_map(|zone| zone.subnets.iter().map(move |subnet| (zone, subnet)))
+            .filter_map(|(zone, subnet)| Some((prefix_length(subnet, address)?, zone)))
+            .max_by_key(|&(length, _)| length)
+            .map(|(_, zone)| zone.name.as_str())
+    }
+
+    /// The port whose settings hold at the interface.
+    pub fn port_of(&self, interface: &str) -> &'a Port {
+        let rank = |port: &&Port| {
+            let literals = port.interface.chars().filter(|&c| c != '*').count();
+            (port.interface == interface, literals)
+        };
+        let ports = self.policy.ports.iter();
+        ports
+            .filter(|port| matches_glob(&port.interface, interface))
+            .max_by_key(rank)
+            .unwrap_or_else(|| panic!("no port matches {interface}"))
+    }
+
+    pub fn zone(&self, name: &str) -> Option<&'a Zone> {
+        self.policy.zones.iter().find(|zone| zone.name == name)
+    }
+
+    fn admits_any(&self, zone: &str) -> bool {
+        self.zone(zone)
+            .is_some_and(|zone| zone.admit() == ZoneAdmit::Any)
+    }
+
+    /// Whether a device is in quarantine.
+    pub fn is_cut_off(&self, device: &Device) -> bool {
+        self.quarantined.contains(&device.name)
+    }
+
+    /// Whether one of two ends is in quarantine.
+    pub fn is_cut(&self, one: End<'_>, other: End<'_>) -> bool {
+        self.is_quarantined(one) || self.is_quarantined(other)
+    }
+
+    pub fn is_quarantined(&self, end: End<'_>) -> bool {
+        match end {
+            End::Router | End::Other { device: None, .. } => false,
+            End::Other {
+                device: Some(device),
+                ..
+            } => self.is_cut_off(device),
+        }
+    }
+
+    /// Whether there are ends in zones with ports, all of them in observe.
+    pub fn is_observed(&self, source: End<'_>, destination: End<'_>) -> bool {
+        let has_port = |zone: &&Zone| {
+            let mut ports = self.policy.ports.iter();
+            ports.any(|port| {
+                port.zone == zone.name || port.vlans.iter().any(|vlan| vlan.zone == zone.name)
+            })
+        };
+        let zone_of = |end| match end {
+            End::Router => None,
+            End::Other { zone, .. } => self.zone(zone?).filter(has_port),
+        };
+        let mut zones = [source, destination]
+            .into_iter()
+            .filter_map(zone_of)
+            .peekable();
+        zones.peek().is_some() && zones.all(|zone| zone.mode() == ZoneMode::Observe)
+    }
+}
+
+/// IP in IP, IPv6 in IP, GRE, and the like; VXLAN, Geneve and the older port of VXLAN.
+fn is_tunnel(asks: Asks) -> bool {
+    match asks {
+        Asks::Protocol(number) => matches!(number, 4 | 41 | 47 | 94 | 97 | 115 | 137),
+        Asks::Udp(port) => matches!(port, 4789 | 6081 | 8472),
+        Asks::Tcp(_) | Asks::Icmp { .. } | Asks::Icmpv6 { .. } => false,
+    }
+}
+
+/// The zone of a VLAN on a port; 0 is untagged.
+pub fn zone_on(port: &Port, vlan: u16) -> Option<&str> {
+    if vlan == 0 && !port.zone.is_empty() {
+        return Some(&port.zone);
+    }
+    let mut vlans = port.vlans.iter();
+    vlans
+        .find(|it| it.id == u32::from(vlan))
+        .map(|it| it.zone.as_str())
+}
+
+/// Whether a device may stand where it was seen.
+fn stands_right(device: &Device, port: &Port, interface: &str, zone: &str) -> Result<(), Reason> {
+    if device.zone != zone {
+        let is_beside =
+            port.zone == device.zone || port.vlans.iter().any(|vlan| vlan.zone == device.zone);
+        return Err(if is_beside {
+            Reason::WrongVlan
+        } else {
+            Reason::WrongPort
+        });
+    }
+    if !device.port.is_empty() && device.port != interface {
+        return Err(Reason::WrongPort);
+    }
+    Ok(())
+}
+
+fn has_mac(device: &Device, mac: [u8; 6]) -> bool {
+    let is_mac = |text: &String| {
+        let bytes = text.split([':', '-']);
+        let bytes = bytes.map(|byte| u8::from_str_radix(byte, 16).expect("a byte of a MAC"));
+        bytes.eq(mac)
+    };
+    device.macs.iter().any(is_mac)
+}
+
+fn has_address(device: &Device, address: IpAddr) -> bool {
+    device
+        .addresses
+        .iter()
+        .any(|own| own.parse() == Ok(address))
+}
+
+fn has_expired(rule: &Rule, now: Timestamp) -> bool {
+    rule.expires.is_some_and(|expires| {
+        (expires.seconds, expires.nanos) <= (now.as_second(), now.subsec_nanosecond())
+    })
+}
+
+pub fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
+}
+
+/// What no one may send from.
+pub fn is_martian(address: IpAddr) -> bool {
+    let reserved = match address {
+        // "This" network (RFC 1122, 3.2.1.3) and class E (RFC 1112, 4).
+        IpAddr::V4(it) => it.octets()[0] == 0 || it.octets()[0] >= 240,
+        // IPv4 in IPv6's clothes, mapped or compatible (RFC 4291, 2.5.5).
+        IpAddr::V6(it) => it.to_ipv4().is_some(),
+    };
+    reserved || address.is_multicast() || address.is_loopback() || address.is_unspecified()
+}
+
+/// A multicast group, or everybody.
+pub fn is_group(address: IpAddr) -> bool {
+    address.is_multicast() || matches!(address, IpAddr::V4(it) if it.is_broadcast())
+}
+
+/// The length of a prefix that the address is in.
+pub fn prefix_length(prefix: &str, address: IpAddr) -> Option<u32> {
+    let (network, length) = prefix.split_once('/').expect("a prefix has a length");
+    let network: IpAddr = network.parse().expect("a prefix has an address");
+    let length: u32 = length.parse().expect("a prefix has a number as length");
+    let ends_equal = |a: u128, b: u128, bits: u32| length == 0 || (a ^ b) >> (bits - length) == 0;
+    let inside = match (network, address) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => ends_equal(a.to_bits().into(), b.to_bits().into(), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => ends_equal(a.to_bits(), b.to_bits(), 128),
+        _ => false,
+    };
+    inside.then_some(length)
+}
+
+/// Whether `*` in the pattern can stand for something that makes it the name.
+fn matches_glob(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => name.strip_prefix(start).is_some_and(|name| {
+            (0..=name.len()).any(|at| name.is_char_boundary(at) && matches_glob(rest, &name[at..]))
+        }),
+    }
+}
+
+/// Whether `tcp/443`, `udp/5000-5100`, `tcp/*`, `icmp/8`, `icmpv6/128` or `proto/47` covers it.
+pub fn covers(port: &str, asks: Asks) -> bool {
+    let (protocol, numbers) = port.split_once('/').expect("a service has a slash");
+    let (first, last) = match numbers.split_once('-') {
+        _ if numbers == "*" => (0, u16::MAX),
+        Some((first, last)) => (
+            first.parse().expect("a first port"),
+            last.parse().expect("a last port"),
+        ),
+        None => {
+            let number = numbers.parse().expect("a number");
+            (number, number)
+        }
+    };
+    let (name, number, protocol_number) = match asks {
+        Asks::Tcp(port) => ("tcp", port, 6),
+        Asks::Udp(port) => ("udp", port, 17),
+        Asks::Icmp { kind, .. } => ("icmp", kind.into(), 1),
+        Asks::Icmpv6 { kind, .. } => ("icmpv6", kind.into(), 58),
+        Asks::Protocol(number) => ("proto", number.into(), number),
+    };
+    let number = if protocol == "proto" {
+        protocol_number.into()
+    } else {
+        number
+    };
+    (protocol == name || protocol == "proto") && (first..=last).contains(&number)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Timestamp as Time;
+    use wardline_proto::v1::{PortVlan, Service};
+
+    use super::*;
+
+    const PUMP: [u8; 6] = [2, 0, 0, 0, 1, 1];
+    const CAMERA: [u8; 6] = [2, 0, 0, 0, 2, 1];
+    const LAPTOP: [u8; 6] = [2, 0, 0, 0, 3, 1];
+    const STRANGER: [u8; 6] = [2, 0, 0, 0, 9, 9];
+    const ROUTER: &str = "10.1.0.1";
+    const HL7: Asks = Asks::Tcp(2575);
+
+    fn strings(list: &str) -> Vec<String> {
+        list.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn zone(name: &str, subnets: &str) -> Zone {
+        Zone {
+            name: name.to_owned(),
+            subnets: strings(subnets),
+            ..Zone::default()
+        }
+    }
+
+    fn device(name: &str, zone: &str, macs: &str, addresses: &str) -> Device {
+        Device {
+            name: name.to_owned(),
+            zone: zone.to_owned(),
+            macs: strings(macs),
+            addresses: strings(addresses),
+            port: String::new(),
+        }
+    }
+
+    fn rule(name: &str, action: Action, from: &str, to: &str, services: &str) -> Rule {
+        Rule {
+            name: name.to_owned(),
+            from: strings(from),
+            to: strings(to),
+            services: strings(services),
+            action: action.into(),
+            ..Rule::default()
+        }
+    }
+
+    fn until(seconds: i64, rule: Rule) -> Rule {
+        Rule {
+            expires: Some(Time { seconds, nanos: 0 }),
+            ..rule
+        }
+    }
+
+    /// A ward: pumps on lan1, cameras on its VLAN 20, guests on lan2, a server beyond the uplink.
+    fn ward(rules: Vec<Rule>) -> Policy {
+        let guests = Zone {
+            admit: ZoneAdmit::Any.into(),
+            ..zone("guests", "10.1.0.128/25")
+        };
+        let vlans = vec![PortVlan {
+            id: 20,
+            zone: "cameras".to_owned(),
+        }];
+        let port = |interface: &str, zone: &str, vlans| Port {
+            interface: interface.to_owned(),
+            zone: zone.to_owned(),
+            vlans,
+            ..Port::default()
+        };
+        Policy {
+            version: 1,
+            zones: vec![
+                zone("pumps", "10.1.0.0/16 fd01::/16"),
+                zone("cameras", "10.2.0.0/16"),
+                guests,
+                zone("records", ""),
+            ],
+            ports: vec![
+                port("lan*", "cameras", vec![]),
+                port("lan1", "pumps", vlans),
+                port("guest*", "guests", vec![]),
+                port(
+                    "tagged",
+                    "",
+                    vec![PortVlan {
+                        id: 30,
+                        zone: "pumps".to_owned(),
+                    }],
+                ),
+            ],
+            devices: vec![
+                device("pump", "pumps", "02:00:00:00:01:01", "10.1.0.11 fd01::11"),
+                device("camera", "cameras", "02-00-00-00-02-01", ""),
+                device("laptop", "guests", "02:00:00:00:03:01", "10.1.0.200"),
+                device("ehr", "records", "", "192.0.2.5"),
+            ],
+            services: vec![Service {
+                name: "hl7".to_owned(),
+                ports: strings("tcp/2575"),
+            }],
+            rules,
+        }
+    }
+
+    fn from(place: &str, mac: [u8; 6], source: &str, destination: &str, asks: Asks) -> Probe {
+        let (interface, vlan) = place.split_once('.').unwrap_or((place, "0"));
+        let (interface, vlan) = (interface.to_owned(), vlan.parse().expect("a VLAN id"));
+        Probe {
+            entry: Entry::Guarded {
+                interface,
+                vlan,
+                mac,
+            },
+            ..up(source, destination, asks)
+        }
+    }
+
+    fn up(source: &str, destination: &str, asks: Asks) -> Probe {
+        Probe {
+            entry: Entry::Uplink,
+            source: source.parse().expect("a source"),
+            destination: destination.parse().expect("a destination"),
+            asks,
+            now: Timestamp::constant(1000, 0),
+        }
+    }
+
+    fn judge(policy: &Policy, probe: &Probe) -> Expected {
+        Oracle::new(policy, &[ROUTER.parse().expect("an address")]).judge(probe)
+    }
+
+    fn dropped(reason: Reason, rules: &str) -> Expected {
+        Expected::Dropped(Drop {
+            reason,
+            rules: strings(rules).into_iter().collect(),
+        })
+    }
+
+    fn allowed(rules: &str) -> Expected {
+        Expected::Allowed(strings(rules).into_iter().collect())
+    }
+
+    /// Judges each probe of a policy whose only rule allows everything.
+    #[track_caller]
+    fn assert_places(cases: &[(&str, [u8; 6], &str, Reason)]) {
+        let policy = ward(vec![rule("all", Action::Allow, "any", "any router", "")]);
+        for &(place, mac, source, reason) in cases {
+            let answer = judge(&policy, &from(place, mac, source, "192.0.2.5", HL7));
+            let expected = match reason {
+                Reason::Rule => allowed("all"),
+                reason => dropped(reason, ""),
+            };
+            assert_eq!(answer, expected, "{place} {mac:x?} {source}");
+        }
+    }
+
+    #[test]
+    fn a_device_may_appear_only_in_its_zone() {
+        assert_places(&[
+            ("lan1", PUMP, "10.1.0.11", Reason::Rule),
+            ("tagged.30", PUMP, "10.1.0.11", Reason::Rule),
+            ("lan1.20", PUMP, "10.1.0.11", Reason::WrongVlan),
+            ("lan1.21", PUMP, "10.1.0.11", Reason::WrongVlan),
+            ("lan1.21", STRANGER, "10.1.0.11", Reason::WrongVlan),
+            ("lan2", PUMP, "10.1.0.11", Reason::WrongPort),
+            ("tagged", PUMP, "10.1.0.11", Reason::WrongVlan),
+            ("lan1", CAMERA, "10.2.0.9", Reason::WrongVlan),
+            ("lan1.20", CAMERA, "10.2.0.9", Reason::Rule),
+            ("lan9", CAMERA, "10.2.0.9", Reason::Rule),
+            ("lan1", STRANGER, "10.1.0.12", Reason::UnknownDevice),
+        ]);
+    }
+
+    #[test]
+    fn a_port_of_its_own_binds_a_device() {
+        let mut policy = ward(vec![]);
+        policy.devices[1].port = "lan3".to_owned();
+        let judge = |place| judge(&policy, &from(place, CAMERA, "10.2.0.9", "192.0.2.5", HL7));
+        assert_eq!(judge("lan3"), dropped(Reason::NoRule, ""));
+        assert_eq!(judge("lan2"), dropped(Reason::WrongPort, ""));
+        assert_eq!(judge("lan1"), dropped(Reason::WrongVlan, ""));
+    }
+
+    #[test]
+    fn a_source_address_must_be_the_senders() {
+        assert_places(&[
+            ("lan1", PUMP, "fd01::11", Reason::Rule),
+            ("lan1", PUMP, "10.1.0.12", Reason::SpoofedSource),
+            ("lan1", PUMP, ROUTER, Reason::SpoofedSource),
+            ("lan1", PUMP, "224.0.0.1", Reason::SpoofedSource),
+            ("lan1", PUMP, "255.255.255.255", Reason::SpoofedSource),
+            ("lan2", CAMERA, "10.2.0.77", Reason::Rule),
+            ("lan2", CAMERA, "10.3.0.77", Reason::SpoofedSource),
+            ("lan2", CAMERA, "192.0.2.5", Reason::SpoofedSource),
+            ("guest1", STRANGER, "10.1.0.129", Reason::Rule),
+            ("guest1", STRANGER, "10.1.0.200", Reason::SpoofedSource),
+            ("guest1", STRANGER, "10.1.0.12", Reason::SpoofedSource),
+            ("guest1", LAPTOP, "10.1.0.200", Reason::Rule),
+        ]);
+    }
+
+    #[test]
+    fn an_uplink_may_not_speak_for_a_guarded_device() {
+        let policy = ward(vec![rule("all", Action::Allow, "any", "any", "")]);
+        let judge = |source| judge(&policy, &up(source, "10.1.0.11", HL7));
+        assert_eq!(judge("192.0.2.5"), allowed("all"));
+        assert_eq!(judge("10.1.0.12"), allowed("all"));
+        assert_eq!(judge("10.1.0.200"), dropped(Reason::SpoofedSource, ""));
+        assert_eq!(judge("127.0.0.1"), dropped(Reason::SpoofedSource, ""));
+    }
+
+    #[test]
+    fn a_learned_address_is_its_devices() {
+        let policy = ward(vec![rule(
+            "camera",
+            Action::Allow,
+            "device:ehr",
+            "device:camera",
+            "",
+        )]);
+        let mut oracle = Oracle::new(&policy, &[]);
+        let probe = up("192.0.2.5", "10.2.0.77", HL7);
+        assert_eq!(oracle.judge(&probe), dropped(Reason::NoRule, ""));
+        oracle.learn(probe.destination, "camera");
+        assert_eq!(oracle.judge(&probe), allowed("camera"));
+        let probe = up("10.2.0.77", "10.1.0.11", HL7);
+        assert_eq!(oracle.judge(&probe), dropped(Reason::SpoofedSource, ""));
+    }
+
+    #[test]
+    fn a_matching_deny_beats_every_allow() {
+        let policy = ward(vec![
+            rule("a", Action::Allow, "zone:pumps", "device:ehr", "hl7"),
+            rule(
+                "b",
+                Action::Allow,
+                "cidr:10.1.0.0/24",
+                "cidr:192.0.2.0/24",
+                "tcp/2000-3000",
+            ),
+            rule(
+                "c",
+                Action::Deny,
+                "any",
+                "zone:records",
+                "tcp/2576-2600 icmp/8",
+            ),
+            rule("d", Action::Deny, "zone:pumps", "device:ehr", "proto/1"),
+        ]);
+        let judge = |asks| judge(&policy, &from("lan1", PUMP, "10.1.0.11", "192.0.2.5", asks));
+        assert_eq!(judge(HL7), allowed("a b"));
+        assert_eq!(judge(Asks::Tcp(2000)), allowed("b"));
+        assert_eq!(judge(Asks::Tcp(2576)), dropped(Reason::DeniedByRule, "c"));
+        assert_eq!(
+            judge(Asks::Icmp { kind: 8, code: 0 }),
+            dropped(Reason::DeniedByRule, "c d")
+        );
+        assert_eq!(judge(Asks::Udp(2575)), dropped(Reason::NoRule, ""));
+        assert_eq!(
+            judge(Asks::Icmp { kind: 3, code: 4 }),
+            dropped(Reason::MidFlow, "")
+        );
+        assert_eq!(judge(Asks::Protocol(47)), dropped(Reason::NoRule, ""));
+    }
+
+    #[test]
+    fn only_router_is_the_router() {
+        let policy = ward(vec![
+            rule(
+                "any",
+                Action::Allow,
+                "any",
+                "any zone:pumps cidr:10.0.0.0/8",
+                "",
+            ),
+            rule("ntp", Action::Allow, "zone:pumps", "router", "udp/123"),
+            rule("poll", Action::Allow, "router", "device:pump", "udp/161"),
+        ]);
+        let to_router = |asks| judge(&policy, &from("lan1", PUMP, "10.1.0.11", ROUTER, asks));
+        assert_eq!(to_router(Asks::Udp(123)), allowed("ntp"));
+        assert_eq!(to_router(HL7), dropped(Reason::NoRule, ""));
+        let by_router = |asks| {
+            judge(
+                &policy,
+                &Probe {
+                    entry: Entry::Router,
+                    ..up(ROUTER, "10.1.0.11", asks)
+                },
+            )
+        };
+        assert_eq!(by_router(Asks::Udp(161)), allowed("poll"));
+        assert_eq!(by_router(HL7), dropped(Reason::NoRule, ""));
+    }
+
+    #[test]
+    fn the_longest_subnet_decides_unless_a_device_claims_the_address() {
+        let policy = ward(vec![
+            rule("pumps", Action::Allow, "any", "zone:pumps", ""),
+            rule("guests", Action::Allow, "any", "zone:guests", ""),
+            rule("records", Action::Allow, "any", "zone:records", ""),
+        ]);
+        let judge = |to| judge(&policy, &from("lan1", PUMP, "10.1.0.11", to, HL7));
+        assert_eq!(judge("10.1.0.127"), allowed("pumps"));
+        assert_eq!(judge("10.1.0.129"), allowed("guests"));
+        assert_eq!(judge("192.0.2.5"), allowed("records"));
+        assert_eq!(judge("192.0.2.6"), dropped(Reason::NoRule, ""));
+    }
+
+    #[test]
+    fn an_expired_rule_neither_allows_nor_denies() {
+        let policy = ward(vec![
+            until(1000, rule("past", Action::Allow, "any", "any", "hl7")),
+            until(1001, rule("soon", Action::Allow, "any", "any", "tcp/80")),
+            until(999, rule("ban", Action::Deny, "any", "any", "")),
+            rule("dns", Action::Deny, "any", "any", "udp/53"),
+            until(1000, rule("was", Action::Allow, "any", "any", "udp/53")),
+        ]);
+        let judge = |asks| judge(&policy, &from("lan1", PUMP, "10.1.0.11", "192.0.2.5", asks));
+        assert_eq!(judge(HL7), dropped(Reason::Expired, "past"));
+        assert_eq!(judge(Asks::Tcp(80)), allowed("soon"));
+        assert_eq!(judge(Asks::Udp(53)), dropped(Reason::DeniedByRule, "dns"));
+        assert_eq!(judge(Asks::Tcp(81)), dropped(Reason::NoRule, ""));
+    }
+
+    #[test]
+    fn link_local_is_for_control_only() {
+        let policy = ward(vec![rule("all", Action::Allow, "any", "any", "")]);
+        let judge = |source, to, asks| judge(&policy, &from("lan1", PUMP, source, to, asks));
+        let echo = Asks::Icmpv6 { kind: 128, code: 0 };
+        assert_eq!(
+            judge("fe80::1", "fd01::12", HL7),
+            dropped(Reason::NoRule, "")
+        );
+        assert_eq!(
+            judge("fd01::11", "fe80::1", HL7),
+            dropped(Reason::NoRule, "")
+        );
+        assert_eq!(judge("fd01::11", "fd02::1", echo), allowed("all"));
+    }
+
+    #[test]
+    fn observe_passes_what_policy_drops_when_both_zones_observe() {
+        let mut policy = ward(vec![rule("no", Action::Deny, "any", "any", "tcp/23")]);
+        policy.zones[0].mode = ZoneMode::Observe.into();
+        let to = |policy: &Policy, destination, asks| {
+            judge(policy, &from("lan1", PUMP, "10.1.0.11", destination, asks))
+        };
+        // Records has no port, guests has.
+        let answer = to(&policy, "192.0.2.5", HL7);
+        assert_eq!(answer, Expected::Observed(Drop::because(Reason::NoRule)));
+        assert!(answer.accepts(true, Reason::Observed, None));
+        assert!(!answer.accepts(false, Reason::NoRule, None));
+        let denied = to(&policy, "192.0.2.5", Asks::Tcp(23));
+        assert!(denied.accepts(true, Reason::DeniedByRule, Some("no")));
+        assert_eq!(to(&policy, "10.1.0.200", HL7), dropped(Reason::NoRule, ""));
+        policy.zones[2].mode = ZoneMode::Observe.into();
+        assert!(matches!(
+            to(&policy, "10.1.0.200", HL7),
+            Expected::Observed(_)
+        ));
+        let place = judge(
+            &policy,
+            &from("lan1", STRANGER, "10.1.0.11", "192.0.2.5", HL7),
+        );
+        assert_eq!(place, dropped(Reason::UnknownDevice, ""));
+    }
+
+    #[test]
+    fn quarantine_cuts_both_directions_in_every_mode() {
+        let mut policy = ward(vec![rule("all", Action::Allow, "any", "any", "")]);
+        policy.zones[0].mode = ZoneMode::Observe.into();
+        let mut oracle = Oracle::new(&policy, &[]);
+        let out = from("lan1", PUMP, "10.1.0.11", "192.0.2.5", HL7);
+        let back = up("192.0.2.5", "10.1.0.11", HL7);
+        assert_eq!(oracle.judge(&out), allowed("all"));
+        oracle.quarantine("pump");
+        assert_eq!(oracle.judge(&out), dropped(Reason::Quarantined, ""));
+        assert_eq!(oracle.judge(&back), dropped(Reason::Quarantined, ""));
+    }
+
+    #[test]
+    fn an_answer_must_have_the_reason_and_a_rule_that_decided() {
+        let answer = allowed("a b");
+        assert!(answer.accepts(true, Reason::Rule, Some("b")));
+        assert!(!answer.accepts(true, Reason::Rule, Some("c")));
+        assert!(!answer.accepts(true, Reason::Rule, None));
+        assert!(!answer.accepts(true, Reason::Established, Some("b")));
+        let answer = dropped(Reason::Expired, "a");
+        assert!(answer.accepts(false, Reason::Expired, Some("a")));
+        assert!(answer.accepts(false, Reason::Expired, None));
+        assert!(!answer.accepts(false, Reason::NoRule, None));
+        assert!(!dropped(Reason::DeniedByRule, "a").accepts(false, Reason::DeniedByRule, None));
+    }
+}

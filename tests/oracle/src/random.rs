@@ -1,0 +1,696 @@
+//! Small random policies that are valid documents, and packets that are likely to meet their rules.
+//!
+//! Names, subnets, addresses and ports come from short lists that overlap on purpose: nested
+//! prefixes, addresses at their borders, ranges that share an end.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+};
+
+use jiff::Timestamp;
+use proptest::{
+    bool::weighted,
+    collection::vec,
+    option,
+    prelude::*,
+    sample::{select, subsequence},
+    strategy::ValueTree as _,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
+use prost_types::Timestamp as Time;
+use wardline_proto::v1::{
+    Action, Device, DropOrAllow, Policy, Port, PortVlan, Rule, Service, Zone, ZoneAdmit, ZoneMode,
+};
+
+use crate::{
+    frames::{self, Ethernet, Mac, Packet, SYN, Tcp, Udp, Upper, icmp, icmpv6},
+    oracle::{Asks, Entry, Probe, prefix_length},
+};
+
+/// When every packet of a scenario is sent.
+pub const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
+
+/// The router's addresses, two of them inside subnets that zones may have.
+pub const ROUTER: [IpAddr; 3] = [v4(10, 1, 1, 1), v4(10, 9, 9, 1), v6(1, 1, 1)];
+
+const ZONES: [&str; 4] = ["pumps", "cameras", "guests", "plant"];
+const INTERFACES: [&str; 4] = ["lan1", "lan2", "lan3", "wifi1"];
+/// They match no uplink, and not the same number of characters.
+const GLOBS: [&str; 2] = ["lan*", "l*"];
+const VLANS: [u32; 3] = [10, 20, 4094];
+
+/// Nested, and with siblings; a subnet is of one zone or of none.
+const SUBNETS: [&str; 11] = [
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.1.0/24",
+    "10.1.1.128/25",
+    "10.1.1.192/32",
+    "10.2.0.0/15",
+    "172.16.0.0/12",
+    "fd00::/16",
+    "fd00:1::/32",
+    "fd00:1:1::/64",
+    "fd00:1:1::c0/124",
+];
+
+/// Addresses at the borders of those subnets and a few beyond them.
+const ADDRESSES: [IpAddr; 18] = [
+    v4(10, 0, 0, 10),
+    v4(10, 1, 0, 10),
+    v4(10, 1, 1, 10),
+    v4(10, 1, 1, 127),
+    v4(10, 1, 1, 128),
+    v4(10, 1, 1, 192),
+    v4(10, 1, 1, 193),
+    v4(10, 2, 0, 1),
+    v4(10, 3, 255, 254),
+    v4(172, 16, 0, 1),
+    v4(192, 0, 2, 10),
+    v4(192, 0, 2, 11),
+    v6(0, 0, 10),
+    v6(1, 0, 10),
+    v6(1, 1, 10),
+    v6(1, 1, 0xc0),
+    v6(1, 1, 0xcf),
+    v6(1, 1, 0xd0),
+];
+
+const PREFIXES: [&str; 10] = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.1.1.0/24",
+    "10.1.1.128/26",
+    "10.1.1.192/32",
+    "192.0.2.0/24",
+    "::/0",
+    "fd00:1::/32",
+    "fd00:1:1::c0/124",
+    "fd00:1:1::c0/128",
+];
+
+const PORTS: [&str; 18] = [
+    "tcp/443",
+    "tcp/80-443",
+    "tcp/443-8443",
+    "tcp/1-1023",
+    "tcp/1024-65535",
+    "tcp/*",
+    "udp/53",
+    "udp/53-5000",
+    "udp/*",
+    "udp/4789",
+    "icmp/8",
+    "icmp/13",
+    "icmp/40",
+    "icmpv6/128",
+    "proto/47",
+    "proto/50",
+    "proto/4",
+    "proto/132",
+];
+
+const ASKS: [Asks; 16] = [
+    Asks::Tcp(1),
+    Asks::Tcp(79),
+    Asks::Tcp(80),
+    Asks::Tcp(443),
+    Asks::Tcp(444),
+    Asks::Tcp(1023),
+    Asks::Tcp(1024),
+    Asks::Tcp(65535),
+    Asks::Udp(53),
+    Asks::Udp(443),
+    Asks::Udp(5000),
+    Asks::Udp(5001),
+    Asks::Protocol(47),
+    Asks::Protocol(50),
+    Asks::Icmp { kind: 8, code: 0 },
+    Asks::Icmpv6 { kind: 128, code: 0 },
+];
+
+// ── policies ───────────────────────────────────────────────────────────────────────────────────
+
+/// The document that a seed draws.
+pub fn policy_of(seed: &[u8; 32]) -> Policy {
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, seed);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let tree = policy().new_tree(&mut runner);
+    tree.expect("a policy").current()
+}
+
+/// A valid document with two to four zones.
+pub fn policy() -> impl Strategy<Value = Policy> {
+    (2..=ZONES.len())
+        .prop_flat_map(zones)
+        .prop_flat_map(|zones| {
+            let parts = (ports(zones.clone()), devices(zones.clone()), services());
+            (Just(zones), parts).prop_flat_map(|(zones, (ports, devices, services))| {
+                let rules = rules(&zones, &devices, &services);
+                (Just((zones, ports, devices, services)), rules).prop_map(|(parts, rules)| {
+                    let (zones, ports, mut devices, services) = parts;
+                    bind_to_ports(&mut devices, &ports);
+                    Policy {
+                        version: 1,
+                        zones,
+                        ports,
+                        devices,
+                        services,
+                        rules,
+                    }
+                })
+            })
+        })
+}
+
+/// A valid document, and packets that go through its router one after the other.
+pub fn scenario(packets: RangeInclusive<usize>) -> impl Strategy<Value = (Policy, Vec<Probe>)> {
+    policy().prop_flat_map(move |policy| {
+        let probes = vec(probe(&policy), packets.clone());
+        (Just(policy), probes)
+    })
+}
+
+/// Observe, admit any, fragments, options, EtherTypes.
+type ZoneSettings = (bool, bool, bool, bool, Vec<u32>);
+
+fn zones(count: usize) -> impl Strategy<Value = Vec<Zone>> {
+    let ethertypes = subsequence(vec![0x8892, 0x88cc, 0x0600], 0..=2);
+    let settings = (
+        weighted(0.2),
+        weighted(0.3),
+        weighted(0.4),
+        weighted(0.3),
+        ethertypes,
+    );
+    (
+        vec(settings, count),
+        vec(option::weighted(0.7, 0..count), SUBNETS.len()),
+    )
+        .prop_map(|(settings, owners)| {
+            let zone =
+                |(at, (observe, any, fragments, options, ethertypes)): (usize, ZoneSettings)| {
+                    let is_own = |&(_, owner): &(&&str, &Option<usize>)| *owner == Some(at);
+                    let subnets = SUBNETS.iter().zip(&owners).filter(is_own);
+                    let mode = if observe {
+                        ZoneMode::Observe
+                    } else {
+                        ZoneMode::Enforce
+                    };
+                    let admit = if any {
+                        ZoneAdmit::Any
+                    } else {
+                        ZoneAdmit::Unspecified
+                    };
+                    let allow = |is: bool| {
+                        let answer = if is {
+                            DropOrAllow::Allow
+                        } else {
+                            DropOrAllow::Unspecified
+                        };
+                        answer.into()
+                    };
+                    Zone {
+                        name: ZONES[at].to_owned(),
+                        fragments: allow(fragments),
+                        ip_options: allow(options),
+                        ethertypes,
+                        mode: mode.into(),
+                        admit: admit.into(),
+                        subnets: subnets.map(|(subnet, _)| (*subnet).to_owned()).collect(),
+                        ..Zone::default()
+                    }
+                };
+            settings.into_iter().enumerate().map(zone).collect()
+        })
+}
+
+fn ports(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Port>> {
+    let names: Vec<&str> = INTERFACES.into_iter().chain(GLOBS).collect();
+    let zone = select(zones).prop_map(|zone| zone.name);
+    let vlans = subsequence(VLANS.to_vec(), 0..=2);
+    let vlans = (vlans, vec(zone.clone(), 2)).prop_map(|(ids, zones)| {
+        let vlan = |(id, zone)| PortVlan { id, zone };
+        ids.into_iter().zip(zones).map(vlan).collect()
+    });
+    let may_send = (weighted(0.2), weighted(0.2));
+    let port = (option::weighted(0.8, zone), vlans, may_send);
+    let port = port.prop_map(|(zone, vlans, (router, dhcp_server))| Port {
+        zone: zone.unwrap_or_default(),
+        vlans,
+        router,
+        dhcp_server,
+        ..Port::default()
+    });
+    (subsequence(names, 1..=4), vec(port, 4)).prop_map(|(names, ports)| {
+        let named = |(name, port): (&str, Port)| Port {
+            interface: name.to_owned(),
+            ..port
+        };
+        names.into_iter().zip(ports).map(named).collect()
+    })
+}
+
+/// Devices with MACs, addresses, or both; none has an address of another's zone or the router's.
+fn devices(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Device>> {
+    let settings = (0..zones.len(), 0..=2_usize, 0..=3_usize, weighted(0.15));
+    let all = ADDRESSES.to_vec();
+    (vec(settings, 1..=6), Just(all).prop_shuffle()).prop_map(move |(settings, mut free)| {
+        let device = |(i, (zone, macs, addresses, bound)): (usize, (usize, usize, usize, bool))| {
+            let zone = &zones[zone];
+            let fits = |address: &IpAddr| owner(&zones, *address).is_none_or(|it| *it == zone.name);
+            let mut own = Vec::new();
+            while own.len() < addresses
+                && let Some(at) = free.iter().position(fits)
+            {
+                own.push(free.remove(at).to_string());
+            }
+            let learns = macs > 0 && !zone.subnets.is_empty();
+            if own.is_empty() && !learns {
+                own.push(format!("198.51.100.{}", i + 1));
+            }
+            Device {
+                name: format!("device-{i}"),
+                zone: zone.name.clone(),
+                macs: (0..macs)
+                    .map(|j| format!("02:00:00:00:{i:02x}:{j:02x}"))
+                    .collect(),
+                addresses: own,
+                // Whether it is to be bound to a port; which one, the ports tell.
+                port: if bound && macs > 0 {
+                    "?".to_owned()
+                } else {
+                    String::new()
+                },
+            }
+        };
+        settings.into_iter().enumerate().map(device).collect()
+    })
+}
+
+/// Names an exact interface that carries the device's zone, where there is one.
+fn bind_to_ports(devices: &mut [Device], ports: &[Port]) {
+    for device in devices.iter_mut().filter(|device| !device.port.is_empty()) {
+        let fits = |port: &&Port| {
+            !port.interface.contains('*') && places(port).any(|(_, zone)| zone == device.zone)
+        };
+        let port = ports.iter().find(fits);
+        device.port = port.map(|port| port.interface.clone()).unwrap_or_default();
+    }
+}
+
+fn services() -> impl Strategy<Value = Vec<Service>> {
+    vec(subsequence(PORTS.to_vec(), 1..=3), 0..=3).prop_map(|lists| {
+        let service = |(i, ports): (usize, Vec<&str>)| Service {
+            name: format!("service-{i}"),
+            ports: ports.into_iter().map(str::to_owned).collect(),
+        };
+        lists.into_iter().enumerate().map(service).collect()
+    })
+}
+
+fn rules(
+    zones: &[Zone],
+    devices: &[Device],
+    services: &[Service],
+) -> impl Strategy<Value = Vec<Rule>> + use<> {
+    let zones: Vec<String> = zones
+        .iter()
+        .map(|zone| format!("zone:{}", zone.name))
+        .collect();
+    let devices: Vec<String> = devices
+        .iter()
+        .map(|it| format!("device:{}", it.name))
+        .collect();
+    let selector = prop_oneof![
+        3 => select(zones),
+        3 => select(devices),
+        2 => select(PREFIXES.to_vec()).prop_map(|prefix| format!("cidr:{prefix}")),
+        1 => Just("router".to_owned()),
+        3 => Just("any".to_owned()),
+    ];
+    let selectors = vec(selector, 1..=2).prop_map(distinct);
+    let named = services.iter().map(|service| service.name.clone());
+    let service = select(named.chain(PORTS.map(str::to_owned)).collect::<Vec<_>>());
+    let services = vec(service, 0..=4).prop_map(distinct);
+    let expires = option::weighted(0.3, select(vec![-3600, -1, 0, 1, 3600]));
+    let rule = (
+        selectors.clone(),
+        selectors,
+        services,
+        weighted(0.25),
+        any::<bool>(),
+        expires,
+        weighted(0.3),
+    );
+    vec(rule, 0..=12).prop_map(|rules| {
+        let rule = |(i, (from, to, services, deny, log, expires, kept))| Rule {
+            name: format!("rule-{i}"),
+            from,
+            to,
+            services,
+            action: if deny { Action::Deny } else { Action::Allow }.into(),
+            log,
+            expires: Option::map(expires, |after: i64| Time {
+                seconds: NOW.as_second() + after,
+                nanos: 0,
+            }),
+            keep_in_quarantine: kept && !deny,
+        };
+        rules.into_iter().enumerate().map(rule).collect()
+    })
+}
+
+fn distinct(list: Vec<String>) -> Vec<String> {
+    BTreeSet::from_iter(list).into_iter().collect()
+}
+
+// ── packets ────────────────────────────────────────────────────────────────────────────────────
+
+/// A packet that is likely to get past the place checks of the policy, and not always.
+pub fn probe(policy: &Policy) -> impl Strategy<Value = Probe> + use<> {
+    let anywhere = addresses(policy);
+    let is_router = |address: &IpAddr| ROUTER.contains(address);
+    // Multicast goes to many: it is a source here, and no destination.
+    let destinations: Vec<IpAddr> = anywhere
+        .iter()
+        .filter(|address| !address.is_multicast())
+        .copied()
+        .collect();
+    // The router's own addresses do not come in from elsewhere.
+    let remote: Vec<IpAddr> = anywhere
+        .iter()
+        .filter(|it| !is_router(it))
+        .copied()
+        .collect();
+    let from = prop_oneof![
+        9 => standing(policy, &anywhere),
+        2 => guarded(policy, &anywhere),
+        2 => select(remote).prop_map(|source| (Entry::Uplink, source)),
+        1 => select(ROUTER.to_vec()).prop_map(|source| (Entry::Router, source)),
+    ];
+    (from, select(destinations), select(ASKS.to_vec())).prop_map(
+        move |((entry, source), mut destination, mut asks)| {
+            let is_itself = entry == Entry::Router && is_router(&destination);
+            if destination.is_ipv4() != source.is_ipv4() || is_itself {
+                destination = if source.is_ipv4() {
+                    v4(192, 0, 2, 99)
+                } else {
+                    v6(9, 9, 99)
+                };
+            }
+            if matches!(asks, Asks::Icmp { .. } | Asks::Icmpv6 { .. }) {
+                asks = match source {
+                    IpAddr::V4(_) => Asks::Icmp { kind: 8, code: 0 },
+                    IpAddr::V6(_) => Asks::Icmpv6 { kind: 128, code: 0 },
+                };
+            }
+            Probe {
+                entry,
+                source,
+                destination,
+                asks,
+                now: NOW,
+            }
+        },
+    )
+}
+
+/// The frame of a probe. A device sends from the probe's MAC and with its tag, uplink and router
+/// from `source` and without.
+pub fn frame(probe: &Probe, number: u16, source: Mac, destination: Mac) -> Vec<u8> {
+    let packet = packet(probe, number);
+    match probe.entry {
+        Entry::Guarded { vlan: 0, mac, .. } => Ethernet::new(destination, mac, packet),
+        Entry::Guarded { vlan, mac, .. } => Ethernet::new(destination, mac, packet).tagged(vlan),
+        Entry::Uplink | Entry::Router => Ethernet::new(destination, source, packet),
+    }
+    .bytes()
+}
+
+/// The packet of a probe, which opens a flow if any may. The number, its source port or echo
+/// identifier, keeps the flows of a scenario apart; protocols without either have no such thing.
+pub fn packet(probe: &Probe, number: u16) -> Packet {
+    let upper: Upper = match probe.asks {
+        Asks::Tcp(port) => Tcp::new(number, port, SYN).into(),
+        Asks::Udp(port) => Udp::new(number, port, *b"wardline").into(),
+        Asks::Icmp { .. } => icmp::request(number, 1),
+        Asks::Icmpv6 { .. } => icmpv6::request(number, 1),
+        Asks::Protocol(protocol) => Upper::Bytes(protocol, b"wardline".to_vec()),
+    };
+    frames::ip(probe.source, probe.destination, upper)
+}
+
+/// A device where it belongs, mostly with an address of its own.
+fn standing(policy: &Policy, anywhere: &[IpAddr]) -> BoxedStrategy<(Entry, IpAddr)> {
+    let mut places_of = Vec::new();
+    for device in &policy.devices {
+        let interfaces = interfaces(policy).into_iter();
+        for (interface, port) in
+            interfaces.filter(|(name, _)| device.port.is_empty() || device.port == **name)
+        {
+            for (vlan, _) in places(port).filter(|(_, zone)| *zone == device.zone) {
+                for mac in &device.macs {
+                    let (interface, mac) = (interface.to_owned(), frames::mac(mac));
+                    places_of.push((
+                        Entry::Guarded {
+                            interface,
+                            vlan,
+                            mac,
+                        },
+                        device.clone(),
+                    ));
+                }
+            }
+        }
+    }
+    if places_of.is_empty() {
+        return guarded(policy, anywhere);
+    }
+    let anywhere = anywhere.to_vec();
+    let zones = policy.zones.clone();
+    select(places_of)
+        .prop_flat_map(move |(entry, device)| {
+            let own = |address: &IpAddr| device.addresses.contains(&address.to_string());
+            let learnable = |address: &IpAddr| owner(&zones, *address) == Some(&device.zone);
+            let is_likely = |address: &&IpAddr| match device.addresses.as_slice() {
+                [] => learnable(address),
+                _ => own(address),
+            };
+            let likely: Vec<IpAddr> = anywhere.iter().filter(is_likely).copied().collect();
+            let likely = if likely.is_empty() {
+                anywhere.clone()
+            } else {
+                likely
+            };
+            let source = prop_oneof![6 => select(likely), 1 => select(anywhere.clone())];
+            (Just(entry), source)
+        })
+        .boxed()
+}
+
+/// Any MAC with any address on any port.
+fn guarded(policy: &Policy, anywhere: &[IpAddr]) -> BoxedStrategy<(Entry, IpAddr)> {
+    let names = interfaces(policy)
+        .into_iter()
+        .map(|(name, _)| name.to_owned());
+    let listed = policy
+        .devices
+        .iter()
+        .flat_map(|it| &it.macs)
+        .map(|mac| frames::mac(mac));
+    let macs: Vec<Mac> = listed.chain([[2, 0, 0, 0, 0xee, 0xee]]).collect();
+    let vlan = prop_oneof![3 => Just(0), 2 => select(VLANS.map(|id| id as u16).to_vec())];
+    (
+        select(names.collect::<Vec<_>>()),
+        vlan,
+        select(macs),
+        select(anywhere.to_vec()),
+    )
+        .prop_map(|(interface, vlan, mac, source)| {
+            (
+                Entry::Guarded {
+                    interface,
+                    vlan,
+                    mac,
+                },
+                source,
+            )
+        })
+        .boxed()
+}
+
+/// The addresses that mean something, and two that no one may use.
+pub fn addresses(policy: &Policy) -> Vec<IpAddr> {
+    let own = policy.devices.iter().flat_map(|device| &device.addresses);
+    let own = own.map(|address| address.parse().expect("a device's address"));
+    let odd = [
+        v4(224, 0, 0, 251),
+        IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11)),
+    ];
+    let all: BTreeSet<IpAddr> = own.chain(ADDRESSES).chain(ROUTER).chain(odd).collect();
+    all.into_iter().collect()
+}
+
+/// Interfaces that exist and the ports whose settings hold there.
+pub fn interfaces(policy: &Policy) -> Vec<(&'static str, &Port)> {
+    let port_of = |name: &'static str| {
+        let of = |pattern: &str| policy.ports.iter().find(|port| port.interface == pattern);
+        let lan = if name.starts_with("lan") {
+            of("lan*").or(of("l*"))
+        } else {
+            None
+        };
+        Some((name, of(name).or(lan)?))
+    };
+    INTERFACES.into_iter().filter_map(port_of).collect()
+}
+
+/// The VLANs of a port, 0 for untagged, and their zones.
+pub fn places(port: &Port) -> impl Iterator<Item = (u16, &str)> {
+    let untagged = Some((0, port.zone.as_str())).filter(|_| !port.zone.is_empty());
+    let tagged = port
+        .vlans
+        .iter()
+        .map(|vlan| (vlan.id as u16, vlan.zone.as_str()));
+    untagged.into_iter().chain(tagged)
+}
+
+/// The zone whose subnets hold the address most closely.
+pub fn owner(zones: &[Zone], address: IpAddr) -> Option<&String> {
+    let pairs = zones
+        .iter()
+        .flat_map(|zone| zone.subnets.iter().map(move |it| (it, &zone.name)));
+    pairs
+        .filter_map(|(subnet, zone)| Some((prefix_length(subnet, address)?, zone)))
+        .max_by_key(|&(length, _)| length)
+        .map(|(_, zone)| zone)
+}
+
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+const fn v6(site: u16, net: u16, host: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0xfd00, site, net, 0, 0, 0, 0, host))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{strategy::ValueTree as _, test_runner::TestRunner};
+    use wardline_proto::v1::Reason;
+
+    use super::*;
+    use crate::oracle::{Expected, Oracle};
+
+    /// Draws scenarios from a fixed seed.
+    fn draw(count: usize) -> Vec<(Policy, Vec<Probe>)> {
+        let mut runner = TestRunner::deterministic();
+        let strategy = scenario(1..=20);
+        let mut draw = || {
+            strategy
+                .new_tree(&mut runner)
+                .expect("a scenario")
+                .current()
+        };
+        (0..count).map(|_| draw()).collect()
+    }
+
+    #[test]
+    fn every_outcome_is_met_often() {
+        let mut met = BTreeMap::new();
+        for (policy, probes) in draw(300) {
+            let oracle = Oracle::new(&policy, &ROUTER);
+            for probe in probes {
+                let outcome = match oracle.judge(&probe) {
+                    Expected::Allowed(_) => Reason::Rule,
+                    Expected::Dropped(drop) => drop.reason,
+                    Expected::Observed(_) => Reason::Observed,
+                };
+                *met.entry(outcome).or_insert(0) += 1;
+            }
+        }
+        for outcome in [
+            Reason::Rule,
+            Reason::NoRule,
+            Reason::DeniedByRule,
+            Reason::Expired,
+            Reason::UnknownDevice,
+            Reason::SpoofedSource,
+            Reason::WrongPort,
+            Reason::WrongVlan,
+            Reason::Observed,
+        ] {
+            assert!(
+                met.get(&outcome).is_some_and(|&count| count > 20),
+                "{outcome:?}: {met:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn documents_name_nothing_that_is_not_there() {
+        for (policy, _) in draw(100) {
+            let zones = policy.zones.iter().map(|zone| zone.name.as_str());
+            let zones: BTreeSet<&str> = zones.collect();
+            assert!(
+                policy
+                    .ports
+                    .iter()
+                    .flat_map(places)
+                    .all(|(_, zone)| zones.contains(zone))
+            );
+            let mut addresses = BTreeSet::new();
+            for device in &policy.devices {
+                assert!(zones.contains(device.zone.as_str()));
+                assert!(!device.macs.is_empty() || !device.addresses.is_empty());
+                for address in &device.addresses {
+                    assert!(addresses.insert(address), "{address} is of two devices");
+                    let address = address.parse().expect("an address");
+                    assert!(owner(&policy.zones, address).is_none_or(|it| *it == device.zone));
+                }
+            }
+            let names = zones.iter().map(|name| format!("zone:{name}"));
+            let names = names.chain(
+                policy
+                    .devices
+                    .iter()
+                    .map(|it| format!("device:{}", it.name)),
+            );
+            let names: BTreeSet<String> = names.collect();
+            let ends = policy
+                .rules
+                .iter()
+                .flat_map(|rule| rule.from.iter().chain(&rule.to));
+            let dangling = |end: &&String| {
+                (end.starts_with("zone:") || end.starts_with("device:")) && !names.contains(*end)
+            };
+            assert_eq!(ends.clone().find(dangling), None);
+        }
+    }
+
+    #[test]
+    fn frames_carry_what_the_probe_says() {
+        let [router, host] = ["02:00:00:00:00:fe", "02:00:00:00:00:fd"].map(frames::mac);
+        for (_, probes) in draw(50) {
+            for probe in probes {
+                let frame = frame(&probe, 40_000, host, router);
+                let (mac, tag) = match probe.entry {
+                    Entry::Guarded { vlan, mac, .. } => (mac, vlan),
+                    Entry::Uplink | Entry::Router => (host, 0),
+                };
+                assert_eq!(
+                    (&frame[..6], &frame[6..12]),
+                    (router.as_slice(), mac.as_slice())
+                );
+                let packet = packet(&probe, 40_000).encode().1;
+                let header = if tag == 0 { 14 } else { 18 };
+                assert_eq!(frame[header..], packet[..]);
+            }
+        }
+    }
+}

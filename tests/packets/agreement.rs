@@ -1,0 +1,61 @@
+//! Random policies and packets: the programs in the kernel say what the host says.
+
+use std::cell::RefCell;
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use wardline_controller::datapath::Hook;
+use wardline_host_tests::{
+    bench::INTERFACES,
+    judge::{At, Compiled, host, model, shown},
+};
+use wardline_oracle::random::{self, ROUTER};
+use wardline_proto::document;
+
+use super::judge;
+
+#[test]
+fn kernel_agrees_with_the_host() {
+    judge::in_namespace("agreement", &INTERFACES, || {
+        let inventory = judge::observed(&ROUTER);
+        let mut datapath = judge::datapath();
+        let clock = datapath.clock().unwrap();
+        let datapath = RefCell::new(datapath);
+        let mut runner = TestRunner::new(Config {
+            cases: 250,
+            failure_persistence: None,
+            ..Config::default()
+        });
+        let done = runner.run(&random::scenario(8..=24), |(policy, probes)| {
+            let compiled = Compiled::new(&policy, &inventory, clock);
+            let datapath = &mut *datapath.borrow_mut();
+            datapath.put(1, &compiled.tables).unwrap();
+            datapath.forget().unwrap();
+            let model = model(&compiled);
+            for (number, probe) in (20_000..).zip(&probes) {
+                let Some((at, frame)) = shown(&compiled, probe, number) else {
+                    continue;
+                };
+                let hook = match at {
+                    At::Leaving { .. } => Hook::TcEgress,
+                    At::Entering { .. } if number % 2 == 0 => Hook::Xdp,
+                    At::Entering { .. } => Hook::TcIngress,
+                };
+                let said = host(&model, at, &frame);
+                let (passed, reason) = judge::kernel(datapath, hook, at, &frame);
+                prop_assert!(
+                    (passed, reason) == (said.passed, Some(said.reason)),
+                    "{hook:?} {probe:?}\nthe host said {said:?}\n\
+                     the kernel {passed} {reason:?}\n{}",
+                    document::policy_to_yaml(&policy),
+                );
+            }
+            Ok(())
+        });
+        if let Err(error) = done {
+            panic!("{error}");
+        }
+    });
+}

@@ -1,0 +1,126 @@
+//! What the programs in the kernel say of a frame, by `BPF_PROG_TEST_RUN`.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use wardline_controller::{
+    config::{Limits, Timeouts},
+    datapath::{Datapath, Hook},
+    inventory::{self, Inventory},
+};
+use wardline_ebpf::abi::{Counter, Reason};
+use wardline_host_tests::judge::{At, limits};
+use wardline_tests::Lab;
+
+/// Does work in a namespace of its own that has these interfaces.
+pub(crate) fn in_namespace<T: Send>(
+    name: &str,
+    interfaces: &[&str],
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    let lab = Lab::new(name).unwrap();
+    let router = lab.router().clone();
+    for interface in interfaces {
+        router
+            .ip(&format!(
+                "link add {interface} type veth peer name {interface}-far"
+            ))
+            .unwrap();
+    }
+    router.run(work).unwrap()
+}
+
+/// What a program says in the kernel: whether it passed, and the reason whose counter moved; none
+/// for a pass that another hook has counted.
+pub(crate) fn kernel(
+    datapath: &mut Datapath,
+    hook: Hook,
+    at: At,
+    frame: &[u8],
+) -> (bool, Option<Reason>) {
+    try_kernel(datapath, hook, at, frame).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same, for what a kernel may refuse to run.
+pub(crate) fn try_kernel(
+    datapath: &mut Datapath,
+    hook: Hook,
+    at: At,
+    frame: &[u8],
+) -> Result<(bool, Option<Reason>), String> {
+    let mut counted = datapath.reasons().unwrap();
+    counting(datapath, &mut counted, hook, at, frame)
+}
+
+/// The same, for who knows what has been counted so far.
+pub(crate) fn counting(
+    datapath: &mut Datapath,
+    counted: &mut BTreeMap<Reason, Counter>,
+    hook: Hook,
+    at: At,
+    frame: &[u8],
+) -> Result<(bool, Option<Reason>), String> {
+    let (ifindex, from) = match at {
+        At::Entering { ifindex } => (ifindex, 0),
+        At::Leaving { ifindex, from } => (ifindex, from),
+    };
+    let passed = datapath
+        .run(hook, ifindex, from, frame)
+        .map_err(|error| format!("{error:?}"))?;
+    let after = datapath.reasons().unwrap();
+    let moved: Vec<Reason> = after
+        .iter()
+        .filter(|(reason, counter)| counter.packets != counted[reason].packets)
+        .map(|(reason, _)| *reason)
+        .collect();
+    *counted = after;
+    match moved.as_slice() {
+        [] => Ok((passed, None)),
+        [reason] => Ok((passed, Some(*reason))),
+        _ => Err(format!("one packet, several reasons: {moved:?}")),
+    }
+}
+
+/// Whether the kernel itself refuses to make a packet of a frame: one without an Ethernet header,
+/// and at TC one of an EtherType for IP without an IP header.
+pub(crate) fn makes_no_packet(hook: Hook, frame: &[u8]) -> bool {
+    let header = match frame.get(12..14) {
+        Some([0x08, 0x00]) => 20,
+        Some([0x86, 0xdd]) => 40,
+        _ => 0,
+    };
+    frame.len() < 14 || hook != Hook::Xdp && frame.len() < 14 + header
+}
+
+/// A datapath of its own, with nothing pinned.
+pub(crate) fn datapath() -> Datapath {
+    datapath_of(&limits())
+}
+
+/// The same, of some size.
+pub(crate) fn datapath_of(limits: &Limits) -> Datapath {
+    Datapath::open(None, limits, &timeouts()).unwrap()
+}
+
+pub(crate) fn timeouts() -> Timeouts {
+    let second = Duration::from_secs;
+    Timeouts {
+        tcp_unanswered: second(30),
+        tcp_established: second(7440),
+        tcp_closing: second(10),
+        udp: second(30),
+        udp_answered: second(180),
+        icmp: second(30),
+        adoption: second(10),
+    }
+}
+
+/// The interfaces of the namespace that the thread is in, with these addresses.
+pub(crate) fn observed(addresses: &[IpAddr]) -> Inventory {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut inventory = runtime.block_on(inventory::observe()).unwrap();
+    inventory.addresses = addresses.iter().copied().collect();
+    inventory
+}

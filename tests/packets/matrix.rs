@@ -1,0 +1,194 @@
+//! The packet matrix in the kernel: XDP and TC say what the rows say.
+
+use std::env;
+
+use wardline_controller::{
+    datapath::{Datapath, Hook},
+    inventory::Inventory,
+};
+use wardline_ebpf::abi::Reason;
+use wardline_host_tests::{
+    judge::At,
+    matrix::{
+        self,
+        case::{Case, Origin, Place, Setting, Step, word},
+        network::{GUARDED, LAN3, ROUTER, ROUTER_2},
+        run::{self, Asker, Outcome},
+    },
+};
+use wardline_tests::Lab;
+
+use super::judge;
+
+/// Where the rows are judged.
+#[derive(Clone, Copy)]
+enum Bench {
+    /// On interfaces that are there; all rows.
+    Live,
+    /// On the loopback, which plays one guarded port; rows that need no other.
+    Loopback(&'static str),
+}
+
+#[test]
+fn the_kernel_says_what_the_rows_say() {
+    let cases = matrix::cases();
+    let mut outcome = Outcome::default();
+    match env::var("WARDLINE_MATRIX_AT").as_deref() {
+        Ok("lo") => {
+            let datapath = &mut judge::datapath();
+            for port in GUARDED {
+                let bench = Bench::Loopback(port);
+                let inventory = run::interfaces(port);
+                ask(bench, &inventory, &cases, datapath, &mut outcome);
+            }
+        }
+        Ok(other) => panic!("WARDLINE_MATRIX_AT={other} is not known; lo, or unset"),
+        Err(_) => live(&cases, &mut outcome),
+    }
+    for skipped in &outcome.skipped {
+        println!("skipped: {skipped}");
+    }
+    println!(
+        "{} rows, {} frames judged, {} otherwise",
+        cases.len(),
+        outcome.asked,
+        outcome.wrong.len()
+    );
+    outcome.insist();
+}
+
+/// Asks on interfaces of a namespace.
+fn live(cases: &[Case], outcome: &mut Outcome) {
+    let lab = Lab::new("matrix").unwrap();
+    let router = lab.router();
+    for interface in GUARDED.into_iter().chain(["uplink"]) {
+        router
+            .ip(&format!(
+                "link add {interface} type veth peer name {interface}-far"
+            ))
+            .unwrap();
+    }
+    router.ip("link add br0 type bridge").unwrap();
+    router.ip(&format!("link set {LAN3} master br0")).unwrap();
+    let addresses = [ROUTER, ROUTER_2].map(|router| [router.v4.into(), router.v6.into()]);
+    router
+        .run(|| {
+            let inventory = judge::observed(addresses.as_flattened());
+            let datapath = &mut judge::datapath();
+            ask(Bench::Live, &inventory, cases, datapath, outcome);
+        })
+        .unwrap();
+}
+
+/// Asks about every row that a bench can hold.
+fn ask(
+    bench: Bench,
+    inventory: &Inventory,
+    cases: &[Case],
+    datapath: &mut Datapath,
+    outcome: &mut Outcome,
+) {
+    let clock = datapath.clock().unwrap();
+    for (revision, setting) in (1..).zip(Setting::ALL) {
+        let compiled = run::compiled(inventory, setting, clock);
+        datapath.put(revision, &compiled.tables).unwrap();
+        datapath.forget().unwrap();
+        for case in cases.iter().filter(|case| bench.holds(case)) {
+            for asker in Asker::all(case, setting, &compiled) {
+                bench.ask(&asker, datapath, outcome);
+            }
+        }
+    }
+}
+
+impl Bench {
+    /// Asks about one row, what enters once at XDP and once at TC.
+    fn ask(self, asker: &Asker<'_>, datapath: &mut Datapath, outcome: &mut Outcome) {
+        let steps = &asker.case.steps;
+        // The kernel's clock can't be moved.
+        if steps.iter().any(|step| step.after != 0) {
+            return;
+        }
+        let enters = steps.iter().any(|step| matches!(step.at, Place::Enters(_)));
+        let hooks: &[Hook] = if enters {
+            &[Hook::Xdp, Hook::TcIngress]
+        } else {
+            &[Hook::TcEgress]
+        };
+        for entry in hooks {
+            let mut notes = Vec::new();
+            let mut left_nothing = true;
+            for (number, step, says) in asker.steps() {
+                let (frame, at) = (step.frame.bytes(), asker.at(step));
+                let hook = match at {
+                    At::Entering { .. } => *entry,
+                    At::Leaving { .. } => Hook::TcEgress,
+                };
+                if judge::makes_no_packet(hook, &frame) {
+                    break;
+                }
+                let expected = (says.reason.passes(), says.counted.then_some(says.reason));
+                let said = judge::try_kernel(datapath, hook, at, &frame);
+                left_nothing &= said
+                    .as_ref()
+                    .is_ok_and(|(_, reason)| leaves_nothing(*reason));
+                match said {
+                    Ok(said) if said == expected => {}
+                    Ok((passed, reason)) => {
+                        let verdict = if passed { "pass" } else { "drop" };
+                        let reason = reason.map_or("nothing".to_owned(), word);
+                        notes.push((number, format!("{verdict}, counted as {reason}"), says));
+                    }
+                    Err(_) if self.needs_context(step) => {
+                        let name = format!("{}: the kernel takes no context at TC", asker.case);
+                        outcome.skipped.insert(name);
+                        break;
+                    }
+                    Err(error) => notes.push((number, error, says)),
+                }
+            }
+            asker.note(&format!("{entry:?}"), notes, outcome);
+            // It takes far longer than to judge a row.
+            if !left_nothing {
+                datapath.forget().unwrap();
+            }
+        }
+    }
+
+    /// Whether all that a row needs is on the bench.
+    fn holds(self, case: &Case) -> bool {
+        case.steps.iter().all(|step| match (self, step.at) {
+            (Self::Live, _) => true,
+            (Self::Loopback(port), Place::Enters(at) | Place::Leaves(at, _)) => at == port,
+        })
+    }
+
+    /// Whether a step can only be asked about with a context, which old kernels do not take.
+    fn needs_context(self, step: &Step) -> bool {
+        matches!(self, Self::Loopback(_))
+            && matches!(step.at, Place::Leaves(_, Origin::Interface(_)))
+    }
+}
+
+/// Whether a packet that was dropped for a reason can't have left anything behind: it was dropped
+/// before its source was looked up.
+fn leaves_nothing(reason: Option<Reason>) -> bool {
+    use Reason::{
+        BadTcpFlags, ExtensionHeader, Fragment, IpOptions, Malformed, UnknownDevice,
+        UnknownEthertype, WrongPort, WrongVlan,
+    };
+    matches!(
+        reason,
+        Some(
+            BadTcpFlags
+                | ExtensionHeader
+                | Fragment
+                | IpOptions
+                | Malformed
+                | UnknownDevice
+                | UnknownEthertype
+                | WrongPort
+                | WrongVlan
+        )
+    )
+}

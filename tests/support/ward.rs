@@ -1,0 +1,234 @@
+//! What the tests of live traffic share: a ward to run it in, a daemon that guards it, and what that
+//! says of the traffic.
+#![expect(
+    missing_docs,
+    reason = "only tests call it, by names that say what they are"
+)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{Ctl, Daemon, End, Host, Lab, Settings, eventually};
+
+/// How long what must happen may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The far host.
+pub const FAR: [&str; 2] = ["198.51.100.7", "2001:db8:100::7"];
+
+/// A router with devices on guarded ports, and a host behind its uplink.
+pub struct Ward {
+    pub far: Host,
+    pub lab: Lab,
+}
+
+impl Ward {
+    pub fn new(name: &str) -> Self {
+        let lab = Lab::new(name).unwrap();
+        let far = lab.host("far").unwrap();
+        lab.wire(
+            &End::new(&far, "eth0")
+                .address("198.51.100.7/24")
+                .address("2001:db8:100::7/64")
+                .gateway("198.51.100.1")
+                .gateway("2001:db8:100::1"),
+            &End::new(lab.router(), "uplink")
+                .address("198.51.100.1/24")
+                .address("2001:db8:100::1/64"),
+        )
+        .unwrap();
+        Self { far, lab }
+    }
+
+    /// A device in a network of its own, on a port of its own.
+    pub fn device(&self, net: u8) -> Host {
+        let host = self.lab.host(&format!("device-{net}")).unwrap();
+        self.lab
+            .wire(
+                &End::new(&host, "eth0")
+                    .mac(&mac(net))
+                    .address(&format!("{}/24", v4(net)))
+                    .address(&format!("{}/64", v6(net)))
+                    .gateway(&format!("10.20.{net}.1"))
+                    .gateway(&format!("fd20:0:0:{net}::1")),
+                &self.port(net),
+            )
+            .unwrap();
+        host
+    }
+
+    /// The same on a port of a bridge; the network is the bridge's.
+    pub fn bridged(&self, net: u8, bridge: &str) -> Host {
+        let host = self.lab.host(&format!("device-{net}")).unwrap();
+        self.lab
+            .wire(
+                &End::new(&host, "eth0")
+                    .mac(&mac(net))
+                    .address(&format!("10.20.0.{net}/16"))
+                    .address(&format!("fd20::{net}/32")),
+                &End::new(self.lab.router(), &format!("lan{net}")).master(bridge),
+            )
+            .unwrap();
+        host
+    }
+
+    /// A device without addresses.
+    pub fn bare(&self, net: u8, port: &End) -> Host {
+        let host = self.lab.host(&format!("device-{net}")).unwrap();
+        let end = End::new(&host, "eth0").mac(&mac(net));
+        self.lab.wire(&end, port).unwrap();
+        host
+    }
+
+    pub fn port(&self, net: u8) -> End {
+        End::new(self.lab.router(), &format!("lan{net}"))
+            .address(&format!("10.20.{net}.1/24"))
+            .address(&format!("fd20:0:0:{net}::1/64"))
+    }
+}
+
+pub fn mac(net: u8) -> String {
+    format!("02:00:00:00:{net:02x}:11")
+}
+
+pub fn v4(net: u8) -> String {
+    format!("10.20.{net}.11")
+}
+
+pub fn v6(net: u8) -> String {
+    format!("fd20:0:0:{net}::11")
+}
+
+/// A zone with one port and one device, as lines of the three lists.
+pub fn zone(net: u8, zone: &str, port: &str) -> [String; 3] {
+    [
+        format!(
+            "  - {{name: zone-{net}, subnets: [10.20.{net}.0/24, \"fd20:0:0:{net}::/64\"]{zone}}}\n"
+        ),
+        format!("  - {{interface: lan{net}, zone: zone-{net}{port}}}\n"),
+        format!(
+            "  - {{name: device-{net}, zone: zone-{net}, macs: [\"{}\"], \
+             addresses: [{}, \"{}\"]}}\n",
+            mac(net),
+            v4(net),
+            v6(net)
+        ),
+    ]
+}
+
+/// A policy of such zones, in which every device may ask the far host for these services.
+pub fn policy(zones: &[[String; 3]], services: &str) -> String {
+    let list = |index: usize| -> String { zones.iter().map(|lines| &*lines[index]).collect() };
+    format!(
+        "version: 1\nzones:\n{}ports:\n{}devices:\n{}rules:\n  - {{name: needed, \
+         from: [any], to: [\"cidr:198.51.100.0/24\", \"cidr:2001:db8:100::/64\"], \
+         services: [{services}], action: allow}}\n",
+        list(0),
+        list(1),
+        list(2)
+    )
+}
+
+/// The program that a variable names.
+///
+/// # Panics
+/// When it names none.
+pub fn program(variable: &str) -> PathBuf {
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .unwrap_or_else(|| panic!("{variable} names the program; `cargo xtask test` sets it"))
+}
+
+/// A daemon, and the client that asks it.
+pub struct Guard {
+    pub daemon: Daemon,
+    pub ctl: Ctl,
+}
+
+impl Guard {
+    /// Starts a daemon in the lab's router; `more` are further tables of its configuration.
+    pub fn start(lab: &Lab, more: &str) -> Self {
+        let settings = Settings {
+            more: more.to_owned(),
+            ..Settings::default()
+        };
+        let daemon = Daemon::start(lab, &program("WARDLINE_WARDLINED"), &settings).unwrap();
+        let ctl = Ctl::new(&program("WARDLINE_WARDCTL"), &daemon).unwrap();
+        Self { daemon, ctl }
+    }
+
+    /// Puts a document in force.
+    pub fn apply(&self, document: &str) {
+        self.ctl.apply(document).unwrap().ok().unwrap();
+    }
+
+    /// How ports are attached, by interface.
+    pub fn attached(&self) -> BTreeMap<String, String> {
+        let status = self.ctl.json(&["status"]).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        status["ports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|port| (text(&port["interface"]), text(&port["attached"])))
+            .collect()
+    }
+
+    /// Packets by reason, without those that no packet has met.
+    pub fn reasons(&self) -> BTreeMap<String, u64> {
+        let counters = self.ctl.json(&["counters"]).unwrap();
+        counters["reasons"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|counter| {
+                let reason = counter["reason"].as_str().unwrap().to_owned();
+                (reason, counter["packets"].as_u64().unwrap())
+            })
+            .filter(|(_, packets)| *packets != 0)
+            .collect()
+    }
+
+    /// Packets that met one reason.
+    pub fn packets(&self, reason: &str) -> u64 {
+        self.reasons().get(reason).copied().unwrap_or(0)
+    }
+
+    /// Packets that were dropped, by reason.
+    pub fn drops(&self) -> BTreeMap<String, u64> {
+        let mut reasons = self.reasons();
+        for passes in ["rule", "established", "related", "control", "observed"] {
+            reasons.remove(passes);
+        }
+        reasons
+    }
+
+    /// Waits for an event that has all of these fields.
+    pub fn told(&self, fields: &[(&str, &str)]) {
+        let has = |event: &Value| fields.iter().all(|(name, value)| event[*name] == *value);
+        let told = eventually(PATIENCE, || self.ctl.events().unwrap().iter().any(has));
+        assert!(told, "no event {fields:?}: {:#?}", self.ctl.events());
+    }
+
+    /// The flows from one address to another.
+    pub fn flows(&self, source: &str, destination: &str) -> Vec<Value> {
+        let flows = self.ctl.json(&["flows"]).unwrap();
+        let wanted = |flow: &&Value| flow["source"] == source && flow["destination"] == destination;
+        let flows = flows["flows"].as_array().unwrap();
+        flows.iter().filter(wanted).cloned().collect()
+    }
+}
+
+/// Says that something could not be proved on this machine; the test then ends. Told past the
+/// harness, which keeps what a test prints to itself unless it fails.
+pub fn skip(name: &str, why: &str) {
+    let line = format!("skipped: {name}: {why}\n");
+    io::stdout().write_all(line.as_bytes()).unwrap();
+}
