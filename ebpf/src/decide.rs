@@ -4,10 +4,10 @@
 //! the packet's reason.
 //!
 //! A judgement has steps. The first parses, and passes what belongs to a flow that is admitted
-//! under what holds now; for everything else the others follow: [`enter()`] or [`leave()`], [`admit()`],
-//! [`judge`], [`settle()`], [`open`]. Between them all that is known is in [`Work`], which the kernel keeps
-//! outside its stack: what the verifier can't see it can't follow, and each step is verified once
-//! instead of for every way through the ones before.
+//! under what holds now; for everything else others follow, in the order that [`finish`] gives them.
+//! Between them all that is known is in [`Work`], which the kernel keeps outside its stack: what the
+//! verifier can't see it can't follow, and each step is verified once instead of for every way through
+//! the ones before.
 
 mod admit;
 mod ask;
@@ -18,20 +18,22 @@ mod leave;
 mod parts;
 mod settle;
 mod start;
+mod steps;
 mod work;
 
 pub use self::{
     admit::admit,
-    denials::remember,
+    denials::note_denial,
     enter::enter,
-    failsafe::spare,
+    failsafe::{apply_failsafe, has_failsafe},
     leave::leave,
     parts::note_first,
-    settle::{judge, open, settle, turns},
+    settle::{judge, open, settle},
     start::{refuse, start_egress, start_ingress},
+    steps::{Answer, Fate, Steps, finish, note},
     work::{Verdict, Work},
 };
-use crate::{packet::Bytes, tables::Tables};
+use crate::{abi::Reason, packet::Bytes, tables::Tables};
 
 /// Judges a packet that enters through an interface: all steps.
 ///
@@ -43,11 +45,8 @@ pub fn ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     tables: &T,
     work: &mut Work,
 ) -> Verdict {
-    let verdict = start_ingress(bytes, tag, ifindex, tables, work)
-        .or_else(|| enter(bytes, tables, work))
-        .unwrap_or_else(|| judged(bytes, tables, work));
-    let verdict = spare(bytes, tables, work, verdict);
-    finish(tables, work, verdict)
+    let started = start_ingress(bytes, tag, ifindex, tables, work);
+    Host::judge(bytes, tables, work, started, enter)
 }
 
 /// Judges a packet that leaves through an interface: all steps.
@@ -61,36 +60,86 @@ pub fn egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     tables: &T,
     work: &mut Work,
 ) -> Verdict {
-    let verdict = start_egress(bytes, tag, ifindex, from, tables, work)
-        .or_else(|| leave(bytes, tables, work))
-        .unwrap_or_else(|| judged(bytes, tables, work));
-    let verdict = spare(bytes, tables, work, verdict);
-    finish(tables, work, verdict)
+    let started = start_egress(bytes, tag, ifindex, from, tables, work);
+    Host::judge(bytes, tables, work, started, leave)
 }
 
-fn judged<B: Bytes + ?Sized, T: Tables + ?Sized>(
-    bytes: &B,
-    tables: &T,
-    work: &mut Work,
-) -> Verdict {
-    admit(bytes, tables, work)
-        .or_else(|| {
-            judge(tables, work);
-            if turns(work) {
-                judge(tables, work);
-            }
-            settle(tables, work)
-        })
-        .unwrap_or_else(|| open(tables, work))
+/// The steps on the host: each is called.
+struct Host<'a, B: ?Sized, T: ?Sized> {
+    bytes: &'a B,
+    tables: &'a T,
+    work: &'a mut Work,
+    verdict: Verdict,
+    place: fn(&B, &T, &mut Work) -> Option<Verdict>,
 }
 
-fn finish<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: Verdict) -> Verdict {
-    if work.denied != 0 && !verdict.reason.passes() {
-        remember(tables, work, &verdict);
+impl<'a, B: Bytes + ?Sized, T: Tables + ?Sized> Host<'a, B, T> {
+    fn judge(
+        bytes: &'a B,
+        tables: &'a T,
+        work: &'a mut Work,
+        started: Option<Verdict>,
+        place: fn(&B, &T, &mut Work) -> Option<Verdict>,
+    ) -> Verdict {
+        // Until a step comes to another.
+        let mut verdict = Verdict::of(Reason::NotReady);
+        let started = note(&mut verdict, started);
+        let mut steps = Host {
+            bytes,
+            tables,
+            work,
+            verdict,
+            place,
+        };
+        finish(&mut steps, started);
+        steps.verdict
     }
-    if verdict.reason.passes() && work.packet.fragment.is_first() {
-        note_first(tables, work, verdict)
-    } else {
-        verdict
+}
+
+impl<B: Bytes + ?Sized, T: Tables + ?Sized> Steps for Host<'_, B, T> {
+    fn work(&mut self) -> Option<&mut Work> {
+        Some(self.work)
+    }
+
+    fn place(&mut self) -> Answer {
+        let verdict = (self.place)(self.bytes, self.tables, self.work);
+        note(&mut self.verdict, verdict)
+    }
+
+    fn admit(&mut self) -> Answer {
+        let verdict = admit(self.bytes, self.tables, self.work);
+        note(&mut self.verdict, verdict)
+    }
+
+    fn judge(&mut self) {
+        judge(self.tables, self.work);
+    }
+
+    fn settle(&mut self) -> Answer {
+        let verdict = settle(self.tables, self.work);
+        note(&mut self.verdict, verdict)
+    }
+
+    fn open(&mut self) -> Answer {
+        let verdict = open(self.tables, self.work);
+        note(&mut self.verdict, Some(verdict))
+    }
+
+    fn has_failsafe(&self) -> bool {
+        has_failsafe(self.tables)
+    }
+
+    fn apply_failsafe(&mut self) -> Answer {
+        let verdict = apply_failsafe(self.bytes, self.tables, self.work, self.verdict);
+        note(&mut self.verdict, Some(verdict))
+    }
+
+    fn note_first(&mut self) -> Answer {
+        let verdict = note_first(self.tables, self.work, self.verdict);
+        note(&mut self.verdict, Some(verdict))
+    }
+
+    fn note_denial(&mut self) {
+        note_denial(self.tables, self.work, &self.verdict);
     }
 }

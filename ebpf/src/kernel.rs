@@ -18,21 +18,18 @@ use aya_ebpf::{
 };
 use wardline_ebpf::{
     abi::{Address, Reason},
-    decide::{self, Verdict},
+    decide::{self, Answer, Fate, Verdict, finish, note},
     flows, forward as fast,
     packet::{self, Bytes as _, number},
     tables::Tables as _,
 };
 
 use self::{
-    desk::{ENTERING, GO_ON, LEAVING, desk, is_pass, note, turns},
+    desk::{ENTERING, LEAVING, desk},
     forward::xdp_forward,
     frame::{pull, tc_frame, xdp_frame},
     maps::{CLOCK, Maps, REASONS, RULES, count, jiffies},
-    steps::{
-        judge, note_denial, note_first, open, settle, tc_admit, tc_enter, tc_leave, tc_leave_admit,
-        tc_leave_spare, tc_spare, xdp_admit, xdp_enter, xdp_spare,
-    },
+    steps::{TcEgress, TcIngress, Xdp},
     tell::tell,
 };
 
@@ -44,25 +41,24 @@ fn xdp_ingress(context: XdpContext) -> u32 {
     };
     // SAFETY: the context is the kernel's.
     let ifindex = unsafe { (*context.ctx).ingress_ifindex };
-    let started = decide::start_ingress(&xdp_frame(&context), None, ifindex, &Maps, &mut desk.work);
-    let mut reason = note(&mut desk.verdict, started);
-    if reason == GO_ON {
-        reason = xdp_enter(context.ctx);
-    }
-    if reason == GO_ON {
-        reason = xdp_admit(context.ctx);
-    }
-    let reason = conclude(reason, ENTERING, || xdp_spare(context.ctx));
+    let frame = xdp_frame(context.ctx);
+    let started = decide::start_ingress(&frame, None, ifindex, &Maps, &mut desk.work);
+    let started = note(&mut desk.verdict, started);
+    let answer = finish(&mut Xdp(context.ctx), started);
+    report(ENTERING, answer);
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(&context, "interface {}: reason {}", ifindex, reason);
-    if !is_pass(reason) {
-        xdp_action::XDP_DROP
-    } else if reason == Reason::Established as u32
-        && fast::may(&xdp_frame(&context), &Maps, &desk.work)
-    {
-        xdp_forward(context.ctx)
-    } else {
-        xdp_action::XDP_PASS
+    aya_log_ebpf::debug!(
+        &context,
+        "interface {}: reason {}",
+        ifindex,
+        answer.number()
+    );
+    match answer.fate() {
+        Fate::Dropped => xdp_action::XDP_DROP,
+        Fate::Established if fast::may(&xdp_frame(context.ctx), &Maps, &desk.work) => {
+            xdp_forward(context.ctx)
+        }
+        Fate::Established | Fate::Passed => xdp_action::XDP_PASS,
     }
 }
 
@@ -76,25 +72,24 @@ fn tc_ingress(context: TcContext) -> i32 {
     let ifindex = unsafe { (*context.skb.skb).ifindex };
     let started = match pull(&context) {
         Ok(tag) => {
-            let frame = tc_frame(&context);
+            let frame = tc_frame(context.skb.skb);
             decide::start_ingress(&frame, tag, ifindex, &Maps, &mut desk.work)
         }
         Err(reason) => Some(decide::refuse(ifindex, reason, &Maps, &mut desk.work)),
     };
-    let mut reason = note(&mut desk.verdict, started);
-    if reason == GO_ON {
-        reason = tc_enter(context.skb.skb);
-    }
-    if reason == GO_ON {
-        reason = tc_admit(context.skb.skb);
-    }
-    let reason = conclude(reason, ENTERING, || tc_spare(context.skb.skb));
+    let started = note(&mut desk.verdict, started);
+    let answer = finish(&mut TcIngress(context.skb.skb), started);
+    report(ENTERING, answer);
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(&context, "interface {}: reason {}", ifindex, reason);
-    if is_pass(reason) {
-        TC_ACT_UNSPEC
-    } else {
-        TC_ACT_SHOT
+    aya_log_ebpf::debug!(
+        &context,
+        "interface {}: reason {}",
+        ifindex,
+        answer.number()
+    );
+    match answer.fate() {
+        Fate::Dropped => TC_ACT_SHOT,
+        Fate::Established | Fate::Passed => TC_ACT_UNSPEC,
     }
 }
 
@@ -113,59 +108,34 @@ fn tc_egress(context: TcContext) -> i32 {
     };
     let started = match pull(&context) {
         Ok(tag) => {
-            let frame = tc_frame(&context);
+            let frame = tc_frame(context.skb.skb);
             decide::start_egress(&frame, tag, ifindex, from, &Maps, &mut desk.work)
         }
         Err(reason) => Some(decide::refuse(ifindex, reason, &Maps, &mut desk.work)),
     };
-    let mut reason = note(&mut desk.verdict, started);
-    if reason == GO_ON {
-        reason = tc_leave(context.skb.skb);
-    }
-    if reason == GO_ON {
-        reason = tc_leave_admit(context.skb.skb);
-    }
-    let reason = conclude(reason, LEAVING, || tc_leave_spare(context.skb.skb));
+    let started = note(&mut desk.verdict, started);
+    let answer = finish(&mut TcEgress(context.skb.skb), started);
+    report(LEAVING, answer);
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(&context, "interface {}: reason {}", ifindex, reason);
-    if is_pass(reason) {
-        TC_ACT_UNSPEC
-    } else {
-        TC_ACT_SHOT
+    aya_log_ebpf::debug!(
+        &context,
+        "interface {}: reason {}",
+        ifindex,
+        answer.number()
+    );
+    match answer.fate() {
+        Fate::Dropped => TC_ACT_SHOT,
+        Fate::Established | Fate::Passed => TC_ACT_UNSPEC,
     }
 }
 
-/// The steps that need no packet, then a second look at a drop where there is somebody to spare;
-/// counts and tells; answers the reason's number.
+/// Counts a verdict, and tells the daemon of it.
 #[inline(always)]
-fn conclude(reason: u32, index: u32, spare: impl FnOnce() -> u32) -> u32 {
-    let mut reason = reason;
-    if reason == GO_ON {
-        judge(index);
-        if turns(index) {
-            judge(index);
-        }
-        reason = settle(index);
-    }
-    if reason == GO_ON {
-        reason = open(index);
-    }
-    if !is_pass(reason)
-        && let Some(settings) = Maps.settings()
-        && settings.failsafe != 0
-    {
-        reason = spare();
-    }
-    let Some(desk) = desk(index) else { return 0 };
-    if is_pass(reason) && desk.work.packet.fragment.is_first() {
-        reason = note_first(index);
-    }
-    if !is_pass(reason) && desk.work.denied != 0 {
-        note_denial(index);
-    }
+fn report(index: u32, answer: Answer) {
+    let Some(desk) = desk(index) else { return };
     if desk.verdict.counts {
         let length = desk.work.packet.length as u64;
-        count(REASONS.get_ptr_mut(reason), length);
+        count(REASONS.get_ptr_mut(answer.number()), length);
         if desk.verdict.rule != 0 && desk.work.held == 0 {
             count(RULES.get_ptr_mut(desk.verdict.rule), length);
         }
@@ -173,7 +143,6 @@ fn conclude(reason: u32, index: u32, spare: impl FnOnce() -> u32) -> u32 {
             tell(index);
         }
     }
-    reason
 }
 
 /// Tells the daemon the kernel's time in its own unit: run by `BPF_PROG_TEST_RUN`.
@@ -216,7 +185,7 @@ fn tag_ingress(context: TcContext) -> i32 {
     work.ifindex = unsafe { (*skb).ifindex };
     (work.device, work.zone) = (0, 0);
     // What follows is for the event: whatever the frame is, it is dropped.
-    let (frame, packet) = (tc_frame(&context), &mut work.packet);
+    let (frame, packet) = (tc_frame(context.skb.skb), &mut work.packet);
     let _ = packet::ethernet(&frame, Some(tag as u16), packet);
     let (v4, v6) = (
         packet.ethertype == number::IPV4,
@@ -234,15 +203,15 @@ fn tag_ingress(context: TcContext) -> i32 {
     if v6 && let Some(destination) = frame.read::<16>(14 + 24) {
         packet.destination = Address::v6(destination);
     }
-    desk.verdict = Verdict {
+    let verdict = Verdict {
         reason: Reason::WrongVlan,
         would: Reason::WrongVlan,
         counts: true,
         tells: true,
         rule: 0,
     };
-    let wrong = Reason::WrongVlan as u32;
-    conclude(wrong, ENTERING, || wrong);
+    let answer = note(&mut desk.verdict, Some(verdict));
+    report(ENTERING, answer);
     TC_ACT_SHOT
 }
 

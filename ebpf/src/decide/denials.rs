@@ -83,7 +83,7 @@ fn denial_generation(work: &Work) -> u64 {
 
 /// The last step for a packet that is dropped: remembers that policy has refused it.
 #[inline(always)]
-pub fn remember<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: &Verdict) {
+pub fn note_denial<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: &Verdict) {
     let set = work.sought.denials();
     let (Some(settings), Some(opened), Some(tags)) =
         (tables.settings(), tables.opened(set), tables.refused(set))

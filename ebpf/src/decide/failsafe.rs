@@ -11,13 +11,22 @@ use crate::{
     tables::Tables,
 };
 
+/// Whether there is anybody who may always reach the router.
+#[inline(always)]
+pub fn has_failsafe<T: Tables + ?Sized>(tables: &T) -> bool {
+    match tables.settings() {
+        Some(settings) => settings.failsafe != 0,
+        None => false,
+    }
+}
+
 /// A second look at what is dropped by place, quarantine, state, policy or room: between the router
 /// and those who may always reach it, it passes as control. So may what they need for it, ARP and
 /// neighbour discovery. No flow is opened: it holds however full the tables are.
 ///
 /// No policy has a say in this, so neither has the device that a policy takes a sender for.
 #[inline(always)]
-pub fn spare<B: Bytes + ?Sized, T: Tables + ?Sized>(
+pub fn apply_failsafe<B: Bytes + ?Sized, T: Tables + ?Sized>(
     bytes: &B,
     tables: &T,
     work: &mut Work,

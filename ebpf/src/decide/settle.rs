@@ -30,12 +30,12 @@ pub fn judge<T: Tables + ?Sized>(tables: &T, work: &mut Work) {
 /// For a flow that may be adopted: whether policy has to be asked once more, with the destination
 /// as the one who opened it. Nobody saw who did.
 #[inline(always)]
-pub fn turns(work: &mut Work) -> bool {
-    let turns = work.adopts != 0 && work.reversed == 0 && work.decision.reason != Reason::Rule;
-    if turns {
+pub(super) fn retry_reversed(work: &mut Work) -> bool {
+    let retries = work.adopts != 0 && work.reversed == 0 && work.decision.reason != Reason::Rule;
+    if retries {
         work.reversed = 1;
     }
-    turns
+    retries
 }
 
 /// Does what policy says to a flow that exists; nothing when [`open`] has to make one.

@@ -58,7 +58,7 @@ pub(super) extern "C" fn xdp_forward(context: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn next_hop(context: *mut xdp_md, work: &Work) -> u64 {
     let packet = &work.packet;
-    let frame = xdp_frame(&XdpContext::new(context));
+    let frame = xdp_frame(context);
     let Some(head) = frame.read::<4>(14) else {
         return 0;
     };

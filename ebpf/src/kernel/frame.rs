@@ -1,6 +1,9 @@
 //! The packet's bytes, as XDP and TC have them.
 
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    programs::{TcContext, XdpContext},
+};
 use wardline_ebpf::{
     abi::Reason,
     packet::{Bytes, REACH},
@@ -41,7 +44,8 @@ impl Bytes for Frame {
 }
 
 #[inline(always)]
-pub(super) fn xdp_frame(context: &XdpContext) -> Frame {
+pub(super) fn xdp_frame(context: *mut xdp_md) -> Frame {
+    let context = XdpContext::new(context);
     let (start, end) = (context.data(), context.data_end());
     Frame {
         start,
@@ -51,9 +55,10 @@ pub(super) fn xdp_frame(context: &XdpContext) -> Frame {
 }
 
 #[inline(always)]
-pub(super) fn tc_frame(context: &TcContext) -> Frame {
+pub(super) fn tc_frame(context: *mut __sk_buff) -> Frame {
     // SAFETY: the context is the kernel's.
-    let length = unsafe { (*context.skb.skb).len };
+    let length = unsafe { (*context).len };
+    let context = TcContext::new(context);
     Frame {
         start: context.data(),
         end: context.data_end(),

@@ -1,154 +1,160 @@
-//! The steps of a judgement, each a global function: the verifier checks it once, by itself.
+//! The steps of a judgement as functions of their own: the verifier checks each once, by itself.
 
-use aya_ebpf::{
-    bindings::{__sk_buff, xdp_md},
-    programs::{TcContext, XdpContext},
-};
-use wardline_ebpf::decide;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use wardline_ebpf::decide::{self, Answer, Steps, Work, note};
 
 use super::{
-    desk::{ENTERING, LEAVING, desk, note},
+    desk::{ENTERING, LEAVING, desk},
     frame::{tc_frame, xdp_frame},
     maps::Maps,
 };
 
-/// Place and control at XDP; answers a reason's number, or [`GO_ON`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn xdp_enter(context: *mut xdp_md) -> u32 {
-    let Some(desk) = desk(ENTERING) else { return 0 };
-    note(
-        &mut desk.verdict,
-        decide::enter(&xdp_frame(&XdpContext::new(context)), &Maps, &mut desk.work),
-    )
+/// Makes a step a global function, which may take a context or a number, and returns a number: that
+/// of its [`Answer`].
+macro_rules! step {
+    ($(#[$doc:meta])* $name:ident($argument:ident: $type:ty), $index:expr, |$desk:ident| $verdict:expr) => {
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name($argument: $type) -> u32 {
+            let Some($desk) = desk($index) else {
+                return Answer::NO_MEMORY.number();
+            };
+            let verdict = $verdict;
+            note(&mut $desk.verdict, verdict).number()
+        }
+    };
 }
 
-/// Quarantine and state at XDP; answers a reason's number, or [`GO_ON`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn xdp_admit(context: *mut xdp_md) -> u32 {
-    let Some(desk) = desk(ENTERING) else { return 0 };
-    note(
-        &mut desk.verdict,
-        decide::admit(&xdp_frame(&XdpContext::new(context)), &Maps, &mut desk.work),
-    )
+/// Makes the steps of a hook: those that read the packet are its own, the others are shared.
+macro_rules! hook {
+    (
+        $(#[$doc:meta])*
+        $hook:ident of $context:ty, $frame:ident, $index:ident,
+        $place:ident: $place_step:ident, admit: $admit:ident, apply_failsafe: $apply_failsafe:ident
+    ) => {
+        step! {
+            /// Place and control.
+            $place_step(context: *mut $context), $index,
+            |desk| decide::$place(&$frame(context), &Maps, &mut desk.work)
+        }
+        step! {
+            /// Quarantine and state.
+            $admit(context: *mut $context), $index,
+            |desk| decide::admit(&$frame(context), &Maps, &mut desk.work)
+        }
+        step! {
+            /// A second look at a drop.
+            $apply_failsafe(context: *mut $context), $index,
+            |desk| {
+                let frame = $frame(context);
+                Some(decide::apply_failsafe(&frame, &Maps, &mut desk.work, desk.verdict))
+            }
+        }
+
+        $(#[$doc])*
+        pub(super) struct $hook(pub(super) *mut $context);
+
+        impl Steps for $hook {
+            #[inline(always)]
+            fn work(&mut self) -> Option<&mut Work> {
+                desk($index).map(|desk| &mut desk.work)
+            }
+
+            #[inline(always)]
+            fn place(&mut self) -> Answer {
+                Answer::from_number($place_step(self.0))
+            }
+
+            #[inline(always)]
+            fn admit(&mut self) -> Answer {
+                Answer::from_number($admit(self.0))
+            }
+
+            #[inline(always)]
+            fn judge(&mut self) {
+                judge($index);
+            }
+
+            #[inline(always)]
+            fn settle(&mut self) -> Answer {
+                Answer::from_number(settle($index))
+            }
+
+            #[inline(always)]
+            fn open(&mut self) -> Answer {
+                Answer::from_number(open($index))
+            }
+
+            #[inline(always)]
+            fn has_failsafe(&self) -> bool {
+                decide::has_failsafe(&Maps)
+            }
+
+            #[inline(always)]
+            fn apply_failsafe(&mut self) -> Answer {
+                Answer::from_number($apply_failsafe(self.0))
+            }
+
+            #[inline(always)]
+            fn note_first(&mut self) -> Answer {
+                Answer::from_number(note_first($index))
+            }
+
+            #[inline(always)]
+            fn note_denial(&mut self) {
+                note_denial($index);
+            }
+        }
+    };
 }
 
-/// Place and control at TC ingress; answers a reason's number, or [`GO_ON`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn tc_enter(context: *mut __sk_buff) -> u32 {
-    let Some(desk) = desk(ENTERING) else { return 0 };
-    note(
-        &mut desk.verdict,
-        decide::enter(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work),
-    )
+hook! {
+    /// What enters, at XDP.
+    Xdp of xdp_md, xdp_frame, ENTERING,
+    enter: xdp_enter, admit: xdp_admit, apply_failsafe: xdp_apply_failsafe
 }
 
-/// Quarantine and state at TC ingress; answers a reason's number, or [`GO_ON`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn tc_admit(context: *mut __sk_buff) -> u32 {
-    let Some(desk) = desk(ENTERING) else { return 0 };
-    note(
-        &mut desk.verdict,
-        decide::admit(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work),
-    )
+hook! {
+    /// What enters, at TC.
+    TcIngress of __sk_buff, tc_frame, ENTERING,
+    enter: tc_enter, admit: tc_enter_admit, apply_failsafe: tc_enter_apply_failsafe
 }
 
-/// Place and control at TC egress; answers a reason's number, or [`GO_ON`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn tc_leave(context: *mut __sk_buff) -> u32 {
-    let Some(desk) = desk(LEAVING) else { return 0 };
-    note(
-        &mut desk.verdict,
-        decide::leave(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work),
-    )
+hook! {
+    /// What leaves, at TC.
+    TcEgress of __sk_buff, tc_frame, LEAVING,
+    leave: tc_leave, admit: tc_leave_admit, apply_failsafe: tc_leave_apply_failsafe
 }
 
-/// Quarantine and state at TC egress; answers a reason's number, or [`GO_ON`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn tc_leave_admit(context: *mut __sk_buff) -> u32 {
-    let Some(desk) = desk(LEAVING) else { return 0 };
-    note(
-        &mut desk.verdict,
-        decide::admit(&tc_frame(&TcContext::new(context)), &Maps, &mut desk.work),
-    )
-}
-
-/// A second look at a drop at XDP; answers a reason's number.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn xdp_spare(context: *mut xdp_md) -> u32 {
-    let Some(desk) = desk(ENTERING) else { return 0 };
-    let frame = xdp_frame(&XdpContext::new(context));
-    let verdict = decide::spare(&frame, &Maps, &mut desk.work, desk.verdict);
-    note(&mut desk.verdict, Some(verdict))
-}
-
-/// A second look at a drop at TC ingress; answers a reason's number.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn tc_spare(context: *mut __sk_buff) -> u32 {
-    let Some(desk) = desk(ENTERING) else { return 0 };
-    let frame = tc_frame(&TcContext::new(context));
-    let verdict = decide::spare(&frame, &Maps, &mut desk.work, desk.verdict);
-    note(&mut desk.verdict, Some(verdict))
-}
-
-/// A second look at a drop at TC egress; answers a reason's number.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn tc_leave_spare(context: *mut __sk_buff) -> u32 {
-    let Some(desk) = desk(LEAVING) else { return 0 };
-    let frame = tc_frame(&TcContext::new(context));
-    let verdict = decide::spare(&frame, &Maps, &mut desk.work, desk.verdict);
-    note(&mut desk.verdict, Some(verdict))
-}
-
-/// Policy; answers the desk that it was asked for.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn judge(index: u32) -> u32 {
-    if let Some(desk) = desk(index) {
+step! {
+    /// Policy.
+    judge(index: u32), index, |desk| {
         decide::judge(&Maps, &mut desk.work);
+        None
     }
-    index
 }
 
-/// Notes the first part of a packet that passes; answers a reason's number.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn note_first(index: u32) -> u32 {
-    let Some(desk) = desk(index) else { return 0 };
-    let verdict = decide::note_first(&Maps, &desk.work, desk.verdict);
-    note(&mut desk.verdict, Some(verdict))
+step! {
+    /// What policy says, done to a flow that exists.
+    settle(index: u32), index, |desk| decide::settle(&Maps, &mut desk.work)
 }
 
-/// Remembers what policy has refused; answers the desk that it was asked for.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn note_denial(index: u32) -> u32 {
-    if let Some(desk) = desk(index) {
-        decide::remember(&Maps, &desk.work, &desk.verdict);
+step! {
+    /// A new flow.
+    open(index: u32), index, |desk| Some(decide::open(&Maps, &mut desk.work))
+}
+
+step! {
+    /// The first part of a packet that passes, noted for the others.
+    note_first(index: u32), index,
+    |desk| Some(decide::note_first(&Maps, &desk.work, desk.verdict))
+}
+
+step! {
+    /// What policy has denied, noted so that it need not be asked again.
+    note_denial(index: u32), index, |desk| {
+        decide::note_denial(&Maps, &desk.work, &desk.verdict);
+        None
     }
-    index
-}
-
-/// Does what policy says to a flow that exists; answers a reason's number, or [`GO_ON`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn settle(index: u32) -> u32 {
-    let Some(desk) = desk(index) else { return 0 };
-    note(&mut desk.verdict, decide::settle(&Maps, &mut desk.work))
-}
-
-/// Opens a flow; answers a reason's number.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn open(index: u32) -> u32 {
-    let Some(desk) = desk(index) else { return 0 };
-    note(&mut desk.verdict, Some(decide::open(&Maps, &mut desk.work)))
 }

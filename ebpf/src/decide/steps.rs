@@ -1,0 +1,291 @@
+//! The order of the steps, for the host and for the kernel alike.
+
+use super::{
+    settle::retry_reversed,
+    work::{Verdict, Work},
+};
+use crate::abi::Reason;
+
+/// What a step answers: the number of a reason, or that the next step has to go on.
+///
+/// A number, because a function that the verifier checks by itself may return nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer(u32);
+
+impl Answer {
+    /// There is no verdict yet.
+    const GO_ON: Self = Self(u32::MAX);
+    /// A drop without a reason: the kernel gave no memory to judge in.
+    pub const NO_MEMORY: Self = Self(0);
+
+    /// The answer with this number, as [`Answer::number`] gave it.
+    #[inline(always)]
+    pub fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number of the reason.
+    #[inline(always)]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn goes_on(self) -> bool {
+        self == Self::GO_ON
+    }
+
+    /// Whether the packet passes. Of a number that a step's function has returned the verifier knows
+    /// nothing, so both bounds are compared: the reason's number is an index.
+    #[inline(always)]
+    fn passes(self) -> bool {
+        self.0 >= Reason::Rule as u32 && self.0 < Reason::COUNT
+    }
+
+    /// What becomes of the packet.
+    #[inline(always)]
+    pub fn fate(self) -> Fate {
+        if !self.passes() {
+            Fate::Dropped
+        } else if self.0 == Reason::Established as u32 {
+            Fate::Established
+        } else {
+            Fate::Passed
+        }
+    }
+}
+
+/// What becomes of a packet: each entry point turns it into its hook's return code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Fate {
+    /// It is dropped.
+    Dropped,
+    /// It goes up the stack, or out of the interface.
+    Passed,
+    /// As [`Fate::Passed`]; as part of a flow, so it may be forwarded in the driver instead.
+    Established,
+}
+
+/// Writes down the verdict of a step, if it has come to one.
+#[inline(always)]
+pub fn note(place: &mut Verdict, verdict: Option<Verdict>) -> Answer {
+    match verdict {
+        Some(verdict) => {
+            *place = verdict;
+            Answer(verdict.reason as u32)
+        }
+        None => Answer::GO_ON,
+    }
+}
+
+/// Whoever runs the steps that follow the first.
+///
+/// The host calls each step. The kernel calls a function for each, which its verifier checks once, by
+/// itself, instead of for every way through the steps before.
+pub trait Steps {
+    /// What is known of the packet.
+    fn work(&mut self) -> Option<&mut Work>;
+
+    /// Runs [`enter`](super::enter()) or [`leave`](super::leave()).
+    fn place(&mut self) -> Answer;
+    /// Runs [`admit`](super::admit()).
+    fn admit(&mut self) -> Answer;
+    /// Runs [`judge`](super::judge).
+    fn judge(&mut self);
+    /// Runs [`settle`](super::settle()).
+    fn settle(&mut self) -> Answer;
+    /// Runs [`open`](super::open).
+    fn open(&mut self) -> Answer;
+    /// Answers [`has_failsafe`](super::has_failsafe).
+    fn has_failsafe(&self) -> bool;
+    /// Runs [`apply_failsafe`](super::apply_failsafe).
+    fn apply_failsafe(&mut self) -> Answer;
+    /// Runs [`note_first`](super::note_first).
+    fn note_first(&mut self) -> Answer;
+    /// Runs [`note_denial`](super::note_denial).
+    fn note_denial(&mut self);
+}
+
+/// Judges a packet: all steps that follow the first, which has answered `started`.
+#[inline(always)]
+pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
+    let mut answer = started;
+    if answer.goes_on() {
+        answer = steps.place();
+    }
+    if answer.goes_on() {
+        answer = steps.admit();
+    }
+    if answer.goes_on() {
+        steps.judge();
+        if steps.work().is_some_and(retry_reversed) {
+            steps.judge();
+        }
+        answer = steps.settle();
+    }
+    if answer.goes_on() {
+        answer = steps.open();
+    }
+    if !answer.passes() && steps.has_failsafe() {
+        answer = steps.apply_failsafe();
+    }
+    let Some(work) = steps.work() else {
+        return Answer::NO_MEMORY;
+    };
+    let denied = work.denied != 0;
+    if answer.passes() && work.packet.fragment.is_first() {
+        answer = steps.note_first();
+    }
+    if !answer.passes() && denied {
+        steps.note_denial();
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers each step as it is told to, and notes which steps ran.
+    #[derive(Default)]
+    struct Recorded {
+        work: Work,
+        ran: Vec<&'static str>,
+        /// The step that comes to a verdict, and which.
+        verdict: Option<(&'static str, Reason)>,
+        failsafe: Option<Reason>,
+    }
+
+    impl Recorded {
+        fn step(&mut self, name: &'static str) -> Answer {
+            self.ran.push(name);
+            match self.verdict {
+                Some((step, reason)) if step == name => Answer(reason as u32),
+                _ => Answer::GO_ON,
+            }
+        }
+    }
+
+    impl Steps for Recorded {
+        fn work(&mut self) -> Option<&mut Work> {
+            Some(&mut self.work)
+        }
+
+        fn place(&mut self) -> Answer {
+            self.step("place")
+        }
+
+        fn admit(&mut self) -> Answer {
+            self.step("admit")
+        }
+
+        fn judge(&mut self) {
+            self.step("judge");
+        }
+
+        fn settle(&mut self) -> Answer {
+            self.step("settle")
+        }
+
+        fn open(&mut self) -> Answer {
+            self.step("open")
+        }
+
+        fn has_failsafe(&self) -> bool {
+            self.failsafe.is_some()
+        }
+
+        fn apply_failsafe(&mut self) -> Answer {
+            self.step("apply_failsafe");
+            Answer(self.failsafe.map_or(0, |reason| reason as u32))
+        }
+
+        fn note_first(&mut self) -> Answer {
+            self.step("note_first");
+            Answer(Reason::Fragment as u32)
+        }
+
+        fn note_denial(&mut self) {
+            self.step("note_denial");
+        }
+    }
+
+    fn ran(mut steps: Recorded, started: Option<Reason>) -> (Vec<&'static str>, Fate) {
+        let started = started.map_or(Answer::GO_ON, |reason| Answer(reason as u32));
+        let fate = finish(&mut steps, started).fate();
+        (steps.ran, fate)
+    }
+
+    #[test]
+    fn steps_run_in_order_until_one_comes_to_a_verdict() {
+        const ORDER: [&str; 5] = ["place", "admit", "judge", "settle", "open"];
+        for (last, step) in ORDER
+            .into_iter()
+            .enumerate()
+            .filter(|(_, it)| *it != "judge")
+        {
+            for (reason, fate) in [
+                (Reason::NoRule, Fate::Dropped),
+                (Reason::Rule, Fate::Passed),
+                (Reason::Established, Fate::Established),
+            ] {
+                let verdict = Some((step, reason));
+                let steps = Recorded {
+                    verdict,
+                    ..Recorded::default()
+                };
+                assert_eq!(ran(steps, None), (ORDER[..=last].to_vec(), fate));
+            }
+        }
+        let none = ran(Recorded::default(), Some(Reason::Established));
+        assert_eq!(none, (vec![], Fate::Established));
+    }
+
+    #[test]
+    fn policy_is_asked_again_about_a_running_flow_that_nobody_saw_open() {
+        let mut steps = Recorded {
+            verdict: Some(("settle", Reason::Rule)),
+            ..Recorded::default()
+        };
+        steps.work.adopts = 1;
+        let (steps, _) = ran(steps, None);
+        assert_eq!(steps, ["place", "admit", "judge", "judge", "settle"]);
+    }
+
+    #[test]
+    fn only_a_drop_meets_the_failsafe_and_what_that_spares_is_no_denial() {
+        for (failsafe, expected) in [
+            (None, vec!["note_denial"]),
+            (Some(Reason::NoRule), vec!["apply_failsafe", "note_denial"]),
+            (Some(Reason::Control), vec!["apply_failsafe"]),
+        ] {
+            let mut steps = Recorded {
+                failsafe,
+                ..Recorded::default()
+            };
+            steps.work.denied = 1;
+            assert_eq!(ran(steps, Some(Reason::NoRule)).0, expected);
+        }
+        let steps = Recorded {
+            failsafe: Some(Reason::Control),
+            ..Recorded::default()
+        };
+        assert!(ran(steps, Some(Reason::Rule)).0.is_empty());
+    }
+
+    #[test]
+    fn a_first_part_that_can_not_be_noted_is_dropped() {
+        let mut steps = Recorded::default();
+        steps.work.packet.fragment.more = true;
+        let expected = (vec!["note_first"], Fate::Dropped);
+        assert_eq!(ran(steps, Some(Reason::Rule)), expected);
+    }
+
+    #[test]
+    fn what_is_no_reason_is_dropped() {
+        for number in [0, Reason::COUNT, u32::MAX] {
+            assert_eq!(Answer::from_number(number).fate(), Fate::Dropped);
+        }
+    }
+}
