@@ -911,8 +911,8 @@ impl Datapath {
     /// Has the routing table be asked again for every flow.
     pub(crate) fn routes_changed(&mut self) -> Result<()> {
         let routes: Routes = get(&self.ebpf, "ROUTES", 0)?;
-        let change = routes.change.wrapping_add(1);
-        set(&mut self.ebpf, "ROUTES", 0, Routes { change, ..routes })
+        let version = routes.version.wrapping_add(1);
+        set(&mut self.ebpf, "ROUTES", 0, Routes { version, ..routes })
     }
 
     /// Says for a second that every change of routes and neighbours is told.

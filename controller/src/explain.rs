@@ -15,9 +15,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use wardline_ebpf::{
     abi::{self, End, Port, PrefixKey, ROUTER, Reason, Settings, carries_key, mac_key, vlan_key},
     decide::{self, Verdict, Work},
+    lookup::Lookup as _,
     packet::{number, tcp},
     policy,
-    tables::Tables as _,
 };
 use wardline_proto::v1;
 

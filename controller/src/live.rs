@@ -3,7 +3,7 @@
 use std::{io, os::fd::BorrowedFd};
 
 use wardline_ebpf::{
-    abi::{Address, Bucket, Counter, FlowKey, LOG, Settings, WAYS, Way},
+    abi::{Address, Bucket, Counter, FlowEntry, FlowKey, LOG, Settings, WAYS},
     flows,
 };
 
@@ -36,7 +36,7 @@ pub struct Live {
 
 impl Live {
     fn of(bucket: &Bucket, way: usize) -> Self {
-        let Way { flow, ends } = &bucket.ways[way];
+        let FlowEntry { flow, ends } = &bucket.ways[way];
         let [a, b, c, d] = [0, 1, 2, 3].map(|word| ends.addresses[word].load());
         Self {
             key: FlowKey {

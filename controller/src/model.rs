@@ -12,7 +12,7 @@ use wardline_ebpf::{
         gauge,
     },
     cell::{Cell32, Cell64},
-    tables,
+    lookup::Lookup,
 };
 
 use crate::compile::{Amendment, Tables};
@@ -115,7 +115,7 @@ impl<'a> Model<'a> {
     }
 }
 
-impl tables::Tables for Model<'_> {
+impl Lookup for Model<'_> {
     fn active(&self) -> Option<u32> {
         Some(0)
     }
@@ -202,15 +202,15 @@ impl tables::Tables for Model<'_> {
         None
     }
 
-    fn refused(&self, _set: u32) -> Option<&Cell64> {
+    fn denial_tags(&self, _set: u32) -> Option<&Cell64> {
         None
     }
 
-    fn opened(&self, _set: u32) -> Option<&Cell32> {
+    fn flows_opened(&self, _set: u32) -> Option<&Cell32> {
         None
     }
 
-    fn hold(&self, _denial: &Denial, _packets: u32) {}
+    fn add_suppressed(&self, _denial: &Denial, _packets: u32) {}
 
     /// On the host no rule counts.
     fn credit(&self, _rule: u32, _packets: u32, _bytes: u64) {}

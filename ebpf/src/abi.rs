@@ -2,8 +2,8 @@
 //!
 //! Integers are in the machine's order. Addresses are in network order, an IPv4 address as
 //! `::ffff:a.b.c.d`. A MAC is the number that its six bytes make, first byte highest. No type has
-//! padding that the compiler could leave unset. Any change to what is here changes
-//! [`ABI_VERSION`], which names the pin directory: pinned maps of another version are never read
+//! padding, whose bytes the compiler could leave unset. Whoever changes anything here raises
+//! [`ABI_VERSION`], which names the pin directory: so pinned maps of another version are never read
 //! as these.
 //!
 //! Tables of a revision hold two revisions at once, told apart by a **slot** (0 or 1) in each key.

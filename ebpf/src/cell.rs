@@ -10,25 +10,26 @@
 
 use core::cell::UnsafeCell;
 
-/// The lowest bit, to index with.
+/// The lowest bit, for use as an index.
 ///
-/// The compiler may not derive it in another way: before 6.10 the verifier knows nothing of a XOR or
-/// an OR of two registers, though both are bits.
+/// The compiler may not compute it in another way: before 6.10 the verifier does not know that a
+/// XOR or an OR of two bits is a bit.
 #[inline(always)]
 pub fn bit(value: usize) -> usize {
     opaque(value) & 1
 }
 
-/// The lowest three bits, to look for in an array with.
+/// The lowest three bits, for use with `get` on an array.
 ///
-/// What the compiler knows of them it would use: the array's bound becomes "is not seven", from which
-/// a verifier before 6.8 learns nothing.
+/// Hidden from the compiler, which else makes the array's bound check "is not seven". From that a
+/// verifier before 6.8 learns nothing.
 #[inline(always)]
 pub fn way(value: u32) -> usize {
     opaque(value as usize & 7)
 }
 
-/// The same, where the compiler does not see that it is: what is worked out from it is, after this.
+/// The same value, in a way that the compiler can't see through: what is computed from it is
+/// computed after this.
 #[inline(always)]
 pub fn opaque(value: usize) -> usize {
     #[cfg(target_arch = "bpf")]

@@ -4,41 +4,41 @@
 //! the packet's reason.
 //!
 //! A judgement has steps. The first parses, and passes what belongs to a flow that is admitted
-//! under what holds now; for everything else others follow, in the order that [`finish`] gives them.
-//! Between them all that is known is in [`Work`], which the kernel keeps outside its stack: what the
-//! verifier can't see it can't follow, and each step is verified once instead of for every way through
-//! the ones before.
+//! under what holds now; for everything else others follow, in the order that [`finish`] gives
+//! them. Between them all that is known is in [`Work`], which the kernel keeps outside its stack:
+//! what the verifier can't see it can't follow, and each step is verified once instead of for every
+//! way through the ones before.
 
 mod admit;
+mod apply;
 mod ask;
 mod denials;
 mod enter;
 mod failsafe;
 mod leave;
 mod parts;
-mod settle;
 mod start;
 mod steps;
 mod work;
 
 pub use self::{
     admit::admit,
+    apply::{apply_policy, ask_policy, open_flow},
     denials::note_denial,
     enter::enter,
     failsafe::{apply_failsafe, has_failsafe},
     leave::leave,
     parts::note_first,
-    settle::{judge, open, settle},
-    start::{refuse, start_egress, start_ingress},
+    start::{start_egress, start_ingress, start_unreadable},
     steps::{Answer, Fate, Steps, finish, note},
     work::{Verdict, Work},
 };
-use crate::{abi::Reason, packet::Bytes, tables::Tables};
+use crate::{abi::Reason, lookup::Lookup, packet::Bytes};
 
 /// Judges a packet that enters through an interface: all steps.
 ///
 /// `tag` is the VLAN tag that the kernel took out of the frame.
-pub fn ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
+pub fn ingress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tag: Option<u16>,
     ifindex: u32,
@@ -52,7 +52,7 @@ pub fn ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
 /// Judges a packet that leaves through an interface: all steps.
 ///
 /// `from` is the index of the interface that it came from; 0: the router sent it.
-pub fn egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
+pub fn egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tag: Option<u16>,
     ifindex: u32,
@@ -73,7 +73,7 @@ struct Host<'a, B: ?Sized, T: ?Sized> {
     place: fn(&B, &T, &mut Work) -> Option<Verdict>,
 }
 
-impl<'a, B: Bytes + ?Sized, T: Tables + ?Sized> Host<'a, B, T> {
+impl<'a, B: Bytes + ?Sized, T: Lookup + ?Sized> Host<'a, B, T> {
     fn judge(
         bytes: &'a B,
         tables: &'a T,
@@ -81,7 +81,7 @@ impl<'a, B: Bytes + ?Sized, T: Tables + ?Sized> Host<'a, B, T> {
         started: Option<Verdict>,
         place: fn(&B, &T, &mut Work) -> Option<Verdict>,
     ) -> Verdict {
-        // Until a step comes to another.
+        // Stands until a step comes to another.
         let mut verdict = Verdict::of(Reason::NotReady);
         let started = note(&mut verdict, started);
         let mut steps = Host {
@@ -96,7 +96,7 @@ impl<'a, B: Bytes + ?Sized, T: Tables + ?Sized> Host<'a, B, T> {
     }
 }
 
-impl<B: Bytes + ?Sized, T: Tables + ?Sized> Steps for Host<'_, B, T> {
+impl<B: Bytes + ?Sized, T: Lookup + ?Sized> Steps for Host<'_, B, T> {
     fn work(&mut self) -> Option<&mut Work> {
         Some(self.work)
     }
@@ -111,17 +111,17 @@ impl<B: Bytes + ?Sized, T: Tables + ?Sized> Steps for Host<'_, B, T> {
         note(&mut self.verdict, verdict)
     }
 
-    fn judge(&mut self) {
-        judge(self.tables, self.work);
+    fn ask_policy(&mut self) {
+        ask_policy(self.tables, self.work);
     }
 
-    fn settle(&mut self) -> Answer {
-        let verdict = settle(self.tables, self.work);
+    fn apply_policy(&mut self) -> Answer {
+        let verdict = apply_policy(self.tables, self.work);
         note(&mut self.verdict, verdict)
     }
 
-    fn open(&mut self) -> Answer {
-        let verdict = open(self.tables, self.work);
+    fn open_flow(&mut self) -> Answer {
+        let verdict = open_flow(self.tables, self.work);
         note(&mut self.verdict, Some(verdict))
     }
 

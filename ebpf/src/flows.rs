@@ -10,19 +10,21 @@ mod follow;
 mod key;
 mod open;
 
-use self::end::{Due, book, due, is_over, pay};
+use self::end::{Uncounted, adjust_quota, credit_rule, has_timed_out, take_uncounted};
 pub use self::{
     end::{end, sweep},
     follow::{
-        NOWHERE, follow, is_answered, is_closing, lifetime, opener, reopens, vlan, with_vlan,
+        NO_STATE, follow, is_answered, is_closing, lifetime, opener, reopens, vlan, with_vlan,
     },
     key::{Sought, key, part_key, quoted_key},
     open::{Opening, open},
 };
 use crate::{
-    abi::{Bucket, EPOCH_CELLS, Flow, FlowEnds, FlowKey, Settings, UNLISTED, WAYS, Way, state},
+    abi::{
+        Bucket, EPOCH_CELLS, Flow, FlowEnds, FlowEntry, FlowKey, Settings, UNLISTED, WAYS, state,
+    },
     cell::{bit, way},
-    tables::Tables,
+    lookup::Lookup,
 };
 
 /// A flow of the table and where it is.
@@ -65,7 +67,7 @@ pub fn account(settings: &Settings, device: u32, bind: u64) -> u32 {
 
 /// Finds a live flow.
 #[inline(always)]
-pub fn find<'a, T: Tables + ?Sized>(
+pub fn find<'a, T: Lookup + ?Sized>(
     tables: &'a T,
     settings: &Settings,
     sought: &Sought,
@@ -73,13 +75,13 @@ pub fn find<'a, T: Tables + ?Sized>(
 ) -> Option<Found<'a>> {
     let index = sought.bucket(settings);
     let bucket = tables.bucket(index)?;
-    let mut ways = ways(bucket, sought.tag());
+    let mut ways = ways_with_tag(bucket, sought.tag());
     // Two flows of a bucket share a tag once in 10^8; three never do.
     for _ in 0..2 {
         if ways == 0 {
             return None;
         }
-        sought.way.store(lowest(ways));
+        sought.way.store(lowest_way(ways));
         let way = way(sought.way.load());
         let flow = &bucket.ways.get(way)?.flow;
         if sought.may_be(flow)
@@ -88,7 +90,7 @@ pub fn find<'a, T: Tables + ?Sized>(
         {
             let state = flow.state.load();
             let last = bucket.last.get(way)?.load();
-            let live = !is_over(flow, last, state, settings, tick);
+            let live = !has_timed_out(flow, last, state, settings, tick);
             return if live {
                 let at = index << 3 | way as u32;
                 Some(Found {
@@ -106,10 +108,14 @@ pub fn find<'a, T: Tables + ?Sized>(
     None
 }
 
-/// The flow that has been found at a place before, if it still is there. `at` is one more than
+/// The flow that was found before, if it still is where it was. `at` is one more than
 /// [`Found::at`]; 0: none was found.
 #[inline(always)]
-pub fn again<'a, T: Tables + ?Sized>(tables: &'a T, sought: &Sought, at: u32) -> Option<Found<'a>> {
+pub fn find_again<'a, T: Lookup + ?Sized>(
+    tables: &'a T,
+    sought: &Sought,
+    at: u32,
+) -> Option<Found<'a>> {
     let at = at.checked_sub(1)?;
     let (index, way) = (at >> 3, way(at));
     let bucket = tables.bucket(index)?;
@@ -128,9 +134,10 @@ pub fn again<'a, T: Tables + ?Sized>(tables: &'a T, sought: &Sought, at: u32) ->
     })
 }
 
-/// The ways with a tag, one bit for each: without a branch, as the verifier would follow each.
+/// The ways with a tag, one bit for each. Computed without branches: the verifier would follow
+/// each.
 #[inline(always)]
-fn ways(bucket: &Bucket, tag: u32) -> u32 {
+fn ways_with_tag(bucket: &Bucket, tag: u32) -> u32 {
     let mut ways = 0;
     for way in 0..WAYS {
         let difference = (bucket.tags[way].load() ^ tag) as u64;
@@ -139,18 +146,18 @@ fn ways(bucket: &Bucket, tag: u32) -> u32 {
     ways
 }
 
-/// The number of the lowest bit that is set, by arithmetic alone.
+/// The number of the lowest bit that is set, computed without branches.
 #[inline(always)]
-fn lowest(ways: u32) -> u32 {
+fn lowest_way(ways: u32) -> u32 {
     let bit = ways & ways.wrapping_neg();
     let any = |mask: u32| (bit & mask).wrapping_add(0xff) >> 8 & 1;
     any(0xaa) | any(0xcc) << 1 | any(0xf0) << 2
 }
 
-/// Notes the next hop towards an end of a flow, if it still is that flow. `at` is as
+/// Notes the next hop towards an end of a flow, unless another flow has taken its place. `at` is as
 /// [`Found::at`].
 #[inline(always)]
-pub fn remember<T: Tables + ?Sized>(
+pub fn note_hop<T: Lookup + ?Sized>(
     tables: &T,
     at: u32,
     sought: &Sought,
@@ -162,29 +169,29 @@ pub fn remember<T: Tables + ?Sized>(
         return;
     };
     let way = way(at);
-    let (Some(Way { flow, ends }), Some(hops)) = (bucket.ways.get(way), bucket.hops.get(way))
+    let (Some(FlowEntry { flow, ends }), Some(hops)) = (bucket.ways.get(way), bucket.hops.get(way))
     else {
         return;
     };
     tables.lock(bucket);
     if sought.is(flow, ends) {
-        let known = bucket.ahead.load() >> way & 1 != 0;
+        let known = bucket.hops_valid.load() >> way & 1 != 0;
         if !known {
             hops.hops[bit(to ^ 1)].store(0);
         }
         hops.hops[to & 1].store(hop);
         hops.looked[to & 1].store(looked);
-        bucket.ahead.store(bucket.ahead.load() | 1 << way);
+        bucket.hops_valid.store(bucket.hops_valid.load() | 1 << way);
     }
     tables.unlock(bucket);
 }
 
-/// The next hop towards an end of a flow, and when that was asked; 0: not known.
+/// The next hop towards an end of a flow, and when the routing table was asked; 0: not known.
 #[inline(always)]
 pub fn hop(found: &Found<'_>, to: usize) -> (u64, u64) {
     let to = bit(to);
     match found.bucket.hops.get(found.way()) {
-        Some(hops) if found.bucket.ahead.load() >> (found.at & 7) & 1 != 0 => {
+        Some(hops) if found.bucket.hops_valid.load() >> (found.at & 7) & 1 != 0 => {
             (hops.hops[to].load(), hops.looked[to].load())
         }
         _ => (0, 0),
@@ -193,7 +200,7 @@ pub fn hop(found: &Found<'_>, to: usize) -> (u64, u64) {
 
 /// Counts a packet of a flow.
 #[inline(always)]
-pub fn count(found: &Found<'_>, leg: usize, length: u32, tick: u32) {
+pub fn count_packet(found: &Found<'_>, leg: usize, length: u32, tick: u32) {
     let leg = leg & 1;
     found.flow.packets[leg].add(1);
     found.flow.counts[leg].add(length as u64);
@@ -212,7 +219,7 @@ pub fn cell(account: u32) -> u32 {
 
 /// The account of an end of a flow.
 #[inline(always)]
-pub fn device(found: &Found<'_>, leg: usize) -> u32 {
+pub fn account_of(found: &Found<'_>, leg: usize) -> u32 {
     match found.ends() {
         Some(ends) => ends.devices[bit(leg)].load(),
         None => 0,
@@ -221,7 +228,7 @@ pub fn device(found: &Found<'_>, leg: usize) -> u32 {
 
 /// Whether the rule that admits a flow has ended.
 #[inline(always)]
-pub fn has_ended(found: &Found<'_>, tick: u32) -> bool {
+pub fn rule_has_ended(found: &Found<'_>, tick: u32) -> bool {
     found.state & state::ENDS != 0
         && match found.ends() {
             Some(ends) => tick >= ends.until.load(),
@@ -229,9 +236,9 @@ pub fn has_ended(found: &Found<'_>, tick: u32) -> bool {
         }
 }
 
-/// Changes a flow's state, if it still is that flow.
+/// Changes a flow's state, unless another flow has taken its place.
 #[inline(always)]
-pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sought, bits: u32) {
+pub fn set_state<T: Lookup + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sought, bits: u32) {
     let Some(ends) = found.ends() else {
         return;
     };
@@ -245,17 +252,18 @@ pub fn set_state<T: Tables + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sou
     }
     tables.unlock(found.bucket);
     if is_answered(protocol, before) != is_answered(protocol, bits) {
-        book(tables, owner, is_answered(protocol, before), u32::MAX);
-        book(tables, owner, is_answered(protocol, bits), 1);
+        adjust_quota(tables, owner, is_answered(protocol, before), u32::MAX);
+        adjust_quota(tables, owner, is_answered(protocol, bits), 1);
     }
 }
 
-/// Notes what policy says of a flow that it was asked about again, if it still is that flow.
+/// Notes what policy says of a flow that it was asked about again, unless another flow has taken
+/// its place.
 ///
-/// If it was not `current` the other end is asked too, where its next packet comes from: nothing here
-/// has said that it still may send from there.
+/// If the flow was not `current`, only this packet's sender has been checked anew. So the other
+/// end's next packet is judged by all steps too: until then its interface is unknown.
 #[inline(always)]
-pub fn renew<T: Tables + ?Sized>(
+pub fn renew<T: Lookup + ?Sized>(
     tables: &T,
     found: &Found<'_>,
     sought: &Sought,
@@ -276,13 +284,13 @@ pub fn renew<T: Tables + ?Sized>(
     let bits = renewed.with_end(bits);
     let flow = found.flow;
     let (mut old_owner, mut before) = (owner, bits);
-    let mut to_pay = Due::default();
+    let mut owed = Uncounted::default();
     tables.lock(found.bucket);
     if sought.is(flow, ends) {
         before = flow.state.load();
         old_owner = ends.devices[bit(opener(before))].load();
         if ends.rule.load() != renewed.rule {
-            to_pay = due(flow, ends);
+            owed = take_uncounted(flow, ends);
         }
         ends.rule.store(renewed.rule);
         ends.until.store(renewed.until);
@@ -291,7 +299,7 @@ pub fn renew<T: Tables + ?Sized>(
         flow.bind[leg].store(renewed.bind);
         let there = flow.bind[1 - leg].load();
         if !current && there >> 16 != 0 {
-            // Of no interface, so of none that a packet comes from.
+            // Without an interface, which no packet matches.
             flow.bind[1 - leg].store(there & !0xffff);
         }
         set_device(flow, ends, leg, renewed.device);
@@ -299,15 +307,16 @@ pub fn renew<T: Tables + ?Sized>(
         flow.state.store(bits);
     }
     tables.unlock(found.bucket);
-    pay(tables, &to_pay);
+    credit_rule(tables, &owed);
     let (was, is) = (is_answered(protocol, before), is_answered(protocol, bits));
     if old_owner != owner || was != is {
-        book(tables, old_owner, was, u32::MAX);
-        book(tables, owner, is, 1);
+        adjust_quota(tables, old_owner, was, u32::MAX);
+        adjust_quota(tables, owner, is, 1);
     }
 }
 
-/// Notes the account of an end, beside counters that other processors may add to.
+/// Notes the account of an end. Its cell is in the same word as a counter that other processors may
+/// add to, so the difference is added.
 #[inline(always)]
 fn set_device(flow: &Flow, ends: &FlowEnds, leg: usize, device: u32) {
     let change = cell(device).wrapping_sub(flow.cell(leg)) as u64;

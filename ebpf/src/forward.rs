@@ -1,28 +1,32 @@
 //! Fast-forward: which packets go on to their next hop in the driver, without the kernel's stack.
 //!
-//! Only what has passed already, as part of an answered flow, by the fast path; so this is no
-//! verdict. Where it is not sure the packet goes up the stack, as it would have without it, and is
-//! judged again where it leaves. What leaves here is not: so the flow itself must say that its
-//! other end is where the packet goes.
+//! This is no verdict: only packets that the fast path has passed, as part of an answered flow,
+//! come here. In case of doubt a packet goes up the stack, and is judged again where it leaves.
+//! What leaves in the driver is not judged again, so the flow itself must say that its other end is
+//! where the packet goes.
 //!
-//! A flow remembers the next hop, for packets that are no longer than those that the routing table
-//! was asked about, until the daemon tells of a change of routes or neighbours. It has to say again
-//! and again that it tells: without a daemon the table is asked once a second. So a change is
-//! followed within a second, with or without one.
+//! A flow keeps its next hop, for packets no longer than the one that the routing table was asked
+//! about, until the daemon reports a change of routes or neighbours. The daemon has to renew its
+//! word that it reports them: without it the table is asked once a second. So a change takes effect
+//! within a second, with or without a daemon.
 
 use crate::{
     abi::{Flow, Forwarding, Port, TICK_SHIFT},
     cell::bit,
     decide::Work,
     flows,
+    lookup::Lookup,
     packet::{Bytes, Packet, Shape, number},
-    tables::Tables,
 };
 
-/// Whether a packet may leave in the driver at all: an established one, plain IP, for the router's
-/// own MAC, with a hop to live and a whole checksum.
+/// Whether a packet may leave in the driver at all: it is established, plain TCP or UDP, for the
+/// router's own MAC, its hop limit is not exhausted, and its checksum is complete.
 #[inline(always)]
-pub fn may<B: Bytes + ?Sized, T: Tables + ?Sized>(bytes: &B, tables: &T, work: &Work) -> bool {
+pub fn may_forward<B: Bytes + ?Sized, T: Lookup + ?Sized>(
+    bytes: &B,
+    tables: &T,
+    work: &Work,
+) -> bool {
     let packet = &work.packet;
     let header = if packet.ethertype == number::IPV4 {
         20
@@ -34,19 +38,19 @@ pub fn may<B: Bytes + ?Sized, T: Tables + ?Sized>(bytes: &B, tables: &T, work: &
         Some(entry) => entry,
         None => return false,
     };
-    work.fast != 0
+    work.established != 0
         && entry.flags & Forwarding::ENTERS != 0
         && entry.mac == packet.destination_mac
         && plain
         && matches!(packet.shape, Shape::Tcp | Shape::Udp)
         && packet.hop_limit > 1
-        && (entry.flags & Forwarding::PARTIAL == 0 || is_whole(bytes, packet))
+        && (entry.flags & Forwarding::PARTIAL == 0 || has_whole_checksum(bytes, packet))
 }
 
-/// Whether a checksum covers the packet. One that is left to the stack, or to a network card, is the
-/// sum of the pseudo header alone (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1).
+/// Whether a checksum covers the packet. One that is left to the stack, or to a network card, is
+/// the sum of the pseudo header alone (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1).
 #[inline(always)]
-fn is_whole<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> bool {
+fn has_whole_checksum<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> bool {
     let at = packet.payload as usize + if packet.shape == Shape::Tcp { 16 } else { 6 };
     let Some(check) = bytes.read::<2>(at) else {
         return false;
@@ -70,41 +74,41 @@ fn is_whole<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> bool {
     u16::from_be_bytes(*check) as u64 != sum
 }
 
-/// The low bits of the number of the last change of routes and neighbours.
+/// The low bits of [`Routes::version`](crate::abi::Routes::version).
 #[inline(always)]
-pub fn change<T: Tables + ?Sized>(tables: &T) -> u16 {
+pub fn routes_version<T: Lookup + ?Sized>(tables: &T) -> u16 {
     match tables.routes() {
-        Some(routes) => routes.change as u16,
+        Some(routes) => routes.version as u16,
         None => 0,
     }
 }
 
-/// Seconds for which a next hop is remembered at most: long before changes have the same low bits.
+/// Seconds for which a next hop is kept at most: too short for the version's low bits to repeat.
 const AT_MOST: u32 = 60;
 
-/// The next hop that the packet's flow remembers, as `mac << 16 | ifindex`; none when the routing
-/// table has to be asked. `change` is the last that the daemon has told of.
+/// The next hop that the packet's flow keeps, as `mac << 16 | ifindex`; none when the routing table
+/// has to be asked. `version` is [`routes_version`].
 #[inline(always)]
-pub fn known<T: Tables + ?Sized>(tables: &T, work: &Work, change: u16) -> Option<u64> {
+pub fn known_hop<T: Lookup + ?Sized>(tables: &T, work: &Work, version: u16) -> Option<u64> {
     let age = work.tick.wrapping_sub((work.looked >> 32) as u32);
     let second = tables.settings()?.jiffies_per_second >> TICK_SHIFT;
-    let told = tables.routes()?.until.wrapping_sub(work.tick) as i32 > 0
-        && work.looked as u16 == change
+    let reported = tables.routes()?.until.wrapping_sub(work.tick) as i32 > 0
+        && work.looked as u16 == version
         && age <= second * AT_MOST;
     let long = length(work) > (work.looked >> 16) as u16 as u32;
-    if work.hop == 0 || age > second && !told || long {
+    if work.hop == 0 || age > second && !reported || long {
         return None;
     }
     Some(work.hop)
 }
 
-/// Remembers the next hop for packets of this length.
+/// Keeps the next hop for packets of this length.
 #[inline(always)]
-pub fn remember<T: Tables + ?Sized>(tables: &T, work: &Work, hop: u64, change: u16) {
+pub fn note_hop<T: Lookup + ?Sized>(tables: &T, work: &Work, hop: u64, version: u16) {
     let when = (work.tick as u64) << 32;
-    let looked = when | (length(work) as u64 & 0xffff) << 16 | change as u64;
+    let looked = when | (length(work) as u64 & 0xffff) << 16 | version as u64;
     let to = bit(work.leg as usize ^ 1);
-    flows::remember(
+    flows::note_hop(
         tables,
         work.at.wrapping_sub(1),
         &work.sought,
@@ -116,9 +120,9 @@ pub fn remember<T: Tables + ?Sized>(tables: &T, work: &Work, hop: u64, change: u
 
 /// Whether a packet may leave to a next hop: to the flow's other end, where packets may leave.
 ///
-/// Asked last, after the hop was read: the flow may have made way for another meanwhile.
+/// Asked last, after the hop was read: meanwhile another flow may have taken this one's place.
 #[inline(always)]
-pub fn leads<T: Tables + ?Sized>(tables: &T, work: &Work, hop: u64) -> bool {
+pub fn leads_to_other_end<T: Lookup + ?Sized>(tables: &T, work: &Work, hop: u64) -> bool {
     let ifindex = hop as u32 & 0xffff;
     let (Some(exit), Some(port)) = (
         tables.forwarding(ifindex),
@@ -129,13 +133,14 @@ pub fn leads<T: Tables + ?Sized>(tables: &T, work: &Work, hop: u64) -> bool {
     if exit.flags & Forwarding::LEAVES == 0 || ifindex == work.ifindex {
         return false;
     }
-    let Some(found) = flows::again(tables, &work.sought, work.at) else {
+    let Some(found) = flows::find_again(tables, &work.sought, work.at) else {
         return false;
     };
     let to = bit(work.leg as usize ^ 1);
     let bind = found.flow.bind[to].load();
     if port.flags & (Port::GUARDED | Port::ABOVE) != 0 {
-        // As where it leaves: a zone for untagged frames, and the device that has answered.
+        // As the judgement at that port: it has a zone for untagged frames, and the flow's other
+        // end has answered from there.
         bind == hop && flows::vlan(found.state, to) == 0 && port.zone != 0
     } else {
         bind == Flow::OUTSIDE

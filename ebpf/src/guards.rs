@@ -1,14 +1,14 @@
-//! ARP, neighbour discovery, DHCP and membership: what a device may say of itself without a rule,
-//! and what it may not.
+//! Guards of ARP, neighbour discovery, DHCP and membership reports: what a device may send without
+//! a rule, and what it may not.
 //!
-//! Each claim (this address is at that MAC) must be the sender's own, and what only a router or a
-//! DHCP server says must come from a port that allows it.
+//! A claim that an address is at a MAC must be the sender's own. Messages that only a router or a
+//! DHCP server sends must come from a port that allows them.
 
 use crate::{
     abi::{Address, End, Port, Reason},
+    lookup::Lookup,
     packet::{Bytes, DISCOVERY_OPTIONS, Packet, Shape, discovery_length, mac},
     policy,
-    tables::Tables,
 };
 
 /// Who sent a packet, as far as MAC, port and VLAN tell.
@@ -32,10 +32,10 @@ pub struct Sender {
 
 /// Whether the sender may send from an address; `end` becomes what the address is.
 ///
-/// A device may use its listed addresses; one without may take a free address of its zone, and
-/// then it is taken. An unlisted MAC may use an address of the zone that nobody else has.
+/// A device may use its listed addresses. A device without any may take a free address of its zone,
+/// which then belongs to it. An unlisted MAC may use an address of the zone that belongs to nobody.
 #[inline(always)]
-pub fn owns<T: Tables + ?Sized>(
+pub fn owns<T: Lookup + ?Sized>(
     tables: &T,
     sender: &Sender,
     address: &Address,
@@ -55,7 +55,7 @@ pub fn owns<T: Tables + ?Sized>(
         return false;
     }
     if end.device != 0 {
-        // Somebody else's; but what was only learned is free again after a long silence.
+        // It belongs to another device; but a learned address is free again after a long silence.
         let (Some(learned), Some(settings)) = (tables.learned(address), tables.settings()) else {
             return false;
         };
@@ -72,9 +72,9 @@ pub fn owns<T: Tables + ?Sized>(
         && end.device == sender.device
 }
 
-/// Whether an address is one of the router's own; `end` is room to work in.
+/// Whether an address is one of the router's own; `end` is scratch memory.
 #[inline(always)]
-pub fn is_the_routers<T: Tables + ?Sized>(
+pub fn is_the_routers<T: Lookup + ?Sized>(
     tables: &T,
     slot: u32,
     address: &Address,
@@ -85,7 +85,7 @@ pub fn is_the_routers<T: Tables + ?Sized>(
 
 /// ARP from a device (RFC 826, RFC 5227).
 #[inline(always)]
-pub fn arp<B: Bytes + ?Sized, T: Tables + ?Sized>(
+pub fn arp<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tables: &T,
     packet: &Packet,
@@ -94,7 +94,7 @@ pub fn arp<B: Bytes + ?Sized, T: Tables + ?Sized>(
 ) -> Result<(), Reason> {
     arp_claim(bytes, packet)?;
     let claim = packet.source;
-    // A probe claims nothing yet.
+    // A probe does not claim an address.
     if claim.is_unspecified() {
         return Ok(());
     }
@@ -104,7 +104,7 @@ pub fn arp<B: Bytes + ?Sized, T: Tables + ?Sized>(
     Ok(())
 }
 
-/// The address that an ARP packet says is at its sender's MAC must not be said for another MAC.
+/// Checks that an ARP packet claims its address for the MAC that sent it, not for another.
 ///
 /// # Errors
 ///
@@ -117,11 +117,11 @@ pub fn arp_claim<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Result<(), Re
     }
 }
 
-/// What a device may send without a rule. Nothing when policy has to judge.
+/// What a device may send without a rule; no answer when policy has to judge.
 ///
 /// The source address has been found to be the device's own, link-local or unspecified.
 #[inline(always)]
-pub fn control<B: Bytes + ?Sized, T: Tables + ?Sized>(
+pub fn control<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tables: &T,
     packet: &Packet,
@@ -134,25 +134,25 @@ pub fn control<B: Bytes + ?Sized, T: Tables + ?Sized>(
             let kind = packet.icmp >> 8;
             let routers = packet.source.is_v4() || kind == 134 || kind == 137;
             let far = !routers && is_far(tables, packet, sender, end);
-            // A neighbour may be of another zone, on the same bridge. To who is in none it is not
-            // discovery; no rule can name it either.
+            // A neighbour may be in another zone, on the same bridge. A message to a host in no
+            // zone is not neighbour discovery, and no rule can allow it either.
             if far {
                 None
             } else {
                 Some(discovery(bytes, tables, packet, sender, end))
             }
         }
-        // A lease is renewed with its server, which is the network's own: to any other host it would
-        // be a way out past all rules.
+        // A client renews its lease with its server, which is in the network. To any other host
+        // such a message could be a way around all rules.
         Shape::Udp if asks_dhcp(packet) && is_far(tables, packet, sender, end) => None,
         Shape::Udp => dhcp(bytes, packet, sender),
         _ => None,
     }
 }
 
-/// Whether a packet is for one host that is neither in a zone, nor the router, nor on the link.
+/// Whether a packet is for a single host that is neither in a zone, nor the router, nor link-local.
 #[inline(always)]
-fn is_far<T: Tables + ?Sized>(tables: &T, packet: &Packet, sender: &Sender, end: &mut End) -> bool {
+fn is_far<T: Lookup + ?Sized>(tables: &T, packet: &Packet, sender: &Sender, end: &mut End) -> bool {
     !packet.destination.is_group()
         && !packet.destination.is_link_local()
         && (!policy::end(tables, sender.slot, &packet.destination, end)
@@ -172,7 +172,7 @@ fn asks_dhcp(packet: &Packet) -> bool {
 
 /// Neighbour discovery (RFC 4861), and ICMP router discovery and redirects.
 #[inline(always)]
-fn discovery<B: Bytes + ?Sized, T: Tables + ?Sized>(
+fn discovery<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tables: &T,
     packet: &Packet,
@@ -192,11 +192,11 @@ fn discovery<B: Bytes + ?Sized, T: Tables + ?Sized>(
             from_router
         };
     }
-    // Only who has no address yet may speak without one: it solicits (RFC 4861 section 4).
+    // Only solicitations may come from a host without an address (RFC 4861 section 4).
     if packet.source.is_unspecified() && kind != 133 && kind != 135 {
         return Err(Reason::SpoofedSource);
     }
-    // What has passed a router is no neighbour's (RFC 4861 section 7.1).
+    // With a lower hop limit it has passed a router (RFC 4861 section 7.1).
     if packet.hop_limit != 255 || packet.icmp & 0xff != 0 {
         return Err(Reason::NdSpoof);
     }
@@ -206,7 +206,7 @@ fn discovery<B: Bytes + ?Sized, T: Tables + ?Sized>(
             return Err(Reason::Malformed);
         };
         let target = Address::v6(target);
-        // Hosts know the router by its link-local address.
+        // Hosts know the router by its link-local address, so nobody else may claim it.
         let own = if target.is_link_local() {
             !is_the_routers(tables, sender.slot, &target, end)
         } else {
@@ -216,7 +216,7 @@ fn discovery<B: Bytes + ?Sized, T: Tables + ?Sized>(
             return Err(Reason::NdSpoof);
         }
     }
-    // A redirect's link-layer address is its target's, who is another host.
+    // A redirect carries the link-layer address of its target, not of its sender.
     if kind == 137 {
         return from_router;
     }
@@ -252,7 +252,7 @@ fn link_layer_options<B: Bytes + ?Sized>(
     Ok(())
 }
 
-/// DHCP for either family. What looks like a client's message but is none is left to policy.
+/// DHCP of either family. What only looks like a client's message is left to policy.
 #[inline(always)]
 fn dhcp<B: Bytes + ?Sized>(
     bytes: &B,
@@ -263,7 +263,7 @@ fn dhcp<B: Bytes + ?Sized>(
     let (client, server) = if v4 { (68, 67) } else { (546, 547) };
     // Only DHCPv4 clients have no address yet.
     let nobody = packet.source.is_unspecified();
-    // Clients listen to whatever arrives on their port, whoever sent it.
+    // Clients accept whatever arrives on their port.
     if packet.destination_port == client {
         if nobody {
             return Some(Err(Reason::SpoofedSource));
@@ -299,8 +299,7 @@ fn dhcp<B: Bytes + ?Sized>(
     Some(Ok(()))
 }
 
-/// Whether a packet is of the kinds that guards judge where it enters: on its way out it has been
-/// judged, when it came through a guarded port.
+/// Whether a packet is of a kind that guards judge where it enters.
 #[inline(always)]
 pub fn is_control(packet: &Packet) -> bool {
     match packet.shape {

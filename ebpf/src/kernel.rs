@@ -5,11 +5,11 @@
 )]
 
 mod desk;
+mod event;
 mod forward;
 mod frame;
 mod maps;
 mod steps;
-mod tell;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
@@ -20,20 +20,20 @@ use wardline_ebpf::{
     abi::{Address, Reason},
     decide::{self, Answer, Fate, Verdict, finish, note},
     flows, forward as fast,
+    lookup::Lookup as _,
     packet::{self, Bytes as _, number},
-    tables::Tables as _,
 };
 
 use self::{
     desk::{ENTERING, LEAVING, desk},
+    event::send_event,
     forward::xdp_forward,
     frame::{pull, tc_frame, xdp_frame},
     maps::{CLOCK, Maps, REASONS, RULES, count, jiffies},
     steps::{TcEgress, TcIngress, Xdp},
-    tell::tell,
 };
 
-/// Judges what enters, as soon as the driver has it.
+/// Judges packets that enter, as soon as the driver has them.
 #[xdp]
 fn xdp_ingress(context: XdpContext) -> u32 {
     let Some(desk) = desk(ENTERING) else {
@@ -55,14 +55,14 @@ fn xdp_ingress(context: XdpContext) -> u32 {
     );
     match answer.fate() {
         Fate::Dropped => xdp_action::XDP_DROP,
-        Fate::Established if fast::may(&xdp_frame(context.ctx), &Maps, &desk.work) => {
+        Fate::Established if fast::may_forward(&xdp_frame(context.ctx), &Maps, &desk.work) => {
             xdp_forward(context.ctx)
         }
         Fate::Established | Fate::Passed => xdp_action::XDP_PASS,
     }
 }
 
-/// Judges what enters where XDP can't.
+/// Judges packets that enter, on ports where XDP can't.
 #[classifier]
 fn tc_ingress(context: TcContext) -> i32 {
     let Some(desk) = desk(ENTERING) else {
@@ -75,7 +75,12 @@ fn tc_ingress(context: TcContext) -> i32 {
             let frame = tc_frame(context.skb.skb);
             decide::start_ingress(&frame, tag, ifindex, &Maps, &mut desk.work)
         }
-        Err(reason) => Some(decide::refuse(ifindex, reason, &Maps, &mut desk.work)),
+        Err(reason) => Some(decide::start_unreadable(
+            ifindex,
+            reason,
+            &Maps,
+            &mut desk.work,
+        )),
     };
     let started = note(&mut desk.verdict, started);
     let answer = finish(&mut TcIngress(context.skb.skb), started);
@@ -93,7 +98,7 @@ fn tc_ingress(context: TcContext) -> i32 {
     }
 }
 
-/// Judges what leaves.
+/// Judges packets that leave.
 #[classifier]
 fn tc_egress(context: TcContext) -> i32 {
     let Some(desk) = desk(LEAVING) else {
@@ -111,7 +116,12 @@ fn tc_egress(context: TcContext) -> i32 {
             let frame = tc_frame(context.skb.skb);
             decide::start_egress(&frame, tag, ifindex, from, &Maps, &mut desk.work)
         }
-        Err(reason) => Some(decide::refuse(ifindex, reason, &Maps, &mut desk.work)),
+        Err(reason) => Some(decide::start_unreadable(
+            ifindex,
+            reason,
+            &Maps,
+            &mut desk.work,
+        )),
     };
     let started = note(&mut desk.verdict, started);
     let answer = finish(&mut TcEgress(context.skb.skb), started);
@@ -129,23 +139,23 @@ fn tc_egress(context: TcContext) -> i32 {
     }
 }
 
-/// Counts a verdict, and tells the daemon of it.
+/// Counts a verdict, and sends its event.
 #[inline(always)]
 fn report(index: u32, answer: Answer) {
     let Some(desk) = desk(index) else { return };
     if desk.verdict.counts {
         let length = desk.work.packet.length as u64;
         count(REASONS.get_ptr_mut(answer.number()), length);
-        if desk.verdict.rule != 0 && desk.work.held == 0 {
+        if desk.verdict.rule != 0 && desk.work.counted_by_flow == 0 {
             count(RULES.get_ptr_mut(desk.verdict.rule), length);
         }
-        if desk.verdict.tells {
-            tell(index);
+        if desk.verdict.makes_event {
+            send_event(index);
         }
     }
 }
 
-/// Tells the daemon the kernel's time in its own unit: run by `BPF_PROG_TEST_RUN`.
+/// Tells the daemon the time in jiffies. Run by `BPF_PROG_TEST_RUN`.
 #[classifier]
 fn clock(_context: TcContext) -> i32 {
     if let Some(clock) = CLOCK.get_ptr_mut(0) {
@@ -155,7 +165,7 @@ fn clock(_context: TcContext) -> i32 {
     0
 }
 
-/// Ends flows that have timed out, in one bucket for each run: run by `BPF_PROG_TEST_RUN`.
+/// Ends flows that have timed out, in the next bucket. Run by `BPF_PROG_TEST_RUN`.
 #[classifier]
 fn sweep(_context: TcContext) -> i32 {
     if let Some(settings) = Maps.settings() {
@@ -164,15 +174,15 @@ fn sweep(_context: TcContext) -> i32 {
     0
 }
 
-/// Drops what carries a VLAN tag outside the frame, on a port without VLANs that XDP judges: XDP
-/// has taken it for untagged.
+/// Drops packets that carry a VLAN tag outside the frame, on a port without VLANs where XDP judges:
+/// XDP does not see that tag, and has taken them for untagged.
 #[classifier]
 fn tag_ingress(context: TcContext) -> i32 {
     let skb = context.skb.skb;
     // SAFETY: the context is the kernel's.
     let (present, tag, protocol) =
         unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).vlan_proto) };
-    // A priority tag is no tag, if it is one that a policy could name.
+    // A priority tag (VLAN 0) counts as none, if it is 802.1Q.
     if present == 0 || tag & 0xfff == 0 && protocol == u32::from(0x8100u16.to_be()) {
         return TC_ACT_UNSPEC;
     }
@@ -184,7 +194,7 @@ fn tag_ingress(context: TcContext) -> i32 {
     // SAFETY: the context is the kernel's.
     work.ifindex = unsafe { (*skb).ifindex };
     (work.device, work.zone) = (0, 0);
-    // What follows is for the event: whatever the frame is, it is dropped.
+    // The frame is dropped whatever it is. What is parsed here is for the event.
     let (frame, packet) = (tc_frame(context.skb.skb), &mut work.packet);
     let _ = packet::ethernet(&frame, Some(tag as u16), packet);
     let (v4, v6) = (
@@ -207,7 +217,7 @@ fn tag_ingress(context: TcContext) -> i32 {
         reason: Reason::WrongVlan,
         would: Reason::WrongVlan,
         counts: true,
-        tells: true,
+        makes_event: true,
         rule: 0,
     };
     let answer = note(&mut desk.verdict, Some(verdict));

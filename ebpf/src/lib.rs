@@ -6,8 +6,8 @@
 //! packet belongs to a **flow**. The same source is compiled for XDP, for TC and for the host
 //! (`explain`, tests); it is generic over how bytes are read and how tables are looked up.
 //!
-//! Absences that hold: nothing here allocates, panics, reads a clock or knows a map type. Only
-//! `main.rs` knows that there is a kernel.
+//! Nothing here allocates, panics, reads a clock or knows a map type. Only `main.rs` knows that
+//! there is a kernel.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "see cell.rs"))]
@@ -18,9 +18,9 @@ pub mod decide;
 pub mod flows;
 pub mod forward;
 pub mod guards;
+pub mod lookup;
 pub mod packet;
 pub mod policy;
-pub mod tables;
 pub mod traffic;
 
 #[cfg(feature = "user")]

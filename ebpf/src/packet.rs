@@ -1,8 +1,8 @@
 //! Bytes to [`Packet`]: the only code that reads headers.
 //!
-//! Strict: whatever a later hop could read otherwise than we do is refused, because that is how
-//! filters are bypassed (ports read at a fixed offset behind options, later fragments taken for
-//! first ones, extension headers skipped). Everything is parsed before any policy is asked.
+//! Parsing is strict: a packet that a later hop could read in another way is dropped, because that
+//! is how filters are bypassed (ports read at a fixed offset behind options, later fragments taken
+//! for first ones, extension headers skipped). Everything is parsed before policy is asked.
 
 mod ipv4;
 mod ipv6;
@@ -41,7 +41,7 @@ impl Bytes for [u8] {
     }
 }
 
-/// Headers are looked for in this many bytes; a kernel-side reader must make them readable.
+/// Headers are read within this many bytes.
 pub const REACH: usize = 512;
 
 /// EtherTypes and IP protocols, by their usual names.
@@ -69,7 +69,7 @@ pub mod tcp {
     pub const URG: u8 = 32;
 }
 
-/// What a packet is, as far as judging it goes.
+/// What a packet is, as far as a judgement needs to know.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Shape {
@@ -120,7 +120,7 @@ impl Fragment {
         self.more && self.offset == 0
     }
 
-    /// Notes a part, with `length` bytes that are there of it; false when it can't be of a packet.
+    /// Notes a part with `length` bytes of payload; false when no packet can have such a part.
     #[inline(always)]
     pub(super) fn read(&mut self, offset: u32, more: bool, length: u32) -> bool {
         self.offset = offset;
@@ -129,8 +129,8 @@ impl Fragment {
         length != 0 && !(more && length & 7 != 0) && self.next <= 0xffff
     }
 
-    /// Whether a part only hides what the packet is: an offset of eight bytes overlaps a transport
-    /// header (RFC 1858 section 4, RFC 3128).
+    /// Whether a part can only serve to hide what the packet is: at an offset of eight bytes it
+    /// overlaps the transport header (RFC 1858 section 4, RFC 3128).
     #[inline(always)]
     pub(super) fn hides(&self) -> bool {
         self.offset == 8
@@ -174,26 +174,26 @@ pub struct Packet {
     pub end: u16,
     /// Which part, when it is one of several.
     pub fragment: Fragment,
-    /// A fault of form; parsing goes on, because a worse one may follow.
-    pub(super) held: Option<Reason>,
+    /// A fault of form that was found. Parsing goes on, because a worse one may follow.
+    pub(super) pending_fault: Option<Reason>,
 }
 
 impl Packet {
-    /// Notes a fault of form. Being malformed is the worst; extension headers come before
-    /// fragments, and of the rest only one can be met before the end.
+    /// Notes a fault of form. Malformed is the worst, and ends the parsing. Extension headers
+    /// outrank fragments; of all others only one can occur in a packet.
     #[inline(always)]
     pub(super) fn fault(&mut self, reason: Reason) -> Result<(), Reason> {
         if reason == Reason::Malformed {
             return Err(reason);
         }
-        if self.held.is_none() || reason == Reason::ExtensionHeader {
-            self.held = Some(reason);
+        if self.pending_fault.is_none() || reason == Reason::ExtensionHeader {
+            self.pending_fault = Some(reason);
         }
         Ok(())
     }
 
-    /// Whether it is for several receivers: by its MAC, for which a bridge sends it out of more than
-    /// one port, or by its address, whatever MAC it was sent to.
+    /// Whether it is for several receivers: by its MAC, because a bridge then sends it out of
+    /// several ports, or by its address, whatever its MAC is.
     #[inline(always)]
     pub fn is_to_group(&self) -> bool {
         self.destination_mac >> 40 & 1 == 1 || self.destination.is_group()
@@ -265,8 +265,8 @@ pub fn ethernet<B: Bytes + ?Sized>(
 
 /// Parses what follows the Ethernet header, when it is IP or ARP; leaves other packets as they are.
 ///
-/// `settings` are those of [`zone`](crate::abi::zone). `place` is where offsets are kept from the verifier, which
-/// would go on with each way to them by itself.
+/// `settings` are those of [`zone`](crate::abi::zone). `place` is where offsets are kept from the
+/// verifier, which would follow each way to them.
 ///
 /// # Errors
 ///
@@ -276,15 +276,15 @@ pub fn network<B: Bytes + ?Sized>(
     bytes: &B,
     packet: &mut Packet,
     settings: u32,
-    place: &Cell32,
+    scratch: &Cell32,
 ) -> Result<(), Reason> {
     match packet.ethertype {
-        number::IPV4 => ipv4(bytes, packet, settings, place)?,
-        number::IPV6 => ipv6(bytes, packet, settings, place)?,
+        number::IPV4 => ipv4(bytes, packet, settings, scratch)?,
+        number::IPV6 => ipv6(bytes, packet, settings, scratch)?,
         number::ARP => return arp(bytes, packet),
         _ => return Ok(()),
     }
-    // A packet to oneself never has reason to leave (the "land" attack, CVE-1999-0016).
+    // No host sends itself a packet over a wire (the "land" attack, CVE-1999-0016).
     if packet.source == packet.destination && !packet.source.is_unspecified()
         || packet.destination.is_martian_destination()
     {
@@ -295,12 +295,12 @@ pub fn network<B: Bytes + ?Sized>(
     } else {
         transport(bytes, packet)?;
     }
-    // They would be taken for IPv4 addresses by everything that looks them up.
+    // Every table would take such an address for an IPv4 address.
     let mapped = packet.ethertype == number::IPV6 && packet.source.is_v4();
     if mapped && packet.shape != Shape::Part {
         packet.shape = Shape::Mapped;
     }
-    match packet.held {
+    match packet.pending_fault {
         Some(reason) => Err(reason),
         None => Ok(()),
     }

@@ -3,7 +3,7 @@
 use crate::{
     abi::{Address, AddressKey, End, KEPT, LOG, MAX_ZONES, PrefixKey, Reason, pair_bit, pair_key},
     cell::Cell32,
-    tables::Tables,
+    lookup::Lookup,
 };
 /// A policy decision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,33 +26,34 @@ impl Default for Decision {
     }
 }
 
-/// The steps that find an interval among as many as a set may have.
+/// Steps of the search that suffice for the most intervals that a set may have.
 const STEPS: usize = 16;
-/// Those that are enough for most.
+/// Steps that suffice for most sets.
 const FEW: usize = 3;
 
 /// Decides for a flow from one end to another: any matching deny wins, else any matching allow,
-/// else nothing allows it. With an end in quarantine only the pairs that are kept count, and with
-/// both none.
+/// else nothing allows it. With one end in quarantine only the pairs that are kept in quarantine
+/// count, and with both ends no pair does.
 ///
 /// Each end has up to four names; the sets of all pairs that exist are asked, at most sixteen and
-/// as a rule one or two. `place` is room to search in, where the verifier does not look.
+/// as a rule one or two. `scratch` keeps the position of the search where the verifier does not
+/// track it.
 #[inline(always)]
-pub fn judge<T: Tables + ?Sized>(
+pub fn judge<T: Lookup + ?Sized>(
     tables: &T,
     slot: u32,
     from: &End,
     to: &End,
     service: u32,
     tick: u32,
-    place: &Cell32,
+    scratch: &Cell32,
 ) -> Decision {
     let mut best = Decision::default();
     if from.flags & to.flags & End::QUARANTINED != 0 {
         best.reason = Reason::Quarantined;
         return best;
     }
-    // Not a branch: the verifier would follow the search twice.
+    // Computed without a branch: the verifier would follow the search twice.
     let kept = ((from.flags | to.flags) & End::QUARANTINED) as u32 * KEPT;
     let any = tables.zone(slot * MAX_ZONES).unwrap_or(0);
     let pairs = (from.from | (any >> 16) as u16) & (to.to | any as u16);
@@ -69,22 +70,22 @@ pub fn judge<T: Tables + ?Sized>(
                 continue;
             };
             // The interval that holds the service: the last that starts at or before it.
-            place.store(0);
+            scratch.store(0);
             let narrow = |step: usize| {
-                let next = place.load().wrapping_add(1 << step);
+                let next = scratch.load().wrapping_add(1 << step);
                 if next < set.count
                     && let Some(interval) = tables.interval(set.first.wrapping_add(next))
                     && interval.start <= service
                 {
-                    place.store(next);
+                    scratch.store(next);
                 }
             };
-            // Few have many.
+            // Few sets are that large.
             if set.count > 1 << FEW {
                 (FEW..STEPS).rev().for_each(narrow);
             }
             (0..FEW).rev().for_each(narrow);
-            let Some(interval) = tables.interval(set.first.wrapping_add(place.load())) else {
+            let Some(interval) = tables.interval(set.first.wrapping_add(scratch.load())) else {
                 continue;
             };
             if interval.deny != 0 && tick < interval.deny_until {
@@ -123,7 +124,7 @@ pub fn judge<T: Tables + ?Sized>(
 
 /// What an address is: a device's, the router's, in a zone, or none of these (false).
 #[inline(always)]
-pub fn end<T: Tables + ?Sized>(tables: &T, slot: u32, address: &Address, end: &mut End) -> bool {
+pub fn end<T: Lookup + ?Sized>(tables: &T, slot: u32, address: &Address, end: &mut End) -> bool {
     match tables.address(&AddressKey {
         address: *address,
         slot: slot as u64,
@@ -143,7 +144,7 @@ pub fn end<T: Tables + ?Sized>(tables: &T, slot: u32, address: &Address, end: &m
     if end.device != 0 {
         return true;
     }
-    // A learned address is its device's, as long as that may learn addresses of this zone.
+    // A learned address belongs to its device as long as that may learn addresses of this zone.
     if let Some(learned) = tables.learned(address) {
         let device = learned.device.load();
         if let Some(known) = tables.device(device << 1 | slot)

@@ -52,8 +52,8 @@ impl Address {
         high == 0 && low >> 32 == 0xffff
     }
 
-    /// Whether no host may send from it: multicast, broadcast, loopback, "this network", reserved
-    /// (RFC 6890), except that `0.0.0.0` and `::` are for the caller to judge.
+    /// Whether no host may send from it: multicast, broadcast, loopback, "this network" or reserved
+    /// (RFC 6890). For `0.0.0.0` and `::` callers also ask [`Address::is_unspecified`].
     #[inline(always)]
     pub fn is_martian_source(self) -> bool {
         let [high, low] = self.number();

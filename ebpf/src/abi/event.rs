@@ -1,4 +1,4 @@
-//! What the daemon is told of verdicts: events and counters.
+//! Events and counters: what the daemon learns about verdicts.
 
 use super::Address;
 use crate::cell::Cell64;
@@ -13,7 +13,7 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// What events are limited by: at most one a second for each.
+/// What events are limited by: at most one a second for each key.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct EventKey {
@@ -27,7 +27,7 @@ pub struct EventKey {
     pub ifindex: u32,
 }
 
-/// When an event was last sent, and packets since that it did not count.
+/// When an event was last sent, and how many packets it did not count since.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct EventLimit {
@@ -71,7 +71,8 @@ pub struct Event {
     pub ethertype: u16,
     /// IP protocol.
     pub protocol: u8,
-    /// [`Reason`](super::Reason); when [`Event::OBSERVED`] is set, what it would have been dropped for.
+    /// [`Reason`](super::Reason); when [`Event::OBSERVED`] is set, what it would have been dropped
+    /// for.
     pub reason: u8,
     /// [`Event::OBSERVED`], [`Event::EGRESS`].
     pub flags: u32,

@@ -22,21 +22,22 @@ impl FlowKey {
     pub const V6: u64 = 1 << 17;
 }
 
-/// A flow, both directions: one line of the cache, and all that a packet of an admitted flow needs.
-/// Index 0 is the key's low end. What is needed less often is in [`FlowEnds`] and [`FlowHops`].
+/// A flow, both directions: one cache line with all that a packet of an admitted flow needs. Index
+/// 0 is the key's low end. What is needed less often is in [`FlowEnds`] and [`FlowHops`].
 ///
 /// Counters are written without the bucket's lock, the rest under it. `state` is written whole.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Flow {
-    /// The key, shortened: both IPv4 addresses, `low << 32 | high`, or a hash of the IPv6 addresses,
-    /// which are in [`FlowEnds`]; and [`FlowKey::ports`], with [`FlowKey::V6`] for the latter.
+    /// The key in short. First both IPv4 addresses, `low << 32 | high`, or a hash of both IPv6
+    /// addresses, which are in [`FlowEnds`]. Then [`FlowKey::ports`], with [`FlowKey::V6`] set for
+    /// IPv6.
     pub key: [Cell64; 2],
     /// `cell << 52 | bytes`: the cell of each end's epoch, and bytes from it; whole frames.
     pub counts: [Cell64; 2],
     /// Where each end's packets come from: through a guarded port `mac << 16 | ifindex`, else
-    /// [`Flow::OWN`] or [`Flow::OUTSIDE`]; 0: no packet yet. Without an interface: it has to be asked
-    /// about anew.
+    /// [`Flow::OWN`] or [`Flow::OUTSIDE`]; 0: no packet yet. Without an interface the end's next
+    /// packet is judged by all steps.
     pub bind: [Cell64; 2],
     /// Packets from each end.
     pub packets: [Cell32; 2],
@@ -67,19 +68,20 @@ impl Flow {
     }
 }
 
-/// What a flow is between, and on what terms it was admitted.
+/// The ends of a flow, and the rule that admitted it.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct FlowEnds {
     /// [`FlowKey::low`] and [`FlowKey::high`], word by word.
     pub addresses: [Cell64; 4],
-    /// Account of each end, of which a device's is its number.
+    /// Account of each end; a device's account is its number.
     pub devices: [Cell32; 2],
     /// The rule that admitted it.
     pub rule: Cell32,
     /// Tick at which that rule ends.
     pub until: Cell32,
-    /// For a flow that lives only by mode observe: the [`Reason`](super::Reason) it would be dropped for.
+    /// For a flow that exists only by mode observe: the [`Reason`](super::Reason) it would be
+    /// dropped for.
     pub would: Cell32,
     /// Packets that are counted for a rule that admitted it before.
     pub packets: Cell32,
@@ -87,24 +89,25 @@ pub struct FlowEnds {
     pub bytes: Cell64,
 }
 
-/// What stands of a flow in its bucket: two lines of the cache side by side, which come together.
+/// A flow and its ends in a bucket: two cache lines side by side, which processors fetch together.
 #[repr(C)]
 #[derive(Debug, Default)]
-pub struct Way {
+pub struct FlowEntry {
     /// The flow.
     pub flow: Flow,
-    /// What it is between.
+    /// Its ends.
     pub ends: FlowEnds,
 }
 
-/// Where the ends of a flow are, for fast-forward.
+/// The next hops of a flow, for fast-forward.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct FlowHops {
     /// The next hop towards each end, as [`Flow::bind`]; 0: not known.
     pub hops: [Cell64; 2],
-    /// `tick << 32 | length << 16 | change`: when that was asked, for how long a packet, and the low
-    /// bits of [`Routes::change`](super::Routes::change) before.
+    /// `tick << 32 | length << 16 | version`: when the routing table was asked, the length of the
+    /// packet that it was asked about, and the low bits of
+    /// [`Routes::version`](super::Routes::version) just before.
     pub looked: [Cell64; 2],
 }
 
@@ -136,31 +139,31 @@ pub struct bpf_spin_lock {
     pub val: Cell32,
 }
 
-/// One bucket of the flow table: an array indexed by the key's hash, that begins at a page, so that no
-/// flow is in two lines of the cache. Nineteen lines, an odd number, so that buckets do not crowd in
-/// a few of its sets. All that is known of a flow is here: to find a page that is not in use costs
-/// more than to read it.
+/// One bucket of the flow table, an array indexed by the key's hash. The array begins at a page, so
+/// no flow is in more cache lines than it has to be. A bucket has nineteen lines, an odd number, so
+/// that buckets spread over all sets of the cache. All that is known of a flow is here, because
+/// finding another page would cost more than reading it.
 ///
-/// A table of our own, because the kernel's can't do all of: one lookup for answered and
-/// unanswered flows, eviction that spares answered ones, exact quotas, and reclaiming without the
-/// daemon.
+/// The table is our own because the kernel's hash maps can't do all of this: one lookup for
+/// answered and unanswered flows, eviction that spares answered ones, exact quotas, and cleaning up
+/// without the daemon.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Bucket {
-    /// Held while ways are taken, given back, or change state.
+    /// Held while a way is taken or freed, or a flow changes state.
     pub lock: bpf_spin_lock,
-    /// Ways whose [`FlowHops`] are theirs, not an earlier flow's: one bit for each.
-    pub ahead: Cell32,
+    /// Ways whose [`FlowHops`] are valid, not left by an earlier flow: one bit for each.
+    pub hops_valid: Cell32,
     /// High bits of each way's hash; 0: the way is free.
     pub tags: [Cell32; WAYS],
     /// Tick of each way's last packet.
     pub last: [Cell32; WAYS],
     /// The flows.
-    pub ways: [Way; WAYS],
-    /// Where that is.
+    pub ways: [FlowEntry; WAYS],
+    /// Their next hops.
     pub hops: [FlowHops; WAYS],
     /// Not used.
-    pub rest: [Cell64; 4],
+    pub reserved: [Cell64; 4],
 }
 
 /// How many flows one account has open: a device's, or that of some unlisted MACs.
@@ -173,8 +176,8 @@ pub struct Quota {
     pub answered: Cell32,
 }
 
-/// A refusal by policy, remembered for a second by the processor that met it: whoever tries the same
-/// again meanwhile is refused at once.
+/// A denial by policy, kept for a second by the processor that met it: a packet just like it is
+/// denied at once.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Denial {
@@ -184,30 +187,32 @@ pub struct Denial {
     pub bind: Cell64,
     /// `source port << 48 | destination port << 32 | service key`.
     pub ports: Cell64,
-    /// `generation << 16 | vlan`: what policy said then is known by its generation.
+    /// `generation << 16 | vlan`. The denial is valid only in the generation of policy that it came
+    /// from.
     pub generation: Cell64,
     /// Tick from which on policy is asked again.
     pub until: Cell32,
-    /// The device that was refused.
+    /// The device that was denied.
     pub device: Cell32,
     /// The rule that denies; 0: none.
     pub rule: Cell32,
     /// The [`Reason`](super::Reason).
     pub reason: Cell32,
-    /// Packets that no event has told of.
-    pub untold: Cell32,
-    /// How many flows had been opened that share its place, when none was found.
+    /// Packets that no event has counted.
+    pub suppressed: Cell32,
+    /// How many flows of its set had been opened at that time. When one more is opened, the denial
+    /// is no longer valid.
     pub opened: Cell32,
 }
 
-/// Sets of denials that each processor has places for.
+/// Sets of denials, for each processor.
 pub const DENIAL_SETS: u32 = 2048;
-/// Denials in a set: so many that share it do not put each other out.
+/// Denials in a set: so many can share it without evicting each other.
 pub const DENIAL_WAYS: u32 = 4;
 /// Denials in one entry of the map.
 pub const DENIALS_AT: usize = 256;
 
-/// What the parts of a fragmented packet are known by: the packet, and the port.
+/// What identifies the parts of a fragmented packet: the packet, and the port.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct FragmentKey {
@@ -221,7 +226,7 @@ pub struct FragmentKey {
     pub identification: u32,
     /// VLAN; 0: untagged.
     pub vlan: u16,
-    /// What the parts carry, as all of them say.
+    /// Protocol of the payload, which every part names.
     pub protocol: u16,
 }
 
@@ -263,7 +268,7 @@ pub mod gauge {
     pub const FLOWS: u32 = 0;
     /// Events that the ring had no room for.
     pub const LOST_EVENTS: u32 = 1;
-    /// The bucket that is looked at next for flows that have timed out.
+    /// The bucket that is swept next.
     pub const SWEEP: u32 = 2;
     /// Flows in the flow table without an answer.
     pub const UNANSWERED: u32 = 3;

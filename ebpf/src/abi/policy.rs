@@ -1,4 +1,5 @@
-//! What the daemon compiles a revision to: ports, zones, devices, ends, and what pairs of ends may do.
+//! What the daemon compiles a revision to: ports, zones, devices, ends, and what pairs of ends may
+//! do.
 
 use super::{Address, ROUTER};
 
@@ -16,14 +17,14 @@ pub struct Port {
 impl Port {
     /// Packets are judged here.
     pub const GUARDED: u16 = 1;
-    /// What arrives through this interface entered through a guarded port below it.
+    /// What arrives through this interface has entered through a guarded port below it.
     pub const ABOVE: u16 = 2;
     /// DHCP server messages may enter.
     pub const DHCP_SERVER: u16 = 4;
     /// Router advertisements and redirects may enter.
     pub const ROUTER: u16 = 8;
 
-    /// Where the entry of an interface is.
+    /// Index of an interface's entry.
     #[inline(always)]
     pub fn index(ifindex: u32, slot: u32) -> u32 {
         ifindex * 2 + slot
@@ -36,7 +37,7 @@ pub fn vlan_key(slot: u32, ifindex: u32, vlan: u16) -> u64 {
     (slot as u64) << 63 | (ifindex as u64) << 32 | vlan as u64
 }
 
-/// Key that exists when a zone is on an interface, on whatever VLAN.
+/// Key that exists when an interface carries a zone, on any VLAN.
 #[inline(always)]
 pub fn carries_key(slot: u32, ifindex: u32, zone: u16) -> u64 {
     (slot as u64) << 63 | (ifindex as u64) << 32 | 1 << 16 | zone as u64
@@ -63,8 +64,8 @@ pub mod zone {
     /// IPv4 options and IPv6 extension headers may pass.
     pub const IP_OPTIONS: u32 = 32;
 
-    /// What stands in the place of zone 0, which no zone has: the kinds of pairs that exist with
-    /// `any` as the opener and as the other end. Each end but the router has them besides its own
+    /// The value at index 0, which no zone has: the kinds of pairs that exist with `any` as the
+    /// opener and as the other end. They hold for every end but the router, besides its own
     /// [`End::from`](super::End::from) and [`End::to`](super::End::to).
     #[inline(always)]
     pub fn pairs_of_any(from: u16, to: u16) -> u32 {
@@ -90,9 +91,10 @@ pub struct Mac {
     pub zone: u16,
     /// [`End::QUARANTINED`], [`End::LEARNS`].
     pub flags: u16,
-    /// What [`Mac::address`] is; no device's: there is none.
+    /// What [`Mac::address`] is; without a device there is no such address.
     pub end: End,
-    /// The first of the device's listed addresses: most have no other, and it needs not be looked up.
+    /// The first of the device's listed addresses. Most devices have no other, so a lookup is
+    /// saved.
     pub address: Address,
 }
 
@@ -101,8 +103,8 @@ pub struct Mac {
 /// An end has up to four names, one of each kind: the class of its device (devices that rules name
 /// alike share one), its zone, its region (addresses inside the same `cidr:` selectors) and `any`.
 /// Policy is looked up for pairs of names. `from` and `to` say which kinds of pairs exist at all
-/// with the first three, one bit for each [`pair_bit`], so that a lookup that can't hit is not made;
-/// [`zone::pairs_of_any`] says it of the fourth.
+/// with the first three, one bit for each [`pair_bit`], so that a lookup that can't hit is not
+/// made; [`zone::pairs_of_any`] says it of the fourth.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct End {
@@ -123,8 +125,8 @@ pub struct End {
 }
 
 impl End {
-    /// Becomes another's copy, field by field: of a whole structure the compiler makes a call, whose frame
-    /// the verifier counts into the stack.
+    /// Copies another end, field by field: to copy the whole structure the compiler makes a call,
+    /// and the verifier adds the callee's frame to the stack.
     #[inline(always)]
     pub fn take(&mut self, other: &End) {
         self.device = other.device;
@@ -136,9 +138,9 @@ impl End {
         self.to = other.to;
     }
 
-    /// The device is cut off.
+    /// The device is in quarantine.
     pub const QUARANTINED: u16 = 1;
-    /// The device has MACs: its addresses can't be on the far side of an uplink.
+    /// The device has MACs, so it is behind a guarded port, never behind an uplink.
     pub const GUARDED: u16 = 2;
     /// The device has no listed address; it may take free ones of its zone.
     pub const LEARNS: u16 = 4;
@@ -192,7 +194,7 @@ pub fn pair_bit(from: u32, to: u32) -> u16 {
     1 << (from * 4 + to)
 }
 
-/// Set in the opener's name of a pair that holds when one end is in quarantine.
+/// Set in the opener's name of a pair that also counts when one end is in quarantine.
 pub const KEPT: u32 = 1 << 30;
 
 /// Key of a pair of names: opener, which may have [`KEPT`], then the other end.

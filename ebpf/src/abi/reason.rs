@@ -101,8 +101,8 @@ impl Reason {
         self as u8 >= Self::Rule as u8
     }
 
-    /// Whether a zone in mode observe lets this pass: what policy, state or room drop, never what
-    /// fails by form or place.
+    /// Whether a zone in mode observe lets such a packet pass: drops by policy, state or room,
+    /// never drops by form or place.
     #[inline(always)]
     pub fn is_observable(self) -> bool {
         matches!(

@@ -1,8 +1,8 @@
-//! What the daemon says besides policy: settings, failsafe, and what fast-forward may do.
+//! What the daemon sets besides policy: settings, failsafe, and what fast-forward may do.
 
 use super::{Address, TICK_SHIFT};
 
-/// What holds for every packet. Only what the daemon sets once, at load.
+/// What holds for every packet. The daemon sets it once, at load.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
@@ -39,7 +39,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Flows for which there is a bucket.
+    /// Flows for each of which one bucket is allotted.
     pub const IN_BUCKET: u32 = 3;
 
     /// The shortest time that any flow lives without a packet, in ticks.
@@ -50,14 +50,14 @@ impl Settings {
         tcp.min(self.tcp_closing).min(udp).min(self.icmp)
     }
 
-    /// Settings for so many flows, with the time-outs that RFC 5382, RFC 4787 and RFC 5508 ask
-    /// for or that are shorter where a device's flows are better forgotten, at 250 jiffies a
-    /// second.
+    /// Settings for so many flows, at 250 jiffies a second. Time-outs are those of RFC 5382, RFC
+    /// 4787 and RFC 5508, or shorter.
     pub fn for_flows(flows: u32) -> Self {
         let ticks = |seconds: u32| (seconds * 250) >> TICK_SHIFT;
         Self {
-            // More than twice the room: of a hundred buckets one is full when the table is. And
-            // some more: in a small table a full bucket turns away many.
+            // More than twice the room that is needed: when the table is full, one bucket in a
+            // hundred is. Some more, because in a small table one full bucket turns away many
+            // flows.
             buckets: flows.div_ceil(Self::IN_BUCKET) + 64,
             flows,
             flows_per_device: flows,
@@ -102,8 +102,8 @@ impl Failsafe {
     }
 }
 
-/// Whether packets may be forwarded in the driver through an interface, which the daemon finds out.
-/// Array by index.
+/// Whether packets may be forwarded in the driver through an interface. The daemon finds that out.
+/// Array by interface index.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Forwarding {
@@ -120,16 +120,17 @@ impl Forwarding {
     pub const ENTERS: u32 = 1;
     /// What is forwarded may leave here.
     pub const LEAVES: u32 = 2;
-    /// What enters may come from this machine, with checksums that the stack has to complete.
+    /// What enters may come from this machine itself, with checksums that are still incomplete.
     pub const PARTIAL: u32 = 4;
 }
 
-/// What the daemon says of routes and neighbours, so that next hops need not be asked for again.
+/// What the daemon reports of routes and neighbours, so that next hops can be kept.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Routes {
-    /// Another number with every change of them.
-    pub change: u32,
-    /// Tick until which every change is told. It is never far off: a daemon that dies says nothing.
+    /// Changes with every change of routes or neighbours.
+    pub version: u32,
+    /// Tick until which the daemon reports every change. It is always near: a daemon that dies
+    /// reports nothing.
     pub until: u32,
 }

@@ -1,12 +1,12 @@
-//! What several steps ask: of a packet, of its flow, of its ends.
+//! Questions that several steps ask about a packet, its flow and its ends.
 
 use super::work::{Verdict, Work};
 use crate::{
     abi::{EPOCH_CELLS, End, MAX_ZONES, Reason, state, zone},
     flows::{self, Found},
+    lookup::Lookup,
     packet::{self, Packet, Shape, tcp},
     policy,
-    tables::Tables,
 };
 
 /// Whether packets of this shape belong to flows.
@@ -20,7 +20,7 @@ pub(super) fn has_flow(packet: &Packet) -> bool {
 
 /// Whether a packet may open a flow.
 #[inline(always)]
-pub(super) fn opens(packet: &Packet) -> bool {
+pub(super) fn may_open_flow(packet: &Packet) -> bool {
     match packet.shape {
         Shape::Tcp => packet.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN,
         Shape::Answer => false,
@@ -28,9 +28,9 @@ pub(super) fn opens(packet: &Packet) -> bool {
     }
 }
 
-/// Whether a packet shows that its flow has been running.
+/// Whether a packet shows that its flow was open before.
 #[inline(always)]
-pub(super) fn runs(packet: &Packet) -> bool {
+pub(super) fn shows_running_flow(packet: &Packet) -> bool {
     match packet.shape {
         Shape::Tcp => packet.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::ACK,
         Shape::Answer => true,
@@ -49,9 +49,9 @@ pub(super) fn asked_service(packet: &Packet) -> u32 {
     (packet.protocol as u32) << 16 | low as u32
 }
 
-/// Whether policy was asked under the epochs that hold, and the rule has not ended.
+/// Whether policy was last asked about a flow in the current epochs, and its rule has not ended.
 #[inline(always)]
-pub(super) fn is_current<T: Tables + ?Sized>(tables: &T, work: &Work, found: &Found<'_>) -> bool {
+pub(super) fn is_current<T: Lookup + ?Sized>(tables: &T, work: &Work, found: &Found<'_>) -> bool {
     let flow = found.flow;
     let (Some(low), Some(high)) = (
         tables.epoch(epoch(work.slot, flow.cell(0))),
@@ -59,64 +59,72 @@ pub(super) fn is_current<T: Tables + ?Sized>(tables: &T, work: &Work, found: &Fo
     ) else {
         return false;
     };
-    flow.stamp.load() == low.wrapping_add(high) && !flows::has_ended(found, work.tick)
+    flow.stamp.load() == low.wrapping_add(high) && !flows::rule_has_ended(found, work.tick)
 }
 
-/// Where the epoch of a device is. Two epochs are compared by their sum, which changes when either
-/// does, because they only grow.
+/// Index of the epoch of an account. Epochs only grow, so the sum of two changes whenever one of
+/// them does, and the sum is all that a flow keeps.
 #[inline(always)]
 pub(super) fn epoch(slot: u32, account: u32) -> u32 {
     slot * EPOCH_CELLS + flows::cell(account)
 }
 
-/// Lets a packet of a current flow pass; nothing when the flow's state has no place for it, which
-/// is for the other steps to judge.
+/// Passes a packet of a current flow; no verdict when it does not fit the flow's state, which the
+/// other steps judge.
 #[inline(always)]
-pub(super) fn go_on<T: Tables + ?Sized>(
+pub(super) fn pass_established<T: Lookup + ?Sized>(
     tables: &T,
     work: &Work,
     found: &Found<'_>,
     leg: usize,
 ) -> Option<Verdict> {
     let next = flows::follow(found.state, &work.packet, leg);
-    if next == flows::NOWHERE {
+    if next == flows::NO_STATE {
         return None;
     }
     if next != found.state {
         flows::set_state(tables, found, &work.sought, next);
     }
-    flows::count(found, leg, work.packet.length, work.tick);
-    Some(passed(found))
+    flows::count_packet(found, leg, work.packet.length, work.tick);
+    Some(established_verdict(found))
 }
 
-/// The verdict for a packet that has its place in a current flow, which knows its rule and counts
-/// for it.
+/// The verdict for a packet that fits a current flow. The flow counts it for its rule, so the
+/// verdict names none.
 #[inline(always)]
-pub(super) fn passed(found: &Found<'_>) -> Verdict {
+pub(super) fn established_verdict(found: &Found<'_>) -> Verdict {
     if found.state & state::OBSERVED != 0 {
-        // Told when it opened.
+        // The event was sent when the flow opened.
         return Verdict {
-            tells: false,
+            makes_event: false,
             ..Verdict::observed(Reason::NoRule, 0)
         };
     }
     Verdict::of(Reason::Established)
 }
 
-/// A drop by policy or state, unless mode observe lets it pass. With an end in quarantine that is the
-/// reason: it comes before these.
+/// A drop by policy or state, unless mode observe lets the packet pass. If an end is in quarantine,
+/// that is the reason, because quarantine comes before state and policy.
 #[inline(always)]
-pub(super) fn refused<T: Tables + ?Sized>(tables: &T, work: &Work, reason: Reason) -> Verdict {
-    if is_cut_off(work) {
+pub(super) fn drop_by_policy<T: Lookup + ?Sized>(
+    tables: &T,
+    work: &Work,
+    reason: Reason,
+) -> Verdict {
+    if has_quarantined_end(work) {
         Verdict::of(Reason::Quarantined)
     } else {
-        dropped(tables, work, reason)
+        drop_unless_observed(tables, work, reason)
     }
 }
 
-/// A drop, unless mode observe lets it pass.
+/// A drop, unless mode observe lets the packet pass.
 #[inline(always)]
-pub(super) fn dropped<T: Tables + ?Sized>(tables: &T, work: &Work, reason: Reason) -> Verdict {
+pub(super) fn drop_unless_observed<T: Lookup + ?Sized>(
+    tables: &T,
+    work: &Work,
+    reason: Reason,
+) -> Verdict {
     if is_observed(tables, work) {
         Verdict::observed(reason, 0)
     } else {
@@ -126,13 +134,14 @@ pub(super) fn dropped<T: Tables + ?Sized>(tables: &T, work: &Work, reason: Reaso
 
 /// Whether an end is in quarantine.
 #[inline(always)]
-pub(super) fn is_cut_off(work: &Work) -> bool {
+pub(super) fn has_quarantined_end(work: &Work) -> bool {
     (work.source.flags | work.destination.flags) & End::QUARANTINED != 0
 }
 
-/// Whether every end that is a zone with ports is in mode observe, and one is.
+/// Whether mode observe applies: at least one end is in a zone with ports, and each such zone is in
+/// mode observe.
 #[inline(always)]
-pub(super) fn is_observed<T: Tables + ?Sized>(tables: &T, work: &Work) -> bool {
+pub(super) fn is_observed<T: Lookup + ?Sized>(tables: &T, work: &Work) -> bool {
     const EITHER: u32 = zone::HAS_PORTS | zone::OBSERVE;
     let (mut ends, mut observing) = (0, 0);
     for end in [&work.source, &work.destination] {
@@ -148,9 +157,9 @@ pub(super) fn is_observed<T: Tables + ?Sized>(tables: &T, work: &Work) -> bool {
     ends != 0 && ends == observing
 }
 
-/// Notes what the destination is; for what no rule can name, an end without names.
+/// Finds out what the destination is; an end without names when no rule can name it.
 #[inline(always)]
-pub(super) fn find_destination<T: Tables + ?Sized>(tables: &T, work: &mut Work) {
+pub(super) fn find_destination<T: Lookup + ?Sized>(tables: &T, work: &mut Work) {
     let destination = work.packet.destination;
     if destination.is_link_local()
         || !policy::end(tables, work.slot, &destination, &mut work.destination)

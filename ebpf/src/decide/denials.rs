@@ -1,39 +1,42 @@
-//! Denials: what policy has refused is refused again without asking, for a second.
+//! Denials: for one second, what policy has denied is denied again without asking it.
 
 use super::{
-    ask::opens,
+    ask::may_open_flow,
     work::{Verdict, Work},
 };
 use crate::{
     abi::{DENIAL_WAYS, Denial, End, NEVER, Reason, Settings, TICK_SHIFT},
     flows,
+    lookup::Lookup,
     packet::Packet,
     policy::Decision,
-    tables::Tables,
 };
 
-/// What policy has said within the last second of a packet just like this one, when it was no.
+/// The denial of a packet just like this one, if policy has denied one within the last second.
 #[inline(always)]
-pub(super) fn denied_before<T: Tables + ?Sized>(
+pub(super) fn denied_before<T: Lookup + ?Sized>(
     tables: &T,
     settings: &Settings,
     work: &mut Work,
     way: u32,
 ) -> Option<Verdict> {
-    if !opens(&work.packet) {
+    if !may_open_flow(&work.packet) {
         return None;
     }
     let set = work.sought.denials();
     work.generation = tables.generation(work.slot)?;
-    let opened = tables.opened(set)?.load();
+    let opened = tables.flows_opened(set)?.load();
     let denial = tables.denial(set, way)?;
     let left = denial.until.load().wrapping_sub(work.tick);
-    // Nothing is left is less than nothing.
-    let over = left.wrapping_sub(1) >= second(settings);
-    if over || denial.opened.load() != opened || !is_of(denial, work) {
+    // With no ticks left the denial has expired too. Subtracting one makes that, and a time in the
+    // past, a large number.
+    let expired = left.wrapping_sub(1) >= ticks_per_second(settings);
+    if expired || denial.opened.load() != opened || !matches(denial, work) {
         return None;
     }
-    denial.untold.store(denial.untold.load().wrapping_add(1));
+    denial
+        .suppressed
+        .store(denial.suppressed.load().wrapping_add(1));
     work.device = denial.device.load();
     let reason = match denial.reason.load() as u8 {
         DENIED_BY_RULE => Reason::DeniedByRule,
@@ -41,7 +44,7 @@ pub(super) fn denied_before<T: Tables + ?Sized>(
         _ => Reason::NoRule,
     };
     Some(Verdict {
-        tells: false,
+        makes_event: false,
         rule: denial.rule.load(),
         ..Verdict::of(reason)
     })
@@ -50,20 +53,20 @@ pub(super) fn denied_before<T: Tables + ?Sized>(
 const DENIED_BY_RULE: u8 = Reason::DeniedByRule as u8;
 pub(super) const QUARANTINED: u8 = Reason::Quarantined as u8;
 
-/// Ticks in a second.
+/// How many ticks a second has, which is how long a denial lasts.
 #[inline(always)]
-fn second(settings: &Settings) -> u32 {
+fn ticks_per_second(settings: &Settings) -> u32 {
     settings.jiffies_per_second >> TICK_SHIFT
 }
 
 /// Whether a denial is of a packet just like this one.
 #[inline(always)]
-fn is_of(denial: &Denial, work: &Work) -> bool {
+fn matches(denial: &Denial, work: &Work) -> bool {
     let (source, destination) = (work.packet.source.0, work.packet.destination.0);
     let words = [source[0], source[1], destination[0], destination[1]];
     let mut difference = denial.bind.load() ^ work.bind();
-    for (held, word) in denial.addresses.iter().zip(words) {
-        difference |= held.load() ^ word;
+    for (cell, word) in denial.addresses.iter().zip(words) {
+        difference |= cell.load() ^ word;
     }
     difference |= denial.ports.load() ^ denial_ports(&work.packet);
     difference |= denial.generation.load() ^ denial_generation(work);
@@ -81,35 +84,40 @@ fn denial_generation(work: &Work) -> u64 {
     work.generation << 16 | work.packet.vlan as u64
 }
 
-/// The last step for a packet that is dropped: remembers that policy has refused it.
+/// The last step for a packet that is dropped: notes that policy has denied it.
 #[inline(always)]
-pub fn note_denial<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: &Verdict) {
+pub fn note_denial<T: Lookup + ?Sized>(tables: &T, work: &Work, verdict: &Verdict) {
     let set = work.sought.denials();
-    let (Some(settings), Some(opened), Some(tags)) =
-        (tables.settings(), tables.opened(set), tables.refused(set))
-    else {
+    let (Some(settings), Some(opened), Some(tags)) = (
+        tables.settings(),
+        tables.flows_opened(set),
+        tables.denial_tags(set),
+    ) else {
         return;
     };
-    // Read before the flow is looked for once more: if another processor opens it after that, this
-    // is old.
+    // Read before the flow is searched once more: if another processor opens the flow after that,
+    // the count differs, and the denial does not apply.
     let opened = opened.load();
     if flows::find(tables, settings, &work.sought, work.tick).is_some() {
         return;
     }
     let tag = work.sought.denial_tag();
-    let (own, free) = (lanes(tags.load(), tag), lanes(tags.load(), 0));
+    let (own, free) = (
+        matching_lanes(tags.load(), tag),
+        matching_lanes(tags.load(), 0),
+    );
     let way = if own != 0 {
-        first(own)
+        first_way(own)
     } else if free != 0 {
-        first(free)
+        first_way(free)
     } else {
         work.tick & (DENIAL_WAYS - 1)
     };
     let Some(denial) = tables.denial(set, way) else {
         return;
     };
-    // Another's place is taken over, but not what is still to be told of it.
-    tables.hold(denial, denial.untold.load());
+    // The denial that was there is overwritten; the packets that no event has counted are not lost.
+    tables.add_suppressed(denial, denial.suppressed.load());
     let (source, destination) = (work.packet.source.0, work.packet.destination.0);
     let words = [source[0], source[1], destination[0], destination[1]];
     for (cell, word) in denial.addresses.iter().zip(words) {
@@ -118,37 +126,40 @@ pub fn note_denial<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: &Verdic
     denial.bind.store(work.bind());
     denial.ports.store(denial_ports(&work.packet));
     denial.generation.store(denial_generation(work));
-    denial.until.store(work.tick.wrapping_add(second(settings)));
+    denial
+        .until
+        .store(work.tick.wrapping_add(ticks_per_second(settings)));
     denial.device.store(work.device);
     denial.rule.store(verdict.rule);
     denial.reason.store(verdict.reason as u32);
-    denial.untold.store(0);
+    denial.suppressed.store(0);
     denial.opened.store(opened);
     let lane = way * 16;
     tags.store(tags.load() & !(0xffff << lane) | tag << lane);
 }
 
-/// The ways of a set of denials that have a tag, by the highest bit of each lane; of those that
-/// it finds the first is right.
+/// The ways of a set of denials that have a tag, as the highest bit of each 16-bit lane. The first
+/// bit that is set is right; a borrow may set others after it.
 #[inline(always)]
-pub(super) fn lanes(tags: u64, tag: u64) -> u64 {
+pub(super) fn matching_lanes(tags: u64, tag: u64) -> u64 {
     const ONES: u64 = 0x0001_0001_0001_0001;
     let difference = tags ^ tag.wrapping_mul(ONES);
     difference.wrapping_sub(ONES) & !difference & (ONES << 15)
 }
 
-/// The first of [`lanes`], by arithmetic alone.
+/// The number of the first of [`matching_lanes`], computed without branches: the verifier would
+/// follow each.
 #[inline(always)]
-pub(super) fn first(lanes: u64) -> u32 {
+pub(super) fn first_way(lanes: u64) -> u32 {
     let lane = lanes & lanes.wrapping_neg();
     let bit = |at: u32| lane >> at & 1;
     (bit(31) + bit(47) * 2 + bit(63) * 3) as u32
 }
 
-/// Whether policy refuses this packet as long as its generation lasts: nothing that it was asked
-/// about may change otherwise.
+/// Whether policy denies this packet for as long as its generation lasts: nothing that the decision
+/// rests on can change without a new generation.
 #[inline(always)]
-pub(super) fn is_final(work: &Work) -> bool {
+pub(super) fn is_lasting(work: &Work) -> bool {
     let Decision { reason, until, .. } = work.decision;
     let (source, destination) = (&work.source, &work.destination);
     let lasts = match reason {
@@ -156,16 +167,17 @@ pub(super) fn is_final(work: &Work) -> bool {
         Reason::DeniedByRule => until == NEVER,
         _ => false,
     };
-    // Nobody can have learned an address that is listed, or in no zone.
+    // Learned addresses change without a new generation. An address that is listed, or in no zone,
+    // is never learned.
     let listed = |end: &End| end.device != 0 && end.flags & End::LEARNS == 0;
     lasts
-        && work.enters()
+        && work.is_ingress()
         && work.device != 0
         && listed(source)
         && (listed(destination) || destination.zone == 0 && destination.device == 0)
         && !work.packet.is_to_group()
         && !work.packet.fragment.is_first()
-        && opens(&work.packet)
+        && may_open_flow(&work.packet)
 }
 
 #[cfg(test)]
@@ -181,10 +193,14 @@ mod tests {
                     let ways = 0..DENIAL_WAYS;
                     let tag = |way| if has >> way & 1 != 0 { wanted } else { other };
                     let tags = ways.map(|way| tag(way) << (way * 16)).sum();
-                    let found = lanes(tags, wanted);
+                    let found = matching_lanes(tags, wanted);
                     assert_eq!(found != 0, has != 0, "{wanted:x} in {tags:x}");
                     if has != 0 {
-                        assert_eq!(first(found), has.trailing_zeros(), "{wanted:x} in {tags:x}");
+                        assert_eq!(
+                            first_way(found),
+                            has.trailing_zeros(),
+                            "{wanted:x} in {tags:x}"
+                        );
                     }
                 }
             }

@@ -4,13 +4,14 @@ use super::work::{Verdict, Work};
 use crate::{
     abi::{End, Reason, carries_key, mac_key, zone},
     guards::{self, Sender},
+    lookup::Lookup,
     packet::{Bytes, Shape, number},
-    tables::Tables,
 };
 
-/// Place and control, for a packet that enters; nothing when [`admit`](super::admit()) has to go on.
+/// Place and control, for a packet that enters; no verdict when [`admit`](super::admit()) has to go
+/// on.
 #[inline(always)]
-pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
+pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tables: &T,
     work: &mut Work,
@@ -24,7 +25,7 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
         port: work.port,
         tick: work.tick,
     };
-    if let Err(reason) = place(tables, work, &mut sender) {
+    if let Err(reason) = check_place(tables, work, &mut sender) {
         return Some(Verdict::of(reason));
     }
     if let Some(seen) = tables.seen(sender.device) {
@@ -34,7 +35,7 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
     let quarantined = sender.flags & End::QUARANTINED != 0;
     if work.packet.shape == Shape::Frame {
         if work.packet.ethertype != number::ARP {
-            // Of a device in quarantine only ARP, ND and DHCP go on.
+            // A device in quarantine may send only ARP, neighbour discovery and DHCP.
             return Some(Verdict::of(if quarantined {
                 Reason::Quarantined
             } else {
@@ -62,7 +63,7 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
     let control = guards::control(bytes, tables, &work.packet, &sender, &mut work.destination);
     if let Some(verdict) = control {
-        // Control is small: a message that comes in parts hides something.
+        // Control messages are small: one that comes in parts hides something.
         let verdict = verdict.and(if work.packet.fragment.is_first() {
             Err(Reason::Fragment)
         } else if quarantined && work.packet.shape == Shape::Membership {
@@ -86,9 +87,9 @@ pub fn enter<B: Bytes + ?Sized, T: Tables + ?Sized>(
     None
 }
 
-/// Place: the device of a MAC, where it may be.
+/// Place: finds the device of the sender's MAC, and checks that it may be at this port and VLAN.
 #[inline(always)]
-pub(super) fn place<T: Tables + ?Sized>(
+pub(super) fn check_place<T: Lookup + ?Sized>(
     tables: &T,
     work: &mut Work,
     sender: &mut Sender,

@@ -7,26 +7,27 @@ use super::{
 use crate::{
     abi::{Address, FAILSAFES, Reason},
     guards,
+    lookup::Lookup,
     packet::{Bytes, Shape, number},
-    tables::Tables,
 };
 
 /// Whether there is anybody who may always reach the router.
 #[inline(always)]
-pub fn has_failsafe<T: Tables + ?Sized>(tables: &T) -> bool {
+pub fn has_failsafe<T: Lookup + ?Sized>(tables: &T) -> bool {
     match tables.settings() {
         Some(settings) => settings.failsafe != 0,
         None => false,
     }
 }
 
-/// A second look at what is dropped by place, quarantine, state, policy or room: between the router
-/// and those who may always reach it, it passes as control. So may what they need for it, ARP and
-/// neighbour discovery. No flow is opened: it holds however full the tables are.
+/// A second look at a drop by place, quarantine, state, policy or room. A packet between the router
+/// and somebody who may always reach it passes as control, and so do ARP and neighbour discovery
+/// between them. No flow is opened, so this works however full the tables are.
 ///
-/// No policy has a say in this, so neither has the device that a policy takes a sender for.
+/// Policy has no say in this. So it does not matter either which device a policy takes the sender
+/// for.
 #[inline(always)]
-pub fn apply_failsafe<B: Bytes + ?Sized, T: Tables + ?Sized>(
+pub fn apply_failsafe<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tables: &T,
     work: &mut Work,
@@ -46,12 +47,12 @@ pub fn apply_failsafe<B: Bytes + ?Sized, T: Tables + ?Sized>(
             | Reason::BadTcpFlags
             | Reason::NotReady
     );
-    let aside = !work.enters() && !work.own() || work.packet.fragment.is_first();
+    let aside = !work.is_ingress() && !work.is_from_router() || work.packet.fragment.is_first();
     if count == 0 || verdict.reason.passes() || by_form || aside {
         return verdict;
     }
     let (source, destination) = (work.packet.source, work.packet.destination);
-    let (mut other, mut router) = if work.enters() {
+    let (mut other, mut router) = if work.is_ingress() {
         (source, destination)
     } else {
         (destination, source)
@@ -74,19 +75,19 @@ pub fn apply_failsafe<B: Bytes + ?Sized, T: Tables + ?Sized>(
         if work.packet.hop_limit != 255 || source.is_v4() {
             return verdict;
         }
-        if asks == work.enters() {
-            // Who asks for the router, or whom the router tells of itself: of both it is the
-            // router's address that is spoken of.
+        if asks == work.is_ingress() {
+            // A question for the router's address, or the router's answer: the target is the
+            // router's address.
             router = target;
         } else if asks {
-            // The router asks for somebody, through a group.
+            // The router's question for somebody else's address, sent to a group.
             other = target;
         } else if target != source {
             return verdict;
         }
         None
     } else if has_flow(&work.packet) {
-        Some(if work.enters() {
+        Some(if work.is_ingress() {
             work.packet.service()
         } else {
             asked_service(&work.packet)
@@ -94,9 +95,10 @@ pub fn apply_failsafe<B: Bytes + ?Sized, T: Tables + ?Sized>(
     } else {
         return verdict;
     };
-    let is_router =
-        work.own() || guards::is_the_routers(tables, work.slot, &router, &mut work.destination);
-    // Who has no address yet asks whether one is free: that the router's is not, it may not say.
+    let is_router = work.is_from_router()
+        || guards::is_the_routers(tables, work.slot, &router, &mut work.destination);
+    // A host without an address may ask whether an address is free. The failsafe must not let it
+    // claim the router's.
     if !is_router || other.is_martian_source() || other.is_unspecified() {
         return verdict;
     }

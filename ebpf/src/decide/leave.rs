@@ -1,21 +1,22 @@
 //! Place and control, for a packet that leaves.
 
 use super::{
-    ask::{find_destination, go_on, has_flow, is_current, refused},
-    work::{FANS, Verdict, Work},
+    ask::{drop_by_policy, find_destination, has_flow, is_current, pass_established},
+    work::{MULTICAST, Verdict, Work},
 };
 use crate::{
     abi::{Address, End, Reason},
     cell::bit,
     flows, guards,
+    lookup::Lookup,
     packet::{Bytes, Shape, number},
     policy,
-    tables::Tables,
 };
 
-/// Place and control, for a packet that leaves; nothing when [`admit`](super::admit()) has to go on.
+/// Place and control, for a packet that leaves; no verdict when [`admit`](super::admit()) has to go
+/// on.
 #[inline(always)]
-pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
+pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tables: &T,
     work: &mut Work,
@@ -24,16 +25,16 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
         return Some(Verdict::of(Reason::WrongVlan));
     }
     if guards::is_control(&work.packet) {
-        if work.inner() {
-            return Some(Verdict::again(Reason::Control));
+        if work.is_from_guarded() {
+            return Some(Verdict::already_counted(Reason::Control));
         }
-        if work.own() {
+        if work.is_from_router() {
             return Some(Verdict::of(Reason::Control));
         }
-        return Some(from_outside(bytes, tables, work).into());
+        return Some(control_from_outside(bytes, tables, work).into());
     }
     if work.packet.is_to_group() {
-        work.way |= FANS;
+        work.path |= MULTICAST;
     } else if has_flow(&work.packet)
         && let Some(settings) = tables.settings()
     {
@@ -44,19 +45,19 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
             work.at = found.at.wrapping_add(1);
             let bind = found.flow.bind[bit(leg)].load();
             if bind >> 16 != 0 {
-                // This end is behind a guarded port. Through it, it was judged there; from
-                // elsewhere, somebody borrows its address.
-                return Some(if work.inner() {
-                    Verdict::again(Reason::Established)
+                // The sender's address is behind a guarded port. What came through that port was
+                // judged there. Anything else is sent by somebody who uses the address of another.
+                return Some(if work.is_from_guarded() {
+                    Verdict::already_counted(Reason::Established)
                 } else {
-                    work.device = flows::device(&found, leg ^ 1);
+                    work.device = flows::account_of(&found, leg ^ 1);
                     Verdict::of(Reason::SpoofedSource)
                 });
             }
             if bind == work.bind()
                 && is_current(tables, work, &found)
                 && !flows::reopens(found.state, &work.packet)
-                && let Some(verdict) = go_on(tables, work, &found, leg)
+                && let Some(verdict) = pass_established(tables, work, &found, leg)
             {
                 return Some(verdict);
             }
@@ -70,20 +71,22 @@ pub fn leave<B: Bytes + ?Sized, T: Tables + ?Sized>(
     if source.is_link_local() || !policy::end(tables, work.slot, &source, &mut work.source) {
         work.source = End::default();
         find_destination(tables, work);
-        return Some(refused(tables, work, Reason::NoRule));
+        return Some(drop_by_policy(tables, work, Reason::NoRule));
     }
-    // A device that is on a guarded port sends through it, and nobody else is the router.
-    let elsewhere = work.source.flags & End::GUARDED != 0 || work.source.is_router() && !work.own();
-    if elsewhere && !work.inner() {
+    // A device behind a guarded port sends through that port, and only the router sends from the
+    // router's addresses.
+    let elsewhere =
+        work.source.flags & End::GUARDED != 0 || work.source.is_router() && !work.is_from_router();
+    if elsewhere && !work.is_from_guarded() {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
     None
 }
 
-/// Control from an interface that is not guarded (a bridged uplink): it may be anybody's, except
-/// a guarded device's or the router's.
+/// Control from an interface that is not guarded, such as a bridged uplink: anybody may send it,
+/// but not in the name of a guarded device or of the router.
 #[inline(always)]
-fn from_outside<B: Bytes + ?Sized, T: Tables + ?Sized>(
+fn control_from_outside<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tables: &T,
     work: &mut Work,
@@ -92,7 +95,7 @@ fn from_outside<B: Bytes + ?Sized, T: Tables + ?Sized>(
         guards::arp_claim(bytes, &work.packet)?;
         let claim = work.packet.source;
         let nobodys = claim.is_martian_source() && !claim.is_unspecified();
-        return if nobodys || is_ours(tables, work, &claim) {
+        return if nobodys || is_guarded_address(tables, work, &claim) {
             Err(Reason::ArpSpoof)
         } else {
             Ok(())
@@ -102,7 +105,7 @@ fn from_outside<B: Bytes + ?Sized, T: Tables + ?Sized>(
         return Ok(());
     }
     let source = work.packet.source;
-    if is_ours(tables, work, &source) {
+    if is_guarded_address(tables, work, &source) {
         return Err(Reason::SpoofedSource);
     }
     if work.packet.shape != Shape::Discovery {
@@ -120,16 +123,16 @@ fn from_outside<B: Bytes + ?Sized, T: Tables + ?Sized>(
             return Err(Reason::Malformed);
         };
         let target = Address::v6(target);
-        if is_ours(tables, work, &target) {
+        if is_guarded_address(tables, work, &target) {
             return Err(Reason::NdSpoof);
         }
     }
     Ok(())
 }
 
-/// Whether an address is a guarded device's or the router's.
+/// Whether an address belongs to a guarded device or to the router.
 #[inline(always)]
-fn is_ours<T: Tables + ?Sized>(tables: &T, work: &mut Work, address: &Address) -> bool {
+fn is_guarded_address<T: Lookup + ?Sized>(tables: &T, work: &mut Work, address: &Address) -> bool {
     policy::end(tables, work.slot, address, &mut work.source)
         && (work.source.flags & End::GUARDED != 0 || work.source.is_router())
 }

@@ -1,22 +1,22 @@
-//! Fragmented packets: the first part is noted, the others follow it.
+//! Fragmented packets: the first part is judged and noted, later parts follow it.
 
 use super::{
-    ask::{is_current, passed},
+    ask::{established_verdict, is_current},
     work::{Verdict, Work},
 };
 use crate::{
     abi::{Fragment, FragmentKey, Reason},
     cell::{Cell32, Cell64, bit},
     flows,
+    lookup::Lookup,
     packet::number,
     policy,
-    tables::Tables,
 };
 
-/// The note that the parts of a packet share, at one port.
+/// The key that all parts of a packet share at one port.
 #[inline(always)]
 fn fragment_key(work: &Work) -> FragmentKey {
-    let leaves_through = if work.enters() { 0 } else { work.ifindex };
+    let leaves_through = if work.is_ingress() { 0 } else { work.ifindex };
     FragmentKey {
         source: work.packet.source,
         destination: work.packet.destination,
@@ -27,10 +27,11 @@ fn fragment_key(work: &Work) -> FragmentKey {
     }
 }
 
-/// Whether a first part comes while others of its packet may still follow an earlier one, which it
-/// could overwrite in the receiver. Then none follows any more.
+/// Whether a first part comes while later parts may still follow an earlier first part of the same
+/// packet. The receiver could reassemble them to something that was never judged, so no part passes
+/// any more.
 #[inline(always)]
-pub(super) fn begins_anew<T: Tables + ?Sized>(tables: &T, work: &Work) -> bool {
+pub(super) fn repeats_first_part<T: Lookup + ?Sized>(tables: &T, work: &Work) -> bool {
     let key = fragment_key(work);
     let (Some(settings), Some(noted)) = (tables.settings(), tables.fragment(&key)) else {
         return false;
@@ -40,11 +41,10 @@ pub(super) fn begins_anew<T: Tables + ?Sized>(tables: &T, work: &Work) -> bool {
     age <= settings.fragment
 }
 
-/// The last step for a packet that passes as the first part of several: notes it, so that the
-/// others can follow.
+/// The last step for a first part that passes: notes it, so that the others may follow.
 #[inline(always)]
-pub fn note_first<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: Verdict) -> Verdict {
-    if work.inner() || work.fans() {
+pub fn note_first<T: Lookup + ?Sized>(tables: &T, work: &Work, verdict: Verdict) -> Verdict {
+    if work.is_from_guarded() || work.is_multicast() {
         return verdict;
     }
     let (flow, _) = flows::key(&work.packet);
@@ -60,10 +60,10 @@ pub fn note_first<T: Tables + ?Sized>(tables: &T, work: &Work, verdict: Verdict)
     }
 }
 
-/// Judges a later part of a packet: it must go on exactly where the last one ended, and its flow
-/// must be current.
+/// Judges a later part of a packet: it must begin exactly where the part before it ended, and its
+/// flow must be current.
 #[inline(always)]
-pub(super) fn follow_part<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
+pub(super) fn follow_part<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
     let dropped = Verdict::of(Reason::Fragment);
     let Some(settings) = tables.settings() else {
         return Verdict::of(Reason::NotReady);
@@ -90,14 +90,15 @@ pub(super) fn follow_part<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Ve
     if found.flow.bind[bit(leg)].load() != work.bind() || !is_current(tables, work, &found) {
         return dropped;
     }
-    flows::count(&found, leg, work.packet.length, work.tick);
-    passed(&found)
+    flows::count_packet(&found, leg, work.packet.length, work.tick);
+    established_verdict(&found)
 }
 
-/// A later part that entered through a guarded port leaves freely, but to a group only within the
-/// sender's own zone: what it is of is not known here.
+/// Judges a later part that entered through a guarded port: it was judged there and leaves freely.
+/// To a group it leaves only into the sender's own zone, because the flow that it is part of is not
+/// known here.
 #[inline(always)]
-pub(super) fn leaving_part<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
+pub(super) fn part_from_guarded<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
     let source = work.packet.source;
     if work.packet.ethertype == number::IPV6 && source.is_v4() {
         return Verdict::of(Reason::SpoofedSource);
@@ -106,7 +107,7 @@ pub(super) fn leaving_part<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> V
         || policy::end(tables, work.slot, &source, &mut work.source)
             && work.source.zone == work.zone;
     if own_zone {
-        Verdict::again(Reason::Established)
+        Verdict::already_counted(Reason::Established)
     } else {
         Verdict::of(Reason::Fragment)
     }

@@ -1,29 +1,29 @@
 //! The first step: form, and the fast path for packets of admitted flows.
 
 use super::{
-    ask::{go_on, has_flow, is_current},
-    denials::{denied_before, first, lanes},
-    parts::{begins_anew, follow_part, leaving_part},
-    work::{ENTERS, INNER, OWN, Verdict, Work},
+    ask::{has_flow, is_current, pass_established},
+    denials::{denied_before, first_way, matching_lanes},
+    parts::{follow_part, part_from_guarded, repeats_first_part},
+    work::{FROM_GUARDED, FROM_ROUTER, INGRESS, Verdict, Work},
 };
 use crate::{
     abi::{Forwarding, MAX_IFINDEX, MAX_ZONES, Port, Reason, ethertype_key, vlan_key, zone},
     cell::bit,
     flows,
+    lookup::Lookup,
     packet::{self, Bytes, Packet, Shape, number},
-    tables::Tables,
 };
 
-/// The first step for a packet that enters; nothing when [`enter`](super::enter()) has to go on.
+/// The first step for a packet that enters; no verdict when [`enter`](super::enter()) has to go on.
 #[inline(always)]
-pub fn start_ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
+pub fn start_ingress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tag: Option<u16>,
     ifindex: u32,
     tables: &T,
     work: &mut Work,
 ) -> Option<Verdict> {
-    if !context(tables, ifindex, ENTERS, work) {
+    if !find_port(tables, ifindex, INGRESS, work) {
         return Some(not_ready(work));
     }
     if let Err(reason) = parse(bytes, tag, tables, work) {
@@ -32,15 +32,15 @@ pub fn start_ingress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     if work.packet.shape == Shape::Part {
         return Some(follow_part(tables, work));
     }
-    if work.packet.fragment.is_first() && begins_anew(tables, work) {
+    if work.packet.fragment.is_first() && repeats_first_part(tables, work) {
         return Some(Verdict::of(Reason::Fragment));
     }
     established(tables, work)
 }
 
-/// The first step for a packet that leaves; nothing when [`leave`](super::leave()) has to go on.
+/// The first step for a packet that leaves; no verdict when [`leave`](super::leave()) has to go on.
 #[inline(always)]
-pub fn start_egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
+pub fn start_egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tag: Option<u16>,
     ifindex: u32,
@@ -48,7 +48,12 @@ pub fn start_egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
     tables: &T,
     work: &mut Work,
 ) -> Option<Verdict> {
-    if !context(tables, ifindex, if from == 0 { OWN } else { 0 }, work) {
+    if !find_port(
+        tables,
+        ifindex,
+        if from == 0 { FROM_ROUTER } else { 0 },
+        work,
+    ) {
         return Some(not_ready(work));
     }
     if from != 0
@@ -56,66 +61,67 @@ pub fn start_egress<B: Bytes + ?Sized, T: Tables + ?Sized>(
         && let Some(port) = tables.port(Port::index(from, work.slot))
         && port.flags & (Port::GUARDED | Port::ABOVE) != 0
     {
-        work.way = INNER;
+        work.path = FROM_GUARDED;
     }
     if let Err(reason) = parse(bytes, tag, tables, work) {
         return Some(Verdict::of(reason));
     }
     if work.packet.shape == Shape::Part {
-        let inner = work.inner();
-        let verdict = if inner {
-            leaving_part(tables, work)
+        let from_guarded = work.is_from_guarded();
+        let verdict = if from_guarded {
+            part_from_guarded(tables, work)
         } else {
             follow_part(tables, work)
         };
-        // The form of what entered through a guarded port was judged there, with its first part.
-        let formed = inner || verdict.reason.passes();
+        // What entered through a guarded port was checked for form there, with its first part.
+        let formed = from_guarded || verdict.reason.passes();
         return Some(if formed && work.zone == 0 {
             Verdict::of(Reason::WrongVlan)
         } else {
             verdict
         });
     }
-    let first = work.packet.fragment.is_first() && !work.inner();
-    if first && begins_anew(tables, work) {
+    let first = work.packet.fragment.is_first() && !work.is_from_guarded();
+    if first && repeats_first_part(tables, work) {
         return Some(Verdict::of(Reason::Fragment));
     }
     None
 }
 
-/// The verdict for a packet that can't even be parsed: its headers are out of reach, or its tag is
+/// The first step for a packet that can't be parsed: its headers can't be read, or its VLAN tag is
 /// of a kind that no policy can name.
-pub fn refuse<T: Tables + ?Sized>(
+pub fn start_unreadable<T: Lookup + ?Sized>(
     ifindex: u32,
     reason: Reason,
     tables: &T,
     work: &mut Work,
 ) -> Verdict {
     work.packet = Packet::default();
-    let ready = context(tables, ifindex, 0, work);
+    let ready = find_port(tables, ifindex, 0, work);
     Verdict::of(if ready { reason } else { Reason::NotReady })
 }
 
-/// The verdict for a packet that nothing is known of: there is nothing to judge it by.
+/// The verdict when there is nothing to judge a packet by.
 #[inline(always)]
 fn not_ready(work: &mut Work) -> Verdict {
     work.packet = Packet::default();
     Verdict::of(Reason::NotReady)
 }
 
-/// What judges packets of an interface; false when no revision guards it.
+/// Finds the revision and the port that a packet is judged by, and clears what an earlier packet
+/// left behind; false when no revision guards the interface.
 #[inline(always)]
-fn context<T: Tables + ?Sized>(tables: &T, ifindex: u32, way: u16, work: &mut Work) -> bool {
-    work.way = way;
+fn find_port<T: Lookup + ?Sized>(tables: &T, ifindex: u32, path: u16, work: &mut Work) -> bool {
+    work.path = path;
     work.ifindex = ifindex;
     work.device = 0;
     work.settings = 0;
     work.zone = 0;
     work.adopts = 0;
     work.at = 0;
-    work.fast = 0;
-    work.held = 0;
-    work.denied = 0;
+    work.established = 0;
+    work.counted_by_flow = 0;
+    work.lasting_denial = 0;
     work.hop = 0;
     let Some(slot) = tables.active() else {
         return false;
@@ -135,7 +141,7 @@ fn context<T: Tables + ?Sized>(tables: &T, ifindex: u32, way: u16, work: &mut Wo
 
 /// Form: everything about a packet that can be said without knowing who sent it.
 #[inline(always)]
-fn parse<B: Bytes + ?Sized, T: Tables + ?Sized>(
+fn parse<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tag: Option<u16>,
     tables: &T,
@@ -155,10 +161,10 @@ fn parse<B: Bytes + ?Sized, T: Tables + ?Sized>(
             work.settings = settings;
         }
     }
-    // What entered through a guarded port was judged by that port's zone, and what the router
-    // sends is for the router to form.
-    let judged = work.inner() || work.own();
-    let lenient = if judged {
+    // What entered through a guarded port was checked for form by that port's zone, and the form of
+    // what the router sends is the router's own business.
+    let formed = work.is_from_guarded() || work.is_from_router();
+    let lenient = if formed {
         zone::FRAGMENTS | zone::IP_OPTIONS
     } else {
         0
@@ -167,11 +173,11 @@ fn parse<B: Bytes + ?Sized, T: Tables + ?Sized>(
         bytes,
         &mut work.packet,
         work.settings | lenient,
-        &work.place,
+        &work.scratch,
     )?;
     match work.packet.ethertype {
         number::IPV4 | number::IPV6 | number::ARP | number::EAPOL => Ok(()),
-        _ if judged => Ok(()),
+        _ if formed => Ok(()),
         ethertype => {
             let key = ethertype_key(work.slot, work.zone, ethertype);
             if tables.place(key).is_some() {
@@ -183,10 +189,11 @@ fn parse<B: Bytes + ?Sized, T: Tables + ?Sized>(
     }
 }
 
-/// The fast path: a packet of a flow that was admitted under what holds now, from where its
-/// packets come from. One flow lookup, compares, no policy.
+/// The fast path: passes a packet of a flow that was admitted under the current policy, if it comes
+/// from where the flow's packets come from. It costs one lookup of the flow and a few comparisons;
+/// policy is not asked.
 #[inline(always)]
-fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
+fn established<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
     if !has_flow(&work.packet) {
         return None;
     }
@@ -194,21 +201,21 @@ fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
     let (key, leg) = flows::key(&work.packet);
     work.sought.set(key, settings.seed);
     work.leg = leg as u32;
-    // Then no flow needs to be looked for: no denial outlives the opening of one.
-    if let Some(tags) = tables.refused(work.sought.denials())
-        && let lanes = lanes(tags.load(), work.sought.denial_tag())
+    // With a denial there is no flow to look for: opening one makes the denials of its set invalid.
+    if let Some(tags) = tables.denial_tags(work.sought.denials())
+        && let lanes = matching_lanes(tags.load(), work.sought.denial_tag())
         && lanes != 0
-        && let Some(verdict) = denied_before(tables, settings, work, first(lanes))
+        && let Some(verdict) = denied_before(tables, settings, work, first_way(lanes))
     {
         return Some(verdict);
     }
     let Some(found) = flows::find(tables, settings, &work.sought, work.tick) else {
-        // Read before anything that it tells of.
+        // Read first: if the policy changes while it is asked, the denial counts as an old one.
         work.generation = tables.generation(work.slot)?;
         return None;
     };
     work.at = found.at.wrapping_add(1);
-    // Here, so that the memory is waited for while that of the flow is.
+    // Read here, because the processor fetches this memory while it waits for the flow's.
     if let Some(entry) = tables.forwarding(work.ifindex)
         && entry.flags & Forwarding::ENTERS != 0
     {
@@ -221,7 +228,7 @@ fn established<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
     {
         return None;
     }
-    let verdict = go_on(tables, work, &found, leg)?;
-    work.fast = 1;
+    let verdict = pass_established(tables, work, &found, leg)?;
+    work.established = 1;
     Some(verdict)
 }

@@ -1,7 +1,7 @@
 //! The order of the steps, for the host and for the kernel alike.
 
 use super::{
-    settle::retry_reversed,
+    apply::retry_reversed,
     work::{Verdict, Work},
 };
 use crate::abi::Reason;
@@ -35,8 +35,8 @@ impl Answer {
         self == Self::GO_ON
     }
 
-    /// Whether the packet passes. Of a number that a step's function has returned the verifier knows
-    /// nothing, so both bounds are compared: the reason's number is an index.
+    /// Whether the packet passes. Of a number that a step's function has returned the verifier
+    /// knows nothing, so both bounds are compared: the reason's number is an index.
     #[inline(always)]
     fn passes(self) -> bool {
         self.0 >= Reason::Rule as u32 && self.0 < Reason::COUNT
@@ -81,8 +81,8 @@ pub fn note(place: &mut Verdict, verdict: Option<Verdict>) -> Answer {
 
 /// Whoever runs the steps that follow the first.
 ///
-/// The host calls each step. The kernel calls a function for each, which its verifier checks once, by
-/// itself, instead of for every way through the steps before.
+/// The host calls each step. The kernel calls a function for each, which its verifier checks once,
+/// by itself, instead of for every way through the steps before.
 pub trait Steps {
     /// What is known of the packet.
     fn work(&mut self) -> Option<&mut Work>;
@@ -91,12 +91,12 @@ pub trait Steps {
     fn place(&mut self) -> Answer;
     /// Runs [`admit`](super::admit()).
     fn admit(&mut self) -> Answer;
-    /// Runs [`judge`](super::judge).
-    fn judge(&mut self);
-    /// Runs [`settle`](super::settle()).
-    fn settle(&mut self) -> Answer;
-    /// Runs [`open`](super::open).
-    fn open(&mut self) -> Answer;
+    /// Runs [`ask_policy`](super::ask_policy).
+    fn ask_policy(&mut self);
+    /// Runs [`apply_policy`](super::apply_policy).
+    fn apply_policy(&mut self) -> Answer;
+    /// Runs [`open_flow`](super::open_flow).
+    fn open_flow(&mut self) -> Answer;
     /// Answers [`has_failsafe`](super::has_failsafe).
     fn has_failsafe(&self) -> bool;
     /// Runs [`apply_failsafe`](super::apply_failsafe).
@@ -118,14 +118,14 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
         answer = steps.admit();
     }
     if answer.goes_on() {
-        steps.judge();
+        steps.ask_policy();
         if steps.work().is_some_and(retry_reversed) {
-            steps.judge();
+            steps.ask_policy();
         }
-        answer = steps.settle();
+        answer = steps.apply_policy();
     }
     if answer.goes_on() {
-        answer = steps.open();
+        answer = steps.open_flow();
     }
     if !answer.passes() && steps.has_failsafe() {
         answer = steps.apply_failsafe();
@@ -133,7 +133,7 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     let Some(work) = steps.work() else {
         return Answer::NO_MEMORY;
     };
-    let denied = work.denied != 0;
+    let denied = work.lasting_denial != 0;
     if answer.passes() && work.packet.fragment.is_first() {
         answer = steps.note_first();
     }
@@ -180,16 +180,16 @@ mod tests {
             self.step("admit")
         }
 
-        fn judge(&mut self) {
-            self.step("judge");
+        fn ask_policy(&mut self) {
+            self.step("ask_policy");
         }
 
-        fn settle(&mut self) -> Answer {
-            self.step("settle")
+        fn apply_policy(&mut self) -> Answer {
+            self.step("apply_policy")
         }
 
-        fn open(&mut self) -> Answer {
-            self.step("open")
+        fn open_flow(&mut self) -> Answer {
+            self.step("open_flow")
         }
 
         fn has_failsafe(&self) -> bool {
@@ -219,11 +219,11 @@ mod tests {
 
     #[test]
     fn steps_run_in_order_until_one_comes_to_a_verdict() {
-        const ORDER: [&str; 5] = ["place", "admit", "judge", "settle", "open"];
+        const ORDER: [&str; 5] = ["place", "admit", "ask_policy", "apply_policy", "open_flow"];
         for (last, step) in ORDER
             .into_iter()
             .enumerate()
-            .filter(|(_, it)| *it != "judge")
+            .filter(|(_, it)| *it != "ask_policy")
         {
             for (reason, fate) in [
                 (Reason::NoRule, Fate::Dropped),
@@ -245,12 +245,15 @@ mod tests {
     #[test]
     fn policy_is_asked_again_about_a_running_flow_that_nobody_saw_open() {
         let mut steps = Recorded {
-            verdict: Some(("settle", Reason::Rule)),
+            verdict: Some(("apply_policy", Reason::Rule)),
             ..Recorded::default()
         };
         steps.work.adopts = 1;
         let (steps, _) = ran(steps, None);
-        assert_eq!(steps, ["place", "admit", "judge", "judge", "settle"]);
+        assert_eq!(
+            steps,
+            ["place", "admit", "ask_policy", "ask_policy", "apply_policy"]
+        );
     }
 
     #[test]
@@ -264,7 +267,7 @@ mod tests {
                 failsafe,
                 ..Recorded::default()
             };
-            steps.work.denied = 1;
+            steps.work.lasting_denial = 1;
             assert_eq!(ran(steps, Some(Reason::NoRule)).0, expected);
         }
         let steps = Recorded {

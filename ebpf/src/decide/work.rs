@@ -16,10 +16,11 @@ pub struct Verdict {
     pub reason: Reason,
     /// For [`Reason::Observed`], what it would have been dropped for; else the reason.
     pub would: Reason,
-    /// Whether it is counted and told here; what entered through a guarded port was, there.
+    /// Whether it is counted and reported here. What entered through a guarded port was already,
+    /// there.
     pub counts: bool,
     /// Whether it makes an event.
-    pub tells: bool,
+    pub makes_event: bool,
     /// The rule that decided; 0: none.
     pub rule: u32,
 }
@@ -32,23 +33,23 @@ impl Verdict {
             would: reason,
             rule: 0,
             counts: true,
-            tells: !reason.passes(),
+            makes_event: !reason.passes(),
         }
     }
 
     #[inline(always)]
     pub(super) fn by_rule(reason: Reason, rule: u32) -> Self {
-        let tells = !reason.passes() || rule & LOG != 0;
+        let makes_event = !reason.passes() || rule & LOG != 0;
         Self {
             rule: policy::rule_number(rule),
-            tells,
+            makes_event,
             ..Self::of(reason)
         }
     }
 
     /// A pass that another hook has already counted.
     #[inline(always)]
-    pub(super) fn again(reason: Reason) -> Self {
+    pub(super) fn already_counted(reason: Reason) -> Self {
         Self {
             counts: false,
             ..Self::of(reason)
@@ -64,7 +65,7 @@ impl Verdict {
             would,
             rule,
             counts: true,
-            tells: true,
+            makes_event: true,
         }
     }
 }
@@ -94,7 +95,8 @@ pub struct Work {
     pub tick: u32,
     /// The interface where it is judged.
     pub ifindex: u32,
-    /// The device that it is about: the sender, or for what comes from elsewhere the receiver.
+    /// The device that the packet is counted for: the sender, or, when that is not behind a guarded
+    /// port, the receiver.
     pub device: u32,
     /// Settings of the zone.
     pub(super) settings: u32,
@@ -102,77 +104,80 @@ pub struct Work {
     pub zone: u16,
     /// Flags of the port.
     pub(super) port: u16,
-    /// [`ENTERS`], [`INNER`], [`OWN`], [`FANS`].
-    pub(super) way: u16,
+    /// [`INGRESS`], [`FROM_GUARDED`], [`FROM_ROUTER`], [`MULTICAST`].
+    pub(super) path: u16,
     /// What policy says of the flow.
     pub(super) decision: Decision,
     /// 1 when the destination opened the flow, else 0.
     pub(super) reversed: u32,
     /// 1 when the flow ran before the port was guarded and may be adopted, else 0.
     pub(super) adopts: u32,
-    /// What its flow is looked for by.
+    /// What its flow is searched by.
     pub sought: Sought,
-    /// The sender's end of that.
+    /// The sender's end of the key: 0 low, 1 high.
     pub leg: u32,
-    /// One more than where the flow is; 0: there is none.
+    /// One more than where the flow is, as [`Found::at`](crate::flows::Found::at); 0: there is
+    /// none.
     pub at: u32,
-    /// 1 when the first step has passed it as part of that flow, else 0.
-    pub fast: u32,
-    /// 1 when its flow counts it for the rule, else 0.
-    pub held: u32,
-    /// Of what may be forwarded in the driver, the next hop that its flow remembers, as
-    /// [`Flow::bind`](crate::abi::Flow::bind); 0: none.
+    /// 1 when the first step has passed the packet as part of that flow, else 0.
+    pub established: u32,
+    /// 1 when the flow counts the packet for the rule, so that nothing else does; else 0.
+    pub counted_by_flow: u32,
+    /// The next hop that the flow knows, as [`Flow::bind`](crate::abi::Flow::bind), when the packet
+    /// may be forwarded in the driver; 0: none.
     pub hop: u64,
-    /// When that was asked, as [`FlowHops::looked`](crate::abi::FlowHops::looked).
+    /// When the routing table was asked, as [`FlowHops::looked`](crate::abi::FlowHops::looked).
     pub looked: u64,
-    /// The generation of what it is judged by.
+    /// The generation of the policy that judges it.
     pub(super) generation: u64,
-    /// 1 when policy has refused it, and would again within that generation, else 0.
-    pub denied: u32,
+    /// 1 when policy has denied it and would again as long as the generation lasts, so that the
+    /// denial may be kept; else 0.
+    pub lasting_denial: u32,
     /// The flow to open.
     pub(super) opening: Opening,
-    /// Room for [`policy::judge`] and [`packet::network`](crate::packet::network).
-    pub(super) place: Cell32,
-    /// Room for [`flows::open`](crate::flows::open()).
-    pub(super) best: Cell64,
+    /// Scratch memory for [`policy::judge`] and [`packet::network`](crate::packet::network).
+    pub(super) scratch: Cell32,
+    /// Scratch memory for [`flows::open`](crate::flows::open()).
+    pub(super) candidate: Cell64,
 }
 
-/// It enters through a guarded port; else it leaves through one.
-pub(super) const ENTERS: u16 = 1;
-/// It leaves, and came from an interface behind which there are guarded ports.
-pub(super) const INNER: u16 = 2;
-/// It leaves, and the router itself sent it.
-pub(super) const OWN: u16 = 4;
-/// It leaves to a group, so through several ports, for each of which it is judged.
-pub(super) const FANS: u16 = 8;
+/// In [`Work::path`]: the packet enters through a guarded port. Otherwise it leaves through one.
+pub(super) const INGRESS: u16 = 1;
+/// In [`Work::path`]: it leaves, and came in through a guarded port or an interface above one.
+pub(super) const FROM_GUARDED: u16 = 2;
+/// In [`Work::path`]: it leaves, and the router itself sent it.
+pub(super) const FROM_ROUTER: u16 = 4;
+/// In [`Work::path`]: it leaves to a group. A copy leaves through each of several ports, and each
+/// copy is judged.
+pub(super) const MULTICAST: u16 = 8;
 
 impl Work {
     #[inline(always)]
-    pub(super) fn enters(&self) -> bool {
-        self.way & ENTERS != 0
+    pub(super) fn is_ingress(&self) -> bool {
+        self.path & INGRESS != 0
     }
 
     #[inline(always)]
-    pub(super) fn inner(&self) -> bool {
-        self.way & INNER != 0
+    pub(super) fn is_from_guarded(&self) -> bool {
+        self.path & FROM_GUARDED != 0
     }
 
     #[inline(always)]
-    pub(super) fn own(&self) -> bool {
-        self.way & OWN != 0
+    pub(super) fn is_from_router(&self) -> bool {
+        self.path & FROM_ROUTER != 0
     }
 
     #[inline(always)]
-    pub(super) fn fans(&self) -> bool {
-        self.way & FANS != 0
+    pub(super) fn is_multicast(&self) -> bool {
+        self.path & MULTICAST != 0
     }
 
-    /// Where a packet comes from, as a flow remembers it.
+    /// Where the packet comes from, as [`Flow::bind`] has it.
     #[inline(always)]
     pub(super) fn bind(&self) -> u64 {
-        if self.enters() {
+        if self.is_ingress() {
             self.packet.source_mac << 16 | self.ifindex as u64
-        } else if self.own() {
+        } else if self.is_from_router() {
             Flow::OWN
         } else {
             Flow::OUTSIDE

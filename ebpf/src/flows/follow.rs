@@ -5,12 +5,12 @@ use crate::{
     packet::{Packet, Shape, number, tcp},
 };
 
-/// What [`follow`] answers when a packet may not be part of its flow; no state.
-pub const NOWHERE: u32 = u32::MAX;
+/// What [`follow`] answers when a packet may not be part of its flow. No state has this value.
+pub const NO_STATE: u32 = u32::MAX;
 
-/// What a packet does to the state of its flow; [`NOWHERE`] when it may not be part of it.
+/// What a packet does to the state of its flow; [`NO_STATE`] when it may not be part of it.
 ///
-/// A packet that asks to open the flow anew, after its end, is for the caller.
+/// The caller has to see to packets that open the flow anew after its end, see [`reopens`].
 #[inline(always)]
 pub fn follow(bits: u32, packet: &Packet, leg: usize) -> u32 {
     let from_opener = leg == opener(bits);
@@ -18,8 +18,8 @@ pub fn follow(bits: u32, packet: &Packet, leg: usize) -> u32 {
     if packet.shape != Shape::Tcp {
         return match packet.shape {
             // Only the opener asks, and only the other end answers.
-            Shape::Query if !from_opener => NOWHERE,
-            Shape::Answer if from_opener => NOWHERE,
+            Shape::Query if !from_opener => NO_STATE,
+            Shape::Answer if from_opener => NO_STATE,
             _ if from_opener => bits,
             _ => bits | state::ANSWERED,
         };
@@ -29,7 +29,7 @@ pub fn follow(bits: u32, packet: &Packet, leg: usize) -> u32 {
             (false, true) => bits,
             (true, false) => bits | state::ANSWERED,
             // A reply can't open a connection the other way round.
-            _ => NOWHERE,
+            _ => NO_STATE,
         };
     }
     if packet.flags & tcp::RST != 0 {
@@ -37,7 +37,7 @@ pub fn follow(bits: u32, packet: &Packet, leg: usize) -> u32 {
     }
     if !answered {
         // A challenge to a stale SYN (RFC 5961 section 4) passes, data before the answer does not.
-        return if from_opener { NOWHERE } else { bits };
+        return if from_opener { NO_STATE } else { bits };
     }
     let mut next = bits;
     if from_opener {

@@ -40,15 +40,16 @@ pub fn quoted_key(quoted: &Quoted) -> FlowKey {
     key
 }
 
-/// The key of the flow that a later part of a fragmented packet is of, and the packet's end of it;
-/// `ports` is [`FlowKey::ports`].
+/// The key of the flow that a later part of a fragmented packet belongs to, and the sender's end of
+/// it; `ports` is [`FlowKey::ports`].
 #[inline(always)]
 pub fn part_key(packet: &Packet, ports: u64) -> (FlowKey, usize) {
     let (key, leg) = ordered(packet.source, packet.destination, 0, 0, 0);
     (FlowKey { ports, ..key }, leg)
 }
 
-/// Which end asks is part of a query's key: both may ask each other with the same identifier.
+/// The end that asks, as part of a query's key: both ends may ask each other with the same
+/// identifier.
 #[inline(always)]
 fn asker(leg: usize) -> u64 {
     (leg as u64 & 1) << 16
@@ -89,22 +90,23 @@ fn ordered(
     }
 }
 
-/// What a flow is looked for by. All steps share one, outside the kernel's stack.
+/// What a flow is searched by. All steps share one, outside the kernel's stack.
 #[derive(Debug, Default)]
 pub struct Sought {
     /// The key.
     pub key: FlowKey,
     /// [`Flow::key`].
     pub(super) words: [u64; 2],
-    /// Their hash: the low half chooses the bucket, the high one is in [`Bucket::tags`](crate::abi::Bucket::tags).
+    /// Their hash: the low half chooses the bucket, the high half is in
+    /// [`Bucket::tags`](crate::abi::Bucket::tags).
     pub(super) hash: u64,
-    /// Where the way is kept from the verifier, which would go on with each of them by itself.
+    /// Keeps the number of the way where the verifier does not track it: else it would follow each.
     pub(super) way: Cell32,
 }
 
 impl Sought {
-    /// Looks for a flow from now on. The hash is secret, by the seed, and every bit of the key
-    /// reaches every bit of it.
+    /// Searches for a flow from now on. Because of the seed nobody can foresee the hash, and every
+    /// bit of the key affects every bit of it.
     #[inline(always)]
     pub fn set(&mut self, key: FlowKey, seed: u64) {
         self.key = key;
@@ -123,13 +125,13 @@ impl Sought {
         self.hash = hash ^ hash >> 32;
     }
 
-    /// The set where a denial of it is remembered.
+    /// The set where a denial of it is kept.
     #[inline(always)]
     pub fn denials(&self) -> u32 {
         (self.hash >> 20) as u32 & (DENIAL_SETS - 1)
     }
 
-    /// What a denial of it is known by in its set; never 0.
+    /// The tag of a denial of it in that set; never 0.
     #[inline(always)]
     pub fn denial_tag(&self) -> u64 {
         self.hash >> 48 | 1
@@ -161,15 +163,15 @@ impl Sought {
         (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
     }
 
-    /// Whether a flow is it. Of an IPv4 flow too the ends are there: one comparison for both spares
-    /// the verifier a branch.
+    /// Whether a flow is it. For IPv4 the addresses would not have to be compared, but one way for
+    /// both families saves the verifier a branch.
     #[inline(always)]
     pub(super) fn is(&self, flow: &Flow, ends: &FlowEnds) -> bool {
         self.may_be(flow) && self.is_between(ends)
     }
 }
 
-/// A word more in a hash: a multiply and a fold.
+/// Adds a word to a hash: multiplies and folds.
 #[inline(always)]
 fn folded(hash: u64, word: u64) -> u64 {
     let hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);

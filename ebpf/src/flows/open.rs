@@ -2,14 +2,14 @@
 
 use super::{
     Sought, cell,
-    end::{Due, book, due, give_back, is_over, pay, reclaim},
+    end::{Uncounted, adjust_quota, credit_rule, has_timed_out, reclaim, release, take_uncounted},
     follow::{is_answered, opener, with_vlan},
-    lowest, ways,
+    lowest_way, ways_with_tag,
 };
 use crate::{
-    abi::{Flow, FlowKey, NEVER, ROUTER, Reason, Settings, WAYS, Way, gauge, state},
+    abi::{Flow, FlowEntry, FlowKey, NEVER, ROUTER, Reason, Settings, WAYS, gauge, state},
     cell::{Cell64, bit, way},
-    tables::Tables,
+    lookup::Lookup,
 };
 
 /// What is written of a flow when it opens, and when policy is asked about it again.
@@ -55,27 +55,27 @@ impl Opening {
 
 /// Opens a flow.
 ///
-/// Takes a free way of the bucket, or one whose flow has timed out, or that of the flow that has
-/// waited longest for its answer. Answered flows are never put out.
+/// Takes a free way of the bucket, else one whose flow has timed out, else that of the flow that
+/// has waited longest for its answer. Answered flows are never evicted.
 ///
-/// `best` is room to work in.
+/// `candidate` is scratch memory.
 ///
 /// # Errors
 ///
 /// [`Reason::DeviceQuota`] and [`Reason::FlowTableFull`].
 #[inline(always)]
-pub fn open<T: Tables + ?Sized>(
+pub fn open<T: Lookup + ?Sized>(
     tables: &T,
     settings: &Settings,
     sought: &Sought,
     opening: &Opening,
-    best: &Cell64,
+    candidate: &Cell64,
     tick: u32,
 ) -> Result<(), Reason> {
     let index = sought.bucket(settings);
     let bucket = tables.bucket(index).ok_or(Reason::FlowTableFull)?;
-    // New flows pay for the old ones' clean-up, so that it goes on when the daemon does not: of this
-    // bucket, as it is at hand, and flows come to all alike.
+    // New flows pay for cleaning up old ones, so that it goes on when the daemon does not. This
+    // bucket is at hand, and new flows are spread evenly over all.
     reclaim(tables, settings, bucket, tick);
     let leg = (opening.leg & 1) as usize;
     let owner = if opening.opener == opening.leg {
@@ -85,12 +85,12 @@ pub fn open<T: Tables + ?Sized>(
     };
     let quota = tables.quota(owner).ok_or(Reason::DeviceQuota)?;
     let open = quota.unanswered.load().wrapping_add(quota.answered.load());
-    // What no device opened is bounded by the table alone.
+    // Flows that no device opened are bounded by the table alone.
     if owner > ROUTER && open >= settings.flows_per_device {
         return Err(Reason::DeviceQuota);
     }
     let flows = tables.gauge(gauge::FLOWS).ok_or(Reason::FlowTableFull)?;
-    // Strangers, of whom there may be any number, leave the other half of the table to devices.
+    // There may be any number of unlisted MACs: they leave half of the table to devices.
     if owner >= settings.unlisted && flows.load() >= settings.flows / 2 {
         return Err(Reason::DeviceQuota);
     }
@@ -104,32 +104,32 @@ pub fn open<T: Tables + ?Sized>(
             0
         };
     let bits = opening.with_end(bits);
-    // Before the flow is written: an addition waits until everything before it has reached memory.
+    // Counted before the flow is written: an atomic addition waits for all writes before it.
     let answered = is_answered(sought.key.ports as u8, bits);
-    book(tables, owner, answered, 1);
+    adjust_quota(tables, owner, answered, 1);
     flows.add(1);
 
-    let (mut old_owner, mut old_answered, mut to_pay) = (NEVER, false, Due::default());
+    let (mut old_owner, mut old_answered, mut owed) = (NEVER, false, Uncounted::default());
     tables.lock(bucket);
-    // `rank << 32 | idle << 3 | way` of the best way so far, where the verifier does not look: it
-    // would follow every order in which ways may come.
-    best.store(0);
-    let (same, free) = (ways(bucket, tag), ways(bucket, 0));
+    // `rank << 32 | idle << 3 | way` of the best way so far, kept where the verifier does not track
+    // it: else it would follow every order in which ways may come.
+    candidate.store(0);
+    let (same, free) = (ways_with_tag(bucket, tag), ways_with_tag(bucket, 0));
     if same != 0 {
-        // It may have been opened just now, by another processor.
-        best.store(lowest(same).into());
-        let way = way(best.load() as u32);
+        // Another processor may just have opened the same flow.
+        candidate.store(lowest_way(same).into());
+        let way = way(candidate.load() as u32);
         let there = match bucket.ways.get(way) {
-            Some(Way { flow, ends }) => sought.is(flow, ends),
+            Some(FlowEntry { flow, ends }) => sought.is(flow, ends),
             _ => false,
         };
-        best.store(if there { 4 << 32 | way as u64 } else { 0 });
+        candidate.store(if there { 4 << 32 | way as u64 } else { 0 });
     }
-    if best.load() == 0 && free != 0 && !full {
-        best.store(3 << 32 | lowest(free) as u64);
+    if candidate.load() == 0 && free != 0 && !full {
+        candidate.store(3 << 32 | lowest_way(free) as u64);
     }
-    // Only then the flows themselves have to be looked at.
-    if best.load() == 0 {
+    // Only if neither is there do the flows themselves have to be read.
+    if candidate.load() == 0 {
         for way in 0..WAYS {
             let flow = &bucket.ways[way].flow;
             let bits = flow.state.load();
@@ -137,21 +137,21 @@ pub fn open<T: Tables + ?Sized>(
             let idle = tick.wrapping_sub(last) & 0xff_ffff;
             let rank = if bucket.tags[way].load() == 0 {
                 0
-            } else if is_over(flow, last, bits, settings, tick) {
+            } else if has_timed_out(flow, last, bits, settings, tick) {
                 2
             } else {
                 u64::from(!is_answered(flow.key[1].load() as u8, bits))
             };
-            let candidate = rank << 32 | (idle as u64) << 3 | way as u64;
-            if candidate > best.load() {
-                best.store(candidate);
+            let this = rank << 32 | (idle as u64) << 3 | way as u64;
+            if this > candidate.load() {
+                candidate.store(this);
             }
         }
     }
-    let best = best.load();
-    let way = way(best as u32);
+    let candidate = candidate.load();
+    let way = way(candidate as u32);
     let mut room = false;
-    if best >> 32 != 0
+    if candidate >> 32 != 0
         && let (Some(place), Some(last), Some(lines)) = (
             bucket.tags.get(way),
             bucket.last.get(way),
@@ -159,41 +159,41 @@ pub fn open<T: Tables + ?Sized>(
         )
     {
         room = true;
-        let Way { flow, ends } = lines;
+        let FlowEntry { flow, ends } = lines;
         if place.load() != 0 {
             let old_bits = flow.state.load();
             old_owner = ends.devices[bit(opener(old_bits))].load();
             old_answered = is_answered(flow.key[1].load() as u8, old_bits);
-            to_pay = due(flow, ends);
+            owed = take_uncounted(flow, ends);
         }
         place.store(0);
         bucket
-            .ahead
-            .store(bucket.ahead.load() & !(1 << (best as u32 & 7)));
-        write(lines, sought, opening, bits);
+            .hops_valid
+            .store(bucket.hops_valid.load() & !(1 << (candidate as u32 & 7)));
+        write_flow(lines, sought, opening, bits);
         last.store(tick);
         place.store(tag);
     }
     tables.unlock(bucket);
     if !room {
-        give_back(tables, owner, answered);
+        release(tables, owner, answered);
         return Err(Reason::FlowTableFull);
     }
-    // After the flow is there: what was refused on the way here goes by it from now on.
-    if let Some(opened) = tables.opened(sought.denials()) {
+    // Counted after the flow is there: from now on denials of this set are no longer valid.
+    if let Some(opened) = tables.flows_opened(sought.denials()) {
         opened.add(1);
     }
     if old_owner != NEVER {
-        pay(tables, &to_pay);
-        give_back(tables, old_owner, old_answered);
+        credit_rule(tables, &owed);
+        release(tables, old_owner, old_answered);
     }
     Ok(())
 }
 
-/// Makes a way a new flow's.
+/// Writes a new flow into a way of a bucket.
 #[inline(always)]
-fn write(way: &Way, sought: &Sought, opening: &Opening, bits: u32) {
-    let Way { flow, ends } = way;
+fn write_flow(way: &FlowEntry, sought: &Sought, opening: &Opening, bits: u32) {
+    let FlowEntry { flow, ends } = way;
     let leg = (opening.leg & 1) as usize;
     let cells = [opening.device, opening.other].map(|it| (cell(it) as u64) << Flow::CELL);
     flow.key[0].store(sought.words[0]);

@@ -1,4 +1,4 @@
-//! Where the work on a packet lies, outside the stack.
+//! Desks: memory outside the stack for the work on one packet.
 
 use wardline_ebpf::decide::{Verdict, Work};
 
@@ -11,10 +11,13 @@ pub(super) struct Desk {
     pub(super) verdict: Verdict,
 }
 
-/// Desks: what enters and what leaves has its own, and each processor.
+/// The desk for packets that enter. Each processor has its own.
 pub(super) const ENTERING: u32 = 0;
+/// The desk for packets that leave. It is another, because a packet may leave while this processor
+/// still works on one that enters.
 pub(super) const LEAVING: u32 = 1;
 
+/// This processor's desk.
 #[inline(always)]
 pub(super) fn desk(index: u32) -> Option<&'static mut Desk> {
     let desk = DESKS.get_ptr_mut(index)?;

@@ -1,4 +1,4 @@
-//! Fast-forward: the next hop, and the frame that goes there.
+//! Fast-forward: finds the next hop, and rewrites the frame for it.
 
 use aya_ebpf::{
     bindings::{bpf_fib_lookup, xdp_action, xdp_md},
@@ -9,8 +9,8 @@ use wardline_ebpf::{
     abi::MAX_IFINDEX,
     decide::Work,
     forward,
+    lookup::Lookup as _,
     packet::{Bytes as _, number},
-    tables::Tables as _,
 };
 
 use super::{
@@ -19,7 +19,8 @@ use super::{
     maps::{FORWARDED, Maps, count},
 };
 
-/// Sends a packet that may go on in the driver to its next hop, or up the stack; answers an action.
+/// Sends a packet that may be forwarded in the driver to its next hop, or up the stack; returns an
+/// XDP action.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(super) extern "C" fn xdp_forward(context: *mut xdp_md) -> u32 {
@@ -27,18 +28,18 @@ pub(super) extern "C" fn xdp_forward(context: *mut xdp_md) -> u32 {
         return xdp_action::XDP_DROP;
     };
     let work = &desk.work;
-    // Before anything is asked: what changes meanwhile makes it old.
-    let change = forward::change(&Maps);
-    let hop = match forward::known(&Maps, work, change) {
+    // Read before the routing table is asked: if routes change meanwhile, the answer counts as old.
+    let version = forward::routes_version(&Maps);
+    let hop = match forward::known_hop(&Maps, work, version) {
         Some(hop) => hop,
         None => {
             let hop = next_hop(context, work);
-            // What the stack has to do (a neighbour to be asked for, a packet too long) it does each
-            // time: only what leads somewhere is remembered.
-            if hop == 0 || !forward::leads(&Maps, work, hop) {
+            // Only a hop that can be used is kept. Everything else (an unresolved neighbour, a
+            // packet that is too long) is the stack's work, each time.
+            if hop == 0 || !forward::leads_to_other_end(&Maps, work, hop) {
                 return xdp_action::XDP_PASS;
             }
-            forward::remember(&Maps, work, hop, change);
+            forward::note_hop(&Maps, work, hop, version);
             hop
         }
     };
@@ -46,7 +47,7 @@ pub(super) extern "C" fn xdp_forward(context: *mut xdp_md) -> u32 {
     let Some(own) = Maps.forwarding(ifindex).map(|exit| exit.mac) else {
         return xdp_action::XDP_PASS;
     };
-    if !forward::leads(&Maps, work, hop) || !rewrite(context, work, hop >> 16, own) {
+    if !forward::leads_to_other_end(&Maps, work, hop) || !rewrite(context, work, hop >> 16, own) {
         return xdp_action::XDP_PASS;
     }
     count(FORWARDED.get_ptr_mut(0), work.packet.length as u64);
@@ -103,19 +104,20 @@ fn next_hop(context: *mut xdp_md, work: &Work) -> u64 {
     if answer != 0 || asked.ifindex >= MAX_IFINDEX {
         return 0;
     }
-    // The receiver's MAC ends the structure, and the verifier wants aligned reads.
-    // SAFETY: 64 bytes, of which these are the last eight, as aligned as the whole.
+    // The receiver's MAC is at the end of the structure, and the verifier wants aligned reads.
+    // SAFETY: the structure has 64 bytes and is aligned; these are its last eight.
     let last = unsafe { (&raw const *asked).cast::<u64>().add(7).read() };
     u64::from_be(last) << 16 | asked.ifindex as u64
 }
 
-/// What the routing table is asked, where its last eight bytes can be read at once.
+/// A question to the routing table, aligned so that its last eight bytes can be read at once.
 #[repr(C, align(8))]
 struct Aligned(bpf_fib_lookup);
 
 const _: () = assert!(size_of::<Aligned>() == 64);
 
-/// Rewrites a frame for its next hop: MACs, and one hop less to live; false when it is out of reach.
+/// Rewrites a frame for its next hop: MACs, and a hop limit that is one less; false when it can't
+/// be written.
 #[inline(always)]
 fn rewrite(context: *mut xdp_md, work: &Work, to: u64, from: u64) -> bool {
     let context = XdpContext::new(context);
@@ -125,14 +127,14 @@ fn rewrite(context: *mut xdp_md, work: &Work, to: u64, from: u64) -> bool {
     }
     let [_, _, a, b, c, d, e, f] = to.to_be_bytes();
     let [_, _, g, h, i, j, k, l] = from.to_be_bytes();
-    // SAFETY: 34 bytes were found to be there, and bytes have no alignment.
+    // SAFETY: the frame has at least 34 bytes, as compared above, and bytes have no alignment.
     unsafe {
         (start as *mut [u8; 12]).write([a, b, c, d, e, f, g, h, i, j, k, l]);
         let ip = (start + 14) as *mut u8;
         if work.packet.ethertype == number::IPV4 {
             let hops = ip.add(8);
             hops.write(hops.read().wrapping_sub(1));
-            // RFC 1141: the checksum grows by what the sum of the header loses.
+            // RFC 1141: the checksum grows by as much as the sum of the header shrinks.
             let check = ip.add(10) as *mut [u8; 2];
             let sum = u16::from_be_bytes(check.read()) as u32 + 0x0100;
             check.write(((sum + (sum >= 0xffff) as u32) as u16).to_be_bytes());

@@ -9,7 +9,7 @@ use wardline_ebpf::{
     packet::{Bytes, REACH},
 };
 
-/// The packet's memory between two addresses that the kernel gave.
+/// The packet's memory, between two addresses from the kernel.
 pub(super) struct Frame {
     start: usize,
     end: usize,
@@ -20,10 +20,10 @@ impl Bytes for Frame {
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
         let mut at = at;
-        // SAFETY: copies a register to itself. It keeps the compiler from comparing another number
-        // than the one that is added: before 6.10 the verifier does not know how they are related.
+        // SAFETY: copies a register to itself. Else the compiler may compare another register than
+        // the one that it adds, and before 6.10 the verifier does not know that they are related.
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) at) };
-        // The verifier wants to see that an offset can't be large.
+        // The verifier has to see that the offset is small.
         if at > REACH {
             return None;
         }
@@ -66,12 +66,13 @@ pub(super) fn tc_frame(context: *mut __sk_buff) -> Frame {
     }
 }
 
-/// Makes a packet's headers readable at TC, and tells the tag that the kernel took out of them.
+/// Makes a packet's headers readable at TC, and returns the VLAN tag that the kernel took out of
+/// them.
 ///
 /// # Errors
 ///
-/// Headers may be in pages that a program can't read and that can't be pulled in; a tag that is not
-/// 802.1Q is one that no policy can name.
+/// [`Reason::Malformed`] when the headers can't be made readable, [`Reason::UnknownEthertype`] for
+/// a tag that is not 802.1Q, which no policy can name.
 #[inline(always)]
 pub(super) fn pull(context: &TcContext) -> Result<Option<u16>, Reason> {
     let skb = context.skb.skb;
@@ -93,5 +94,5 @@ pub(super) fn pull(context: &TcContext) -> Result<Option<u16>, Reason> {
     }
 }
 
-/// Bytes of a packet that are made readable at TC: every header that is looked at, quoted ones too.
+/// Bytes of a packet that are made readable at TC: enough for all headers, quoted ones too.
 const HEADERS: u32 = 256;

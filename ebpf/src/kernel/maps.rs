@@ -1,4 +1,4 @@
-//! The maps, and their lookups. Map names are what the daemon and the pins call them.
+//! The maps, and lookups in them. The daemon and the pins call the maps by these names.
 
 use aya_ebpf::{
     bindings::BPF_ANY,
@@ -14,17 +14,17 @@ use wardline_ebpf::{
         Reason, Routes, Seen, Set, Settings, TICK_SHIFT, gauge,
     },
     cell::{Cell32, Cell64, opaque},
-    tables::Tables,
+    lookup::Lookup,
 };
 
 use super::desk::Desk;
 
-// Sizes that depend on configuration are set by the daemon before it loads. Tables of policy take
-// memory as they fill; what packets write is allocated at load.
+// The daemon sets sizes that depend on its configuration before it loads the programs. Tables of
+// policy take memory as they fill; memory that packets write to is allocated at load.
 
 const GROWS: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
-/// What nobody maps, but what is mappable begins at a page: no entry is in more lines of the cache
-/// than it has to be.
+/// Nobody maps these arrays. But the kernel lets a mappable array begin at a page, so no entry is
+/// in more cache lines than it has to be.
 const ALIGNED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
 #[btf_map]
@@ -102,7 +102,7 @@ pub(super) static CLOCK: Array<u64, 1> = Array::new();
 #[btf_map]
 pub(super) static DESKS: PerCpuArray<Desk, 2> = PerCpuArray::new();
 
-/// The maps, as [`Tables`].
+/// The maps, as [`Lookup`].
 pub(super) struct Maps;
 
 /// What a map's lookup found, as a reference.
@@ -116,7 +116,7 @@ macro_rules! found {
 
 pub(super) use found;
 
-impl Tables for Maps {
+impl Lookup for Maps {
     #[inline(always)]
     fn active(&self) -> Option<u32> {
         let active = ACTIVE.get_ptr(0)?;
@@ -218,24 +218,24 @@ impl Tables for Maps {
     fn denial(&self, set: u32, way: u32) -> Option<&Denial> {
         let index = (set * DENIAL_WAYS + way) as usize;
         let denials: &[Denial; DENIALS_AT] = found!(DENIED.get_ptr((index / DENIALS_AT) as u32))?;
-        // Not before the lookup is known to have found it.
+        // Only behind the check that the lookup has found something: the verifier wants that order.
         denials.get(opaque(index % DENIALS_AT))
     }
 
     #[inline(always)]
-    fn refused(&self, set: u32) -> Option<&Cell64> {
+    fn denial_tags(&self, set: u32) -> Option<&Cell64> {
         let tags: &[Cell64; DENIAL_SETS as usize] = found!(REFUSED.get_ptr(0))?;
         tags.get(opaque(set as usize))
     }
 
     #[inline(always)]
-    fn opened(&self, set: u32) -> Option<&Cell32> {
+    fn flows_opened(&self, set: u32) -> Option<&Cell32> {
         let opened: &[Cell32; DENIAL_SETS as usize] = found!(OPENED.get_ptr(0))?;
         opened.get(opaque(set as usize))
     }
 
     #[inline(always)]
-    fn hold(&self, denial: &Denial, packets: u32) {
+    fn add_suppressed(&self, denial: &Denial, packets: u32) {
         let key = EventKey {
             device: denial.device.load(),
             rule: denial.rule.load(),
@@ -302,7 +302,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn forget_fragment(&self, key: &FragmentKey) {
-        // It may have been put out, or another processor was faster.
+        // It may have been evicted, or another processor was faster.
         let _gone = FRAGMENTS.remove(key);
     }
 

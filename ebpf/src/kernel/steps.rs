@@ -1,4 +1,4 @@
-//! The steps of a judgement as functions of their own: the verifier checks each once, by itself.
+//! The steps of a judgement as global functions, which the verifier checks once, each by itself.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use wardline_ebpf::decide::{self, Answer, Steps, Work, note};
@@ -72,18 +72,18 @@ macro_rules! hook {
             }
 
             #[inline(always)]
-            fn judge(&mut self) {
-                judge($index);
+            fn ask_policy(&mut self) {
+                ask_policy($index);
             }
 
             #[inline(always)]
-            fn settle(&mut self) -> Answer {
-                Answer::from_number(settle($index))
+            fn apply_policy(&mut self) -> Answer {
+                Answer::from_number(apply_policy($index))
             }
 
             #[inline(always)]
-            fn open(&mut self) -> Answer {
-                Answer::from_number(open($index))
+            fn open_flow(&mut self) -> Answer {
+                Answer::from_number(open_flow($index))
             }
 
             #[inline(always)]
@@ -129,20 +129,20 @@ hook! {
 
 step! {
     /// Policy.
-    judge(index: u32), index, |desk| {
-        decide::judge(&Maps, &mut desk.work);
+    ask_policy(index: u32), index, |desk| {
+        decide::ask_policy(&Maps, &mut desk.work);
         None
     }
 }
 
 step! {
     /// What policy says, done to a flow that exists.
-    settle(index: u32), index, |desk| decide::settle(&Maps, &mut desk.work)
+    apply_policy(index: u32), index, |desk| decide::apply_policy(&Maps, &mut desk.work)
 }
 
 step! {
     /// A new flow.
-    open(index: u32), index, |desk| Some(decide::open(&Maps, &mut desk.work))
+    open_flow(index: u32), index, |desk| Some(decide::open_flow(&Maps, &mut desk.work))
 }
 
 step! {

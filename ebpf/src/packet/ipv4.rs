@@ -12,7 +12,7 @@ pub(super) fn ipv4<B: Bytes + ?Sized>(
     bytes: &B,
     packet: &mut Packet,
     settings: u32,
-    place: &Cell32,
+    scratch: &Cell32,
 ) -> Result<(), Reason> {
     let at = packet.payload as usize;
     let Some(header) = bytes.read::<20>(at) else {
@@ -36,7 +36,14 @@ pub(super) fn ipv4<B: Bytes + ?Sized>(
     let part = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
     let identification = u16::from_be_bytes([header[4], header[5]]);
     if header_length > 20 {
-        options(bytes, packet, at + 20, header_length - 20, settings, place)?;
+        options(
+            bytes,
+            packet,
+            at + 20,
+            header_length - 20,
+            settings,
+            scratch,
+        )?;
     }
     if part == 0 {
         return Ok(());
@@ -47,7 +54,7 @@ pub(super) fn ipv4<B: Bytes + ?Sized>(
     let more = part & 0x2000 != 0;
     let offset = (part as u32 & 0x1fff) << 3;
     let whole = packet.fragment.read(offset, more, length);
-    // Where fragments are dropped, each is one, whatever it holds.
+    // Where fragments are dropped, that is the reason, whatever the fragment holds.
     let allowed = settings & zone::FRAGMENTS != 0;
     if allowed && !whole {
         return Err(Reason::Malformed);
@@ -67,7 +74,7 @@ fn options<B: Bytes + ?Sized>(
     at: usize,
     length: usize,
     settings: u32,
-    place: &Cell32,
+    scratch: &Cell32,
 ) -> Result<(), Reason> {
     if packet.protocol == number::IGMP && length == 4 {
         let Some(alert) = bytes.read::<4>(at) else {
@@ -77,10 +84,10 @@ fn options<B: Bytes + ?Sized>(
             return Ok(());
         }
     }
-    let mut refused = settings & zone::IP_OPTIONS == 0;
-    place.store(0);
+    let mut forbidden = settings & zone::IP_OPTIONS == 0;
+    scratch.store(0);
     for _ in 0..OPTIONS {
-        let offset = (place.load() & 63) as usize;
+        let offset = (scratch.load() & 63) as usize;
         if offset >= length {
             break;
         }
@@ -89,10 +96,10 @@ fn options<B: Bytes + ?Sized>(
         };
         match kind[0] {
             0 => {
-                place.store(63);
+                scratch.store(63);
                 break;
             }
-            1 => place.store(offset as u32 + 1),
+            1 => scratch.store(offset as u32 + 1),
             kind => {
                 let Some(size) = bytes.read::<1>(at + offset + 1) else {
                     return Err(Reason::Malformed);
@@ -102,16 +109,16 @@ fn options<B: Bytes + ?Sized>(
                     return Err(Reason::Malformed);
                 }
                 // Loose and strict source route, and the stream identifier that nobody uses.
-                refused |= matches!(kind, 131 | 137 | 136);
-                place.store((offset + size) as u32);
+                forbidden |= matches!(kind, 131 | 137 | 136);
+                scratch.store((offset + size) as u32);
             }
         }
     }
-    if refused || (place.load() as usize) < length {
+    if forbidden || (scratch.load() as usize) < length {
         return packet.fault(Reason::IpOptions);
     }
     Ok(())
 }
 
-/// IPv4 options that are walked before a packet is refused, padding counted.
+/// IPv4 options, padding included, that a packet may carry; with more it is dropped.
 const OPTIONS: usize = 16;

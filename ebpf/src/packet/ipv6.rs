@@ -6,7 +6,7 @@ use crate::{
     cell::Cell32,
 };
 
-/// Extension headers that are walked before a packet is refused.
+/// Extension headers that a packet may carry; with more it is dropped.
 const EXTENSIONS: usize = 6;
 
 /// RFC 8200.
@@ -15,7 +15,7 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
     bytes: &B,
     packet: &mut Packet,
     settings: u32,
-    place: &Cell32,
+    scratch: &Cell32,
 ) -> Result<(), Reason> {
     let at = packet.payload as usize;
     let Some(header) = bytes.read::<40>(at) else {
@@ -33,11 +33,11 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
     if packet.destination.is_v4() {
         return Err(Reason::Malformed);
     }
-    place.store(at as u32 + 40);
+    scratch.store(at as u32 + 40);
     let allowed = settings & zone::IP_OPTIONS != 0;
     let mut extensions = 0usize;
     let mut alert = false;
-    let mut refused = false;
+    let mut forbidden = false;
     let mut fragmented = false;
     for position in 0..EXTENSIONS {
         // Hop-by-hop options, destination options, routing, fragment, authentication, mobility,
@@ -45,7 +45,7 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
         if !matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
             break;
         }
-        let offset = place.load() as usize;
+        let offset = scratch.load() as usize;
         let start = bytes.read::<8>(offset);
         let size = start.map_or(u16::MAX as usize, |start| match next {
             44 => 8,
@@ -57,27 +57,28 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
             if !packet.fragment.is_first() {
                 return Err(Reason::Malformed);
             }
-            // A first part may end within its headers: nothing lies, but it must hold them (RFC 7112).
-            if refused || !allowed || !matches!(next, 51 | 60) {
+            // A first part that ends within its headers is not inconsistent, but it must hold all
+            // of them (RFC 7112).
+            if forbidden || !allowed || !matches!(next, 51 | 60) {
                 packet.fault(Reason::ExtensionHeader)?;
             }
             return packet.fault(Reason::Fragment);
         };
-        place.store((offset + size) as u32);
+        scratch.store((offset + size) as u32);
         match next {
             44 => {
                 let part = u16::from_be_bytes([start[2], start[3]]);
                 packet.fragment.identification =
                     u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
                 packet.fragment.protocol = start[0];
-                // An atomic fragment is a fragment.
+                // An atomic fragment (RFC 6946) counts as a fragment too.
                 if settings & zone::FRAGMENTS == 0 {
                     packet.fault(Reason::Fragment)?;
                 }
-                refused |= fragmented;
+                forbidden |= fragmented;
                 fragmented = true;
                 next = start[0];
-                // The whole packet as its only part.
+                // An atomic fragment: the packet is its only part.
                 if part & 0xfff9 == 0 {
                     continue;
                 }
@@ -91,13 +92,13 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
                     packet.fault(Reason::Fragment)?;
                 }
                 if packet.fragment.offset != 0 {
-                    // What a later part begins with is no header.
+                    // A later part does not begin with a header.
                     break;
                 }
                 continue;
             }
             0 => {
-                refused |= position != 0;
+                forbidden |= position != 0;
                 // The router alert option and padding, and no more (RFC 2711, RFC 3810 section 5).
                 alert = start[1] == 0
                     && matches!(
@@ -106,18 +107,19 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
                     );
             }
             51 | 60 => {}
-            // Routing (type 0 is RFC 5095's, the others steer packets around us) and the rest.
-            _ => refused = true,
+            // Routing headers (type 0: RFC 5095; the others steer packets around us) and the rest.
+            _ => forbidden = true,
         }
         next = start[0];
         extensions += 1;
     }
     packet.protocol = next;
-    packet.payload = place.load() as u16;
-    // Still not at a transport header: the chain is longer than anyone needs, or unknown.
-    refused |= packet.fragment.offset == 0
+    packet.payload = scratch.load() as u16;
+    // Still no transport header: the chain is longer than anyone needs, or it has an unknown
+    // header.
+    forbidden |= packet.fragment.offset == 0
         && matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254);
-    if refused || extensions > 1 && !allowed {
+    if forbidden || extensions > 1 && !allowed {
         return packet.fault(Reason::ExtensionHeader);
     }
     if extensions == 1 && !allowed {

@@ -6,14 +6,14 @@ use crate::abi::Reason;
 /// In [`Packet::flags`] between `ipv6` and `transport`.
 pub(super) const MEMBERSHIP_ONLY: u8 = 1;
 
-/// The transport header, which must be there whole.
+/// The transport header, which must be complete.
 #[inline(always)]
 pub(super) fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Reason> {
     let at = packet.payload as usize;
     let length = packet.end as usize - at;
     let v4 = packet.ethertype == number::IPV4;
     let first = packet.fragment.is_first();
-    // A first part without the whole header would leave the rest of it to a later one (RFC 7112).
+    // A first part must hold the whole header, or a later part could complete it unseen (RFC 7112).
     let short = if first {
         Reason::Fragment
     } else {
@@ -81,7 +81,7 @@ pub(super) fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Re
                 Shape::Query | Shape::Answer => {
                     ports(packet, [header[4], header[5], header[4], header[5]]);
                 }
-                // What has no identifier is told apart by its type and code.
+                // Without an identifier, flows are told apart by type and code.
                 Shape::Other => {
                     packet.source_port = packet.icmp;
                     packet.destination_port = packet.icmp;
@@ -110,7 +110,7 @@ pub(super) fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Re
         }
         _ => packet.shape = Shape::Other,
     }
-    // Neither discovery (RFC 6980) nor errors and reports, which are small, come in parts.
+    // Discovery must not be fragmented (RFC 6980), and errors and reports are too small to be.
     let whole = matches!(
         packet.shape,
         Shape::Error | Shape::Discovery | Shape::Membership
@@ -121,7 +121,7 @@ pub(super) fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Re
     Ok(())
 }
 
-/// Options that neighbour discovery may carry here before it is refused.
+/// Options that a message of neighbour discovery may carry; with more it is dropped.
 pub const DISCOVERY_OPTIONS: usize = 6;
 
 /// Where a message of neighbour discovery ends and its options begin, from the start of its ICMPv6
@@ -136,7 +136,7 @@ pub fn discovery_length(kind: u8) -> usize {
     }
 }
 
-/// Neighbour discovery: the message is there whole, and its options fill the rest.
+/// Neighbour discovery: the message must be complete, and its options must fill the rest exactly.
 #[inline(always)]
 fn discovery<B: Bytes + ?Sized>(bytes: &B, packet: &Packet, kind: u8) -> Result<(), Reason> {
     let mut at = packet.payload as usize + discovery_length(kind);

@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 use wardline_ebpf::{
     abi::{Address, Reason, Settings, gauge, zone},
     cell::Cell32,
+    lookup::Lookup as _,
     packet::{self, Packet},
-    tables::Tables as _,
 };
 use wardline_host_tests::{
     bench::INTERFACES,

@@ -179,7 +179,7 @@ pub fn host_with_tag(model: &Model<'_>, at: At, tag: Option<u16>, frame: &[u8]) 
         would: verdict.would,
         rule: verdict.rule,
         counts: verdict.counts,
-        tells: verdict.tells,
+        tells: verdict.makes_event,
     }
 }
 

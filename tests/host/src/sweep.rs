@@ -10,8 +10,8 @@ use wardline_ebpf::{
     },
     cell::{Cell32, Cell64},
     flows::{self, Found, Opening, Sought},
+    lookup::Lookup,
     packet::number,
-    tables,
 };
 
 const DEVICE: u32 = 7;
@@ -112,7 +112,7 @@ fn what_is_silent_goes_and_what_is_in_use_stays() {
 
     // The second has had a packet at the last moment.
     let second = of(&tables.bucket, 2).unwrap();
-    flows::count(&second, 0, 60, START + lives);
+    flows::count_packet(&second, 0, 60, START + lives);
     flows::sweep(&tables, &tables.settings, START + lives + 1);
     assert_eq!(tables.left(), (vec![2], 1, 1));
     // Their packets are the rule's, now that they are gone; those of the second are still its own.
@@ -124,7 +124,7 @@ fn what_comes_back_to_life_before_the_lock_is_taken_stays() {
     let now = START + Settings::for_flows(64).udp + 1;
     let comes_back = |bucket: &Bucket| {
         if let Some(flow) = of(bucket, 1) {
-            flows::count(&flow, 0, 60, now);
+            flows::count_packet(&flow, 0, 60, now);
         }
     };
     let tables = Tables::new(&|_| ());
@@ -159,7 +159,7 @@ fn a_flow_that_another_has_replaced_before_the_lock_is_taken_stays() {
     assert_eq!(tables.left(), (vec![9], 1, 1));
 }
 
-impl tables::Tables for Tables<'_> {
+impl Lookup for Tables<'_> {
     fn active(&self) -> Option<u32> {
         Some(0)
     }
@@ -236,15 +236,15 @@ impl tables::Tables for Tables<'_> {
         None
     }
 
-    fn refused(&self, _: u32) -> Option<&Cell64> {
+    fn denial_tags(&self, _: u32) -> Option<&Cell64> {
         None
     }
 
-    fn opened(&self, _: u32) -> Option<&Cell32> {
+    fn flows_opened(&self, _: u32) -> Option<&Cell32> {
         None
     }
 
-    fn hold(&self, _: &Denial, _: u32) {}
+    fn add_suppressed(&self, _: &Denial, _: u32) {}
 
     fn credit(&self, rule: u32, packets: u32, bytes: u64) {
         assert_eq!(rule, RULE);

@@ -1,11 +1,11 @@
-//! Events: the daemon is told of a verdict, at most once a second for each kind.
+//! Events: what the daemon is told of verdicts, at most once a second for each kind.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use wardline_ebpf::{
     abi::{Event, EventKey, EventLimit, Reason, gauge, mac_key},
     cell::Cell64,
+    lookup::Lookup as _,
     packet::Shape,
-    tables::Tables as _,
 };
 
 use super::{
@@ -13,14 +13,15 @@ use super::{
     maps::{EVENT_LIMITS, EVENTS, Maps, REVISIONS, found, jiffies},
 };
 
-/// Tells the daemon of a verdict, at most once a second for each (device, reason, rule).
+/// Sends the daemon an event, at most once a second for each (device, reason, rule). Returns
+/// whether it did, because a global function has to return a number.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn tell(index: u32) -> u32 {
+pub(super) extern "C" fn send_event(index: u32) -> u32 {
     let Some(desk) = desk(index) else { return 0 };
     let (work, packet, verdict) = (&desk.work, &desk.work.packet, &desk.verdict);
     let mut device = work.device;
-    // What fails by form is dropped before anybody asks who sent it.
+    // What fails by form is dropped before its sender is looked up.
     if device == 0
         && index != LEAVING
         && let Some(mac) = Maps.mac(mac_key(work.slot, packet.source_mac))
@@ -52,7 +53,7 @@ pub(super) extern "C" fn tell(index: u32) -> u32 {
             last: Cell64::new(now),
             suppressed: Cell64::new(0),
         };
-        // Another processor may just have sent it.
+        // Another processor has just sent it.
         if EVENT_LIMITS
             .insert(key, &limit, BPF_NOEXIST as u64)
             .is_err()

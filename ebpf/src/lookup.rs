@@ -1,4 +1,4 @@
-//! How verdicts look things up: kernel maps in the kernel, plain collections on the host.
+//! How a judgement looks things up: in maps in the kernel, in plain collections on the host.
 
 use crate::abi::{
     Address, AddressKey, Bucket, Denial, End, Failsafe, Forwarding, Fragment, FragmentKey,
@@ -8,8 +8,9 @@ use crate::cell::{Cell32, Cell64};
 
 /// The tables of both slots, and the state that packets leave behind.
 ///
-/// Everything that can be missing is an `Option`; a verdict that needs what is missing drops.
-pub trait Tables {
+/// Everything that can be missing is an `Option`. A packet is dropped when something that its
+/// judgement needs is missing.
+pub trait Lookup {
     /// The slot of the revision in force, if there is one. Asked once for each packet.
     fn active(&self) -> Option<u32>;
     /// What holds for every packet.
@@ -23,7 +24,7 @@ pub trait Tables {
     fn port(&self, index: u32) -> Option<&Port>;
     /// Whether packets may be forwarded in the driver through an interface, by its index.
     fn forwarding(&self, ifindex: u32) -> Option<&Forwarding>;
-    /// What the daemon says of routes and neighbours.
+    /// What the daemon reports of routes and neighbours.
     fn routes(&self) -> Option<&Routes>;
     /// A zone by [`vlan_key`](crate::abi::vlan_key), or whether a
     /// [`carries_key`](crate::abi::carries_key) or [`ethertype_key`](crate::abi::ethertype_key)
@@ -37,7 +38,7 @@ pub trait Tables {
     fn address(&self, key: &AddressKey) -> Option<&End>;
     /// The longest prefix of an address.
     fn prefix(&self, key: &PrefixKey) -> Option<&End>;
-    /// What policy knows of a device whatever its address, by `device << 1 | slot`.
+    /// What policy says of a device whatever its address, by `device << 1 | slot`.
     fn device(&self, key: u32) -> Option<&End>;
     /// What a pair of names may do, by [`pair_key`](crate::abi::pair_key).
     fn pair(&self, key: u64) -> Option<&Set>;
@@ -48,36 +49,36 @@ pub trait Tables {
 
     /// One bucket of the flow table.
     fn bucket(&self, index: u32) -> Option<&Bucket>;
-    /// Counts packets of a flow that a rule has admitted for that rule.
+    /// Counts packets of a flow for the rule that has admitted it.
     fn credit(&self, rule: u32, packets: u32, bytes: u64);
-    /// Takes a bucket's lock. Nothing may be called until it is given back.
+    /// Takes a bucket's lock. Until it is released no other function may be called.
     fn lock(&self, bucket: &Bucket);
-    /// Gives a bucket's lock back.
+    /// Releases a bucket's lock.
     fn unlock(&self, bucket: &Bucket);
     /// How many flows an account has open.
     fn quota(&self, account: u32) -> Option<&Quota>;
-    /// What is another number with every change of what a slot says.
+    /// A number that changes whenever the tables of a slot do.
     fn generation(&self, slot: u32) -> Option<u64>;
-    /// A place for a denial, by set and way; none where none are remembered.
+    /// A place for a denial, by set and way; none where denials are not kept.
     fn denial(&self, set: u32, way: u32) -> Option<&Denial>;
-    /// What the denials of a set are known by, [`Sought::denial_tag`](crate::flows::Sought::denial_tag)
-    /// in 16 bits for each way; 0: there is none.
-    fn refused(&self, set: u32) -> Option<&Cell64>;
-    /// How many flows have been opened whose denials would be in a set.
-    fn opened(&self, set: u32) -> Option<&Cell32>;
-    /// Counts packets for the next event of a denial.
-    fn hold(&self, denial: &Denial, packets: u32);
+    /// The tags of the denials of a set: [`Sought::denial_tag`](crate::flows::Sought::denial_tag)
+    /// in 16 bits for each way; 0: there is no denial.
+    fn denial_tags(&self, set: u32) -> Option<&Cell64>;
+    /// How many flows have been opened that a denial in this set could be about.
+    fn flows_opened(&self, set: u32) -> Option<&Cell32>;
+    /// Adds packets that no event has counted to what the next event of a denial counts.
+    fn add_suppressed(&self, denial: &Denial, packets: u32);
     /// A cell of [`gauge`](crate::abi::gauge).
     fn gauge(&self, cell: u32) -> Option<&Cell32>;
-    /// Who has learned an address.
+    /// Which device has learned an address.
     fn learned(&self, address: &Address) -> Option<&Learned>;
     /// Notes that a device has learned an address; false when there is no room.
     fn learn(&self, address: &Address, device: u32, tick: u32) -> bool;
     /// A fragmented packet whose first part has passed.
     fn fragment(&self, key: &FragmentKey) -> Option<&Fragment>;
-    /// Notes such a packet; false when there is no room.
+    /// Notes a fragmented packet whose first part has passed; false when there is no room.
     fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) -> bool;
-    /// Forgets such a packet.
+    /// Forgets a fragmented packet.
     fn forget_fragment(&self, key: &FragmentKey);
     /// Tick until which flows that ran before an interface was guarded are adopted.
     fn adopts_until(&self, ifindex: u32) -> u32;

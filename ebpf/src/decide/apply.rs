@@ -1,34 +1,53 @@
-//! Policy, and what it does to a flow: opens it, renews it or ends it.
+//! Policy: asks it, and opens, renews or ends the flow as it says.
 
 use super::{
-    ask::{asked_service, dropped, epoch, is_current, is_cut_off, is_observed, refused},
-    denials::is_final,
+    ask::{
+        asked_service, drop_by_policy, drop_unless_observed, epoch, has_quarantined_end,
+        is_current, is_observed,
+    },
+    denials::is_lasting,
     work::{Verdict, Work},
 };
 use crate::{
     abi::{MAX_ZONES, NEVER, Reason, mac_key, state, zone},
     cell::bit,
     flows,
+    lookup::Lookup,
     policy::{self, Decision},
-    tables::Tables,
 };
 
-/// Policy, for the flow that a packet is of or opens.
+/// Asks policy about the flow that a packet belongs to or would open.
 #[inline(always)]
-pub fn judge<T: Tables + ?Sized>(tables: &T, work: &mut Work) {
+pub fn ask_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) {
     work.decision = if work.reversed == 0 {
         let service = work.packet.service();
         let (from, to) = (&work.source, &work.destination);
-        policy::judge(tables, work.slot, from, to, service, work.tick, &work.place)
+        policy::judge(
+            tables,
+            work.slot,
+            from,
+            to,
+            service,
+            work.tick,
+            &work.scratch,
+        )
     } else {
         let service = asked_service(&work.packet);
         let (from, to) = (&work.destination, &work.source);
-        policy::judge(tables, work.slot, from, to, service, work.tick, &work.place)
+        policy::judge(
+            tables,
+            work.slot,
+            from,
+            to,
+            service,
+            work.tick,
+            &work.scratch,
+        )
     };
 }
 
-/// For a flow that may be adopted: whether policy has to be asked once more, with the destination
-/// as the one who opened it. Nobody saw who did.
+/// Whether policy has to be asked once more, with the destination as the opener: nobody saw who
+/// opened a flow that is adopted.
 #[inline(always)]
 pub(super) fn retry_reversed(work: &mut Work) -> bool {
     let retries = work.adopts != 0 && work.reversed == 0 && work.decision.reason != Reason::Rule;
@@ -38,9 +57,9 @@ pub(super) fn retry_reversed(work: &mut Work) -> bool {
     retries
 }
 
-/// Does what policy says to a flow that exists; nothing when [`open`] has to make one.
+/// Does what policy says to a flow that exists; no verdict when [`open_flow`] has to make one.
 #[inline(always)]
-pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
+pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
     let Some(settings) = tables.settings() else {
         return Some(Verdict::of(Reason::NotReady));
     };
@@ -50,32 +69,32 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
         until,
     } = work.decision;
     let allowed = reason == Reason::Rule;
-    if work.fans() {
-        return Some(fanned(tables, work));
+    if work.is_multicast() {
+        return Some(multicast_verdict(tables, work));
     }
     if work.adopts != 0 && !allowed {
-        return Some(refused(tables, work, Reason::MidFlow));
+        return Some(drop_by_policy(tables, work, Reason::MidFlow));
     }
     let leg = work.leg as usize;
-    // Its place, not the flow itself: before 6.3 the verifier refuses to read of the stack what is
-    // there only when there is a flow.
+    // Keeps where the flow is, not the flow itself: before 6.3 the verifier does not let a program
+    // read a part of the stack that is written only when there is a flow.
     let (mut at, mut there, mut current) = (0, 0, false);
-    if let Some(found) = flows::again(tables, &work.sought, work.at)
+    if let Some(found) = flows::find_again(tables, &work.sought, work.at)
         && !flows::reopens(found.state, &work.packet)
     {
         at = work.at;
         there = found.flow.bind[bit(leg ^ 1)].load();
         current = is_current(tables, work, &found);
     }
-    if !allowed && (is_cut_off(work) || !is_observed(tables, work)) {
-        match flows::again(tables, &work.sought, at) {
+    if !allowed && (has_quarantined_end(work) || !is_observed(tables, work)) {
+        match flows::find_again(tables, &work.sought, at) {
             Some(found) => flows::end(tables, &found, &work.sought),
-            None => work.denied = u32::from(work.at == 0 && is_final(work)),
+            None => work.lasting_denial = u32::from(work.at == 0 && is_lasting(work)),
         }
         return Some(Verdict::by_rule(reason, rule));
     }
-    if !current && !is_still_its(tables, work, there) {
-        return Some(refused(tables, work, Reason::MidFlow));
+    if !current && !other_end_still_owns_address(tables, work, there) {
+        return Some(drop_by_policy(tables, work, Reason::MidFlow));
     }
     let bind = work.bind();
     let device = flows::account(settings, work.source.device, bind);
@@ -86,7 +105,7 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     ) else {
         return Some(Verdict::of(Reason::NotReady));
     };
-    // Field by field: of a whole structure the compiler makes two, one of them on the stack.
+    // Field by field: for a whole structure the compiler makes a copy on the stack.
     let opening = &mut work.opening;
     opening.leg = leg as u32;
     opening.opener = (leg as u32 ^ work.reversed) & 1;
@@ -104,16 +123,16 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     opening.stamp = mine.wrapping_add(theirs);
     opening.length = work.packet.length;
     opening.would = if allowed { 0 } else { reason as u32 };
-    let found = flows::again(tables, &work.sought, at)?;
+    let found = flows::find_again(tables, &work.sought, at)?;
     let next = flows::follow(found.state, &work.packet, leg);
-    if next == flows::NOWHERE {
-        return Some(refused(tables, work, Reason::MidFlow));
+    if next == flows::NO_STATE {
+        return Some(drop_by_policy(tables, work, Reason::MidFlow));
     }
     let next = flows::with_vlan(next & !state::OBSERVED, leg, work.packet.vlan);
     let next = next | if allowed { 0 } else { state::OBSERVED };
     flows::renew(tables, &found, &work.sought, &work.opening, next, current);
-    flows::count(&found, leg, work.packet.length, work.tick);
-    work.held = 1;
+    flows::count_packet(&found, leg, work.packet.length, work.tick);
+    work.counted_by_flow = 1;
     Some(if allowed {
         Verdict::of(Reason::Established)
     } else {
@@ -121,10 +140,11 @@ pub fn settle<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict
     })
 }
 
-/// Whether the destination's address still is of who has sent from there through a guarded port, as
-/// far as that can be said without a packet of theirs.
+/// Whether the destination's address still belongs to whoever has sent from it through a guarded
+/// port, as far as that can be said without a packet from there. `there` is that end's
+/// [`Flow::bind`](crate::abi::Flow::bind).
 #[inline(always)]
-fn is_still_its<T: Tables + ?Sized>(tables: &T, work: &Work, there: u64) -> bool {
+fn other_end_still_owns_address<T: Lookup + ?Sized>(tables: &T, work: &Work, there: u64) -> bool {
     if there >> 16 == 0 {
         return true;
     }
@@ -136,26 +156,27 @@ fn is_still_its<T: Tables + ?Sized>(tables: &T, work: &Work, there: u64) -> bool
     work.destination.device == 0 && settings & zone::ADMIT_ANY != 0
 }
 
-/// What policy says of a packet to a group, for one of the ports that it leaves through.
+/// The verdict for a packet to a group, at one of the ports that it leaves through. Groups open no
+/// flows.
 #[inline(always)]
-fn fanned<T: Tables + ?Sized>(tables: &T, work: &Work) -> Verdict {
+fn multicast_verdict<T: Lookup + ?Sized>(tables: &T, work: &Work) -> Verdict {
     let Decision { reason, rule, .. } = work.decision;
-    let counts = !work.inner();
+    let counts = !work.is_from_guarded();
     if reason == Reason::Rule {
         Verdict {
             counts,
             ..Verdict::by_rule(reason, rule)
         }
-    } else if !is_cut_off(work) && is_observed(tables, work) {
+    } else if !has_quarantined_end(work) && is_observed(tables, work) {
         Verdict::observed(reason, rule)
     } else {
         Verdict::by_rule(reason, rule)
     }
 }
 
-/// Opens the flow that policy allows, or lets pass.
+/// Opens the flow that policy allows, or that mode observe lets pass.
 #[inline(always)]
-pub fn open<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
+pub fn open_flow<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
     let Some(settings) = tables.settings() else {
         return Verdict::of(Reason::NotReady);
     };
@@ -165,15 +186,15 @@ pub fn open<T: Tables + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
         settings,
         &work.sought,
         &work.opening,
-        &work.best,
+        &work.candidate,
         work.tick,
     );
-    work.held = u32::from(room.is_ok());
+    work.counted_by_flow = u32::from(room.is_ok());
     if reason != Reason::Rule {
         return Verdict::observed(reason, rule);
     }
     match room {
         Ok(()) => Verdict::by_rule(Reason::Rule, rule),
-        Err(reason) => dropped(tables, work, reason),
+        Err(reason) => drop_unless_observed(tables, work, reason),
     }
 }
