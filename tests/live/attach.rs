@@ -14,10 +14,7 @@ use std::{
 };
 
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
-use wardline_controller::{
-    datapath::{Datapath, Hook},
-    links::{self, AttachError, Way},
-};
+use wardline_datapath::{Datapath, Hook, attach::Way, error::AttachError, links};
 use wardline_ebpf::abi::Reason;
 use wardline_host_tests::judge::{Compiled, limits, parsed};
 use wardline_oracle::frames::{BROADCAST, Ethernet, FIN, Ipv4, Mac, SYN, Tcp, Udp};

@@ -6,7 +6,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use wardline_controller::datapath::Hook;
+use wardline_datapath::Hook;
 use wardline_host_tests::{
     bench::INTERFACES,
     judge::{At, Compiled, host, model, shown},

@@ -5,7 +5,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use wardline_controller::datapath::{Datapath, Hook};
+use wardline_datapath::{Datapath, Hook};
 use wardline_ebpf::abi::Reason;
 use wardline_host_tests::judge::{At, Compiled, clock, inventory, parsed};
 use wardline_oracle::frames::{Ethernet, Ipv4, Mac, Udp};
@@ -66,7 +66,7 @@ fn in_ward(work: impl FnOnce(&v1::Policy, &Compiled, &mut Datapath) + Send) {
 /// The stamps of all flows, by the other end's port.
 fn stamps(datapath: &Datapath) -> BTreeMap<u16, u32> {
     let mut stamps = BTreeMap::new();
-    let note = |flow: &wardline_controller::live::Live| {
+    let note = |flow: &wardline_policy::live::Live| {
         let ports = flow.key.ports;
         let (low, high) = ((ports >> 48) as u16, (ports >> 32) as u16);
         stamps.insert(low.min(high), flow.stamp);

@@ -3,13 +3,11 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use wardline_controller::{
-    compile::{self, numbered},
-    datapath::{Datapath, Hook},
-};
+use wardline_datapath::{Datapath, Hook};
 use wardline_ebpf::abi::{Counter, Reason};
 use wardline_host_tests::judge::{At, Compiled, parsed};
 use wardline_oracle::frames::{Ethernet, Ipv4, Mac, Udp};
+use wardline_policy::numbers::{number_of, numbered};
 use wardline_proto::v1;
 use wardline_tests::{eventually, processors, stay_on};
 
@@ -67,7 +65,7 @@ impl Guarded<'_> {
     }
 
     fn rule(&self, name: &str) -> Counter {
-        let number = compile::number_of(&self.compiled.ids, numbered::RULE, name);
+        let number = number_of(&self.compiled.ids, numbered::RULE, name);
         self.datapath.rules([number].into_iter()).unwrap()[0]
     }
 }
@@ -104,10 +102,10 @@ fn every_packet_is_counted_and_told_of() {
         let again = eventually(Duration::from_secs(5), || {
             assert_eq!(guarded.judge(Hook::Xdp, &refused), DENIED);
             sent += 1;
-            while let Some(event) = ring.next() {
-                let count = u64::from_ne_bytes(event[8..16].try_into().unwrap());
-                assert_eq!(event[87], Reason::NoRule as u8);
-                told.push(count);
+            for event in ring.by_ref() {
+                let event = event.unwrap();
+                assert_eq!(event.reason, Reason::NoRule as u8);
+                told.push(event.count);
             }
             told.len() == 2
         });

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use wardline_controller::datapath::{Datapath, Hook};
+use wardline_datapath::{Datapath, Hook};
 use wardline_ebpf::abi::Reason;
 use wardline_host_tests::judge::{At, Compiled, limits, parsed};
 use wardline_oracle::frames::{ACK, Ethernet, Ipv4, Mac, PSH, SYN, Tcp, icmp};

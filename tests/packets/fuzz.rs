@@ -5,11 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZero, thread};
 
-use wardline_controller::{
-    compile::Clock,
-    config::Limits,
-    datapath::{Datapath, Hook},
-};
+use wardline_datapath::{Datapath, Hook};
 use wardline_ebpf::abi::{Counter, Failsafe, Reason};
 use wardline_host_tests::{
     bench::{self, Bench, INTERFACES},
@@ -18,6 +14,7 @@ use wardline_host_tests::{
     run::{self, number},
 };
 use wardline_oracle::random::{NOW, ROUTER};
+use wardline_policy::{clock::Clock, limits::Limits};
 
 use super::judge;
 

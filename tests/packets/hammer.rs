@@ -18,13 +18,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wardline_controller::{
-    config::Limits,
-    datapath::{Datapath, Hook},
-};
+use wardline_datapath::{Datapath, Hook};
 use wardline_ebpf::abi::Reason;
 use wardline_host_tests::judge::{Compiled, limits, parsed};
 use wardline_oracle::frames::{ACK, BROADCAST, Ethernet, Ipv4, Mac, Packet, SYN, Tcp};
+use wardline_policy::limits::Limits;
 use wardline_tests::{Lab, processors, stay_on};
 
 use super::judge;

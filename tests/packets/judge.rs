@@ -2,13 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use wardline_controller::{
-    config::{Limits, Timeouts},
-    datapath::{Datapath, Hook},
-    inventory::{self, Inventory},
-};
+use wardline_datapath::{Datapath, Hook, observe, timeouts::Timeouts};
 use wardline_ebpf::abi::{Counter, Reason};
 use wardline_host_tests::judge::{At, limits};
+use wardline_policy::{inventory::Inventory, limits::Limits};
 use wardline_tests::Lab;
 
 /// Does work in a namespace of its own that has these interfaces.
@@ -120,7 +117,7 @@ pub(crate) fn observed(addresses: &[IpAddr]) -> Inventory {
         .enable_all()
         .build()
         .unwrap();
-    let mut inventory = runtime.block_on(inventory::observe()).unwrap();
+    let mut inventory = runtime.block_on(observe::observe()).unwrap();
     inventory.addresses = addresses.iter().copied().collect();
     inventory
 }

@@ -2,10 +2,7 @@
 
 use std::env;
 
-use wardline_controller::{
-    datapath::{Datapath, Hook},
-    inventory::Inventory,
-};
+use wardline_datapath::{Datapath, Hook};
 use wardline_ebpf::abi::Reason;
 use wardline_host_tests::{
     judge::At,
@@ -16,6 +13,7 @@ use wardline_host_tests::{
         run::{self, Asker, Outcome},
     },
 };
+use wardline_policy::inventory::Inventory;
 use wardline_tests::Lab;
 
 use super::judge;

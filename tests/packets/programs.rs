@@ -13,7 +13,7 @@ use aya::{
         tc::{NlOptions, TcAttachOptions, qdisc_add_clsact},
     },
 };
-use wardline_controller::datapath::OBJECT;
+use wardline_datapath::load::OBJECT;
 use wardline_tests::Lab;
 
 const LOOPBACK: u32 = 1;

@@ -21,7 +21,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> anyhow::Result<ExitCode>
     if let Err(error) = setup::install_packages(&PEERS) {
         step::title(format!("going on with the peers that there are: {error:#}"));
     }
-    let packages = ["wardline-controller", "wardline-cli", "wardline-bench"];
+    let packages = ["wardline-daemon", "wardline-cli", "wardline-bench"];
     let packages = packages.iter().flat_map(|it| ["--package", it]);
     let arguments_of_build: Vec<&str> = ["--release"].into_iter().chain(packages).collect();
     let programs = build::build(root, "build for release", &arguments_of_build)?;

@@ -34,12 +34,7 @@ pub(crate) fn target_dir(root: &Path) -> PathBuf {
 /// When the machine lacks a tool or the source does not compile.
 pub(crate) fn release(root: &Path) -> anyhow::Result<Programs> {
     setup::run(root)?;
-    let packages = [
-        "--package",
-        "wardline-controller",
-        "--package",
-        "wardline-cli",
-    ];
+    let packages = ["--package", "wardline-daemon", "--package", "wardline-cli"];
     let programs = build(
         root,
         "build for release",

@@ -1,6 +1,6 @@
 //! Which compiler and which linker make the BPF object.
 //!
-//! `controller/build.rs` includes this file as well, so that the object which is embedded and the
+//! `controller/datapath/build.rs` includes this file as well, so that the object which is embedded and the
 //! one which is linted come from the same tools; therefore std only.
 
 use std::{

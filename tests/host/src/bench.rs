@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use wardline_controller::{compile::Clock, failsafe::Failsafe, inventory::Inventory};
 use wardline_ebpf::abi::{self, Settings};
 use wardline_oracle::{
     dissect::{self, Content, Upper},
@@ -12,6 +11,7 @@ use wardline_oracle::{
     sequence::{From, Must, Sequence, Where},
     streams::Step,
 };
+use wardline_policy::{clock::Clock, failsafe::Failsafe, inventory::Inventory};
 use wardline_proto::v1::{Policy, Reason};
 
 use crate::{

@@ -3,14 +3,6 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::Timestamp;
-use wardline_controller::{
-    compile::{self, Clock, Tables, numbered},
-    config::Limits,
-    intent::Intent,
-    inventory::{self, Inventory},
-    model::Model,
-    store::Ids,
-};
 use wardline_ebpf::{
     abi::{Reason, Settings, TICK_SHIFT},
     decide::{self, Work},
@@ -19,6 +11,16 @@ use wardline_oracle::{
     oracle::{Entry, Probe},
     random,
     sequence::{From, Where},
+};
+use wardline_policy::{
+    clock::Clock,
+    compile,
+    intent::Intent,
+    inventory::{Inventory, Link},
+    limits::Limits,
+    model::Model,
+    numbers::{self, Ids, numbered},
+    tables::Tables,
 };
 use wardline_proto::{document, v1};
 
@@ -44,7 +46,7 @@ impl Compiled {
         ids: &Ids,
     ) -> Self {
         let limits = limits();
-        let intent = Intent::from_policy(policy, &limits).unwrap_or_else(|problems| {
+        let intent = Intent::from_policy(policy, &limits, clock.now).unwrap_or_else(|problems| {
             panic!("{problems:#?}\n{}", document::policy_to_yaml(policy))
         });
         Self::intended(&intent, &BTreeSet::new(), inventory, clock, ids)
@@ -62,7 +64,7 @@ impl Compiled {
         inventory: &Inventory,
         clock: Clock,
     ) -> Option<Self> {
-        let intent = Intent::from_policy(policy, &limits()).ok()?;
+        let intent = Intent::from_policy(policy, &limits(), clock.now).ok()?;
         Some(Self::intended(
             &intent,
             quarantined,
@@ -80,7 +82,7 @@ impl Compiled {
         ids: &Ids,
     ) -> Self {
         let limits = limits();
-        let ids = compile::number(intent, ids, &limits).unwrap();
+        let ids = numbers::number(intent, ids, &limits).unwrap();
         let tables = compile::compile(intent, inventory, &ids, quarantined, &clock);
         Self {
             ids,
@@ -225,7 +227,7 @@ pub fn inventory(interfaces: &[&str], addresses: &[IpAddr]) -> Inventory {
     for (index, name) in (10..).zip(interfaces) {
         inventory.links.insert(
             index,
-            inventory::Link {
+            Link {
                 index,
                 name: (*name).to_owned(),
                 mac: None,

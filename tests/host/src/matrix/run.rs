@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use wardline_controller::{
-    compile::Clock,
-    inventory::{Inventory, Link},
-};
 use wardline_ebpf::abi::TICK_SHIFT;
 use wardline_oracle::random::NOW;
+use wardline_policy::{
+    clock::Clock,
+    inventory::{Inventory, Link},
+};
 
 use super::{
     case::{Case, Origin, Place, Says, Setting, Step},

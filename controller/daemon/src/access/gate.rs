@@ -1,0 +1,419 @@
+//! What every request passes before a handler sees it: who calls, whether they may, how much they
+//! take, and what the audit keeps of it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf as _, Bytes};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use jiff::Timestamp;
+use tokio::{
+    sync::watch,
+    time::{Sleep, sleep},
+};
+use tokio_util::task::TaskTracker;
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+use wardline_proto::audit::Record;
+
+use super::{
+    audit::{self, Audit},
+    roles::{self, Call, Caller, Denied, Peer, Revisions, Weight},
+    throttle::{Place, Places, Rate},
+};
+
+/// Who keeps the gate: what everybody takes at present, and the audit.
+#[derive(Debug)]
+pub struct Keeper {
+    audit: Audit,
+    rate: Rate,
+    calls: Places<String>,
+    /// By role: who may only look must not keep those waiting who can act.
+    heavy: [Places<String>; 3],
+    /// Changes under way. Each goes on when its client does not wait any more.
+    changes: TaskTracker,
+    answered: Mutex<BTreeMap<(&'static str, String), u64>>,
+}
+
+impl Keeper {
+    /// A gate that nobody has passed yet.
+    pub fn new(audit: Audit) -> Self {
+        Self {
+            audit,
+            // A script over a thousand devices passes at once; who goes on like that is slowed.
+            rate: Rate::new(2000.0, 200.0),
+            calls: Places::new(4096, 128),
+            // With the largest requests that is 512 MB for each role.
+            heavy: std::array::from_fn(|_| Places::new(8, 4)),
+            changes: TaskTracker::new(),
+            answered: Mutex::default(),
+        }
+    }
+
+    /// How many calls had which answer; of a stream, its beginning.
+    pub fn answered(&self) -> BTreeMap<(&'static str, String), u64> {
+        let answered = self.answered.lock();
+        answered.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes down once a minute which refused calls were only counted; when the server has ended,
+    /// waits for the changes that are still under way.
+    ///
+    /// # Errors
+    /// When a task of the audit can't be waited for.
+    pub async fn keep(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+        let mut minute = tokio::time::interval(Duration::from_secs(60));
+        loop {
+            let ends = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => true,
+                _ = minute.tick() => false,
+            };
+            if ends {
+                self.changes.close();
+                self.changes.wait().await;
+            }
+            let audit = self.audit.clone();
+            tokio::task::spawn_blocking(move || audit.settle()).await?;
+            if ends {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What a call takes, if the peer may have it.
+    fn admit(&self, peer: &Peer, path: &str) -> Result<(&'static Call, Held), Status> {
+        let call = match roles::authorise(path, peer.role) {
+            Ok(call) => call,
+            Err(denied @ Denied::Unknown) => {
+                return Err(Status::unimplemented(denied.to_string()));
+            }
+            Err(denied @ (Denied::NoRole | Denied::Role { .. })) => {
+                return Err(Status::permission_denied(format!(
+                    "{} has {denied}",
+                    peer.actor
+                )));
+            }
+        };
+        if let Err(wait) = self
+            .rate
+            .take(&peer.actor, call.weight.tokens(), Instant::now())
+        {
+            return Err(Status::resource_exhausted(format!(
+                "{} calls too fast; again in {:.1} s",
+                peer.actor,
+                wait.as_secs_f64()
+            )));
+        }
+        let many = || {
+            Status::resource_exhausted(format!(
+                "too many calls are open; {} must wait for some to end",
+                peer.actor
+            ))
+        };
+        let place = self.calls.take(&peer.actor).ok_or_else(many)?;
+        let heavy = match (call.weight, peer.role) {
+            (Weight::Heavy, Some(role)) => {
+                let places = &self.heavy[role as usize];
+                Some(places.take(&peer.actor).ok_or_else(many)?)
+            }
+            (Weight::Light, _) | (Weight::Heavy, None) => None,
+        };
+        Ok((call, Held(place, heavy)))
+    }
+
+    fn count(&self, call: &'static str, code: Code) {
+        let answered = self.answered.lock();
+        *answered
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry((call, word(code)))
+            .or_default() += 1;
+    }
+
+    /// Keeps a record of a call and its answer.
+    async fn note(&self, caller: Caller, call: String, status: &Status, revisions: Revisions) {
+        let Peer {
+            actor,
+            role,
+            address,
+            ..
+        } = caller.peer;
+        let given = |revision: u64| (revisions.after != 0).then_some(revision);
+        let record = Record {
+            actor,
+            address,
+            role: role.map_or_else(String::new, |role| role.to_string()),
+            call,
+            reason: caller.reason.get().cloned().unwrap_or_default(),
+            request_id: caller.request_id,
+            outcome: word(status.code()),
+            message: status.message().to_owned(),
+            before: given(revisions.before),
+            after: given(revisions.after),
+            ..Record::default()
+        };
+        let audit = self.audit.clone();
+        // Ends badly only when the program does.
+        let _ = tokio::task::spawn_blocking(move || audit.keep(record)).await;
+    }
+}
+
+/// A status as the audit and the metrics write it.
+pub fn word(code: Code) -> String {
+    match code {
+        Code::Ok => audit::OK.to_owned(),
+        // `PermissionDenied`, as it is written in Rust.
+        other => format!("{other:?}")
+            .chars()
+            .flat_map(|c| {
+                let gap = c.is_ascii_uppercase().then_some('_');
+                gap.into_iter().chain([c.to_ascii_lowercase()])
+            })
+            .skip(1)
+            .collect(),
+    }
+}
+
+/// The gate in front of a server's services.
+pub fn layer<S>(keeper: Arc<Keeper>) -> impl Layer<S, Service = Gate<S>> + Clone {
+    tower::layer::layer_fn(move |inner| Gate {
+        inner,
+        keeper: keeper.clone(),
+    })
+}
+
+/// A service that only those reach who may.
+#[derive(Clone, Debug)]
+pub struct Gate<S> {
+    inner: S,
+    keeper: Arc<Keeper>,
+}
+
+type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+
+impl<S> Service<Request<Body>> for Gate<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Answer<S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The one that was polled is the one that is ready.
+        let next = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, next);
+        Box::pin(pass(self.keeper.clone(), inner, request))
+    }
+}
+
+async fn pass<S>(
+    keeper: Arc<Keeper>,
+    mut inner: S,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, S::Error>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+        return Ok(Status::unauthenticated("nobody says who calls").into_http());
+    };
+    let caller = Caller {
+        peer,
+        request_id: request_id(request.headers()),
+        reason: Arc::new(OnceLock::new()),
+    };
+    let path = request.uri().path();
+    let admitted = keeper.admit(&caller.peer, path).and_then(|(call, held)| {
+        // A change that nobody could be held to must not be.
+        let ready = !call.changes || keeper.audit.ready().is_ok();
+        let status = "the audit can't be written, so nothing may change; the router's log says why";
+        ready
+            .then_some((call, held))
+            .ok_or_else(|| Status::unavailable(status))
+    });
+    let (call, held) = match admitted {
+        Ok(admitted) => admitted,
+        Err(status) => {
+            let call = roles::call(path).map_or("unknown", Call::name);
+            let told = if call == "unknown" { path } else { call }.to_owned();
+            keeper.count(call, status.code());
+            keeper
+                .note(caller, told, &status, Revisions::default())
+                .await;
+            return Ok(status.into_http());
+        }
+    };
+    request.extensions_mut().insert(caller.clone());
+    let id = HeaderValue::from_str(&caller.request_id).ok();
+    let request = request.map(|body| Body::new(Bounded::new(body, call.weight)));
+    let mut response = if call.changes {
+        let changes = keeper.changes.clone();
+        let keeper = keeper.clone();
+        // A client that does not wait for the answer must not keep the record from being written.
+        let change = changes.spawn(async move {
+            let response = inner.call(request).await?;
+            let status = response.extensions().get::<Status>();
+            let ok = Status::new(Code::Ok, "");
+            let revisions = response.extensions().get().copied().unwrap_or_default();
+            let name = call.name().to_owned();
+            keeper
+                .note(caller, name, status.unwrap_or(&ok), revisions)
+                .await;
+            Ok(response)
+        });
+        match change.await {
+            Ok(response) => response?,
+            Err(error) => Status::internal(format!("the call ended: {error}")).into_http(),
+        }
+    } else {
+        inner.call(request).await?
+    };
+    let status = response.extensions().get::<Status>();
+    keeper.count(call.name(), status.map_or(Code::Ok, Status::code));
+    if let Some(id) = id {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    Ok(response.map(|body| Body::new(Answered { body, _held: held })))
+}
+
+/// What a call holds while it is open.
+#[derive(Debug)]
+struct Held(
+    #[expect(dead_code, reason = "held until dropped")] Place<String>,
+    #[expect(dead_code, reason = "held until dropped")] Option<Place<String>>,
+);
+
+/// An answer that gives back what its call held when it has been sent.
+struct Answered {
+    body: Body,
+    _held: Held,
+}
+
+impl http_body::Body for Answered {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request that must be whole before it is too large or too late.
+struct Bounded {
+    body: Body,
+    left: usize,
+    largest: usize,
+    late: Pin<Box<Sleep>>,
+}
+
+impl Bounded {
+    fn new(body: Body, weight: Weight) -> Self {
+        Self {
+            body,
+            left: weight.largest(),
+            largest: weight.largest(),
+            late: Box::pin(sleep(weight.patience())),
+        }
+    }
+}
+
+impl http_body::Body for Bounded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.late.as_mut().poll(cx).is_ready() {
+            let status = Status::deadline_exceeded("the request did not arrive in time");
+            return Poll::Ready(Some(Err(status)));
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            let length = frame.data_ref().map_or(0, |data| data.remaining());
+            let Some(left) = self.left.checked_sub(length) else {
+                let message = format!("the request has more than {} bytes", self.largest);
+                return Poll::Ready(Some(Err(Status::resource_exhausted(message))));
+            };
+            self.left = left;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// The client's id of a request when it can stand in a log, else one that nothing else has.
+fn request_id(headers: &HeaderMap) -> String {
+    const LONGEST: usize = 128;
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    headers
+        .get("x-request-id")
+        .map(HeaderValue::as_bytes)
+        .filter(|id| (1..=LONGEST).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic))
+        .and_then(|id| String::from_utf8(id.to_vec()).ok())
+        .unwrap_or_else(|| {
+            let number = MADE.fetch_add(1, Ordering::Relaxed);
+            format!("{:x}-{number:x}", Timestamp::now().as_nanosecond())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_the_clients_only_when_it_is_fit_to_print() {
+        let made = |id: &'static [u8]| {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_bytes(id) {
+                headers.insert("x-request-id", value);
+            }
+            request_id(&headers)
+        };
+        assert_eq!(made(b"ticket-17"), "ticket-17");
+        for odd in [&b""[..], b"two words", b"\xc3\xa9", &[b'x'; 129]] {
+            assert_ne!(made(odd).as_bytes(), odd);
+        }
+        assert_ne!(made(b""), made(b""));
+    }
+
+    #[test]
+    fn a_status_is_written_as_grpc_names_it() {
+        assert_eq!(word(Code::Ok), "ok");
+        assert_eq!(word(Code::PermissionDenied), "permission_denied");
+        assert_eq!(word(Code::NotFound), "not_found");
+    }
+}

@@ -1,0 +1,192 @@
+//! Joins the parts of the daemon and runs them until a signal says to stop.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use tracing::{info, warn};
+use wardline_datapath::{observe, routes};
+
+use crate::{
+    access::{audit::Audit, gate::Keeper, tls::Certificates},
+    config::Config,
+    engine::Engine,
+    server::{
+        calls::Service,
+        metrics::{self, Metrics},
+        serve,
+    },
+    thread::{self, Handle},
+};
+
+/// Runs until a signal says to stop. What is attached stays.
+///
+/// # Errors
+///
+/// When a part that the daemon can't do without does not start, or ends.
+pub async fn guard(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let api = config.api.clone();
+    let metrics_at = config.metrics.listen;
+    let certificates = api.tls.as_ref().map(Certificates::load).transpose()?;
+    let state_dir = config.state_dir.clone();
+    // Before the first look, so that no change is missed between.
+    let changes = observe::watch()?;
+    let inventory = observe::observe().await?;
+    let (ready, loaded) = tokio::sync::oneshot::channel();
+    // Loading blocks for as long as the kernel verifies.
+    tokio::task::spawn_blocking(move || {
+        let _ = ready.send(Engine::start(config, inventory).map(|mut engine| {
+            let ring = engine.datapath().events();
+            (engine, ring)
+        }));
+    });
+    let (engine, ring) = loaded.await.context("the datapath did not load")??;
+    let ring = ring?;
+    let snapshots = engine.snapshots();
+    let events = engine.events();
+    // The store has made the folder, and holds its lock.
+    let audit = Audit::open(&state_dir)?;
+    audit.catch_up(engine.revisions_after(audit.revision())?);
+    let (handle, thread) = thread::run(engine)?;
+    let (stop, stopped) = watch::channel(false);
+    let keeper = Arc::new(Keeper::new(audit.clone()));
+
+    let service = Service {
+        engine: handle.clone(),
+        snapshots,
+        audit,
+        events: events.clone(),
+    };
+    let metrics = Metrics {
+        engine: handle.clone(),
+        keeper: keeper.clone(),
+        certificates: certificates.clone(),
+    };
+    let measuring = metrics_at.map(|at| tokio::spawn(metrics::serve(metrics, at, stopped.clone())));
+    let serving = tokio::spawn({
+        let (api, keeper, stopped) = (api.clone(), keeper.clone(), stopped.clone());
+        async move { serve::serve(service, &api, certificates, keeper, stopped).await }
+    });
+    let (served, ended) = watch::channel(false);
+    let recording = tokio::spawn(keeper.keep(ended));
+    let draining = tokio::spawn(events.drain(ring, stopped.clone()));
+    let following = tokio::spawn(follow_routes(handle.clone(), stopped.clone()));
+    let keeping = tokio::spawn(keep_up(handle, changes, stopped));
+    info!(socket = %api.socket.display(), "ready");
+
+    let mut serving = serving;
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = &mut serving => Some(ended),
+    };
+    info!("stopping; what is attached stays");
+    stop.send_replace(true);
+    let ended = match failed {
+        Some(ended) => ended,
+        // Streams that clients follow do not end by themselves.
+        None => match tokio::time::timeout(Duration::from_secs(2), &mut serving).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                serving.abort();
+                let _ = std::fs::remove_file(&api.socket);
+                Ok(Ok(()))
+            }
+        },
+    };
+    served.send_replace(true);
+    let recorded = tokio::time::timeout(Duration::from_secs(10), recording).await;
+    keeping.await?;
+    following.await?;
+    if let Some(measuring) = measuring {
+        measuring.await?;
+    }
+    draining.await??;
+    ended??;
+    recorded.context("a change did not end")???;
+    // Ends when the last handle is gone; calls that were cut off may still hold one.
+    let joined = tokio::task::spawn_blocking(move || thread.join());
+    let _ = tokio::time::timeout(Duration::from_secs(5), joined).await;
+    Ok(())
+}
+
+/// How often the kernel is told that no change of a route goes unseen; it believes that for a second.
+const LEASE: Duration = Duration::from_millis(300);
+
+/// Tells the datapath of routes and neighbours that change, and renews its trust in the next hops
+/// that flows remember. Without this they are looked up more often.
+async fn follow_routes(engine: Handle, mut stop: watch::Receiver<bool>) {
+    let mut lease = tokio::time::interval(LEASE);
+    loop {
+        match routes::watch() {
+            Ok(mut changes) => {
+                // What happened before now was not heard.
+                let mut changed = true;
+                loop {
+                    let told = if changed {
+                        engine.call(Engine::routes_changed).await
+                    } else {
+                        engine.call(Engine::vouch).await
+                    };
+                    match told {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => warn!(%error, "next hops are looked up more often"),
+                        Err(_stopped) => return,
+                    }
+                    changed = tokio::select! {
+                        // A change that has been announced comes before the word that there is none.
+                        biased;
+                        _ = stop.wait_for(|stop| *stop) => return,
+                        change = changes.recv() => match change {
+                            Some(()) => true,
+                            None => break,
+                        },
+                        _ = lease.tick() => false,
+                    };
+                }
+                warn!("the kernel's announcements of routes have ended");
+            }
+            Err(error) => warn!(%error, "changes of routes go unseen"),
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+/// Keeps the datapath in step with interfaces and addresses, and forgets flows that have ended.
+async fn keep_up(engine: Handle, mut changes: mpsc::Receiver<()>, mut stop: watch::Receiver<bool>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    // Notifications can be lost; what is there can be looked at.
+    let mut minute = tokio::time::interval(Duration::from_secs(30));
+    loop {
+        let look = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            changed = changes.recv() => changed.is_some(),
+            _ = minute.tick() => true,
+            _ = second.tick() => false,
+        };
+        let done = if look {
+            match observe::observe().await {
+                Ok(inventory) => engine.call(|engine| engine.set_inventory(inventory)).await,
+                Err(error) => {
+                    warn!(%error, "can't see what interfaces there are");
+                    continue;
+                }
+            }
+        } else {
+            engine.call(Engine::sweep).await
+        };
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the datapath is not in step"),
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Why a change was refused.
+
+use jiff::Timestamp;
+use wardline_datapath::error::DatapathError;
+use wardline_policy::{edit, words::problem::Problem};
+
+use crate::store::error::StoreError;
+
+/// Why a change was refused. What was in force still is.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The document has problems.
+    #[error("the document has {} problems", .0.len())]
+    Invalid(Vec<Problem>),
+    /// The document does not fit; each with numbers.
+    #[error("the policy does not fit the tables")]
+    TooLarge(Vec<Problem>),
+    /// The change was made from another revision than the one in force.
+    #[error("the change was made from revision {base}, but revision {current} is in force")]
+    Stale {
+        /// The revision that the caller knew.
+        base: u64,
+        /// The revision in force.
+        current: u64,
+    },
+    /// A revision that is not there.
+    #[error("there is no revision {0}")]
+    NoRevision(u64),
+    /// There is nothing to return to.
+    #[error("no policy was in force before revision {0}")]
+    NothingBefore(u64),
+    /// Objects that are not there.
+    #[error("not there: {}", .0.iter().map(|it| it.path.as_str()).collect::<Vec<_>>().join(", "))]
+    Missing(Vec<Problem>),
+    /// Objects that are to be deleted, but others refer to them.
+    #[error("{} objects are used", .0.len())]
+    Used(Vec<Problem>),
+    /// Another change waits for its confirmation.
+    #[error(
+        "revision {revision} waits for its confirmation until {confirm_by}: confirm it, or wait; \
+         quarantine and release work meanwhile"
+    )]
+    Pending {
+        /// The revision that waits.
+        revision: u64,
+        /// When it is taken back.
+        confirm_by: Timestamp,
+    },
+    /// No change waits.
+    #[error("no change waits for a confirmation")]
+    NothingPending,
+    /// Another change waits than the one that was confirmed.
+    #[error("revision {pending} waits for its confirmation, not revision {revision}")]
+    OtherPending {
+        /// The revision that was named.
+        revision: u64,
+        /// The one that waits.
+        pending: u64,
+    },
+    /// The confirmation proves nothing.
+    #[error(
+        "this connection was made before revision {0} took force; confirm over one that is made \
+         after it, so that it shows that the router can still be reached"
+    )]
+    OldConnection(u64),
+    /// A rule is to be revoked that is no grant.
+    #[error("rule {0:?} is no grant; delete it")]
+    NoGrant(String),
+    /// A device is to be released that is not cut off.
+    #[error("device {0:?} is not in quarantine")]
+    NotInQuarantine(String),
+    /// The store did not keep the change.
+    #[error("the change could not be kept: {0}")]
+    Store(#[from] StoreError),
+    /// The kernel did not take the change.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+}
+
+impl Refusal {
+    /// One object that is not there.
+    pub(crate) fn missing(kind: &str, name: &str) -> Self {
+        Self::Missing(vec![Problem {
+            path: format!("{kind}/{name}"),
+            message: edit::MISSING.to_owned(),
+        }])
+    }
+}

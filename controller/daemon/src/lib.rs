@@ -1,0 +1,23 @@
+//! `wardlined`, the daemon on the router.
+//!
+//! ```text
+//!  operator ──gRPC─▶ server ─▶ engine ─▶ policy (pure) ─▶ datapath ══ maps ══▶ decide ─▶ verdict
+//!                       ▲         ▲                                                      │
+//!                    access     store                              telemetry ◀═══ ring ══╛
+//! ```
+//!
+//! [`engine`] is the only one that changes what is in force; it owns the store and the datapath and
+//! lives on a [`thread`] of its own. [`server`] answers calls, [`access`] decides who may make them,
+//! [`telemetry`] tells what happened.
+//!
+//! tonic is used below [`server`] and [`access`] only. Files and the environment are read by
+//! [`config`], [`store`] and the audit only.
+
+pub mod access;
+pub mod config;
+pub mod daemon;
+pub mod engine;
+pub mod server;
+pub mod store;
+pub mod telemetry;
+pub mod thread;

@@ -1,0 +1,80 @@
+//! `wardlined`: reads its configuration, joins the parts, waits for a signal.
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use anyhow::{Context as _, anyhow};
+use clap::Parser as _;
+use wardline_daemon::{access::tls::Certificates, config, config::Config, daemon, server::serve};
+use wardline_datapath::{Datapath, links, load::Size};
+
+fn main() -> ExitCode {
+    let flags = config::Flags::parse();
+    tracing_subscriber::fmt()
+        .with_max_level(flags.log)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    let done = tokio::runtime::Runtime::new()
+        .context("the runtime does not start")
+        .and_then(|runtime| runtime.block_on(run(&flags)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wardlined: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(flags: &config::Flags) -> anyhow::Result<()> {
+    let config = Config::load(flags)?;
+    if flags.check {
+        if let Some(tls) = &config.api.tls {
+            Certificates::load(tls)?;
+        }
+        print!("{config}");
+        return Ok(());
+    }
+    if flags.detach {
+        return detach(&config).await;
+    }
+    if flags.programs {
+        return programs(&config);
+    }
+    daemon::guard(config).await
+}
+
+/// Prints what the kernel's verifier says of the programs. Nothing is pinned or attached.
+fn programs(config: &Config) -> anyhow::Result<()> {
+    let mut datapath = Datapath::open(None, &config.limits, &config.timeouts)?;
+    println!("{:<12} {:>12} {:>9}", "program", "instructions", "verified");
+    for Size {
+        name,
+        instructions,
+        verified,
+    } in datapath.sizes()?
+    {
+        println!("{name:<12} {instructions:>12} {verified:>9}");
+    }
+    Ok(())
+}
+
+/// Removes everything that was ever attached or pinned.
+async fn detach(config: &Config) -> anyhow::Result<()> {
+    if serve::is_served(&config.api.socket).await {
+        return Err(anyhow!(
+            "a daemon answers on {}; stop it first, or it would attach again",
+            config.api.socket.display()
+        ));
+    }
+    let errors = links::detach(&config.pin_dir);
+    if errors.is_empty() {
+        println!("nothing is attached or pinned any more; traffic is not judged");
+        return Ok(());
+    }
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Err(anyhow!(
+        "not everything could be removed: {}",
+        errors.join("; ")
+    ))
+}

@@ -1,0 +1,425 @@
+//! The calls of the API: converts in, calls, converts out.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{broadcast::error::RecvError, watch};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+use wardline_datapath::observe;
+use wardline_policy::{
+    explain,
+    snapshot::Snapshot,
+    words::{address::ip_of, problem::Problem},
+};
+use wardline_proto::v1::{self, segmentation_server::Segmentation};
+
+use super::convert::proto_time;
+use crate::{
+    access::{
+        audit::Audit,
+        roles::{Caller, Revisions},
+    },
+    engine::{
+        Engine,
+        change::{Applied, Author, Terms},
+        grants::Granted,
+        refusal::Refusal,
+    },
+    telemetry::events::Events,
+    thread::{Handle, Stopped},
+};
+
+/// Problems that are told of one document; so many fit the headers that clients accept.
+const MOST_PROBLEMS: usize = 200;
+
+/// What the calls work on.
+#[derive(Clone)]
+pub struct Service {
+    /// Who changes and reads.
+    pub engine: Handle,
+    /// What is in force.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What happened.
+    pub events: Events,
+    /// Who did what.
+    pub audit: Audit,
+}
+
+impl Service {
+    /// Has the engine change something, after a look around.
+    async fn change(
+        &self,
+        change: impl FnOnce(&mut Engine) -> Result<Applied, Refusal> + Send + 'static,
+    ) -> Answer<v1::ChangeResponse> {
+        self.look_around().await?;
+        let applied = self.engine.call(change).await??;
+        Ok(changed(applied))
+    }
+
+    /// Takes in what interfaces there are now: one that appeared a moment ago is guarded when the
+    /// answer says so, not soon after.
+    async fn look_around(&self) -> Result<(), Status> {
+        match observe::observe().await {
+            Ok(inventory) => Ok(self
+                .engine
+                .call(|engine| engine.catch_up(inventory))
+                .await??),
+            // What was seen last will do: who cuts something off must not wait for this.
+            Err(error) => {
+                tracing::warn!(%error, "can't see what interfaces there are");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Who makes a change: the caller and its words, which the audit keeps too.
+fn author<T>(request: &Request<T>, kind: &'static str, reason: &str) -> Result<Author, Status> {
+    let caller = caller(request)?;
+    let _ = caller.reason.set(reason.to_owned());
+    Ok(Author {
+        actor: caller.peer.actor.clone(),
+        reason: reason.to_owned(),
+        request_id: caller.request_id.clone(),
+        kind,
+    })
+}
+
+fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
+    let caller = request.extensions().get();
+    caller.ok_or_else(|| Status::unauthenticated("nobody says who calls"))
+}
+
+/// The answer to a change. The audit reads from it which revision became which.
+fn changed(applied: Applied) -> Response<v1::ChangeResponse> {
+    let revisions = Revisions {
+        before: applied.parent,
+        after: applied.revision,
+    };
+    let mut response = Response::new(v1::ChangeResponse {
+        revision: applied.revision,
+        confirm_by: applied.confirm_by.map(proto_time),
+        warnings: applied.warnings,
+        ..v1::ChangeResponse::default()
+    });
+    response.extensions_mut().insert(revisions);
+    response
+}
+
+impl From<Stopped> for Status {
+    fn from(stopped: Stopped) -> Self {
+        Self::unavailable(stopped.to_string())
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::Invalid(problems) => violations(Code::InvalidArgument, message, problems),
+            Refusal::TooLarge(problems) => violations(Code::ResourceExhausted, message, problems),
+            Refusal::Stale { .. } => Self::aborted(message),
+            Refusal::Missing(problems) => violations(Code::NotFound, message, problems),
+            Refusal::Used(problems) => violations(Code::FailedPrecondition, message, problems),
+            Refusal::NoRevision(_) => Self::not_found(message),
+            Refusal::NothingBefore(_)
+            | Refusal::Pending { .. }
+            | Refusal::NothingPending
+            | Refusal::OtherPending { .. }
+            | Refusal::OldConnection(_)
+            | Refusal::NotInQuarantine(_)
+            | Refusal::NoGrant(_) => Self::failed_precondition(message),
+            Refusal::Store(_) | Refusal::Datapath(_) => Self::internal(message),
+        }
+    }
+}
+
+/// What goes with a change of the document.
+fn terms(base: u64, confirm_within_s: u32) -> Terms {
+    let within = Duration::from_secs(confirm_within_s.into());
+    Terms {
+        base,
+        confirm_within: (confirm_within_s != 0).then_some(within),
+    }
+}
+
+/// A refusal with one violation for each problem.
+fn violations(code: Code, message: String, problems: Vec<Problem>) -> Status {
+    let more = problems.len().saturating_sub(MOST_PROBLEMS);
+    let mut violations: Vec<FieldViolation> = problems
+        .into_iter()
+        .take(MOST_PROBLEMS)
+        .map(|problem| FieldViolation::new(problem.path, problem.message))
+        .collect();
+    if more != 0 {
+        violations.push(FieldViolation::new("", format!("and {more} more problems")));
+    }
+    Status::with_error_details(code, message, ErrorDetails::with_bad_request(violations))
+}
+
+/// A document that a request must carry.
+fn required(policy: Option<v1::Policy>) -> Result<v1::Policy, Status> {
+    policy.ok_or_else(|| {
+        let problem = Problem {
+            path: "policy".to_owned(),
+            message: "is missing".to_owned(),
+        };
+        violations(
+            Code::InvalidArgument,
+            "the document has 1 problem".to_owned(),
+            vec![problem],
+        )
+    })
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type Many<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Segmentation for Service {
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Answer<v1::GetStatusResponse> {
+        Ok(Response::new(
+            self.engine.call(|engine| engine.status()).await??,
+        ))
+    }
+
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
+        let policy = required(request.into_inner().policy)?;
+        Ok(Response::new(
+            self.engine
+                .call(move |engine| engine.plan(policy))
+                .await??,
+        ))
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "apply", &request.get_ref().reason)?;
+        let request = request.into_inner();
+        let terms = terms(request.base, request.confirm_within_s);
+        let policy = required(request.policy)?;
+        self.change(move |engine| engine.apply(policy, &terms, &author))
+            .await
+    }
+
+    async fn edit(&self, request: Request<v1::EditRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "edit", &request.get_ref().reason)?;
+        let request = request.into_inner();
+        let terms = terms(request.base, request.confirm_within_s);
+        self.change(move |engine| engine.edit(request, &terms, &author))
+            .await
+    }
+
+    async fn confirm(&self, request: Request<v1::ConfirmRequest>) -> Answer<v1::ChangeResponse> {
+        let arrived = caller(&request)?.peer.since;
+        let revision = match request.into_inner().revision {
+            0 => return Err(Status::invalid_argument("name the revision to confirm")),
+            revision => revision,
+        };
+        let applied = self
+            .engine
+            .call(move |engine| engine.confirm(revision, arrived))
+            .await??;
+        Ok(changed(applied))
+    }
+
+    async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "rollback", &request.get_ref().reason)?;
+        let revision = request.into_inner().revision;
+        self.change(move |engine| engine.rollback(revision, &author))
+            .await
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<v1::GetPolicyRequest>,
+    ) -> Answer<v1::GetPolicyResponse> {
+        let v1::GetPolicyRequest { revision, diff } = request.into_inner();
+        Ok(Response::new(
+            self.engine
+                .call(move |engine| engine.policy(revision, diff))
+                .await??,
+        ))
+    }
+
+    async fn list_revisions(
+        &self,
+        request: Request<v1::ListRevisionsRequest>,
+    ) -> Answer<v1::ListRevisionsResponse> {
+        let limit = match request.into_inner().limit {
+            0 => 100,
+            limit => limit,
+        };
+        let revisions = self
+            .engine
+            .call(move |engine| engine.history(limit))
+            .await??;
+        Ok(Response::new(v1::ListRevisionsResponse { revisions }))
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        let snapshot = self.snapshots.borrow().clone();
+        let (tick, learned) = self
+            .engine
+            .call(|engine| {
+                let datapath = engine.datapath();
+                Ok::<_, Refusal>((datapath.tick()?, datapath.learned()?))
+            })
+            .await??;
+        let learned: Vec<_> = learned
+            .into_iter()
+            .map(|(address, device, _)| (ip_of(address), device))
+            .collect();
+        let request = request.into_inner();
+        explain::explain(&snapshot, &request, &learned, tick)
+            .map(Response::new)
+            .map_err(|problems| {
+                let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+                violations(Code::InvalidArgument, message.join("; "), problems)
+            })
+    }
+
+    // Who cuts something off does not wait for a look at what interfaces there are.
+    async fn quarantine(
+        &self,
+        request: Request<v1::QuarantineRequest>,
+    ) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "quarantine", &request.get_ref().reason)?;
+        let device = request.into_inner().device;
+        let applied = self
+            .engine
+            .call(move |engine| engine.set_quarantine(&device, true, &author))
+            .await??;
+        Ok(changed(applied))
+    }
+
+    async fn release(&self, request: Request<v1::ReleaseRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "release", &request.get_ref().reason)?;
+        let device = request.into_inner().device;
+        let applied = self
+            .engine
+            .call(move |engine| engine.set_quarantine(&device, false, &author))
+            .await??;
+        Ok(changed(applied))
+    }
+
+    async fn grant(&self, request: Request<v1::GrantRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "grant", &request.get_ref().reason)?;
+        let request = request.into_inner();
+        self.look_around().await?;
+        let Granted {
+            applied,
+            name,
+            expires,
+        } = self
+            .engine
+            .call(move |engine| engine.grant(request, &author))
+            .await??;
+        let mut response = changed(applied);
+        response.get_mut().name = name;
+        response.get_mut().expires = Some(proto_time(expires));
+        Ok(response)
+    }
+
+    async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "revoke", &request.get_ref().reason)?;
+        let name = request.into_inner().name;
+        self.change(move |engine| engine.revoke(&name, &author))
+            .await
+    }
+
+    async fn list_devices(
+        &self,
+        _: Request<v1::ListDevicesRequest>,
+    ) -> Answer<v1::ListDevicesResponse> {
+        let devices = self.engine.call(|engine| engine.devices()).await??;
+        Ok(Response::new(v1::ListDevicesResponse { devices }))
+    }
+
+    type ListFlowsStream = Many<v1::Flow>;
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Answer<Self::ListFlowsStream> {
+        let limit = request.into_inner().limit;
+        let flows = self
+            .engine
+            .call(move |engine| engine.flows(limit))
+            .await??;
+        Ok(Response::new(Box::pin(tokio_stream::iter(
+            flows.into_iter().map(Ok),
+        ))))
+    }
+
+    async fn get_counters(
+        &self,
+        _: Request<v1::GetCountersRequest>,
+    ) -> Answer<v1::GetCountersResponse> {
+        Ok(Response::new(
+            self.engine.call(|engine| engine.counters()).await??,
+        ))
+    }
+
+    type WatchEventsStream = Many<v1::Event>;
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Answer<Self::WatchEventsStream> {
+        let request = request.into_inner();
+        let since = match request.since_s {
+            0 => None,
+            seconds => {
+                let ago = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+                Timestamp::now().checked_sub(ago).ok()
+            }
+        };
+        let (kept, mut next) = self.events.watch(since);
+        let kept = tokio_stream::iter(kept.into_iter().map(Ok));
+        if !request.follow {
+            return Ok(Response::new(Box::pin(kept)));
+        }
+        let (send, receive) = tokio::sync::mpsc::channel(256);
+        tokio::spawn(async move {
+            loop {
+                let event = match next.recv().await {
+                    Ok(event) => Ok((*event).clone()),
+                    // A client that reads too slowly is told so, and loses nothing unnoticed.
+                    Err(RecvError::Lagged(lost)) => Err(Status::data_loss(format!(
+                        "{lost} events came faster than read"
+                    ))),
+                    Err(RecvError::Closed) => return,
+                };
+                let ends = event.is_err();
+                if send.send(event).await.is_err() || ends {
+                    return;
+                }
+            }
+        });
+        let next = tokio_stream::wrappers::ReceiverStream::new(receive);
+        Ok(Response::new(Box::pin(kept.chain(next))))
+    }
+
+    type ReadAuditStream = Many<v1::AuditEntry>;
+
+    async fn read_audit(
+        &self,
+        request: Request<v1::ReadAuditRequest>,
+    ) -> Answer<Self::ReadAuditStream> {
+        let limit = request.into_inner().limit;
+        let audit = self.audit.clone();
+        let (send, receive) = tokio::sync::mpsc::channel(64);
+        // A client that goes away ends the thread with its next line.
+        tokio::task::spawn_blocking(move || {
+            let told = |entry| send.blocking_send(Ok(entry)).is_ok();
+            if let Err(error) = audit.tell(limit, told) {
+                let status = Status::internal(format!("the audit can't be read: {error}"));
+                let _ = send.blocking_send(Err(status));
+            }
+        });
+        let entries = tokio_stream::wrappers::ReceiverStream::new(receive);
+        Ok(Response::new(Box::pin(entries)))
+    }
+}

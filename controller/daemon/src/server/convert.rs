@@ -1,0 +1,108 @@
+//! The daemon's values as the API tells them.
+
+use jiff::Timestamp;
+use wardline_datapath::counters::Fill;
+use wardline_ebpf::{
+    abi::{Reason, state},
+    flows,
+};
+use wardline_policy::{live::Live, numbers::numbered, snapshot::Snapshot, words::address::ip_of};
+use wardline_proto::v1;
+
+use crate::store::revision::Revision;
+
+/// How full a table is, as the proto has it.
+pub(crate) fn table_status(fill: Fill) -> v1::TableStatus {
+    v1::TableStatus {
+        name: fill.name.to_owned(),
+        used: fill.used,
+        max: fill.max,
+    }
+}
+
+/// The proto's number of a reason is the kernel's.
+pub(crate) fn reason_number(reason: Reason) -> i32 {
+    i32::from(reason as u8)
+}
+
+/// A flow as the API tells it.
+pub(crate) fn described(flow: &Live, snapshot: &Snapshot, now: u32) -> v1::Flow {
+    let (key, bits) = (flow.key, flow.state);
+    let (opener, other) = if flows::opener(bits) == 0 {
+        (0, 1)
+    } else {
+        (1, 0)
+    };
+    let address = |leg: usize| ip_of(if leg == 0 { key.low } else { key.high }).to_string();
+    let port = |leg: usize| (key.ports >> if leg == 0 { 48 } else { 32 }) as u16;
+    let protocol = flow.protocol();
+    let state = match protocol {
+        6 if flows::is_closing(bits) => "closing",
+        6 if bits & state::CONFIRMED != 0 => "established",
+        _ if bits & state::ANSWERED != 0 => "answered",
+        _ => "unanswered",
+    };
+    v1::Flow {
+        source: address(opener),
+        destination: address(other),
+        protocol: protocol_text(protocol),
+        source_port: u32::from(port(opener)),
+        destination_port: if matches!(protocol, 1 | 58) {
+            0
+        } else {
+            u32::from(port(other))
+        },
+        rule: snapshot.name(numbered::RULE, flow.rule).to_owned(),
+        state: state.to_owned(),
+        age_s: snapshot.clock.seconds_since(flow.last, now),
+        packets: [opener, other]
+            .map(|leg| u64::from(flow.packets[leg]))
+            .to_vec(),
+        bytes: [opener, other].map(|leg| flow.bytes[leg]).to_vec(),
+    }
+}
+
+/// The name of an IP protocol, or its number.
+pub(crate) fn protocol_text(protocol: u8) -> String {
+    match protocol {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// A time as the proto has it.
+pub(crate) fn proto_time(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.as_second(),
+        nanos: time.subsec_nanosecond(),
+    }
+}
+
+/// A kept change, as the proto has it.
+pub(crate) fn revision(kept: Revision) -> v1::Revision {
+    let Revision {
+        revision,
+        parent,
+        time,
+        actor,
+        reason,
+        kind,
+        request_id,
+        extent,
+    } = kept;
+    v1::Revision {
+        revision,
+        parent,
+        time: Some(proto_time(time)),
+        actor,
+        reason,
+        kind,
+        request_id,
+        added: extent.added,
+        changed: extent.changed,
+        removed: extent.removed,
+    }
+}

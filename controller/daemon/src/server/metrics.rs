@@ -1,0 +1,290 @@
+//! What monitoring asks: counters and gauges of this moment, as OpenMetrics text over HTTP.
+//!
+//! `GET /metrics` and nothing else. There is no secret in it and no change by it, so it needs no
+//! certificate; it listens on loopback unless told otherwise. Counters by rule are left out: there
+//! can be a hundred thousand of them, and the API has them.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Mutex, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::warn;
+use wardline_ebpf::abi::{Reason, gauge};
+use wardline_proto::v1;
+
+use crate::{
+    access::{gate::Keeper, tls::Certificates},
+    engine::refusal::Refusal,
+    thread::Handle,
+};
+
+/// How long a client may take to ask, and then for all that it wants.
+const QUESTION: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Clients at a time.
+const MOST: usize = 16;
+/// How old an answer may be: whoever asks all the time does not keep the engine busy.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Where the numbers come from.
+pub struct Metrics {
+    /// Who knows the datapath.
+    pub engine: Handle,
+    /// Who knows the calls.
+    pub keeper: Arc<Keeper>,
+    /// Who knows when the router's certificate ends.
+    pub certificates: Option<Certificates>,
+}
+
+/// Serves metrics until told to stop. Without its address the router is guarded all the same.
+pub async fn serve(metrics: Metrics, address: SocketAddr, mut stop: watch::Receiver<bool>) {
+    let listener = match TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            warn!(%address, %error, "there are no metrics");
+            return;
+        }
+    };
+    let page = Arc::new(Page {
+        metrics,
+        last: Mutex::default(),
+    });
+    let mut stopped = pin!(async move {
+        // An error means that who would stop us is gone.
+        let _ = stop.wait_for(|stop| *stop).await;
+    });
+    // Ends with this function.
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = &mut stopped => return,
+            Some(_) = clients.join_next() => {}
+            accepted = listener.accept(), if clients.len() < MOST => match accepted {
+                Ok((stream, _)) => drop(clients.spawn(timeout(PATIENCE, answer(stream, page.clone())))),
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            },
+        }
+    }
+}
+
+async fn answer(stream: TcpStream, page: Arc<Page>) {
+    let service = service_fn(move |request| {
+        let page = page.clone();
+        async move { Ok::<_, Infallible>(page.turn_to(&request).await) }
+    });
+    // A client that went away has what it wants.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(QUESTION)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+struct Page {
+    metrics: Metrics,
+    last: Mutex<Option<(Instant, String)>>,
+}
+
+impl Page {
+    async fn turn_to(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let (status, text) = match (request.method(), request.uri().path()) {
+            (&(Method::GET | Method::HEAD), "/metrics") => match self.text().await {
+                Some(text) => (StatusCode::OK, text),
+                None => (StatusCode::SERVICE_UNAVAILABLE, "no numbers\n".to_owned()),
+            },
+            (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned()),
+            _ => (StatusCode::NOT_FOUND, "only /metrics\n".to_owned()),
+        };
+        let kind = match status {
+            StatusCode::OK => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            _ => "text/plain; charset=utf-8",
+        };
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = status;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+        response
+    }
+
+    async fn text(&self) -> Option<String> {
+        let mut last = self.last.lock().await;
+        if let Some((at, text)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return Some(text.clone());
+        }
+        let text = self.metrics.text().await?;
+        *last = Some((Instant::now(), text.clone()));
+        Some(text)
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+impl Metrics {
+    async fn text(&self) -> Option<String> {
+        let numbers = self
+            .engine
+            .call(|engine| {
+                let reasons = engine.datapath().reasons()?;
+                let lost = engine.datapath().gauge(gauge::LOST_EVENTS)?;
+                Ok::<_, Refusal>((engine.status()?, reasons, lost))
+            })
+            .await;
+        let (status, reasons, lost) = match numbers {
+            Ok(Ok(numbers)) => numbers,
+            Ok(Err(error)) => {
+                warn!(%error, "no numbers for metrics");
+                return None;
+            }
+            Err(_) => return None,
+        };
+        let mut registry = Registry::with_prefix("wardline");
+        let mut gauges = |name: &str, help: &str, values: Vec<(Labels, i64)>| {
+            if let [(labels, value)] = values.as_slice()
+                && labels.is_empty()
+            {
+                let gauge = Gauge::<i64>::default();
+                gauge.set(*value);
+                return registry.register(name, help, gauge);
+            }
+            let family = Family::<Labels, Gauge>::default();
+            for (labels, value) in values {
+                family.get_or_create(&labels).set(value);
+            }
+            registry.register(name, help, family);
+        };
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let about = vec![("router", status.router), ("version", status.version)];
+        gauges("router", "The router and its version", vec![(about, 1)]);
+        gauges(
+            "revision",
+            "The revision in force",
+            vec![(Vec::new(), number(status.revision))],
+        );
+        let ports = |port: v1::PortStatus| {
+            let attached = port.attached() != v1::Attached::None;
+            (
+                vec![("interface", port.interface), ("zone", port.zone)],
+                i64::from(attached),
+            )
+        };
+        gauges(
+            "port_guarded",
+            "Whether the port's hooks are attached",
+            status.ports.into_iter().map(ports).collect(),
+        );
+        let tables = |of: fn(&v1::TableStatus) -> u64| {
+            let entry =
+                |table: &v1::TableStatus| (vec![("table", table.name.clone())], number(of(table)));
+            status.tables.iter().map(entry).collect()
+        };
+        gauges("table_used", "Entries in use", tables(|table| table.used));
+        gauges(
+            "table_size",
+            "Entries that the table can hold",
+            tables(|table| table.max),
+        );
+        let mut counters = |name: &str, help: &str, unit, values: Vec<(Labels, u64)>| {
+            let family = Family::<Labels, Counter>::default();
+            for (labels, value) in values {
+                family.get_or_create(&labels).inc_by(value);
+            }
+            match unit {
+                Some(unit) => registry.register_with_unit(name, help, unit, family),
+                None => registry.register(name, help, family),
+            }
+        };
+        let by_reason = |of: fn(&wardline_ebpf::abi::Counter) -> u64| {
+            let entry = |(reason, counter)| {
+                (
+                    vec![("reason", word(reason)), ("verdict", verdict(reason))],
+                    of(counter),
+                )
+            };
+            reasons
+                .iter()
+                .map(|(reason, counter)| entry((*reason, counter)))
+                .collect()
+        };
+        counters(
+            "packets",
+            "Packets judged",
+            None,
+            by_reason(|counter| counter.packets),
+        );
+        counters(
+            "frames",
+            "Bytes judged, whole frames",
+            Some(Unit::Bytes),
+            by_reason(|counter| counter.bytes),
+        );
+        let calls = self.keeper.answered().into_iter();
+        let calls = calls.map(|((call, outcome), count)| {
+            (vec![("call", call.to_owned()), ("outcome", outcome)], count)
+        });
+        counters(
+            "calls",
+            "Calls of the API, by their outcome",
+            None,
+            calls.collect(),
+        );
+        let events = Counter::<u64>::default();
+        events.inc_by(u64::from(lost));
+        let help = "Events that the kernel could not hand over";
+        registry.register("events_lost", help, events);
+        if let Some(certificates) = &self.certificates {
+            let left = Gauge::<i64>::default();
+            left.set(certificates.end().as_second() - Timestamp::now().as_second());
+            registry.register_with_unit(
+                "certificate_left",
+                "Until the API's certificate ends",
+                Unit::Seconds,
+                left,
+            );
+        }
+        let mut text = String::new();
+        encode(&mut text, &registry).ok()?;
+        Some(text)
+    }
+}
+
+/// A reason as documents write it.
+fn word(reason: Reason) -> String {
+    v1::Reason::try_from(i32::from(reason as u8)).map_or_else(
+        |_| String::new(),
+        |reason| {
+            reason
+                .as_str_name()
+                .trim_start_matches("REASON_")
+                .to_ascii_lowercase()
+        },
+    )
+}
+
+fn verdict(reason: Reason) -> String {
+    if reason.passes() { "pass" } else { "drop" }.to_owned()
+}

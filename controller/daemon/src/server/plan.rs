@@ -1,0 +1,307 @@
+//! What a document would do, told before it does anything: the answer to `plan`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use wardline_policy::{
+    diff,
+    intent::{Intent, Zone},
+    numbers::numbered,
+    reach::{self, Reach, Who},
+    replay::{self, Asked, Outcome, Replay},
+    snapshot::Snapshot,
+    words::service::{service_text, service_words},
+};
+use wardline_proto::v1;
+
+use super::convert::{described, proto_time, reason_number, table_status};
+use crate::{
+    engine::{Engine, prepare::Prepared, refusal::Refusal},
+    telemetry::observed::Observed,
+};
+
+/// Flows, pairs and observed drops that are listed; more are counted.
+const LISTED: usize = 100;
+/// Pairs that are listed.
+const PAIRS: usize = 2000;
+
+impl Engine {
+    /// What a document would change, and what that does.
+    ///
+    /// # Errors
+    ///
+    /// Why it would be refused.
+    pub fn plan(&mut self, policy: v1::Policy) -> Result<v1::PlanResponse, Refusal> {
+        let prepared = self.prepare(policy.into())?;
+        let current = self.snapshot();
+        let now = Timestamp::now();
+        let tick = self.datapath.tick()?;
+        let next = Replay::new(&prepared.tables, tick);
+        let cut = self.cut(&next, &prepared, &current, tick)?;
+        let observed = self.observed(&next, &prepared)?;
+        let mut reach = reach::changes(&current.intent, &prepared.intent, now);
+        let dangers = dangers(&current.intent, &prepared.intent, &cut, &reach, &observed);
+        let more_reach = reach.len().saturating_sub(PAIRS) as u64;
+        reach.truncate(PAIRS);
+        Ok(v1::PlanResponse {
+            base: current.revision,
+            changes: diff::changes(&current.policy, &prepared.policy),
+            warnings: prepared.intent.warnings.clone(),
+            tables: self
+                .datapath
+                .needs(&prepared.tables)
+                .into_iter()
+                .map(table_status)
+                .collect(),
+            dangers,
+            reach: reach.into_iter().map(told).collect(),
+            more_reach,
+            cut: cut.listed,
+            flows_cut: cut.flows,
+            idle: reach::idle(&prepared.intent, now)
+                .into_iter()
+                .map(|idle| v1::IdleRule {
+                    rule: idle.rule.to_owned(),
+                    matches: idle.matches,
+                    why: idle.why,
+                    covered_by: idle.covered_by.into_iter().map(str::to_owned).collect(),
+                })
+                .collect(),
+            empty_zones: reach::empty_zones(&prepared.intent)
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            observed,
+            failsafe: self.failsafe(),
+        })
+    }
+
+    /// The live flows that would be cut.
+    fn cut(
+        &self,
+        next: &Replay<'_>,
+        prepared: &Prepared,
+        current: &Snapshot,
+        tick: u32,
+    ) -> Result<Cut, Refusal> {
+        let settings = self.datapath.settings()?;
+        let names = names(prepared);
+        let mut cut = Cut::default();
+        let mut others = Vec::new();
+        self.datapath.flows(|flow| {
+            let Outcome {
+                reason,
+                rule,
+                is_the_routers,
+            } = next.flow(flow);
+            if !flow.is_live(&settings, tick) || reason.passes() {
+                return;
+            }
+            cut.flows += 1;
+            cut.of_router += u64::from(is_the_routers);
+            let list = if is_the_routers {
+                &mut cut.listed
+            } else {
+                &mut others
+            };
+            if list.len() < LISTED {
+                list.push(v1::CutFlow {
+                    flow: Some(described(flow, current, tick)),
+                    reason: reason_number(reason),
+                    rule: names.get(&rule).copied().unwrap_or_default().to_owned(),
+                });
+            }
+        })?;
+        cut.listed.append(&mut others);
+        cut.listed.truncate(LISTED);
+        Ok(cut)
+    }
+
+    /// What mode observe has let pass, and the next tables would drop.
+    fn observed(
+        &self,
+        next: &Replay<'_>,
+        prepared: &Prepared,
+    ) -> Result<Vec<v1::ObservedDrop>, Refusal> {
+        let what = |asked: &Asked| (asked.addresses, asked.service);
+        let events = self.events.observed().into_iter();
+        let mut tally: BTreeMap<_, (Asked, Observed)> = events
+            .map(|(asked, seen)| (what(&asked), (asked, seen)))
+            .collect();
+        // Live flows that were told of only once, also by an earlier daemon. A flow knows both its
+        // devices, an event one.
+        self.datapath.flows(|flow| {
+            if flow.state & wardline_ebpf::abi::state::OBSERVED != 0 {
+                let packets = flow.packets.iter().map(|it| u64::from(*it)).sum();
+                let asked = replay::asked(flow);
+                let unheard = (asked, Observed::default());
+                let (known, seen) = tally.entry(what(&asked)).or_insert(unheard);
+                *known = asked;
+                seen.packets = seen.packets.max(packets);
+            }
+        })?;
+        let devices: BTreeMap<u32, &String> = prepared
+            .ids
+            .iter()
+            .filter(|((kind, _), _)| kind == numbered::DEVICE)
+            .map(|((_, name), number)| (*number, name))
+            .collect();
+        let dropped = tally.into_values().filter_map(|(asked, seen)| {
+            let outcome = next.asked(&asked);
+            (!outcome.reason.passes()).then_some((asked, seen, outcome.reason))
+        });
+        let mut dropped: Vec<_> = dropped.collect();
+        dropped.sort_by_key(|(asked, seen, _)| (std::cmp::Reverse(seen.packets), *asked));
+        dropped.truncate(LISTED);
+        let list = dropped.into_iter().map(|(asked, seen, reason)| {
+            let Asked {
+                addresses: [source, destination],
+                devices: [from, to],
+                service,
+            } = asked;
+            let device = devices.get(&from).or_else(|| devices.get(&to));
+            v1::ObservedDrop {
+                device: device.map(|name| (*name).clone()).unwrap_or_default(),
+                source: source.to_string(),
+                destination: destination.to_string(),
+                service: service_text((service >> 16) as u8, service as u16),
+                reason: reason_number(reason),
+                packets: seen.packets,
+                last: seen.last.map(proto_time),
+            }
+        });
+        Ok(list.collect())
+    }
+}
+
+/// The live flows that a change would cut.
+#[derive(Default)]
+struct Cut {
+    flows: u64,
+    of_router: u64,
+    listed: Vec<v1::CutFlow>,
+}
+
+/// The rules of the next document, by number.
+fn names(prepared: &Prepared) -> BTreeMap<u32, &str> {
+    let rules = prepared
+        .ids
+        .iter()
+        .filter(|((kind, _), _)| kind == numbered::RULE);
+    rules
+        .map(|((_, name), number)| (*number, name.as_str()))
+        .collect()
+}
+
+fn told(reach: Reach<'_>) -> v1::Reach {
+    let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+    v1::Reach {
+        reachable: reach.opens,
+        from: reach.from.to_string(),
+        to: reach.to.to_string(),
+        services: service_words(&reach.services),
+        rules: owned(reach.rules),
+        except: owned(reach.except),
+        alike: reach.alike as u64,
+    }
+}
+
+/// What a person should see first, the worst first: what may lock the operator out, what stops, what
+/// is no longer guarded, what opens wide.
+fn dangers(
+    old: &Intent,
+    new: &Intent,
+    cut: &Cut,
+    reach: &[Reach<'_>],
+    observed: &[v1::ObservedDrop],
+) -> Vec<String> {
+    let mut dangers = Vec::new();
+    let first = cut.listed.iter().find_map(|it| it.flow.as_ref());
+    let example = first.map_or_else(String::new, |flow| {
+        let v1::Flow {
+            source,
+            destination,
+            protocol,
+            destination_port,
+            ..
+        } = flow;
+        format!(", such as {source} → {destination} {protocol}/{destination_port}")
+    });
+    if cut.of_router != 0 {
+        dangers.push(format!(
+            "cuts {} with the router itself{example}: yours may be one of them",
+            flows(cut.of_router)
+        ));
+    }
+    for it in reach.iter().filter(|it| !it.opens && it.to == Who::Router) {
+        let services = service_words(&it.services).join(", ");
+        dangers.push(format!(
+            "{} can't reach the router any more: {services}",
+            it.from
+        ));
+    }
+    if cut.flows > cut.of_router {
+        let example = if cut.of_router == 0 {
+            example
+        } else {
+            String::new()
+        };
+        dangers.push(format!(
+            "cuts {}{example}",
+            flows(cut.flows - cut.of_router)
+        ));
+    }
+    let zones = |intent: &Intent, name: &str| -> Option<Zone> {
+        intent.zones.iter().find(|zone| zone.name == name).cloned()
+    };
+    for zone in &new.zones {
+        let was = zones(old, &zone.name);
+        let (observed_before, admitted) =
+            was.map_or((false, false), |it| (it.observe, it.admit_any));
+        if zone.observe && !observed_before {
+            dangers.push(format!(
+                "zone {}: mode observe: nothing is dropped by policy",
+                zone.name
+            ));
+        }
+        if zone.admit_any && !admitted {
+            dangers.push(format!(
+                "zone {}: admit any: devices that are not listed may speak",
+                zone.name
+            ));
+        }
+    }
+    if !observed.is_empty() {
+        let packets: u64 = observed.iter().map(|it| it.packets).sum();
+        dangers.push(format!(
+            "drops from now on what was observed: {} kinds of traffic, {packets} packets",
+            observed.len()
+        ));
+    }
+    for port in &old.ports {
+        if !new.ports.iter().any(|it| it.pattern == port.pattern) {
+            dangers.push(format!(
+                "port {}: is not guarded any more, unless another fits",
+                port.pattern
+            ));
+        }
+    }
+    let wide = |it: &&Reach<'_>| it.opens && (it.from == Who::Any || it.to == Who::Any);
+    for it in reach.iter().filter(wide) {
+        let services = service_words(&it.services).join(", ");
+        dangers.push(format!("opens {} → {}: {services}", it.from, it.to));
+    }
+    let more = dangers.len().saturating_sub(LISTED);
+    dangers.truncate(LISTED);
+    if more != 0 {
+        dangers.push(format!("and {more} more"));
+    }
+    dangers
+}
+
+fn flows(count: u64) -> String {
+    match count {
+        1 => "1 live flow".to_owned(),
+        count => format!("{count} live flows"),
+    }
+}

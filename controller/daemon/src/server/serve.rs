@@ -1,0 +1,402 @@
+//! How clients get in: the Unix socket, TCP with mutual TLS, and the server behind both.
+//!
+//! On the Unix socket the kernel says who calls, over TCP a certificate does. A connection reaches
+//! the server only when that is known and the client has begun to speak HTTP/2. Until then it
+//! holds one of the few places that its address has, for seconds; afterwards one of its actor's.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::transport::{Server, server::Connected};
+use tracing::{info, warn};
+use wardline_proto::{DESCRIPTOR_SET, v1::segmentation_server::SegmentationServer};
+
+use super::calls::Service;
+use crate::{
+    access::{
+        gate::{self, Keeper},
+        roles::{LARGEST_MESSAGE, Peer},
+        throttle::{Place, Places},
+        tls::{Certificates, Client},
+    },
+    config::{Api, Role},
+};
+
+/// How long a client may take to say who it is and to begin.
+const GREETING: Duration = Duration::from_secs(10);
+/// How long a call may take, whatever the client's deadline; streams only to their beginning.
+const LONGEST_CALL: Duration = Duration::from_secs(300);
+/// A peer that is silent is asked after so long whether it is there, and then has so long to answer.
+const SILENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Calls that one connection may have open.
+const STREAMS: u32 = 64;
+/// Bytes of a request's headers.
+const HEADERS: u32 = 16 << 10;
+
+/// Why there is no API.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket could not be made.
+    #[error("{path}: {source}")]
+    Socket {
+        /// The socket.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The TCP address can't be had.
+    #[error("api.listen {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Reflection has no descriptors.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server ended.
+    #[error("the server ended: {0}")]
+    Server(#[from] tonic::transport::Error),
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+///
+/// When the socket or the address can't be had, or another daemon answers on the socket.
+pub async fn serve(
+    service: Service,
+    api: &Api,
+    certificates: Option<Certificates>,
+    keeper: Arc<Keeper>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), ServeError> {
+    let socket = &api.socket;
+    let local = listen(socket).await.map_err(|source| ServeError::Socket {
+        path: socket.display().to_string(),
+        source,
+    })?;
+    let (sender, connections) = mpsc::channel(16);
+    // Ends with this function.
+    let mut doors = JoinSet::new();
+    doors.spawn(let_in_local(local, sender.clone()));
+    if let (Some(address), Some(certificates)) = (api.listen, certificates) {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| ServeError::Listen { address, source })?;
+        doors.spawn(certificates.clone().follow(stop.clone()));
+        doors.spawn(let_in_remote(listener, certificates, api.clone(), sender));
+        info!(%address, "serves TCP");
+    }
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<SegmentationServer<Service>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let segmentation = SegmentationServer::new(service)
+        .max_decoding_message_size(LARGEST_MESSAGE)
+        .max_encoding_message_size(LARGEST_MESSAGE);
+    Server::builder()
+        .timeout(LONGEST_CALL)
+        .http2_keepalive_interval(Some(SILENCE))
+        .http2_keepalive_timeout(Some(PATIENCE))
+        .http2_max_header_list_size(HEADERS)
+        .max_concurrent_streams(STREAMS)
+        .layer(gate::layer(keeper))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(segmentation)
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(connections).map(Ok::<_, Infallible>),
+            async move {
+                // An error means that who would stop us is gone.
+                let _ = stop.wait_for(|stop| *stop).await;
+            },
+        )
+        .await?;
+    // The next daemon may have made it again.
+    let _ = std::fs::remove_file(socket);
+    Ok(())
+}
+
+/// Whether a daemon answers on a socket.
+pub async fn is_served(socket: &Path) -> bool {
+    UnixStream::connect(socket).await.is_ok()
+}
+
+async fn listen(socket: &Path) -> io::Result<UnixListener> {
+    if is_served(socket).await {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another daemon answers on it",
+        ));
+    }
+    if let Some(directory) = socket.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+// ── the doors ──────────────────────────────────────────────────────────────────────────────────
+
+async fn let_in_local(listener: UnixListener, server: mpsc::Sender<Connection>) {
+    let places = Arc::new(Places::new(256, 128));
+    let mut greetings = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    rest(&error).await;
+                    continue;
+                }
+            },
+            Some(_) = greetings.join_next() => continue,
+        };
+        // Without credentials nobody is there whom a right could be given.
+        let Ok(credentials) = stream.peer_cred() else {
+            continue;
+        };
+        let peer = Peer {
+            actor: format!("uid:{}", credentials.uid()),
+            role: (credentials.uid() == 0).then_some(Role::Admin),
+            address: credentials
+                .pid()
+                .map_or_else(|| "unix".to_owned(), |pid| format!("unix:{pid}")),
+            since: Instant::now(),
+        };
+        let Some(place) = places.take(&peer.actor) else {
+            continue;
+        };
+        let server = server.clone();
+        greetings.spawn(async move {
+            let ends = std::future::pending();
+            let connection = Connection::begin(stream, peer, place, ends);
+            if let Ok(Ok(connection)) = timeout(GREETING, connection).await {
+                // The server takes none any more when it stops.
+                let _ = server.send(connection).await;
+            }
+        });
+    }
+}
+
+async fn let_in_remote(
+    listener: TcpListener,
+    certificates: Certificates,
+    api: Api,
+    server: mpsc::Sender<Connection>,
+) {
+    let strangers = Places::new(256, 16);
+    let places = Arc::new(Places::new(512, 32));
+    let api = Arc::new(api);
+    let mut greetings = JoinSet::new();
+    loop {
+        let (stream, address) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    rest(&error).await;
+                    continue;
+                }
+            },
+            Some(_) = greetings.join_next() => continue,
+        };
+        let Some(stranger) = strangers.take(&neighbourhood(address.ip())) else {
+            continue;
+        };
+        let server = server.clone();
+        let (certificates, api) = (certificates.clone(), api.clone());
+        let places = places.clone();
+        greetings.spawn(async move {
+            let greeting = greet(stream, address, &certificates, &api, &places);
+            match timeout(GREETING, greeting).await {
+                Ok(Ok(connection)) => {
+                    drop(stranger);
+                    let _ = server.send(connection).await;
+                }
+                Ok(Err(error)) => info!(%address, %error, "a client was turned away"),
+                Err(_) => info!(%address, "a client did not say who it is"),
+            }
+        });
+    }
+}
+
+/// Learns who a client is.
+async fn greet(
+    stream: TcpStream,
+    address: SocketAddr,
+    certificates: &Certificates,
+    api: &Api,
+    places: &Places<String>,
+) -> io::Result<Connection> {
+    let since = Instant::now();
+    stream.set_nodelay(true)?;
+    let Client {
+        stream,
+        names,
+        mut believed,
+    } = certificates.accept(stream).await?;
+    let all = || names.all.iter().map(String::as_str);
+    let (role, name) = match api.role(all()) {
+        Some((role, name)) => (Some(role), name),
+        None => (None, all().next().unwrap_or_default()),
+    };
+    let peer = Peer {
+        actor: format!("cert:{name}"),
+        role,
+        address: address.to_string(),
+        since,
+    };
+    let place = places
+        .take(&peer.actor)
+        .ok_or_else(|| io::Error::other(format!("{} has too many connections", peer.actor)))?;
+    let left = names.ends.duration_since(Timestamp::now());
+    let left = Duration::try_from(left).unwrap_or_default();
+    let ends = async move {
+        tokio::select! {
+            () = sleep(left) => {}
+            _ = believed.changed() => {}
+        }
+    };
+    Connection::begin(stream, peer, place, ends).await
+}
+
+/// Who shares what strangers may take: an IPv4 address, or the network of an IPv6 address, since
+/// a host there can have as many addresses as it likes.
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// Descriptors or memory have run out; what is open needs time to end.
+async fn rest(error: &io::Error) {
+    warn!(%error, "can't accept a connection");
+    sleep(Duration::from_millis(100)).await;
+}
+
+// ── a connection ───────────────────────────────────────────────────────────────────────────────
+
+/// What a client says first in HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A connection, who is at its other end, and until when that is believed.
+struct Connection {
+    stream: Pin<Box<dyn Stream>>,
+    peer: Peer,
+    /// What was read before and the server has not seen.
+    unread: &'static [u8],
+    ends: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    _place: Place<String>,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
+
+impl Connection {
+    /// A connection whose client has begun to speak. The server would wait for that for ever.
+    async fn begin(
+        mut stream: impl Stream + Unpin + 'static,
+        peer: Peer,
+        place: Place<String>,
+        ends: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<Self> {
+        let mut preface = [0; PREFACE.len()];
+        stream.read_exact(&mut preface).await?;
+        if preface != PREFACE {
+            return Err(io::Error::other("it does not speak HTTP/2"));
+        }
+        Ok(Self {
+            stream: Box::pin(stream),
+            peer,
+            unread: PREFACE,
+            ends: Some(Box::pin(ends)),
+            _place: place,
+        })
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let over = self
+            .ends
+            .as_mut()
+            .is_none_or(|ends| ends.as_mut().poll(cx).is_ready());
+        if over {
+            self.ends = None;
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if !self.unread.is_empty() {
+            let count = self.unread.len().min(buffer.remaining());
+            let (first, rest) = self.unread.split_at(count);
+            buffer.put_slice(first);
+            self.unread = rest;
+            return Poll::Ready(Ok(()));
+        }
+        self.stream.as_mut().poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream.as_mut().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,200 @@
+//! What runs, as the API tells it: status, counters, flows, devices.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use wardline_ebpf::abi::{self, Counter, gauge};
+use wardline_policy::{
+    intent,
+    numbers::{number_of, numbered},
+    words::address::ip_of,
+};
+use wardline_proto::v1;
+
+use super::convert::{described, proto_time, reason_number, table_status};
+use crate::engine::{Engine, refusal::Refusal};
+
+impl Engine {
+    /// What runs.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn status(&self) -> Result<v1::GetStatusResponse, Refusal> {
+        let current = self.snapshot();
+        let mut warnings = current.intent.warnings.clone();
+        let lost = self.datapath.gauge(gauge::LOST_EVENTS)?;
+        if lost != 0 {
+            warnings.push(format!("{lost} events were lost: the ring was full"));
+        }
+        warnings.extend(self.unguarded());
+        let matched = |port: &intent::Port| {
+            self.inventory.links.values().any(|link| {
+                current
+                    .intent
+                    .port_for(&link.name)
+                    .is_some_and(|p| p.pattern == port.pattern)
+            })
+        };
+        for port in current.intent.ports.iter().filter(|port| !matched(port)) {
+            warnings.push(format!(
+                "port {}: no such interface yet",
+                port.pattern.as_str()
+            ));
+        }
+        for fill in self
+            .datapath
+            .fill()?
+            .iter()
+            .filter(|fill| fill.used * 10 >= fill.max * 9)
+        {
+            warnings.push(format!(
+                "table {} is nearly full: {} of {}",
+                fill.name, fill.used, fill.max
+            ));
+        }
+        Ok(v1::GetStatusResponse {
+            router: self.config.router.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: current.revision,
+            pending: self.pending.as_ref().map(|pending| v1::Pending {
+                revision: pending.revision,
+                confirm_by: Some(proto_time(pending.confirm_by)),
+            }),
+            ports: self.ports.clone(),
+            tables: self
+                .datapath
+                .fill()?
+                .into_iter()
+                .map(table_status)
+                .collect(),
+            warnings,
+            grants: self.grants(),
+            quarantined: self.store.quarantined().iter().cloned().collect(),
+            failsafe: self.failsafe(),
+        })
+    }
+
+    /// Packets and bytes by reason and rule.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn counters(&self) -> Result<v1::GetCountersResponse, Refusal> {
+        let current = self.snapshot();
+        let reasons = self.datapath.reasons()?;
+        let names: Vec<&String> = current.intent.rules.iter().map(|rule| &rule.name).collect();
+        let numbers = names
+            .iter()
+            .map(|name| number_of(&current.ids, numbered::RULE, name));
+        let rules = self.datapath.rules(numbers)?;
+        Ok(v1::GetCountersResponse {
+            reasons: reasons
+                .into_iter()
+                .filter(|(_, counter)| *counter != Counter::default())
+                .map(|(reason, counter)| v1::ReasonCounter {
+                    reason: reason_number(reason),
+                    packets: counter.packets,
+                    bytes: counter.bytes,
+                })
+                .collect(),
+            rules: names
+                .into_iter()
+                .zip(rules)
+                .map(|(name, counter)| v1::RuleCounter {
+                    rule: name.clone(),
+                    packets: counter.packets,
+                    bytes: counter.bytes,
+                })
+                .collect(),
+            lost_events: u64::from(self.datapath.gauge(gauge::LOST_EVENTS)?),
+            forwarded: self.datapath.forwarded()?.packets,
+        })
+    }
+
+    /// The live flows, at most so many; 0: all.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn flows(&mut self, limit: u32) -> Result<Vec<v1::Flow>, Refusal> {
+        let limit = if limit == 0 {
+            usize::MAX
+        } else {
+            limit as usize
+        };
+        let current = self.snapshot();
+        let now = self.datapath.tick()?;
+        let settings = self.datapath.settings()?;
+        let mut found = Vec::new();
+        self.datapath.flows(|flow| {
+            if flow.is_live(&settings, now) && found.len() < limit {
+                found.push(described(flow, &current, now));
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// The devices and where each was last seen.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn devices(&mut self) -> Result<Vec<v1::DeviceStatus>, Refusal> {
+        let current = self.snapshot();
+        let tick = self.datapath.tick()?;
+        let now = Timestamp::now();
+        let mut latest: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+        self.datapath.flows(|flow| {
+            for leg in [0, 1] {
+                let (device, bind) = (flow.devices[leg], flow.bind[leg]);
+                let (last, ifindex) = (flow.last, bind as u16);
+                if device > abi::ROUTER && bind >> 16 != 0 && flow.packets[leg] != 0 {
+                    let seen = latest.entry(device).or_insert((last, u32::from(ifindex)));
+                    if (last.wrapping_sub(seen.0) as i32) > 0 {
+                        *seen = (last, u32::from(ifindex));
+                    }
+                }
+            }
+        })?;
+        let mut learned: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for (address, device, _) in self.datapath.learned()? {
+            learned
+                .entry(device)
+                .or_default()
+                .push(ip_of(address).to_string());
+        }
+        let mut devices = Vec::new();
+        for device in &current.intent.devices {
+            let number = number_of(&current.ids, numbered::DEVICE, &device.name);
+            let by_flow = latest.get(&number).copied();
+            let seen = match (self.datapath.seen(number)?, by_flow) {
+                (Some(a), Some(b)) if (b.0.wrapping_sub(a.0) as i32) > 0 => Some(b),
+                (Some(a), _) => Some(a),
+                (None, by_flow) => by_flow,
+            };
+            let last_seen = seen.map(|(last, _)| {
+                let ago = current.clock.seconds_since(last, tick);
+                proto_time(now - jiff::SignedDuration::from_secs(ago as i64))
+            });
+            let mut addresses: Vec<String> =
+                device.addresses.iter().map(ToString::to_string).collect();
+            if addresses.is_empty() {
+                addresses = learned.remove(&number).unwrap_or_default();
+                addresses.sort();
+            }
+            devices.push(v1::DeviceStatus {
+                name: device.name.clone(),
+                zone: current.intent.zones[device.zone.0].name.clone(),
+                macs: device.macs.iter().map(ToString::to_string).collect(),
+                addresses,
+                port: seen.map_or_else(String::new, |(_, ifindex)| {
+                    current.interface(ifindex).to_owned()
+                }),
+                last_seen,
+                quarantined: current.quarantined.contains(&device.name),
+            });
+        }
+        Ok(devices)
+    }
+}

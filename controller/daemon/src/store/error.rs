@@ -1,0 +1,62 @@
+//! Why the history can't be read or written.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::ErrorCode;
+
+/// Why the history can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory or the file could not be made or reached.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error("{}: in use by another wardlined", .0.display())]
+    InUse(PathBuf),
+    /// The file is damaged, or no history.
+    #[error("{}: damaged or not a history: {why}; restore it, or move it away to start anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A newer daemon wrote it.
+    #[error("{}: has schema {found}, this wardlined knows up to {known}; run the newer one", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// The newest schema that this daemon knows.
+        known: u32,
+    },
+    /// SQLite failed.
+    #[error("{}: {source}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+}
+
+pub(super) fn database_error(path: &Path, source: rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::InUse(path),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged {
+            path,
+            why: source.to_string(),
+        },
+        _ => StoreError::Database { path, source },
+    }
+}

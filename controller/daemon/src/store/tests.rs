@@ -1,0 +1,336 @@
+//! What is stored is there again, whole, after every way of ending and opening.
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt as _,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use super::*;
+
+#[test]
+fn keeps_revisions_and_numbers_across_opening() {
+    let scratch = Scratch::new();
+    let ids = Arc::new(Ids::from([
+        (key("zone", "pumps"), 1),
+        (key("rule", "a"), 7),
+    ]));
+    let fewer = Arc::new(Ids::from([(key("zone", "pumps"), 2)]));
+    let mut store = scratch.open();
+    assert_eq!(store.latest().expect("read"), None);
+    assert_eq!(
+        append(
+            &mut store,
+            "first",
+            &ids,
+            &[Fact::Meta("pending", Some("1"))]
+        ),
+        1
+    );
+    assert_eq!(append(&mut store, "second", &fewer, &[]), 2);
+    assert_eq!(store.ids(), &fewer);
+    drop(store);
+
+    let mut store = scratch.open();
+    assert_eq!(store.ids(), &fewer);
+    let latest = store.latest().expect("read").expect("a revision");
+    assert_eq!((latest.revision.revision, latest.revision.parent), (2, 1));
+    assert_eq!(
+        (latest.revision.time, latest.revision.actor.as_str()),
+        (TIME, "uid 0")
+    );
+    assert_eq!(latest.policy, policy("second"));
+    let first = store.get(1).expect("read").expect("a revision");
+    assert_eq!(
+        (first.policy, first.revision.reason.as_str()),
+        (policy("first"), "first")
+    );
+    assert_eq!(store.get(3).expect("read"), None);
+    assert_eq!(store.get(u64::MAX).expect("read"), None);
+    let listed = |limit| {
+        store
+            .list(limit)
+            .expect("read")
+            .iter()
+            .map(|r| r.revision)
+            .collect()
+    };
+    assert_eq!((listed(10), listed(1)), (vec![2, 1], vec![2]));
+    assert_eq!(store.meta("pending").expect("read").as_deref(), Some("1"));
+    store.set_meta("pending", None).expect("write");
+    assert_eq!(store.meta("pending").expect("read"), None);
+    assert_eq!(append(&mut store, "third", &fewer, &[]), 3);
+}
+
+#[test]
+fn an_edit_keeps_only_itself_and_is_read_whole() {
+    let scratch = Scratch::new();
+    let mut store = scratch.open();
+    let ids = Arc::default();
+    append(&mut store, "first", &ids, &[]);
+    let mut whole = policy("first");
+    // Longer than a chain may be.
+    for n in 0..LONGEST_CHAIN + 3 {
+        let zone = v1::Zone {
+            name: format!("zone-{n}"),
+            ..v1::Zone::default()
+        };
+        let edit = v1::EditRequest {
+            put: Some(v1::Policy {
+                version: 1,
+                zones: vec![zone.clone()],
+                ..v1::Policy::default()
+            }),
+            ..v1::EditRequest::default()
+        };
+        whole.zones.push(zone);
+        let edited = Document::Edited {
+            edit: &edit,
+            whole: &whole,
+        };
+        let parent = n as u64 + 1;
+        let new = NewRevision {
+            parent,
+            document: edited,
+            ..new("edit", &whole, &[])
+        };
+        assert_eq!(store.append(&new, &ids).expect("kept"), parent + 1);
+        assert!(store.chain(parent + 1).expect("read").len() <= LONGEST_CHAIN);
+    }
+    drop(store);
+    let store = scratch.open();
+    assert_eq!(
+        store.latest().expect("read").map(|it| it.policy),
+        Some(whole)
+    );
+    let third = store.get(3).expect("read").expect("a revision").policy;
+    assert_eq!(third.zones.len(), 3);
+    assert_eq!(store.base(3).expect("read"), (2, false));
+}
+
+#[test]
+fn what_was_in_force_before_is_another_document() {
+    let scratch = Scratch::new();
+    let mut store = scratch.open();
+    let ids = Arc::default();
+    append(&mut store, "first", &ids, &[]);
+    append(&mut store, "second", &ids, &[]);
+    let mut same = |of, parent, fact| {
+        let whole = policy("unused");
+        let facts = [fact];
+        let new = NewRevision {
+            parent,
+            document: Document::Of(of),
+            ..new("quarantine", &whole, &facts)
+        };
+        store.append(&new, &ids).expect("kept")
+    };
+    assert_eq!(same(2, 2, Fact::Quarantined("camera", true)), 3);
+    assert_eq!(same(3, 3, Fact::Quarantined("pump", true)), 4);
+    assert_eq!(same(4, 4, Fact::Quarantined("camera", false)), 5);
+    assert_eq!(same(1, 5, Fact::Grant("fix", TIME)), 6);
+    for (of, before) in [(1, 0), (2, 1), (3, 1), (5, 1), (6, 5)] {
+        assert_eq!(store.before(of).expect("read"), before, "{of}");
+    }
+    drop(store);
+    let store = scratch.open();
+    assert_eq!(store.quarantined().iter().collect::<Vec<_>>(), ["pump"]);
+    assert!(store.is_grant("fix", TIME) && !store.is_grant("fix", Timestamp::UNIX_EPOCH));
+    let documents = |revision| store.get(revision).expect("read").map(|it| it.policy);
+    assert_eq!(documents(5), Some(policy("second")));
+    assert_eq!(documents(6), Some(policy("first")));
+}
+
+#[test]
+fn takes_over_a_history_of_the_first_schema() {
+    let scratch = Scratch::new();
+    fs::create_dir(&scratch.0).expect("a directory");
+    let old = Connection::open(scratch.file()).expect("a database");
+    old.execute_batch(schema::TABLES).expect("tables");
+    old.execute("INSERT INTO meta VALUES ('schema', '1')", [])
+        .expect("a schema");
+    let document = policy("old").encode_to_vec();
+    old.execute(
+        "INSERT INTO revisions VALUES (1, 0, ?1, 'uid:0', '', 'apply', '', ?2)",
+        params![TIME.to_string(), document],
+    )
+    .expect("a revision");
+    drop(old);
+    let mut store = scratch.open();
+    assert_eq!(
+        store.get(1).expect("read").expect("kept").policy,
+        policy("old")
+    );
+    assert_eq!(append(&mut store, "new", &Arc::default(), &[]), 2);
+    drop(store);
+    assert_eq!(scratch.open().list(10).expect("read").len(), 2);
+}
+
+#[test]
+fn only_its_owner_may_read_it() {
+    let scratch = Scratch::new();
+    let mut store = scratch.open();
+    append(&mut store, "first", &Arc::default(), &[]);
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&scratch.0), 0o700);
+    for entry in fs::read_dir(&scratch.0).expect("there") {
+        assert_eq!(mode(&entry.expect("there").path()), 0o600);
+    }
+}
+
+#[test]
+fn refuses_a_second_daemon() {
+    let scratch = Scratch::new();
+    let _store = scratch.open();
+    assert!(matches!(Store::open(&scratch.0), Err(StoreError::InUse(_))));
+}
+
+#[test]
+fn refuses_a_newer_schema() {
+    let scratch = Scratch::new();
+    scratch.open().set_meta("schema", Some("3")).expect("write");
+    let error = Store::open(&scratch.0).expect_err("must be refused");
+    assert!(
+        matches!(error, StoreError::Newer { found: 3, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn refuses_the_database_of_another_program() {
+    let scratch = Scratch::new();
+    fs::create_dir(&scratch.0).expect("a directory");
+    let other = Connection::open(scratch.file()).expect("a database");
+    other
+        .execute_batch("CREATE TABLE shoes (size INTEGER)")
+        .expect("a table");
+    drop(other);
+    assert_damaged(Store::open(&scratch.0));
+}
+
+#[test]
+fn tells_of_a_damaged_file() {
+    let scratch = Scratch::new();
+    let mut store = scratch.open();
+    for n in 0..200 {
+        append(&mut store, &format!("{n}"), &Arc::default(), &[]);
+    }
+    drop(store);
+    let whole = fs::read(scratch.file()).expect("the file");
+    assert!(whole.len() > 16 * 4096);
+
+    fs::write(scratch.file(), &whole[..whole.len() / 2]).expect("written");
+    assert_damaged(Store::open(&scratch.0));
+    fs::write(
+        scratch.file(),
+        "no database, but long enough for one ".repeat(200),
+    )
+    .expect("written");
+    assert_damaged(Store::open(&scratch.0));
+    let mut spoilt = whole.clone();
+    spoilt[3 * 4096..5 * 4096].fill(0xa5);
+    fs::write(scratch.file(), &spoilt).expect("written");
+    assert_damaged(Store::open(&scratch.0));
+    fs::write(scratch.file(), &whole).expect("written");
+    assert_eq!(scratch.open().list(1000).expect("read").len(), 200);
+}
+
+#[test]
+fn a_failed_append_leaves_nothing() {
+    let scratch = Scratch::new();
+    let mut store = scratch.open();
+    append(&mut store, "first", &Arc::default(), &[]);
+    store
+        .connection
+        .execute_batch("DROP TABLE ids")
+        .expect("dropped");
+    let ids = Arc::new(Ids::from([(key("zone", "pumps"), 1)]));
+    let policy = policy("second");
+    let new = new("second", &policy, &[]);
+    assert!(store.append(&new, &ids).is_err());
+    assert_eq!(store.list(10).expect("read").len(), 1);
+    assert_eq!(store.ids(), &Arc::default());
+}
+
+const TIME: Timestamp = Timestamp::constant(1_790_000_000, 5);
+
+fn append(store: &mut Store, name: &str, ids: &Arc<Ids>, facts: &[Fact<'_>]) -> u64 {
+    let parent = store
+        .latest()
+        .expect("read")
+        .map_or(0, |latest| latest.revision.revision);
+    let policy = policy(name);
+    let new = NewRevision {
+        parent,
+        ..new(name, &policy, facts)
+    };
+    store.append(&new, ids).expect("kept")
+}
+
+fn new<'a>(reason: &'a str, policy: &'a v1::Policy, facts: &'a [Fact<'a>]) -> NewRevision<'a> {
+    NewRevision {
+        parent: 0,
+        time: TIME,
+        actor: "uid 0",
+        reason,
+        kind: "apply",
+        request_id: "r-1",
+        document: Document::Whole(policy),
+        extent: Extent::default(),
+        facts,
+    }
+}
+
+fn policy(name: &str) -> v1::Policy {
+    let zone = v1::Zone {
+        name: name.to_owned(),
+        description: "of some length, so that pages fill. ".repeat(20),
+        ..Default::default()
+    };
+    v1::Policy {
+        version: 1,
+        zones: vec![zone],
+        ..Default::default()
+    }
+}
+
+fn key(kind: &str, name: &str) -> (String, String) {
+    (kind.to_owned(), name.to_owned())
+}
+
+fn assert_damaged(opened: Result<Store, StoreError>) {
+    let error = opened.expect_err("must be refused");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("wardline.db: damaged or not a history"),
+        "{error}"
+    );
+}
+
+/// A directory of one test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("wardline-store-{}-{count}", std::process::id());
+        Self(env::temp_dir().join(name))
+    }
+
+    fn open(&self) -> Store {
+        Store::open(&self.0).expect("a history")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("wardline.db")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).expect("removed");
+    }
+}

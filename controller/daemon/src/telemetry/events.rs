@@ -1,0 +1,505 @@
+//! What happened: verdicts that the kernel tells, named by the newest snapshot, logged, kept and
+//! streamed.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+use tokio::sync::{broadcast, watch};
+use wardline_datapath::ring::{EventsError, NotAnEvent, Ring};
+use wardline_ebpf::abi::{self};
+use wardline_policy::{replay::Asked, snapshot::Snapshot, words::address::ip_of};
+use wardline_proto::v1;
+
+use super::{
+    log::log,
+    named::{named, timestamp},
+    observed::Observed,
+};
+
+/// Events that are kept for those who ask later.
+const KEPT: usize = 10_000;
+
+/// Kinds of observed traffic that are kept.
+const KINDS: usize = 10_000;
+
+/// Events that a stream may be behind before it misses some.
+const BEHIND: usize = 4096;
+
+/// Records that are read before other tasks get their turn.
+const BATCH: usize = 256;
+
+/// The events of this daemon's life, and those to come. A handle: clones are the same events.
+///
+/// The kernel sends at most one event a second for each (device, reason, rule); `count` says how
+/// many packets it stands for. Packets after the last event of a burst are told by the next event
+/// of their kind, however much later that is; counters have them at once.
+#[derive(Clone, Debug)]
+pub struct Events(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Oldest first. Never locked across an await.
+    kept: Mutex<VecDeque<(Timestamp, Arc<v1::Event>)>>,
+    /// What mode observe has let pass in this daemon's life. Never locked across an await.
+    observed: Mutex<BTreeMap<Asked, Observed>>,
+    stream: broadcast::Sender<Arc<v1::Event>>,
+    unreadable: AtomicU64,
+}
+
+impl Events {
+    /// No events yet. Names come from the newest snapshot.
+    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
+        Self(Arc::new(Shared {
+            snapshots,
+            kept: Mutex::default(),
+            observed: Mutex::default(),
+            stream: broadcast::Sender::new(BEHIND),
+            unreadable: AtomicU64::new(0),
+        }))
+    }
+
+    /// Logs an event, keeps it and hands it to the streams. One whose reason has an unknown number
+    /// is only counted, in [`Events::unreadable`].
+    pub fn publish(&self, raw: &abi::Event, time: Timestamp) {
+        let snapshot = Arc::clone(&self.0.snapshots.borrow());
+        let Some(event) = named(raw, &snapshot, time) else {
+            self.0.unreadable.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        if event.observed {
+            self.note_observed(raw, time);
+        }
+        log(&event);
+        self.keep(event, time);
+    }
+
+    /// What mode observe has let pass, by what was asked for.
+    pub fn observed(&self) -> BTreeMap<Asked, Observed> {
+        self.lock_observed().clone()
+    }
+
+    fn note_observed(&self, raw: &abi::Event, time: Timestamp) {
+        let asked = Asked {
+            addresses: [ip_of(raw.source), ip_of(raw.destination)],
+            // An event knows one device; what was learned is looked up by either.
+            devices: [raw.device; 2],
+            service: u32::from(raw.protocol) << 16 | u32::from(raw.destination_port),
+        };
+        let mut observed = self.lock_observed();
+        if observed.len() < KINDS || observed.contains_key(&asked) {
+            let seen = observed.entry(asked).or_default();
+            seen.packets += raw.count;
+            seen.last = Some(time);
+        }
+    }
+
+    fn lock_observed(&self) -> MutexGuard<'_, BTreeMap<Asked, Observed>> {
+        self.0
+            .observed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of something that happened by itself and is no packet.
+    pub fn note(&self, revision: u64, message: String, time: Timestamp) {
+        let event = v1::Event {
+            time: Some(timestamp(time)),
+            verdict: v1::Verdict::None.into(),
+            revision,
+            message,
+            ..v1::Event::default()
+        };
+        self.keep(event, time);
+    }
+
+    fn keep(&self, event: v1::Event, time: Timestamp) {
+        let event = Arc::new(event);
+        let mut kept = self.lock();
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((time, Arc::clone(&event)));
+        // Under the lock, so that whoever subscribes under it misses nothing. Without a stream
+        // there is nobody to tell.
+        let _ = self.0.stream.send(event);
+    }
+
+    /// The events that are kept, oldest first; with a time, those from then on.
+    pub fn kept(&self, since: Option<Timestamp>) -> Vec<v1::Event> {
+        from(&self.lock(), since)
+    }
+
+    /// The events that are kept, as [`Events::kept`], and a stream of all that follow them.
+    pub fn watch(
+        &self,
+        since: Option<Timestamp>,
+    ) -> (Vec<v1::Event>, broadcast::Receiver<Arc<v1::Event>>) {
+        let kept = self.lock();
+        (from(&kept, since), self.0.stream.subscribe())
+    }
+
+    /// Records of the kernel that could not be read: of another length, or with an unknown reason.
+    pub fn unreadable(&self) -> u64 {
+        self.0.unreadable.load(Ordering::Relaxed)
+    }
+
+    /// Publishes what the kernel tells, until `stop` is true or its sender is gone; what the ring
+    /// holds then is still published.
+    ///
+    /// # Errors
+    ///
+    /// When the ring can't be waited for.
+    pub async fn drain(
+        self,
+        ring: Ring,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), EventsError> {
+        let mut ring = ring.listen()?;
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                read = ring.wait(BATCH, |event| self.take(event)) => read?,
+            }
+            tokio::task::yield_now().await;
+        }
+        while ring.read(BATCH, |event| self.take(event)) {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    fn take(&self, event: Result<abi::Event, NotAnEvent>) {
+        match event {
+            Ok(event) => self.publish(&event, Timestamp::now()),
+            Err(NotAnEvent) => drop(self.0.unreadable.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Arc<v1::Event>)>> {
+        // Nothing that holds it leaves it half done.
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn from(kept: &VecDeque<(Timestamp, Arc<v1::Event>)>, since: Option<Timestamp>) -> Vec<v1::Event> {
+    let wanted = kept
+        .iter()
+        .filter(|(time, _)| since.is_none_or(|since| *time >= since));
+    wanted.map(|(_, event)| v1::Event::clone(event)).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use wardline_ebpf::{
+        abi::{Address, Reason},
+        packet::number,
+    };
+    use wardline_policy::{
+        clock::Clock,
+        compile,
+        intent::Intent,
+        inventory::{Inventory, Link},
+        limits::Limits,
+        numbers::{self, Ids, number_of, numbered},
+    };
+    use wardline_proto::document;
+
+    use super::*;
+    use crate::telemetry::named::service;
+
+    const POLICY: &str = r#"
+version: 1
+zones: [{name: pumps, subnets: [10.20.1.0/24]}, {name: cameras}]
+ports: [{interface: lan1, zone: pumps}]
+devices: [{name: pump-1, zone: pumps, macs: ["02:00:00:00:01:11"], addresses: [10.20.1.11]}]
+rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: deny}]
+"#;
+
+    #[test]
+    fn a_drop_has_names_for_its_numbers() {
+        let (events, snapshot) = events();
+        let time: Timestamp = "2026-03-01T10:00:00.5Z".parse().unwrap();
+        events.publish(&drop_of(&snapshot), time);
+        let expected = v1::Event {
+            time: Some(prost_types::Timestamp {
+                seconds: 1_772_359_200,
+                nanos: 500_000_000,
+            }),
+            verdict: v1::Verdict::Drop.into(),
+            reason: v1::Reason::DeniedByRule.into(),
+            rule: "web".into(),
+            device: "pump-1".into(),
+            zone: "pumps".into(),
+            interface: "lan1".into(),
+            vlan: 20,
+            source: "10.20.1.11".into(),
+            destination: "192.0.2.80".into(),
+            service: "tcp/443".into(),
+            count: 3,
+            revision: 5,
+            source_mac: "02:00:00:00:01:11".into(),
+            source_port: 49152,
+            observed: false,
+            message: String::new(),
+        };
+        assert_eq!(events.kept(None), [expected]);
+    }
+
+    #[test]
+    fn passes_are_told_apart_from_drops() {
+        let (events, snapshot) = events();
+        let raw = drop_of(&snapshot);
+        events.publish(
+            &abi::Event {
+                flags: abi::Event::OBSERVED,
+                ..raw
+            },
+            at(1),
+        );
+        events.publish(
+            &abi::Event {
+                reason: Reason::Rule as u8,
+                ..raw
+            },
+            at(2),
+        );
+        let kept = events.kept(None);
+        let seen: Vec<_> = kept
+            .iter()
+            .map(|event| (event.verdict(), event.reason(), event.observed))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (v1::Verdict::Pass, v1::Reason::DeniedByRule, true),
+                (v1::Verdict::Pass, v1::Reason::Rule, false),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_zone_is_the_devices_else_the_ports() {
+        let (events, snapshot) = events();
+        let zone = number_of(&snapshot.ids, numbered::ZONE, "cameras") as u16;
+        let raw = abi::Event {
+            zone,
+            ..drop_of(&snapshot)
+        };
+        events.publish(&raw, at(1));
+        events.publish(&abi::Event { device: 0, ..raw }, at(1));
+        events.publish(
+            &abi::Event {
+                device: 0,
+                zone: 0,
+                ..raw
+            },
+            at(1),
+        );
+        let zones: Vec<_> = events
+            .kept(None)
+            .into_iter()
+            .map(|event| event.zone)
+            .collect();
+        assert_eq!(zones, ["pumps", "cameras", ""]);
+    }
+
+    #[test]
+    fn services_are_written_as_policies_write_them() {
+        let (_, snapshot) = events();
+        let raw = drop_of(&snapshot);
+        let of = |protocol, destination_port| {
+            service(
+                &abi::Event {
+                    protocol,
+                    destination_port,
+                    ..raw
+                },
+                Reason::NoRule,
+            )
+        };
+        assert_eq!(of(number::UDP, 53), "udp/53");
+        assert_eq!(of(number::ICMP, 8 << 8), "icmp/8");
+        assert_eq!(of(number::ICMP, 3 << 8 | 4), "icmp/3/4");
+        assert_eq!(of(number::ICMPV6, 128 << 8), "icmpv6/128");
+        assert_eq!(of(47, 0), "proto/47");
+        assert_eq!(of(number::TCP, 0), "tcp/0");
+        let fragment = abi::Event {
+            source_port: 0,
+            destination_port: 0,
+            ..raw
+        };
+        assert_eq!(service(&fragment, Reason::Fragment), "tcp/*");
+        let chain = abi::Event {
+            protocol: 0,
+            ethertype: number::IPV6,
+            ..fragment
+        };
+        assert_eq!(service(&chain, Reason::ExtensionHeader), "0x86dd");
+    }
+
+    #[test]
+    fn frames_without_addresses_show_their_macs() {
+        let (events, snapshot) = events();
+        let frame = abi::Event {
+            source: Address::UNSPECIFIED,
+            destination: Address::UNSPECIFIED,
+            destination_mac: 0x0180_c200_000e,
+            ethertype: 0x88cc,
+            ..drop_of(&snapshot)
+        };
+        events.publish(&frame, at(1));
+        let arp = abi::Event {
+            source: Address::v4([0; 4]),
+            destination: Address::v4([10, 20, 1, 1]),
+            ethertype: number::ARP,
+            ..frame
+        };
+        events.publish(&arp, at(1));
+        events.publish(
+            &abi::Event {
+                ethertype: number::IPV4,
+                ..frame
+            },
+            at(1),
+        );
+        let seen: Vec<_> = events
+            .kept(None)
+            .into_iter()
+            .map(|event| [event.source, event.destination, event.service])
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ["02:00:00:00:01:11", "01:80:c2:00:00:0e", "0x88cc"],
+                ["0.0.0.0", "10.20.1.1", "arp"],
+                ["02:00:00:00:01:11", "01:80:c2:00:00:0e", "0x0800"],
+            ]
+        );
+    }
+
+    #[test]
+    fn keeps_the_last_and_tells_from_when() {
+        let (events, snapshot) = events();
+        let raw = drop_of(&snapshot);
+        for count in 0..KEPT as u64 + 5 {
+            events.publish(&abi::Event { count, ..raw }, at(count as i64));
+        }
+        let kept = events.kept(None);
+        assert_eq!((kept.len(), kept[0].count), (KEPT, 5));
+        let since = events.kept(Some(at(KEPT as i64 + 3)));
+        assert_eq!(
+            since.iter().map(|event| event.count).collect::<Vec<_>>(),
+            [10_003, 10_004]
+        );
+    }
+
+    #[test]
+    fn a_stream_has_what_follows_and_nothing_twice() {
+        let (events, snapshot) = events();
+        let raw = drop_of(&snapshot);
+        let publisher = events.clone();
+        let thread = std::thread::spawn(move || {
+            for count in 0..2000 {
+                publisher.publish(&abi::Event { count, ..raw }, at(1));
+            }
+        });
+        while events.kept(None).is_empty() {
+            std::thread::yield_now();
+        }
+        let (kept, mut stream) = events.watch(None);
+        thread.join().unwrap();
+        let mut counts: Vec<u64> = kept.iter().map(|event| event.count).collect();
+        while let Ok(event) = stream.try_recv() {
+            counts.push(event.count);
+        }
+        assert_eq!(counts, (0..2000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn unknown_reasons_are_only_counted() {
+        let (events, snapshot) = events();
+        events.publish(
+            &abi::Event {
+                reason: 99,
+                ..drop_of(&snapshot)
+            },
+            at(1),
+        );
+        assert!(events.kept(None).is_empty());
+        assert_eq!(events.unreadable(), 1);
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn drop_of(snapshot: &Snapshot) -> abi::Event {
+        let zone = number_of(&snapshot.ids, numbered::ZONE, "pumps") as u16;
+        abi::Event {
+            revision: 5,
+            count: 3,
+            source: Address::v4([10, 20, 1, 11]),
+            destination: Address::v4([192, 0, 2, 80]),
+            source_mac: 0x0200_0000_0111,
+            destination_mac: 0x0200_0000_ff01,
+            rule: number_of(&snapshot.ids, numbered::RULE, "web"),
+            device: number_of(&snapshot.ids, numbered::DEVICE, "pump-1"),
+            ifindex: 2,
+            source_port: 49152,
+            destination_port: 443,
+            vlan: 20,
+            zone,
+            ethertype: number::IPV4,
+            protocol: number::TCP,
+            reason: Reason::DeniedByRule as u8,
+            flags: 0,
+            reserved: 0,
+        }
+    }
+
+    fn events() -> (Events, Arc<Snapshot>) {
+        let limits = Limits::default();
+        let (policy, problems) = document::parse(POLICY);
+        assert_eq!(problems, []);
+        let intent = Intent::from_policy(&policy, &limits, at(0)).unwrap();
+        let ids = numbers::number(&intent, &Ids::new(), &limits).unwrap();
+        let link = Link {
+            index: 2,
+            name: "lan1".to_owned(),
+            mac: None,
+            up: true,
+            controller: None,
+            parent: None,
+            vlan: None,
+            kind: None,
+        };
+        let inventory = Inventory {
+            links: [(2, link)].into(),
+            addresses: BTreeSet::new(),
+        };
+        let clock = Clock {
+            now: at(0),
+            jiffies: 1,
+            per_second: 250,
+        };
+        let none = BTreeSet::new();
+        let tables = compile::compile(&intent, &inventory, &ids, &none, &clock);
+        let snapshot = Arc::new(Snapshot::new(
+            5, policy, intent, inventory, none, ids, tables, clock, None,
+        ));
+        // The last snapshot outlives its sender.
+        let (_, snapshots) = watch::channel(Arc::clone(&snapshot));
+        (Events::new(snapshots), snapshot)
+    }
+}

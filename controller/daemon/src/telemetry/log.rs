@@ -1,0 +1,33 @@
+//! The line of the daemon's log that an event makes.
+
+use wardline_proto::v1;
+
+pub(super) fn log(event: &v1::Event) {
+    macro_rules! line {
+        ($level:ident, $what:literal) => {
+            tracing::$level!(
+                target: "wardline::events",
+                reason = event.reason().as_str_name().trim_start_matches("REASON_").to_lowercase(),
+                rule = event.rule,
+                device = event.device,
+                zone = event.zone,
+                interface = event.interface,
+                vlan = event.vlan,
+                source = event.source,
+                destination = event.destination,
+                service = event.service,
+                count = event.count,
+                revision = event.revision,
+                source_mac = event.source_mac,
+                source_port = event.source_port,
+                observed = event.observed,
+                $what
+            )
+        };
+    }
+    if event.verdict() == v1::Verdict::Drop {
+        line!(info, "drop")
+    } else {
+        line!(debug, "pass")
+    }
+}

@@ -1,0 +1,117 @@
+//! An event of the kernel with names for its numbers, by the snapshot in force.
+
+use jiff::Timestamp;
+use wardline_ebpf::{
+    abi::{self, Address, Reason},
+    packet::number,
+};
+use wardline_policy::{
+    numbers::numbered,
+    snapshot::Snapshot,
+    words::{address::ip_of, mac::Mac, service::service_text},
+};
+use wardline_proto::v1;
+
+/// The event with names for its numbers; nothing when its reason is unknown.
+pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> Option<v1::Event> {
+    let reason = Reason::from_number(raw.reason)?;
+    let observed = raw.flags & abi::Event::OBSERVED != 0;
+    let passes = observed || reason.passes();
+    let device = snapshot.name(numbered::DEVICE, raw.device);
+    let (source, destination) = ends(raw);
+    Some(v1::Event {
+        time: Some(timestamp(time)),
+        verdict: if passes {
+            v1::Verdict::Pass
+        } else {
+            v1::Verdict::Drop
+        }
+        .into(),
+        reason: i32::from(raw.reason),
+        rule: snapshot.name(numbered::RULE, raw.rule).to_owned(),
+        device: device.to_owned(),
+        zone: zone_of(snapshot, device)
+            .unwrap_or_else(|| snapshot.name(numbered::ZONE, u32::from(raw.zone)))
+            .to_owned(),
+        interface: snapshot.interface(raw.ifindex).to_owned(),
+        vlan: u32::from(raw.vlan),
+        source,
+        destination,
+        service: service(raw, reason),
+        count: raw.count,
+        revision: raw.revision,
+        source_mac: mac(raw.source_mac).to_string(),
+        source_port: u32::from(raw.source_port),
+        observed,
+        message: String::new(),
+    })
+}
+
+pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.as_second(),
+        nanos: time.subsec_nanosecond(),
+    }
+}
+
+/// The zone of a device that the policy in force has.
+fn zone_of<'a>(snapshot: &'a Snapshot, device: &str) -> Option<&'a str> {
+    let intent = &snapshot.intent;
+    let at = intent
+        .devices
+        .binary_search_by(|known| known.name.as_str().cmp(device))
+        .ok()?;
+    let zone = intent.zones.get(intent.devices.get(at)?.zone.0)?;
+    Some(&zone.name)
+}
+
+/// Both ends: addresses, or MACs where the frame has none that could be read.
+fn ends(raw: &abi::Event) -> (String, String) {
+    if has_addresses(raw) {
+        return (
+            ip_of(raw.source).to_string(),
+            ip_of(raw.destination).to_string(),
+        );
+    }
+    (
+        mac(raw.source_mac).to_string(),
+        mac(raw.destination_mac).to_string(),
+    )
+}
+
+fn has_addresses(raw: &abi::Event) -> bool {
+    raw.source != Address::UNSPECIFIED || raw.destination != Address::UNSPECIFIED
+}
+
+fn mac(number: u64) -> Mac {
+    let [_, _, a, b, c, d, e, f] = number.to_be_bytes();
+    Mac([a, b, c, d, e, f])
+}
+
+/// The service that a packet asks for, as a policy writes it; an EtherType where it is not IP or
+/// its protocol could not be read.
+pub(super) fn service(raw: &abi::Event, reason: Reason) -> String {
+    let ethertype = raw.ethertype;
+    if ethertype == number::ARP {
+        return "arp".to_owned();
+    }
+    if !matches!(ethertype, number::IPV4 | number::IPV6) || !has_addresses(raw) {
+        return format!("{ethertype:#06x}");
+    }
+    // Dropped before its ports were read: then zeros stand for them.
+    let by_form = matches!(
+        reason,
+        Reason::Malformed | Reason::IpOptions | Reason::ExtensionHeader | Reason::Fragment
+    );
+    if by_form && raw.source_port == 0 && raw.destination_port == 0 {
+        return match raw.protocol {
+            0 => format!("{ethertype:#06x}"),
+            number::TCP => "tcp/*".to_owned(),
+            number::UDP => "udp/*".to_owned(),
+            number::ICMP => "icmp/*".to_owned(),
+            number::ICMPV6 => "icmpv6/*".to_owned(),
+            protocol => service_text(protocol, 0),
+        };
+    }
+    service_text(raw.protocol, raw.destination_port)
+}

@@ -1,0 +1,77 @@
+//! The thread that the engine lives on, and how others have it do something.
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use crate::engine::Engine;
+
+/// Gives memory back that the allocator keeps for more of the same: a large document is taken apart
+/// once, and what it was made into stands for months.
+#[cfg_attr(
+    target_env = "gnu",
+    expect(unsafe_code, reason = "the C library's call for it")
+)]
+fn give_back() {
+    // SAFETY: takes no pointer.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+type Job = Box<dyn FnOnce(&mut Engine) + Send>;
+
+/// What others hold of the engine.
+#[derive(Clone)]
+pub struct Handle {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// The engine has stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("the engine has stopped")]
+pub struct Stopped;
+
+impl Handle {
+    /// Has the engine do something, and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// When the engine has stopped.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |engine| {
+            // Nobody waits any more when the caller's deadline has passed; the job is done anyway.
+            let _ = answer.send(job(engine));
+        });
+        self.jobs.send(job).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
+}
+
+/// Runs an engine on a thread of its own until every handle is gone.
+///
+/// # Errors
+///
+/// When there can be no thread.
+pub fn run(mut engine: Engine) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
+    let (jobs, mut waiting) = mpsc::channel::<Job>(64);
+    let thread = std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || {
+            while let Some(job) = waiting.blocking_recv() {
+                job(&mut engine);
+                // After the answer, so that nobody waits for it.
+                if let Err(error) = engine.datapath.settle() {
+                    error!(%error, "the last change is not settled");
+                }
+                if std::mem::take(&mut engine.outgrown) {
+                    give_back();
+                }
+            }
+        })?;
+    Ok((Handle { jobs }, thread))
+}

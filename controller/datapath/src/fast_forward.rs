@@ -1,0 +1,137 @@
+//! Where packets may be forwarded in the driver, and where not and why: the part of fast-forward
+//! that the daemon finds out.
+//!
+//! What is forwarded in the driver is seen by nobody else in the router. So nothing is where
+//! somebody else has a say: netfilter with rules for forwarded packets (NAT is one), a qdisc that
+//! shapes, a driver that can't send from XDP. It is looked at whenever hooks are, at the latest
+//! every 30 seconds.
+
+use std::{collections::BTreeMap, fs};
+
+use wardline_ebpf::abi::{Forwarding, MAX_IFINDEX, Port};
+
+use wardline_policy::{
+    inventory::{Inventory, Link},
+    tables::Tables,
+    words::mac::mac_number,
+};
+
+use crate::netlink;
+
+/// Qdiscs that do nothing which a packet would miss.
+const PLAIN: [&str; 6] = ["noqueue", "mq", "pfifo_fast", "fq_codel", "fq", "pfifo"];
+
+/// What interfaces may do.
+#[derive(Debug, Default)]
+pub struct Roads {
+    /// By index.
+    pub open: BTreeMap<u32, Forwarding>,
+    /// Why a port that asks for it has none, by index.
+    pub refused: BTreeMap<u32, String>,
+}
+
+/// Finds out which interfaces may forward; `wanted` are the guarded ports that ask for it, with
+/// whether XDP judges them.
+pub fn roads(wanted: &BTreeMap<u32, bool>, inventory: &Inventory, tables: &Tables) -> Roads {
+    let mut roads = Roads::default();
+    if wanted.is_empty() {
+        return roads;
+    }
+    let qdiscs = netlink::root_qdiscs();
+    let in_the_way = in_the_way().or(match &qdiscs {
+        Ok(_) => None,
+        Err(error) => Some(format!("whether qdiscs shape is not known: {error}")),
+    });
+    let qdiscs = qdiscs.unwrap_or_default();
+    for link in inventory.links.values() {
+        let asks = wanted.get(&link.index);
+        let guards = |entry: &Port| entry.flags & (Port::GUARDED | Port::ABOVE) != 0;
+        let guarded = tables.ports.get(&link.index).is_some_and(guards);
+        if link.index >= MAX_IFINDEX || guarded && asks.is_none() {
+            continue;
+        }
+        let obstacle = in_the_way
+            .clone()
+            .or_else(|| unsuited(link, asks == Some(&false)));
+        let obstacle = obstacle.or_else(|| cannot_send(link, qdiscs.get(&link.index)));
+        match (obstacle, link.mac) {
+            (None, Some(mac)) => {
+                let enters = if asks.is_some() {
+                    Forwarding::ENTERS
+                } else {
+                    0
+                };
+                // What is no hardware may have its far end on this machine.
+                let partial = if link.kind.is_some() {
+                    Forwarding::PARTIAL
+                } else {
+                    0
+                };
+                let entry = Forwarding {
+                    mac: mac_number(&mac),
+                    flags: enters | partial | Forwarding::LEAVES,
+                    reserved: 0,
+                };
+                roads.open.insert(link.index, entry);
+            }
+            (why, _) if asks.is_some() => {
+                let why = why.unwrap_or_else(|| "it has no MAC".to_owned());
+                roads.refused.insert(link.index, why);
+            }
+            _ => {}
+        }
+    }
+    roads
+}
+
+/// Who in the router wants to see what is forwarded.
+fn in_the_way() -> Option<String> {
+    match netlink::chains() {
+        Ok(chains) => {
+            if let Some(chain) = chains.first() {
+                return Some(format!(
+                    "the nftables chain {chain} would not see the packets"
+                ));
+            }
+        }
+        Err(error) => return Some(format!("whether nftables has rules is not known: {error}")),
+    }
+    ["ip_tables_names", "ip6_tables_names"]
+        .into_iter()
+        .find_map(|file| {
+            // Not there where no iptables is.
+            let tables = fs::read_to_string(format!("/proc/thread-self/net/{file}")).ok()?;
+            let table = tables.lines().next()?;
+            Some(format!(
+                "the iptables table {table} would not see the packets"
+            ))
+        })
+}
+
+/// Why an interface is of the wrong kind.
+fn unsuited(link: &Link, at_tc: bool) -> Option<String> {
+    let kind = link.kind.as_deref();
+    if at_tc {
+        Some("it is not judged by XDP".to_owned())
+    } else if link.controller.is_some() {
+        Some("it is a port of a bridge or bond".to_owned())
+    } else if !matches!(kind, None | Some("veth" | "tun")) {
+        Some(format!("it is a {} interface", kind.unwrap_or_default()))
+    } else {
+        None
+    }
+}
+
+/// Why frames can't be sent through an interface in its driver.
+fn cannot_send(link: &Link, qdisc: Option<&String>) -> Option<String> {
+    if let Some(qdisc) = qdisc.filter(|kind| !PLAIN.contains(&kind.as_str())) {
+        return Some(format!("the qdisc {qdisc} would not see the packets"));
+    }
+    match netlink::sends_from_xdp(link.index) {
+        Ok(true) => None,
+        Ok(false) => Some("its driver can't send from XDP, or its far end not take it".to_owned()),
+        Err(error) => Some(format!(
+            "whether its driver sends from XDP is not known: {error}"
+        )),
+    }
+}

@@ -1,0 +1,28 @@
+//! The kernel as the daemon sees it: loads the programs, fills and reads their maps, attaches them to
+//! interfaces, and watches interfaces, addresses and routes.
+//!
+//! The only crate that knows aya, bpf(2) and netlink. It decides nothing: what is to be in the maps
+//! comes from `wardline-policy`, and what is to be attached where from the daemon.
+
+pub mod attach;
+mod bpf;
+pub mod counters;
+mod datapath;
+pub mod error;
+pub mod fast_forward;
+pub mod fault;
+mod flow_table;
+pub mod hook;
+pub mod links;
+pub mod load;
+mod maps;
+mod netlink;
+pub mod observe;
+pub mod offload;
+pub mod ring;
+pub mod routes;
+pub mod slots;
+pub mod timeouts;
+mod trial;
+
+pub use self::{datapath::Datapath, hook::Hook};

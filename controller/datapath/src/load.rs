@@ -1,0 +1,289 @@
+//! Loads the programs, with the maps that are pinned or with maps of their own.
+//!
+//! Everything is pinned below `pin_dir/vN`, N being the version of the bytes: maps under `maps`,
+//! links under `links` as `IFINDEX-HOOK`. What is pinned goes on without a daemon; the next one
+//! finds it there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ffi::CString,
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use aya::{
+    EbpfLoader,
+    programs::{ProgramError, SchedClassifier, Xdp},
+};
+use wardline_ebpf::abi::{ABI_VERSION, Set, Settings, TICK_SHIFT, UNLISTED};
+use wardline_policy::limits::Limits;
+
+use crate::{
+    Datapath, Hook,
+    error::{DatapathError, Result, map_error, pin_error, program_error},
+    links::Links,
+    maps::{check, get, maps, max_entries, program, set, view},
+    slots::Slot,
+    timeouts::Timeouts,
+};
+
+/// The programs and map definitions, as built for the kernel.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WARDLINE_OBJECT"));
+
+/// A program's size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// The program.
+    pub name: &'static str,
+    /// Instructions.
+    pub instructions: u32,
+    /// Instructions that the verifier looked at.
+    pub verified: u32,
+}
+
+/// Prints what the programs log, for as long as the process lives.
+#[cfg(feature = "log")]
+fn print_kernel_log(ebpf: &mut Ebpf) -> Result<()> {
+    let mut logger = aya_log::EbpfLogger::init(ebpf)
+        .map_err(|error| pin_error(Path::new("AYA_LOGS"))(io::Error::other(error)))?;
+    std::thread::spawn(move || {
+        loop {
+            logger.flush();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    Ok(())
+}
+
+/// Mounts the BPF file system where pins are to be, when it is not.
+#[expect(
+    unsafe_code,
+    reason = "statfs(2) and mount(2) have no safe wrapper in the standard library"
+)]
+fn mount(pins: &Path) -> Result<()> {
+    const ROOT: &str = "/sys/fs/bpf";
+    if !pins.starts_with(ROOT) {
+        return Ok(());
+    }
+    let failed = || pin_error(Path::new(ROOT))(io::Error::last_os_error());
+    let root = CString::new(ROOT).map_err(|error| pin_error(pins)(error.into()))?;
+    // SAFETY: the path is terminated, and the buffer is the kernel's to fill.
+    let magic = unsafe {
+        let mut stat: libc::statfs = std::mem::zeroed();
+        if libc::statfs(root.as_ptr(), &mut stat) != 0 {
+            return Err(failed());
+        }
+        stat.f_type
+    };
+    if magic == libc::BPF_FS_MAGIC {
+        return Ok(());
+    }
+    // SAFETY: all strings are terminated.
+    let mounted = unsafe {
+        libc::mount(
+            c"bpf".as_ptr(),
+            root.as_ptr(),
+            c"bpf".as_ptr(),
+            0,
+            std::ptr::null(),
+        )
+    };
+    if mounted == 0 { Ok(()) } else { Err(failed()) }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "getrandom(2) has no safe wrapper in the standard library"
+)]
+fn random() -> Result<u64> {
+    let mut bytes = [0u8; 8];
+    // SAFETY: the buffer is as long as said.
+    let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if read == 8 {
+        return Ok(u64::from_ne_bytes(bytes) | 1);
+    }
+    Err(pin_error(Path::new("/dev/random"))(
+        io::Error::last_os_error(),
+    ))
+}
+
+/// The verifier gives up when something else wants the thread, and may be asked again.
+fn insist(
+    mut load: impl FnMut() -> std::result::Result<(), ProgramError>,
+) -> std::result::Result<(), ProgramError> {
+    for _ in 0..4 {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            done => return done,
+        }
+    }
+    load()
+}
+
+impl Datapath {
+    /// Loads the programs, with maps that are pinned below a directory, or with maps of their own.
+    ///
+    /// Pinned maps are taken as they are, with the sizes that they were made with.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or what is pinned has another form.
+    pub fn open(pin_dir: Option<&Path>, limits: &Limits, timeouts: &Timeouts) -> Result<Self> {
+        let pins = pin_dir.map(|directory| directory.join(format!("v{ABI_VERSION}")));
+        let mut loader = EbpfLoader::new();
+        if let Some(pins) = &pins {
+            mount(pins)?;
+            for directory in [pins.join("maps"), pins.join("links")] {
+                fs::create_dir_all(&directory).map_err(pin_error(&directory))?;
+            }
+        }
+        for (name, entries) in maps(limits) {
+            if let Some(entries) = entries {
+                loader.map_max_entries(name, entries);
+            }
+            if let Some(pins) = &pins {
+                loader.map_pin_path(name, pins.join("maps").join(name));
+            }
+        }
+        if let Some(pins) = &pins {
+            check(&pins.join("maps"))?;
+        }
+        let mut ebpf = loader.load(OBJECT)?;
+        for hook in Hook::ALL {
+            let name = hook.program();
+            match hook {
+                Hook::Xdp => {
+                    let program = program::<Xdp>(&mut ebpf, name)?;
+                    insist(|| program.load())
+                }
+                _ => {
+                    let program = program::<SchedClassifier>(&mut ebpf, name)?;
+                    insist(|| program.load())
+                }
+            }
+            .map_err(program_error(name))?;
+        }
+        for name in ["clock", "sweep"] {
+            let program = program::<SchedClassifier>(&mut ebpf, name)?;
+            insist(|| program.load()).map_err(program_error(name))?;
+        }
+        #[cfg(feature = "log")]
+        print_kernel_log(&mut ebpf)?;
+        let mut sizes = HashMap::new();
+        for (name, _) in maps(limits) {
+            let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
+            sizes.insert(name, max_entries(name, map)?);
+        }
+        let mut datapath = Self {
+            ebpf,
+            links: Links::new(pin_dir),
+            sizes,
+            per_second: 0,
+            slots: Default::default(),
+            active: None,
+            settling: false,
+            amended: BTreeSet::new(),
+            adoption: timeouts.adoption,
+            forwarding: None,
+        };
+        datapath.per_second = datapath.measure_jiffies()?;
+        datapath.set_up(limits, timeouts)?;
+        datapath.recover()?;
+        Ok(datapath)
+    }
+
+    /// How large the programs are.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub fn sizes(&mut self) -> Result<Vec<Size>> {
+        let mut sizes = Vec::new();
+        for name in [
+            "xdp_ingress",
+            "tc_ingress",
+            "tc_egress",
+            "tag_ingress",
+            "sweep",
+            "clock",
+        ] {
+            let info = match name {
+                "xdp_ingress" => program::<Xdp>(&mut self.ebpf, name)?.info(),
+                _ => program::<SchedClassifier>(&mut self.ebpf, name)?.info(),
+            }
+            .map_err(program_error(name))?;
+            sizes.push(Size {
+                name,
+                instructions: info.size_translated().unwrap_or(0) / 8,
+                verified: info.verified_instruction_count().unwrap_or(0),
+            });
+        }
+        Ok(sizes)
+    }
+
+    /// Jiffies in a second: the kernel is built with one of a few.
+    pub(crate) fn measure_jiffies(&mut self) -> Result<u32> {
+        const BUILT_WITH: [u32; 4] = [100, 250, 300, 1000];
+        let (start, from) = (Instant::now(), self.jiffies()?);
+        std::thread::sleep(Duration::from_millis(150));
+        let (to, elapsed) = (self.jiffies()?, start.elapsed());
+        let measured = (to - from) as f64 / elapsed.as_secs_f64();
+        let nearest = |rate: &u32| (f64::from(*rate) / measured).ln().abs();
+        let by_distance = |a: &u32, b: &u32| nearest(a).total_cmp(&nearest(b));
+        Ok(BUILT_WITH.into_iter().min_by(by_distance).unwrap_or(250))
+    }
+
+    pub(crate) fn set_up(&mut self, limits: &Limits, timeouts: &Timeouts) -> Result<()> {
+        let old: Settings = get(&self.ebpf, "SETTINGS", 0)?;
+        let ticks = |time: Duration| {
+            let jiffies = time.as_secs().saturating_mul(u64::from(self.per_second));
+            ((jiffies >> TICK_SHIFT) as u32).max(1)
+        };
+        let seed = match old.seed {
+            0 => random()?,
+            seed => seed,
+        };
+        let settings = Settings {
+            buckets: self.buckets(),
+            flows: limits.flows.min(self.buckets() * Settings::IN_BUCKET),
+            flows_per_device: limits.flows_per_device,
+            unlisted: self.size("QUOTAS") as u32 - UNLISTED,
+            jiffies_per_second: self.per_second,
+            tcp_unanswered: ticks(timeouts.tcp_unanswered),
+            tcp_established: ticks(timeouts.tcp_established),
+            tcp_closing: ticks(timeouts.tcp_closing),
+            udp: ticks(timeouts.udp),
+            udp_answered: ticks(timeouts.udp_answered),
+            icmp: ticks(timeouts.icmp),
+            learned: ticks(Duration::from_secs(3600)),
+            fragment: ticks(Duration::from_secs(5)),
+            failsafe: old.failsafe,
+            seed,
+        };
+        set(&mut self.ebpf, "SETTINGS", 0, settings)
+    }
+
+    /// Finds out what the pinned maps hold, as far as the next revision must know it.
+    pub(crate) fn recover(&mut self) -> Result<()> {
+        let active: u32 = get(&self.ebpf, "ACTIVE", 0)?;
+        if active != 0 {
+            self.active = Some((active as usize - 1) & 1);
+            self.settling = true;
+        }
+        let pairs: aya::maps::HashMap<_, u64, Set> = view(&self.ebpf, "PAIRS")?;
+        let mut sets: [BTreeMap<(u32, u32), Set>; 2] = Default::default();
+        for entry in pairs.iter() {
+            let (key, set) = entry.map_err(map_error("PAIRS"))?;
+            let pair = ((key >> 32) as u32 & 0x7fff_ffff, key as u32);
+            sets[(key >> 63) as usize].insert(pair, set);
+        }
+        self.slots = sets.map(|sets| Slot {
+            tables: None,
+            sets,
+            epochs: Vec::new(),
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,337 @@
+//! Reads and writes maps: by name, entry by entry or many with one call, and no more than differs.
+
+use std::{collections::BTreeMap, os::fd::AsFd as _, path::Path, time::Duration};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, MapData, MapError, PerCpuArray},
+    programs::ProgramError,
+};
+use wardline_ebpf::abi::{
+    self, AddressKey, Bucket, Counter, DENIAL_SETS, DENIALS_AT, Denial, End, Forwarding, Interval,
+    Mac, Port, PrefixKey, Routes, Set, Settings, UNLISTED,
+};
+use wardline_policy::limits::Limits;
+
+use crate::{
+    bpf,
+    error::{DatapathError, Result, map_error, program_error},
+};
+
+/// Every map, with how its size follows from the limits; none: as declared.
+pub(crate) fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 33] {
+    let both = |entries: u32| Some(entries.saturating_mul(2));
+    // Routers and rules name addresses too.
+    let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
+    let settings = Settings::for_flows(limits.flows);
+    [
+        ("ACTIVE", None),
+        ("REVISIONS", None),
+        ("GENERATIONS", None),
+        ("SETTINGS", None),
+        ("FAILSAFE", None),
+        ("FORWARDING", None),
+        ("ROUTES", None),
+        ("FORWARDED", None),
+        ("PORTS", None),
+        ("ZONES", None),
+        ("PLACES", None),
+        ("MACS", both(limits.devices.saturating_mul(2))),
+        ("ADDRESSES", both(addresses)),
+        ("PREFIXES", both(65_536)),
+        ("DEVICES", both(limits.devices)),
+        ("PAIRS", both(1 << 20)),
+        ("INTERVALS", Some(1 << 20)),
+        ("EPOCHS", None),
+        ("FLOWS", Some(settings.buckets)),
+        ("DENIED", None),
+        ("REFUSED", None),
+        ("OPENED", None),
+        ("QUOTAS", Some(limits.devices + 2 + UNLISTED)),
+        ("GAUGES", None),
+        ("FRAGMENTS", None),
+        ("ADOPTION", None),
+        ("LEARNED", Some(limits.devices.saturating_mul(2))),
+        ("SEEN", Some(limits.devices + 2)),
+        ("REASONS", None),
+        ("RULES", Some(limits.rules + 1)),
+        ("EVENTS", None),
+        ("EVENT_LIMITS", None),
+        ("CLOCK", None),
+    ]
+}
+
+/// Pinned maps must have the form that the object declares: the loader does not look.
+pub(crate) fn check(maps: &Path) -> Result<()> {
+    let expected: [(&str, u32, u32); 33] = [
+        ("ACTIVE", 4, 4),
+        ("REVISIONS", 4, 8),
+        ("GENERATIONS", 4, 8),
+        ("SETTINGS", 4, size_of::<Settings>() as u32),
+        ("FAILSAFE", 4, size_of::<abi::Failsafe>() as u32),
+        ("FORWARDING", 4, size_of::<Forwarding>() as u32),
+        ("ROUTES", 4, size_of::<Routes>() as u32),
+        ("FORWARDED", 4, size_of::<Counter>() as u32),
+        ("PORTS", 4, size_of::<Port>() as u32),
+        ("ZONES", 4, 4),
+        ("PLACES", 8, 4),
+        ("MACS", 8, size_of::<Mac>() as u32),
+        (
+            "ADDRESSES",
+            size_of::<AddressKey>() as u32,
+            size_of::<End>() as u32,
+        ),
+        (
+            "PREFIXES",
+            size_of::<PrefixKey>() as u32 + 4,
+            size_of::<End>() as u32,
+        ),
+        ("DEVICES", 4, size_of::<End>() as u32),
+        ("PAIRS", 8, size_of::<Set>() as u32),
+        ("INTERVALS", 4, size_of::<Interval>() as u32),
+        ("EPOCHS", 4, 4),
+        ("FLOWS", 4, size_of::<Bucket>() as u32),
+        ("DENIED", 4, size_of::<[Denial; DENIALS_AT]>() as u32),
+        ("REFUSED", 4, DENIAL_SETS * 8),
+        ("OPENED", 4, DENIAL_SETS * 4),
+        ("QUOTAS", 4, 8),
+        ("GAUGES", 4, 4),
+        ("FRAGMENTS", 48, 16),
+        ("ADOPTION", 4, 4),
+        ("LEARNED", 16, 8),
+        ("SEEN", 4, 8),
+        ("REASONS", 4, 16),
+        ("RULES", 4, 16),
+        ("EVENTS", 0, 0),
+        ("EVENT_LIMITS", 16, 16),
+        ("CLOCK", 4, 8),
+    ];
+    for (name, key, value) in expected {
+        let path = maps.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let info = MapData::from_pin(&path)
+            .and_then(|map| map.info())
+            .map_err(map_error("pinned"))?;
+        if (info.key_size(), info.value_size()) != (key, value) {
+            return Err(DatapathError::Incompatible(path));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn max_entries(name: &'static str, map: &aya::maps::Map) -> Result<u32> {
+    let info = data(name, map)?.info().map_err(map_error(name))?;
+    Ok(info.max_entries())
+}
+
+pub(crate) fn data<'a>(name: &'static str, map: &'a aya::maps::Map) -> Result<&'a MapData> {
+    use aya::maps::Map;
+    match map {
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::LpmTrie(data)
+        | Map::RingBuf(data) => Ok(data),
+        _ => Err(DatapathError::Missing(name)),
+    }
+}
+
+pub(crate) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let program = ebpf.program_mut(name).ok_or(DatapathError::Missing(name))?;
+    program.try_into().map_err(program_error(name))
+}
+
+/// A map, to read.
+pub(crate) fn view<'a, M>(ebpf: &'a Ebpf, name: &'static str) -> Result<M>
+where
+    M: TryFrom<&'a aya::maps::Map, Error = MapError>,
+{
+    ebpf.map(name)
+        .ok_or(DatapathError::Missing(name))?
+        .try_into()
+        .map_err(map_error(name))
+}
+
+pub(crate) fn get<V: Pod>(ebpf: &Ebpf, name: &'static str, index: u32) -> Result<V> {
+    let map: Array<_, V> = view(ebpf, name)?;
+    map.get(&index, 0).map_err(map_error(name))
+}
+
+pub(crate) fn set<V: Pod>(ebpf: &mut Ebpf, name: &'static str, index: u32, value: V) -> Result<()> {
+    let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+    let mut map: Array<_, V> = map.try_into().map_err(map_error(name))?;
+    map.set(index, value, 0).map_err(map_error(name))
+}
+
+/// Makes an array hold what it should instead of what it does, at indexes that a key has. Answers how
+/// many entries it wrote.
+pub(crate) fn array<V: Pod + Default + PartialEq>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    old: &BTreeMap<u32, V>,
+    new: &BTreeMap<u32, V>,
+    index: impl Fn(u32) -> u32,
+) -> Result<usize> {
+    let mut written = 0;
+    for key in old.keys().filter(|key| !new.contains_key(key)) {
+        set(ebpf, name, index(*key), V::default())?;
+        written += 1;
+    }
+    for (key, value) in new
+        .iter()
+        .filter(|(key, value)| old.get(key) != Some(value))
+    {
+        set(ebpf, name, index(*key), *value)?;
+        written += 1;
+    }
+    Ok(written)
+}
+
+/// Makes a hash hold what it should instead of what it does, under the kernel's keys. Answers how
+/// many entries it wrote or took out.
+pub(crate) fn hash<L: Ord, K: Pod, V: Pod + PartialEq>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    old: &BTreeMap<L, V>,
+    new: &BTreeMap<L, V>,
+    key: impl Fn(&L) -> K,
+) -> Result<usize> {
+    let mut gone = 0;
+    let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+    let mut map: aya::maps::HashMap<_, K, V> = map.try_into().map_err(map_error(name))?;
+    for at in old.keys().filter(|at| !new.contains_key(at)) {
+        remove_if_there(map.remove(&key(at))).map_err(map_error(name))?;
+        gone += 1;
+    }
+    let changed = new.iter().filter(|(at, value)| old.get(at) != Some(value));
+    let (keys, values): (Vec<K>, Vec<V>) = changed.map(|(at, value)| (key(at), *value)).unzip();
+    write(ebpf, name, &keys, &values, |ebpf, key, value| {
+        let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+        let mut map: aya::maps::HashMap<_, K, V> = map.try_into().map_err(map_error(name))?;
+        retry(|| map.insert(key, value, 0)).map_err(map_error(name))
+    })?;
+    Ok(gone + keys.len())
+}
+
+/// Entries that are written with one call.
+pub(crate) const AT_ONCE: usize = 4096;
+
+/// Writes entries, many with one call; `one` writes a single one, where that does not do: because the
+/// kernel has no such call for the map, or lacks memory for a moment.
+pub(crate) fn write<K: Pod, V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    keys: &[K],
+    values: &[V],
+    mut one: impl FnMut(&mut Ebpf, K, V) -> Result<()>,
+) -> Result<()> {
+    let mut done = 0;
+    while done < keys.len() {
+        let end = keys.len().min(done + AT_ONCE);
+        let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
+        let map = data(name, map)?.fd().as_fd();
+        let (written, result) = bpf::write_many(map, &keys[done..end], &values[done..end]);
+        done += written;
+        if result.is_err() {
+            // The next entry says what is wrong, if something is.
+            let until = if written == 0 { end } else { done + 1 };
+            for at in done..until.min(end) {
+                one(ebpf, keys[at], values[at])?;
+            }
+            done = until.min(end);
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn clear_hash<K: Pod, V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    of_slot: impl Fn(&K) -> bool,
+) -> Result<()> {
+    let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+    let mut map: aya::maps::HashMap<_, K, V> = map.try_into().map_err(map_error(name))?;
+    let keys: Vec<K> = map.keys().flatten().filter(of_slot).collect();
+    for key in keys {
+        remove_if_there(map.remove(&key)).map_err(map_error(name))?;
+    }
+    Ok(())
+}
+
+/// Tables that grow take memory from caches that refill in the background: a burst can find them
+/// empty although memory is free.
+pub(crate) fn retry(
+    mut insert: impl FnMut() -> std::result::Result<(), MapError>,
+) -> std::result::Result<(), MapError> {
+    for _ in 0..50 {
+        match insert() {
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOMEM) =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            done => return done,
+        }
+    }
+    insert()
+}
+
+pub(crate) fn remove_if_there(
+    removed: std::result::Result<(), MapError>,
+) -> std::result::Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// All counters of an array in one call; none where the kernel has no such call for it, before 5.13.
+pub(crate) fn all_at_once(ebpf: &Ebpf, name: &'static str, count: usize) -> Option<Vec<Counter>> {
+    let map = data(name, ebpf.map(name)?).ok()?;
+    let processors = aya::util::nr_cpus().ok()?;
+    let words = size_of::<Counter>() / 8;
+    let mut values = vec![0u64; count * processors * words];
+    bpf::read_array(map.fd().as_fd(), 0, processors * words * 8, &mut values).ok()?;
+    let counters = values.chunks(processors * words).map(|parts| Counter {
+        packets: parts.iter().step_by(words).sum(),
+        bytes: parts.iter().skip(1).step_by(words).sum(),
+    });
+    Some(counters.collect())
+}
+
+/// Puts zero into each place of an array.
+pub(crate) fn clear_array<V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    count: u32,
+    zero: V,
+) -> Result<()> {
+    let keys: Vec<u32> = (0..count).collect();
+    let values = vec![zero; keys.len()];
+    write(ebpf, name, &keys, &values, |ebpf, index, zero| {
+        set(ebpf, name, index, zero)
+    })
+}
+
+pub(crate) fn total(
+    map: &PerCpuArray<&MapData, Counter>,
+    name: &'static str,
+    index: u32,
+) -> Result<Counter> {
+    let values = map.get(&index, 0).map_err(map_error(name))?;
+    Ok(values.iter().fold(Counter::default(), |sum, one| Counter {
+        packets: sum.packets + one.packets,
+        bytes: sum.bytes + one.bytes,
+    }))
+}

@@ -1,0 +1,512 @@
+//! What is there: the links and the router's own addresses; the only user of netlink.
+//!
+//! [`observe`] and [`watch`] use sockets of their own: what a request causes is answered to the
+//! request, not announced on its socket, so one for both would miss the daemon's own changes. A
+//! socket belongs to the network namespace that its thread was in when it was made.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    pin::pin,
+    time::Duration,
+};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+};
+use rtnetlink::{Handle, MulticastGroup, sys::AsyncSocket as _};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+
+use wardline_policy::{
+    inventory::{Inventory, Link},
+    words::mac::Mac,
+};
+
+/// Why the kernel could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum InventoryError {
+    /// No socket.
+    #[error("open a netlink socket")]
+    Socket(#[source] io::Error),
+    /// The kernel refused.
+    #[error("list {what}")]
+    Dump {
+        /// What was asked for.
+        what: &'static str,
+        /// The kernel's answer.
+        source: rtnetlink::Error,
+    },
+    /// The socket ended before the answer did.
+    #[error("the netlink socket closed before the kernel's answer was complete")]
+    Closed,
+}
+
+/// Lists what is there.
+///
+/// # Errors
+/// Those of the socket and of the kernel. A list that broke off is an error, not a short list.
+pub async fn observe() -> Result<Inventory, InventoryError> {
+    let (connection, handle, _events) =
+        rtnetlink::new_connection().map_err(InventoryError::Socket)?;
+    // The connection first: when it ends, the list that ends with it is not complete.
+    tokio::select! {
+        biased;
+        () = connection => Err(InventoryError::Closed),
+        inventory = dump(&handle) => inventory,
+    }
+}
+
+/// Ticks soon after links or addresses changed, and once whenever changes may have been missed.
+/// Changes in quick succession are one tick. It goes on until the receiver is dropped.
+///
+/// # Errors
+/// When the first socket can't be made; later ones are tried again.
+pub fn watch() -> Result<mpsc::Receiver<()>, InventoryError> {
+    let (sender, receiver) = mpsc::channel(1);
+    let subscription = subscribe()?;
+    tokio::spawn(follow(subscription, sender));
+    Ok(receiver)
+}
+
+/// Changes within this time are told as one.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Between attempts to subscribe again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the kernel may announce between two turns of the task: room for some thousand links.
+const RECEIVE_BUFFER: u32 = 1 << 20;
+
+type Connection = rtnetlink::proto::Connection<RouteNetlinkMessage>;
+type Message = NetlinkMessage<RouteNetlinkMessage>;
+type Events = futures::channel::mpsc::UnboundedReceiver<(Message, rtnetlink::sys::SocketAddr)>;
+
+fn subscribe() -> Result<(Connection, Events), InventoryError> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
+    let (mut connection, _, events) =
+        rtnetlink::new_multicast_connection(&groups).map_err(InventoryError::Socket)?;
+    let socket = connection.socket_mut().socket_mut();
+    socket
+        .set_rx_buf_sz(RECEIVE_BUFFER)
+        .map_err(InventoryError::Socket)?;
+    Ok((connection, events))
+}
+
+async fn follow(mut subscription: (Connection, Events), ticks: mpsc::Sender<()>) {
+    loop {
+        let (connection, events) = subscription;
+        follow_one(connection, events, &ticks).await;
+        subscription = loop {
+            if ticks.is_closed() {
+                return;
+            }
+            match subscribe() {
+                Ok(subscription) => break subscription,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "changes of links go unseen"
+                    );
+                    tokio::select! {
+                        () = sleep(RETRY) => {}
+                        () = ticks.closed() => return,
+                    }
+                }
+            }
+        };
+        tick(&ticks);
+    }
+}
+
+/// Follows one subscription to its end, or that of the receiver.
+async fn follow_one(connection: Connection, mut events: Events, ticks: &mpsc::Sender<()>) {
+    let mut connection = pin!(connection);
+    let mut seen = Seen::default();
+    let mut due = None;
+    loop {
+        tokio::select! {
+            () = &mut connection => return,
+            () = ticks.closed() => return,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                due = None;
+                tick(ticks);
+            }
+            event = events.next() => {
+                let Some((message, _)) = event else { return };
+                if seen.is_new(message) && due.is_none() {
+                    due = Some(Instant::now() + SETTLE);
+                }
+            }
+        }
+    }
+}
+
+fn tick(ticks: &mpsc::Sender<()>) {
+    // Full: a tick waits already, and whoever takes it lists what is there after this change.
+    if let Err(mpsc::error::TrySendError::Full(()) | mpsc::error::TrySendError::Closed(())) =
+        ticks.try_send(())
+    {}
+}
+
+/// What was announced so far. The kernel repeats a link for every change of its statistics, flags
+/// and programs, and an address for every renewal.
+#[derive(Default)]
+struct Seen {
+    links: BTreeMap<u32, Link>,
+    addresses: BTreeSet<(u32, IpAddr)>,
+}
+
+impl Seen {
+    fn is_new(&mut self, message: Message) -> bool {
+        let message = match message.payload {
+            NetlinkPayload::InnerMessage(message) => message,
+            NetlinkPayload::Overrun(_) => {
+                *self = Self::default();
+                return true;
+            }
+            _ => return false,
+        };
+        match message {
+            // A bridge speaks of its ports in messages of its own family, which lack most fields.
+            RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
+                if message.header.interface_family != AddressFamily::Unspec =>
+            {
+                true
+            }
+            RouteNetlinkMessage::NewLink(message) => match read_link(message) {
+                Some(link) => self.links.insert(link.index, link.clone()) != Some(link),
+                None => true,
+            },
+            RouteNetlinkMessage::DelLink(message) => {
+                self.links.remove(&message.header.index);
+                true
+            }
+            RouteNetlinkMessage::NewAddress(message) => match read_address(&message) {
+                Some(address) => self.addresses.insert((message.header.index, address)),
+                None => false,
+            },
+            RouteNetlinkMessage::DelAddress(message) => match read_address(&message) {
+                Some(address) => {
+                    self.addresses.remove(&(message.header.index, address));
+                    true
+                }
+                None => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+async fn dump(handle: &Handle) -> Result<Inventory, InventoryError> {
+    let failed = |what| move |source| InventoryError::Dump { what, source };
+    let mut inventory = Inventory::default();
+    let mut links = pin!(handle.link().get().execute());
+    while let Some(message) = links.try_next().await.map_err(failed("links"))? {
+        if let Some(link) = read_link(message) {
+            inventory.links.insert(link.index, link);
+        }
+    }
+    let mut addresses = pin!(handle.address().get().execute());
+    while let Some(message) = addresses.try_next().await.map_err(failed("addresses"))? {
+        inventory.addresses.extend(read_address(&message));
+    }
+    Ok(inventory)
+}
+
+/// A link, unless it has no name.
+fn read_link(message: LinkMessage) -> Option<Link> {
+    let mut name = None;
+    let mut mac = None;
+    let mut controller = None;
+    let mut lower = None;
+    let mut elsewhere = false;
+    let mut vlan = None;
+    let mut kind = None;
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text),
+            LinkAttribute::Address(bytes) => mac = bytes.try_into().ok().map(Mac),
+            LinkAttribute::Controller(index) => {
+                controller = Some(index).filter(|&index| index != 0)
+            }
+            LinkAttribute::Link(index) => lower = Some(index),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(of) => kind = Some(of),
+                        LinkInfo::Data(InfoData::Vlan(data)) => {
+                            vlan = data.iter().find_map(|data| match data {
+                                InfoVlan::Id(id) => Some(*id),
+                                _ => None,
+                            });
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(Link {
+        index: message.header.index,
+        name: name?,
+        mac,
+        up: message.header.flags.contains(LinkFlags::Up),
+        controller,
+        parent: lower.filter(|_| kind == Some(InfoKind::Vlan) && !elsewhere),
+        vlan,
+        kind: kind.map(|kind| kind.to_string()),
+    })
+}
+
+/// The link's own address: on a point-to-point link the plain attribute is the other end's.
+fn read_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut own = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => own = Some(*address),
+            AddressAttribute::Address(address) => own = own.or(Some(*address)),
+            _ => {}
+        }
+    }
+    own.filter(|address| !address.is_loopback())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use rtnetlink::{LinkUnspec, LinkVeth};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn sees_what_appears_and_ticks() {
+        in_a_namespace(async {
+            let lo = Mac([0; 6]);
+            let empty = observe().await.expect("a list");
+            assert_eq!(
+                empty.link("lo").map(|link| (link.up, link.mac)),
+                Some((false, Some(lo)))
+            );
+            assert_eq!(empty.addresses, BTreeSet::new());
+
+            let mut ticks = watch().expect("a subscription");
+            let (connection, handle, _events) = rtnetlink::new_connection().expect("a socket");
+            let task = tokio::spawn(connection);
+            handle
+                .link()
+                .add(LinkVeth::new("lan1", "dev1").build())
+                .execute()
+                .await
+                .expect("veth");
+            timeout(LONG, ticks.recv())
+                .await
+                .expect("a tick in time")
+                .expect("watching goes on");
+            let inventory = observe().await.expect("a list");
+            let lan1 = inventory.link("lan1").expect("the veth").clone();
+            assert_eq!(
+                (lan1.up, lan1.kind.as_deref(), lan1.parent),
+                (false, Some("veth"), None)
+            );
+            assert!(lan1.mac.is_some() && inventory.link("dev1").is_some());
+
+            quiet(&mut ticks).await;
+            let up = LinkUnspec::new_with_index(lan1.index).up().build();
+            handle.link().set(up).execute().await.expect("up");
+            let own = [
+                IpAddr::from([10, 20, 1, 1]),
+                "2001:db8::1".parse().expect("an address"),
+            ];
+            handle
+                .address()
+                .add(lan1.index, own[0], 24)
+                .execute()
+                .await
+                .expect("an IPv4 address");
+            handle
+                .address()
+                .add(lan1.index, own[1], 64)
+                .execute()
+                .await
+                .expect("an IPv6 address");
+            timeout(LONG, ticks.recv())
+                .await
+                .expect("a tick in time")
+                .expect("watching goes on");
+            let inventory = observe().await.expect("a list");
+            assert!(inventory.links[&lan1.index].up);
+            assert!(
+                own.iter()
+                    .all(|address| inventory.addresses.contains(address))
+            );
+
+            quiet(&mut ticks).await;
+            handle
+                .link()
+                .del(lan1.index)
+                .execute()
+                .await
+                .expect("deleted");
+            timeout(LONG, ticks.recv())
+                .await
+                .expect("a tick in time")
+                .expect("watching goes on");
+            assert_eq!(observe().await.expect("a list"), empty);
+            task.abort();
+        });
+    }
+
+    #[test]
+    fn changes_in_quick_succession_are_few_ticks() {
+        in_a_namespace(async {
+            let mut ticks = watch().expect("a subscription");
+            let (connection, handle, _events) = rtnetlink::new_connection().expect("a socket");
+            let task = tokio::spawn(connection);
+            for n in 0..50 {
+                let (a, b) = (format!("a{n}"), format!("b{n}"));
+                handle
+                    .link()
+                    .add(LinkVeth::new(&a, &b).build())
+                    .execute()
+                    .await
+                    .expect("veth");
+            }
+            let count = quiet(&mut ticks).await;
+            assert!((1..25).contains(&count), "{count} ticks for 100 links");
+            assert_eq!(observe().await.expect("a list").links.len(), 101);
+            task.abort();
+        });
+    }
+
+    #[test]
+    fn stops_when_nobody_listens() {
+        in_a_namespace(async {
+            let (sender, receiver) = mpsc::channel(1);
+            let task = tokio::spawn(follow(subscribe().expect("a subscription"), sender));
+            drop(receiver);
+            timeout(LONG, task)
+                .await
+                .expect("an end in time")
+                .expect("no panic");
+        });
+    }
+
+    #[test]
+    fn repeats_are_not_new() {
+        let link = |up| {
+            let mut message = LinkMessage::default();
+            message.header.index = 3;
+            message.header.flags = if up {
+                LinkFlags::Up
+            } else {
+                LinkFlags::empty()
+            };
+            message
+                .attributes
+                .push(LinkAttribute::IfName("lan1".to_owned()));
+            Message::from(RouteNetlinkMessage::NewLink(message))
+        };
+        let overrun = Message::new(Default::default(), NetlinkPayload::Overrun(Vec::new()));
+        let mut seen = Seen::default();
+        let news = [
+            link(false),
+            link(false),
+            link(true),
+            link(true),
+            overrun,
+            link(true),
+        ]
+        .map(|message| seen.is_new(message));
+        assert_eq!(news, [true, false, true, false, true, true]);
+    }
+
+    #[test]
+    fn a_vlan_has_an_id_and_a_lower_device() {
+        // As the kernel sends it; a kernel to make one with may lack the module.
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.attributes = vec![
+            LinkAttribute::IfName("lan1.20".to_owned()),
+            LinkAttribute::Link(3),
+            LinkAttribute::Controller(9),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Vlan),
+                LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(20)])),
+            ]),
+        ];
+        let vlan = read_link(message.clone()).expect("a link");
+        assert_eq!(
+            (vlan.parent, vlan.vlan, vlan.controller),
+            (Some(3), Some(20), Some(9))
+        );
+        message.attributes.push(LinkAttribute::LinkNetNsId(0));
+        assert_eq!(
+            read_link(message).and_then(|vlan| vlan.parent),
+            None,
+            "in another namespace"
+        );
+    }
+
+    #[test]
+    fn own_address_of_a_point_to_point_link_is_the_local_one() {
+        let [own, other] = [1, 2].map(|last| IpAddr::from([10, 0, 0, last]));
+        let mut message = AddressMessage::default();
+        message.attributes = vec![
+            AddressAttribute::Address(other),
+            AddressAttribute::Local(own),
+        ];
+        assert_eq!(read_address(&message), Some(own));
+        message.attributes.reverse();
+        assert_eq!(read_address(&message), Some(own));
+    }
+
+    /// Waits until ticks stop, and counts them.
+    async fn quiet(ticks: &mut mpsc::Receiver<()>) -> usize {
+        let mut count = 0;
+        while let Ok(Some(())) = timeout(Duration::from_millis(400), ticks.recv()).await {
+            count += 1;
+        }
+        count
+    }
+
+    /// Runs a test in a network namespace of its own, which ends with its thread.
+    pub(crate) fn in_a_namespace(test: impl Future<Output = ()> + Send + 'static) {
+        let thread = std::thread::spawn(|| {
+            if let Err(error) = unshare() {
+                eprintln!("skipped: no network namespace of its own: {error}");
+                return;
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.expect("a runtime").block_on(test);
+        });
+        thread.join().expect("the test");
+    }
+
+    #[expect(unsafe_code, reason = "the standard library has no unshare")]
+    fn unshare() -> io::Result<()> {
+        // SAFETY: the call takes no pointer, and changes only the calling thread, which is the
+        // test's own.
+        match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The ring by which the kernel tells of verdicts.
+
+use std::{io, os::fd::AsRawFd as _};
+
+use aya::maps::{MapData, RingBuf};
+use tokio::io::{Interest, unix::AsyncFd};
+use wardline_ebpf::abi::{self, Address};
+
+/// Why events can't be read from the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum EventsError {
+    /// The ring can't be waited for.
+    #[error("register the ring of events")]
+    Register(#[source] io::Error),
+    /// Waiting for the ring failed.
+    #[error("wait for events")]
+    Wait(#[source] io::Error),
+}
+
+/// The ring of events: what the kernel has told and nobody has read yet.
+pub struct Ring(RingBuf<MapData>);
+
+/// The same ring, for a task that waits.
+pub struct Listener(AsyncFd<RingBuf<MapData>>);
+
+impl Ring {
+    pub(crate) fn new(ring: RingBuf<MapData>) -> Self {
+        Self(ring)
+    }
+
+    /// Has the ring waited for by the runtime of this thread.
+    ///
+    /// # Errors
+    /// When the runtime can't wait for it.
+    #[expect(
+        unsafe_code,
+        reason = "tokio can't know that the ring keeps its descriptor"
+    )]
+    pub fn listen(self) -> Result<Listener, EventsError> {
+        debug_assert!(self.0.as_raw_fd() >= 0);
+        // SAFETY: the ring owns its map's descriptor, gives out no other, and closes it when it is
+        // dropped, which is with the `AsyncFd` that owns it.
+        let registered = unsafe { AsyncFd::register_with_interest(self.0, Interest::READABLE) };
+        registered
+            .map(Listener)
+            .map_err(|error| EventsError::Register(error.into()))
+    }
+}
+
+/// Events that are there, without waiting; an error for a record that is none.
+impl Iterator for Ring {
+    type Item = Result<abi::Event, NotAnEvent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        next(&mut self.0)
+    }
+}
+
+impl Listener {
+    /// Waits until the kernel has told something, then reads as [`Listener::read`].
+    ///
+    /// # Errors
+    /// When the ring can't be waited for any more.
+    pub async fn wait(
+        &mut self,
+        most: usize,
+        take: impl FnMut(Result<abi::Event, NotAnEvent>),
+    ) -> Result<(), EventsError> {
+        let mut ready = self.0.readable_mut().await.map_err(EventsError::Wait)?;
+        if !read(ready.get_inner_mut(), most, take) {
+            ready.clear_ready();
+        }
+        Ok(())
+    }
+
+    /// Reads at most so many records, without waiting. Answers whether there may be more.
+    pub fn read(&mut self, most: usize, take: impl FnMut(Result<abi::Event, NotAnEvent>)) -> bool {
+        read(self.0.get_mut(), most, take)
+    }
+}
+
+/// A record that is not of an event's length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a record of the ring is no event")]
+pub struct NotAnEvent;
+
+fn read(
+    ring: &mut RingBuf<MapData>,
+    most: usize,
+    mut take: impl FnMut(Result<abi::Event, NotAnEvent>),
+) -> bool {
+    for _ in 0..most {
+        let Some(event) = next(ring) else {
+            return false;
+        };
+        take(event);
+    }
+    true
+}
+
+fn next(ring: &mut RingBuf<MapData>) -> Option<Result<abi::Event, NotAnEvent>> {
+    let record = ring.next()?;
+    Some(parse(&record).ok_or(NotAnEvent))
+}
+
+/// The event in a record of the ring; nothing when it is not one.
+fn parse(record: &[u8]) -> Option<abi::Event> {
+    if record.len() != size_of::<abi::Event>() {
+        return None;
+    }
+    let mut rest = record;
+    let event = abi::Event {
+        revision: u64::from_ne_bytes(take(&mut rest)?),
+        count: u64::from_ne_bytes(take(&mut rest)?),
+        source: Address::v6(&take(&mut rest)?),
+        destination: Address::v6(&take(&mut rest)?),
+        source_mac: u64::from_ne_bytes(take(&mut rest)?),
+        destination_mac: u64::from_ne_bytes(take(&mut rest)?),
+        rule: u32::from_ne_bytes(take(&mut rest)?),
+        device: u32::from_ne_bytes(take(&mut rest)?),
+        ifindex: u32::from_ne_bytes(take(&mut rest)?),
+        source_port: u16::from_ne_bytes(take(&mut rest)?),
+        destination_port: u16::from_ne_bytes(take(&mut rest)?),
+        vlan: u16::from_ne_bytes(take(&mut rest)?),
+        zone: u16::from_ne_bytes(take(&mut rest)?),
+        ethertype: u16::from_ne_bytes(take(&mut rest)?),
+        protocol: u8::from_ne_bytes(take(&mut rest)?),
+        reason: u8::from_ne_bytes(take(&mut rest)?),
+        flags: u32::from_ne_bytes(take(&mut rest)?),
+        reserved: u32::from_ne_bytes(take(&mut rest)?),
+    };
+    Some(event)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(*first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_the_kernel_writes_them() {
+        let event = abi::Event {
+            revision: 5,
+            count: 3,
+            source: Address::v4([10, 20, 1, 11]),
+            destination: Address::v4([192, 0, 2, 80]),
+            source_mac: 0x0200_0000_0111,
+            destination_mac: 0x0200_0000_ff01,
+            rule: 7,
+            device: 8,
+            ifindex: 2,
+            source_port: 49152,
+            destination_port: 443,
+            vlan: 20,
+            zone: 1,
+            ethertype: 0x0800,
+            protocol: 6,
+            reason: 4,
+            flags: 3,
+            reserved: 9,
+        };
+        // One byte in, so that nothing is aligned.
+        let mut bytes = vec![0; 1 + size_of::<abi::Event>()];
+        #[expect(unsafe_code, reason = "what the kernel does")]
+        // SAFETY: integers without padding (abi.rs asserts the size), copied into as many bytes.
+        bytes[1..].copy_from_slice(unsafe {
+            std::slice::from_raw_parts((&raw const event).cast::<u8>(), size_of::<abi::Event>())
+        });
+        assert_eq!(parse(&bytes[1..]), Some(event));
+        assert_eq!(parse(&bytes), None);
+        assert_eq!(parse(&bytes[2..]), None);
+        assert_eq!(parse(&[]), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! Tells when routes, rules or neighbours have changed: what the next hops that flows remember depend
+//! on.
+
+use std::{collections::HashMap, io, net::IpAddr, pin::pin};
+
+use futures::StreamExt as _;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+};
+use rtnetlink::{MulticastGroup, sys::AsyncSocket as _};
+use tokio::sync::mpsc;
+
+type Message = NetlinkMessage<RouteNetlinkMessage>;
+type Connection = rtnetlink::proto::Connection<RouteNetlinkMessage>;
+type Announcements =
+    futures::channel::mpsc::UnboundedReceiver<(Message, rtnetlink::sys::SocketAddr)>;
+
+/// What the kernel may announce between two turns of the task.
+const RECEIVE_BUFFER: u32 = 1 << 20;
+
+const GROUPS: [MulticastGroup; 7] = [
+    MulticastGroup::Link,
+    MulticastGroup::Neigh,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
+    MulticastGroup::Nexthop,
+];
+
+/// Ticks when routes, rules or neighbours have changed; changes that nobody has taken yet are one tick.
+/// It ends when the kernel's announcements can't be heard any more.
+///
+/// # Errors
+/// When there is no socket.
+pub fn watch() -> io::Result<mpsc::Receiver<()>> {
+    let (mut connection, _, news) = rtnetlink::new_multicast_connection(&GROUPS)?;
+    let socket = connection.socket_mut().socket_mut();
+    socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
+    let (ticks, receiver) = mpsc::channel(1);
+    tokio::spawn(follow(connection, news, ticks));
+    Ok(receiver)
+}
+
+async fn follow(connection: Connection, mut news: Announcements, ticks: mpsc::Sender<()>) {
+    let mut connection = pin!(connection);
+    let mut known = Known::default();
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = &mut connection => return,
+            () = ticks.closed() => return,
+            message = news.next() => message,
+        };
+        let Some((message, _)) = message else {
+            return;
+        };
+        if known.is_news(message) {
+            // When it is full, a tick waits that nobody has taken yet.
+            let _ = ticks.try_send(());
+        }
+    }
+}
+
+/// The neighbours that can be sent to, and where: they are announced again whenever they are asked
+/// for or answer.
+#[derive(Default)]
+struct Known(HashMap<(u32, IpAddr), Vec<u8>>);
+
+impl Known {
+    fn is_news(&mut self, message: Message) -> bool {
+        match message.payload {
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewNeighbour(neighbour)
+                | RouteNetlinkMessage::DelNeighbour(neighbour),
+            ) => self.is_new(neighbour),
+            NetlinkPayload::InnerMessage(_) => true,
+            NetlinkPayload::Overrun(_) => {
+                self.0.clear();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn is_new(&mut self, neighbour: NeighbourMessage) -> bool {
+        let (mut address, mut mac) = (None, None);
+        for attribute in neighbour.attributes {
+            match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(it)) => {
+                    address = Some(IpAddr::V4(it));
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(it)) => {
+                    address = Some(IpAddr::V6(it));
+                }
+                NeighbourAttribute::LinkLayerAddress(it) => mac = Some(it),
+                _ => {}
+            }
+        }
+        let Some(address) = address else {
+            return false;
+        };
+        let key = (neighbour.header.ifindex, address);
+        let gone = matches!(
+            neighbour.header.state,
+            NeighbourState::Failed | NeighbourState::Incomplete | NeighbourState::None
+        );
+        match mac.filter(|_| !gone) {
+            Some(mac) => self.0.insert(key, mac.clone()) != Some(mac),
+            None => self.0.remove(&key).is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn neighbour(state: NeighbourState, mac: u8) -> NetlinkMessage<RouteNetlinkMessage> {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = 3;
+        message.header.state = state;
+        message.attributes = vec![
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(Ipv4Addr::new(10, 0, 0, 2))),
+            NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, mac]),
+        ];
+        RouteNetlinkMessage::NewNeighbour(message).into()
+    }
+
+    #[test]
+    fn a_neighbour_is_news_when_packets_go_elsewhere() {
+        let mut known = Known::default();
+        let news = [
+            neighbour(NeighbourState::Reachable, 1),
+            neighbour(NeighbourState::Stale, 1),
+            neighbour(NeighbourState::Delay, 1),
+            neighbour(NeighbourState::Reachable, 2),
+            neighbour(NeighbourState::Failed, 2),
+            neighbour(NeighbourState::Failed, 2),
+        ]
+        .map(|message| known.is_news(message));
+        assert_eq!(news, [true, false, false, true, true, false]);
+    }
+}

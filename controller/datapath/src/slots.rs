@@ -1,0 +1,404 @@
+//! Puts tables in force.
+//!
+//! Tables of policy hold two revisions at once. [`Datapath::put`] makes the slot that is not in
+//! force equal to the new tables by the fewest writes, then writes `ACTIVE` once: every packet is
+//! judged by one revision. The old slot is touched again only after a grace period, when no packet
+//! can still be reading it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use aya::maps::lpm_trie::Key;
+use jiff::Timestamp;
+use wardline_ebpf::abi::{
+    Address, AddressKey, EPOCH_CELLS, End, Interval, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey,
+    Set,
+};
+use wardline_policy::{
+    tables::{Amendment, Intervals, Tables},
+    touched::{Touched, touched},
+};
+
+use crate::{
+    Datapath,
+    counters::Fill,
+    error::{DatapathError, Result, map_error},
+    fault,
+    maps::{array, clear_hash, get, hash, remove_if_there, retry, set, write},
+};
+
+/// What one slot holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slot {
+    /// Nothing when an earlier daemon filled it: then only the kernel knows.
+    pub(crate) tables: Option<Tables>,
+    pub(crate) sets: BTreeMap<(u32, u32), Set>,
+    /// By cell; empty when an earlier daemon wrote them.
+    pub(crate) epochs: Vec<u32>,
+}
+
+/// Waits until no program runs that started before: what it could still see may be changed then.
+#[expect(unsafe_code, reason = "membarrier(2) has no safe wrapper")]
+fn grace() {
+    // SAFETY: MEMBARRIER_CMD_GLOBAL takes no pointer. In the kernel it is synchronize_rcu, and
+    // programs at XDP and TC run inside one RCU read section.
+    unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
+}
+
+impl Datapath {
+    /// Puts tables in force, as one revision. Nothing changes when it fails. Answers how many
+    /// entries it wrote or took out.
+    ///
+    /// # Errors
+    ///
+    /// When a table has no room, or the kernel refuses.
+    pub fn put(&mut self, revision: u64, tables: &Tables) -> Result<usize> {
+        let mut written = 0;
+        let standby = self.active.map_or(0, |active| 1 - active);
+        self.settle()?;
+        self.fits(tables)?;
+        let sets = self.allot(tables, &mut written)?;
+        let epochs = self.epochs(tables);
+        // Until it is whole again, what stands in this slot is not known.
+        let old = std::mem::take(&mut self.slots[standby]);
+        let known = old.tables.is_some();
+        if !known {
+            self.clear(standby as u32)?;
+        }
+        let old_tables = old.tables.unwrap_or_default();
+        let old_sets = if known { old.sets } else { BTreeMap::new() };
+        written += self.write_slot(standby as u32, &old_tables, &old_sets, tables, &sets)?;
+        for (cell, epoch) in (0..).zip(&epochs) {
+            if old.epochs.get(cell as usize) != Some(epoch) {
+                let index = standby as u32 * EPOCH_CELLS + cell;
+                set(&mut self.ebpf, "EPOCHS", index, *epoch)?;
+                written += 1;
+            }
+        }
+        fault::point("filled");
+        set(&mut self.ebpf, "REVISIONS", standby as u32, revision)?;
+        self.new_generation(standby as u32)?;
+        set(&mut self.ebpf, "ACTIVE", 0, standby as u32 + 1)?;
+        self.slots[standby] = Slot {
+            tables: Some(tables.clone()),
+            sets,
+            epochs,
+        };
+        self.active = Some(standby);
+        self.settling = true;
+        Ok(written + 2)
+    }
+
+    /// The epochs for new tables: of those whose flows they concern, one more than now.
+    pub(crate) fn epochs(&self, tables: &Tables) -> Vec<u32> {
+        let active = self.active.map(|active| &self.slots[active]);
+        let Some(Slot {
+            tables: Some(old),
+            epochs,
+            ..
+        }) = active
+        else {
+            // Whatever flows there are, they were admitted by tables that nobody knows any more.
+            let now = Timestamp::now().as_millisecond() as u32;
+            return vec![now; EPOCH_CELLS as usize];
+        };
+        let mut epochs = epochs.clone();
+        match touched(old, tables) {
+            Touched::All => epochs
+                .iter_mut()
+                .for_each(|epoch| *epoch = epoch.wrapping_add(1)),
+            Touched::Devices(devices) => {
+                let cells: BTreeSet<u32> = devices.iter().map(|it| it % EPOCH_CELLS).collect();
+                for cell in cells {
+                    let epoch = &mut epochs[cell as usize];
+                    *epoch = epoch.wrapping_add(1);
+                }
+            }
+        }
+        epochs
+    }
+
+    /// Changes entries of one device where they stand, in the slot that is in force: for what can't
+    /// wait for a slot to be filled. A packet sees each entry as it was or as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; some entries may have been changed then.
+    pub fn amend(&mut self, revision: u64, device: u32, amendment: &Amendment) -> Result<()> {
+        let Some(active) = self.active else {
+            return Ok(());
+        };
+        // Until all is written, what stands in this slot is not known.
+        let known = self.slots[active].tables.take();
+        let slot = active as u32;
+        let (top, ebpf) = (u64::from(slot) << 63, &mut self.ebpf);
+        hash(ebpf, "MACS", &BTreeMap::new(), &amendment.macs, |key| {
+            top | key
+        })?;
+        hash(
+            ebpf,
+            "DEVICES",
+            &BTreeMap::new(),
+            &amendment.devices,
+            |it| it << 1 | slot,
+        )?;
+        let key = |address: &Address| AddressKey {
+            address: *address,
+            slot: u64::from(slot),
+        };
+        hash(
+            ebpf,
+            "ADDRESSES",
+            &BTreeMap::new(),
+            &amendment.addresses,
+            key,
+        )?;
+        self.slots[active].tables = known.map(|mut tables| {
+            tables.macs.extend(&amendment.macs);
+            tables.devices.extend(&amendment.devices);
+            tables.addresses.extend(&amendment.addresses);
+            tables
+        });
+        set(&mut self.ebpf, "REVISIONS", slot, revision)?;
+        self.new_generation(slot)?;
+        self.amended.insert(device);
+        self.judge_anew(device)
+    }
+
+    /// Has packets that were refused before be judged anew by a slot.
+    pub(crate) fn new_generation(&mut self, slot: u32) -> Result<()> {
+        let [one, other] = [0, 1].map(|slot| get::<u64>(&self.ebpf, "GENERATIONS", slot));
+        let next = one?.max(other?) + 1;
+        set(&mut self.ebpf, "GENERATIONS", slot, next)
+    }
+
+    /// Has the flows of a device judged anew, by the slot that is in force.
+    pub(crate) fn judge_anew(&mut self, device: u32) -> Result<()> {
+        let Some(active) = self.active else {
+            return Ok(());
+        };
+        let cell = device % EPOCH_CELLS;
+        let index = active as u32 * EPOCH_CELLS + cell;
+        let epoch = get::<u32>(&self.ebpf, "EPOCHS", index)?.wrapping_add(1);
+        set(&mut self.ebpf, "EPOCHS", index, epoch)?;
+        if let Some(known) = self.slots[active].epochs.get_mut(cell as usize) {
+            *known = epoch;
+        }
+        Ok(())
+    }
+
+    /// Waits until no packet reads what was in force before the last change, so that the next
+    /// change need not.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.settling || !self.amended.is_empty() {
+            grace();
+            self.settling = false;
+        }
+        // A packet that read an entry before it was amended may have renewed its flow after.
+        while let Some(device) = self.amended.first().copied() {
+            self.judge_anew(device)?;
+            self.amended.remove(&device);
+        }
+        Ok(())
+    }
+
+    /// How full tables would be, each with what it can hold for one revision.
+    pub fn needs(&self, tables: &Tables) -> Vec<Fill> {
+        let one = |name: &str| self.size(name) / 2;
+        let intervals: BTreeMap<*const Interval, usize> = tables
+            .pairs
+            .values()
+            .map(|list| (list.as_ptr(), list.len()))
+            .collect();
+        let fill = |name, used: usize, max| Fill {
+            name,
+            used: used as u64,
+            max,
+        };
+        vec![
+            fill("macs", tables.macs.len(), one("MACS")),
+            fill("addresses", tables.addresses.len(), one("ADDRESSES")),
+            fill("prefixes", tables.prefixes.len(), one("PREFIXES")),
+            fill("places", tables.places.len(), one("PLACES")),
+            fill("pairs", tables.pairs.len(), one("PAIRS")),
+            fill("intervals", intervals.values().sum(), one("INTERVALS")),
+        ]
+    }
+
+    /// Takes every entry of a slot out.
+    pub(crate) fn clear(&mut self, slot: u32) -> Result<()> {
+        let of_slot = |key: u64| key >> 63 == u64::from(slot);
+        clear_hash::<u64, u32>(&mut self.ebpf, "PLACES", |key| of_slot(*key))?;
+        clear_hash::<u64, Mac>(&mut self.ebpf, "MACS", |key| of_slot(*key))?;
+        clear_hash::<u64, Set>(&mut self.ebpf, "PAIRS", |key| of_slot(*key))?;
+        clear_hash::<u32, End>(&mut self.ebpf, "DEVICES", |key| key & 1 == slot)?;
+        let of_slot = |key: &AddressKey| key.slot == u64::from(slot);
+        clear_hash::<AddressKey, End>(&mut self.ebpf, "ADDRESSES", of_slot)?;
+        let map = self
+            .ebpf
+            .map_mut("PREFIXES")
+            .ok_or(DatapathError::Missing("PREFIXES"))?;
+        let mut map: aya::maps::LpmTrie<_, PrefixKey, End> =
+            map.try_into().map_err(map_error("PREFIXES"))?;
+        let keys: Vec<Key<PrefixKey>> = map
+            .keys()
+            .flatten()
+            .filter(|key| { key.data() }.slot == slot.to_be_bytes())
+            .collect();
+        for key in keys {
+            remove_if_there(map.remove(&key)).map_err(map_error("PREFIXES"))?;
+        }
+        for index in 0..MAX_IFINDEX {
+            set(
+                &mut self.ebpf,
+                "PORTS",
+                Port::index(index, slot),
+                Port::default(),
+            )?;
+        }
+        for zone in 0..MAX_ZONES {
+            set(&mut self.ebpf, "ZONES", slot * MAX_ZONES + zone, 0u32)?;
+        }
+        Ok(())
+    }
+
+    /// Places every set of intervals, those of the slot in force where they are.
+    pub(crate) fn allot(
+        &mut self,
+        tables: &Tables,
+        written: &mut usize,
+    ) -> Result<BTreeMap<(u32, u32), Set>> {
+        let mut known: HashMap<Intervals, Set> = HashMap::new();
+        let mut taken: BTreeMap<u32, u32> = BTreeMap::new();
+        if let Some(active) = self.active {
+            let slot = &self.slots[active];
+            for (pair, set) in &slot.sets {
+                let tables = slot.tables.as_ref();
+                if let Some(intervals) = tables.and_then(|tables| tables.pairs.get(pair)) {
+                    known.insert(intervals.clone(), *set);
+                }
+                taken.insert(set.first, set.count);
+            }
+        }
+        let (mut next, end) = (0, self.size("INTERVALS") as u32);
+        let mut gaps = taken.into_iter().peekable();
+        let mut sets = BTreeMap::new();
+        let (mut places, mut fresh) = (Vec::new(), Vec::new());
+        for (pair, intervals) in &tables.pairs {
+            let set = match known.get(intervals) {
+                Some(set) => *set,
+                None => {
+                    let count = intervals.len() as u32;
+                    while let Some((first, length)) = gaps.peek()
+                        && *first < next + count
+                    {
+                        next = next.max(first + length);
+                        gaps.next();
+                    }
+                    if next + count > end {
+                        let wanted = (next + count) as usize;
+                        let max = end as usize;
+                        return Err(DatapathError::Full {
+                            name: "intervals",
+                            wanted,
+                            max,
+                        });
+                    }
+                    let set = Set { first: next, count };
+                    places.extend(next..next + count);
+                    fresh.extend(intervals.iter().copied());
+                    next += count;
+                    known.insert(intervals.clone(), set);
+                    set
+                }
+            };
+            sets.insert(*pair, set);
+        }
+        write(
+            &mut self.ebpf,
+            "INTERVALS",
+            &places,
+            &fresh,
+            |ebpf, index, interval| set(ebpf, "INTERVALS", index, interval),
+        )?;
+        *written += fresh.len();
+        Ok(sets)
+    }
+
+    pub(crate) fn fits(&self, tables: &Tables) -> Result<()> {
+        for Fill { name, used, max } in self.needs(tables) {
+            if used > max {
+                let (wanted, max) = (used as usize, max as usize);
+                return Err(DatapathError::Full { name, wanted, max });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a slot that is not in force hold these tables.
+    pub(crate) fn write_slot(
+        &mut self,
+        slot: u32,
+        old: &Tables,
+        old_sets: &BTreeMap<(u32, u32), Set>,
+        tables: &Tables,
+        sets: &BTreeMap<(u32, u32), Set>,
+    ) -> Result<usize> {
+        let mut written = 0;
+        let top = u64::from(slot) << 63;
+        let ebpf = &mut self.ebpf;
+        written += array(ebpf, "PORTS", &old.ports, &tables.ports, |index| {
+            Port::index(index, slot)
+        })?;
+        written += array(ebpf, "ZONES", &old.zones, &tables.zones, |zone| {
+            slot * MAX_ZONES + zone
+        })?;
+        written += hash(ebpf, "PLACES", &old.places, &tables.places, |key| top | key)?;
+        written += hash(ebpf, "MACS", &old.macs, &tables.macs, |key| top | key)?;
+        written += hash(ebpf, "DEVICES", &old.devices, &tables.devices, |device| {
+            device << 1 | slot
+        })?;
+        written += hash(
+            ebpf,
+            "ADDRESSES",
+            &old.addresses,
+            &tables.addresses,
+            |address| AddressKey {
+                address: *address,
+                slot: u64::from(slot),
+            },
+        )?;
+        fault::point("half-filled");
+        written += hash(ebpf, "PAIRS", old_sets, sets, |(from, to)| {
+            top | u64::from(*from) << 32 | u64::from(*to)
+        })?;
+        let map = ebpf
+            .map_mut("PREFIXES")
+            .ok_or(DatapathError::Missing("PREFIXES"))?;
+        let mut map: aya::maps::LpmTrie<_, PrefixKey, End> =
+            map.try_into().map_err(map_error("PREFIXES"))?;
+        let key = |(address, length): &(Address, u8)| {
+            let data = PrefixKey {
+                slot: slot.to_be_bytes(),
+                address: address.octets(),
+            };
+            Key::new(32 + u32::from(*length), data)
+        };
+        for prefix in old.prefixes.keys() {
+            if !tables.prefixes.contains_key(prefix) {
+                remove_if_there(map.remove(&key(prefix))).map_err(map_error("PREFIXES"))?;
+                written += 1;
+            }
+        }
+        for (prefix, end) in &tables.prefixes {
+            if old.prefixes.get(prefix) != Some(end) {
+                retry(|| map.insert(&key(prefix), end, 0)).map_err(map_error("PREFIXES"))?;
+                written += 1;
+            }
+        }
+        Ok(written)
+    }
+}

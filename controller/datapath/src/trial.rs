@@ -1,0 +1,90 @@
+//! Runs the programs on frames that nobody sent, and forgets what packets have left behind: for tests
+//! and measurements.
+
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use wardline_ebpf::abi::{Address, Bucket, EventKey, FragmentKey, gauge};
+
+use crate::{
+    Datapath, Hook,
+    error::{Result, program_error},
+    maps::{clear_array, clear_hash, program},
+};
+
+impl Datapath {
+    /// Runs a hook's program on a frame, as if it were on an interface; answers whether it passed.
+    ///
+    /// `from` is where a frame that leaves came from; 0: the router sent it. On the loopback, whose
+    /// index is 1, no context is handed over: the kernel takes that interface by itself, also one
+    /// that is too old to be told another.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn run(&mut self, hook: Hook, ifindex: u32, from: u32, frame: &[u8]) -> Result<bool> {
+        self.run_often(hook, ifindex, from, frame, 1)
+    }
+
+    /// The same so many times with one call; answers whether it passed the last time.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn run_often(
+        &mut self,
+        hook: Hook,
+        ifindex: u32,
+        from: u32,
+        frame: &[u8],
+        times: u32,
+    ) -> Result<bool> {
+        const LOOPBACK: u32 = 1;
+        let name = hook.program();
+        let mut out = vec![0; frame.len() + 512];
+        let mut context = vec![0; if hook == Hook::Xdp { 24 } else { 192 }];
+        let mut field = |at: usize, value: u32| {
+            context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        };
+        match hook {
+            Hook::Xdp => {
+                // struct xdp_md: data, data_end, data_meta, ingress_ifindex.
+                field(4, frame.len() as u32);
+                field(12, ifindex);
+            }
+            Hook::TcIngress | Hook::TcEgress | Hook::Tags => {
+                // struct __sk_buff: ingress_ifindex, ifindex.
+                field(36, from);
+                field(40, ifindex);
+            }
+        }
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: (ifindex != LOOPBACK || from != 0).then_some(context.as_slice()),
+            repeat: times,
+            ..TestRunOptions::default()
+        };
+        let answer = match hook {
+            Hook::Xdp => program::<Xdp>(&mut self.ebpf, name)?.test_run(options),
+            _ => program::<SchedClassifier>(&mut self.ebpf, name)?.test_run(options),
+        };
+        let value = answer.map_err(program_error(name))?.return_value;
+        // XDP_PASS; TC_ACT_UNSPEC. Anything else is a drop.
+        Ok(value == if hook == Hook::Xdp { 2 } else { u32::MAX })
+    }
+
+    /// Forgets what packets have left behind: flows, learned addresses, limits of events.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn forget(&mut self) -> Result<()> {
+        const WORDS: usize = size_of::<Bucket>() / 8;
+        let (buckets, accounts) = (self.buckets(), self.size("QUOTAS") as u32);
+        clear_array(&mut self.ebpf, "FLOWS", buckets, [0u64; WORDS])?;
+        clear_array(&mut self.ebpf, "GAUGES", gauge::COUNT, 0u32)?;
+        clear_array(&mut self.ebpf, "QUOTAS", accounts, [0u32; 2])?;
+        clear_hash::<FragmentKey, [u64; 2]>(&mut self.ebpf, "FRAGMENTS", |_| true)?;
+        clear_hash::<Address, [u32; 2]>(&mut self.ebpf, "LEARNED", |_| true)?;
+        clear_hash::<EventKey, [u64; 2]>(&mut self.ebpf, "EVENT_LIMITS", |_| true)
+    }
+}

@@ -1,0 +1,242 @@
+//! Intent and inventory to [`Tables`]: what the kernel's maps have to hold. Pure and deterministic.
+//!
+//! Rules become pairs of names (see [`End`]): a zone, a class of devices that rules name alike, a
+//! region of addresses inside the same `cidr:` selectors, the router, or `any`. So a rule between
+//! two zones is one pair, however many devices they have, and the number of lookups for a packet
+//! does not grow with the number of rules.
+
+use std::collections::BTreeSet;
+
+use wardline_ebpf::abi::{
+    End, MAX_IFINDEX, Mac, Port, ROUTER, carries_key, ethertype_key, mac_key, vlan_key, zone,
+};
+
+mod networks;
+mod pairs;
+
+use self::{
+    networks::Networks,
+    pairs::{Kinds, classes, pairs},
+};
+use crate::{
+    clock::Clock,
+    intent::{Intent, ZoneIndex},
+    inventory::Inventory,
+    numbers::{Ids, number_of, numbered},
+    tables::Tables,
+    words::{address::address_of, mac::mac_number},
+};
+
+/// The tables that make the kernel do what the intent says, on the interfaces that exist.
+///
+/// `quarantined` are names of devices that are cut off.
+pub fn compile(
+    intent: &Intent,
+    inventory: &Inventory,
+    ids: &Ids,
+    quarantined: &BTreeSet<String>,
+    clock: &Clock,
+) -> Tables {
+    let zone_numbers: Vec<u16> = intent
+        .zones
+        .iter()
+        .map(|z| number_of(ids, numbered::ZONE, &z.name) as u16)
+        .collect();
+    let device_numbers: Vec<u32> = intent
+        .devices
+        .iter()
+        .map(|d| number_of(ids, numbered::DEVICE, &d.name))
+        .collect();
+    let zone_of = |index: ZoneIndex| zone_numbers[index.0];
+    let mut tables = Tables::default();
+
+    ports(intent, inventory, &zone_of, &mut tables);
+    zones(intent, &zone_of, &mut tables);
+
+    let networks = Networks::of(intent, ids, &zone_of);
+    let classes = classes(intent, &device_numbers);
+    pairs(
+        intent,
+        ids,
+        &classes,
+        &networks,
+        &zone_of,
+        clock,
+        &mut tables,
+    );
+    let kinds = Kinds::of(&tables.pairs);
+    tables.zones.insert(0, kinds.any());
+
+    for ((net, zone), region) in networks.all() {
+        let end = kinds.mark(End {
+            zone,
+            region,
+            ..End::default()
+        });
+        tables.prefixes.insert(net, end);
+    }
+    for (index, device) in intent.devices.iter().enumerate() {
+        let mut flags = 0;
+        if quarantined.contains(&device.name) {
+            flags |= End::QUARANTINED;
+        }
+        if !device.macs.is_empty() {
+            flags |= End::GUARDED;
+        }
+        if device.addresses.is_empty() {
+            flags |= End::LEARNS;
+        }
+        let number = device_numbers[index];
+        let end = End {
+            device: number,
+            class: classes[index],
+            zone: zone_of(device.zone),
+            flags,
+            ..End::default()
+        };
+        for address in &device.addresses {
+            let address = address_of(*address);
+            let end = End {
+                region: networks.region(address),
+                ..end
+            };
+            tables.addresses.insert(address, kinds.mark(end));
+        }
+        if device.addresses.is_empty() {
+            tables.devices.insert(number, kinds.mark(end));
+        }
+        let ifindex = match &device.port {
+            // A port that does not exist is not a port where it may be.
+            Some(port) => inventory.link(port).map_or(u32::MAX, |link| link.index),
+            None => 0,
+        };
+        for mac in &device.macs {
+            let entry = Mac {
+                device: number,
+                ifindex,
+                zone: zone_of(device.zone),
+                flags,
+                ..Mac::default()
+            };
+            tables.macs.insert(mac_key(0, mac_number(mac)), entry);
+        }
+    }
+    for address in &inventory.addresses {
+        let end = End {
+            device: ROUTER,
+            class: ROUTER,
+            ..End::default()
+        };
+        tables
+            .addresses
+            .insert(address_of(*address), kinds.mark(end));
+    }
+    // Last, when every address is what it is.
+    for device in &intent.devices {
+        let Some(address) = device.addresses.first().map(|it| address_of(*it)) else {
+            continue;
+        };
+        for mac in &device.macs {
+            let key = mac_key(0, mac_number(mac));
+            if let (Some(entry), Some(end)) =
+                (tables.macs.get_mut(&key), tables.addresses.get(&address))
+                && end.device == entry.device
+            {
+                (entry.address, entry.end) = (address, *end);
+            }
+        }
+    }
+    tables
+}
+
+/// Guarded interfaces, what they carry, and what is above them.
+fn ports(
+    intent: &Intent,
+    inventory: &Inventory,
+    zone_of: &impl Fn(ZoneIndex) -> u16,
+    tables: &mut Tables,
+) {
+    for link in inventory
+        .links
+        .values()
+        .filter(|link| link.index < MAX_IFINDEX)
+    {
+        let Some(port) = intent.port_for(&link.name) else {
+            continue;
+        };
+        let mut flags = Port::GUARDED;
+        if port.dhcp_server {
+            flags |= Port::DHCP_SERVER;
+        }
+        if port.router {
+            flags |= Port::ROUTER;
+        }
+        let untagged = port.zone.map_or(0, zone_of);
+        tables.ports.insert(
+            link.index,
+            Port {
+                zone: untagged,
+                flags,
+            },
+        );
+        let tagged = port
+            .vlans
+            .iter()
+            .map(|(vlan, zone)| (*vlan, zone_of(*zone)));
+        for (vlan, zone) in tagged.chain([(0, untagged)]).filter(|(_, zone)| *zone != 0) {
+            if vlan != 0 {
+                tables
+                    .places
+                    .insert(vlan_key(0, link.index, vlan), u32::from(zone));
+            }
+            tables.places.insert(carries_key(0, link.index, zone), 1);
+        }
+    }
+    // What a bridge or a VLAN interface hands on may have entered through a port below it.
+    let mut below: Vec<u32> = tables.ports.keys().copied().collect();
+    while let Some(index) = below.pop() {
+        let Some(link) = inventory.links.get(&index) else {
+            continue;
+        };
+        let upper = inventory
+            .links
+            .values()
+            .filter(|other| other.parent == Some(index));
+        let above = upper.map(|other| other.index).chain(link.controller);
+        for index in above.filter(|index| *index < MAX_IFINDEX) {
+            let entry = tables.ports.entry(index).or_default();
+            if entry.flags & Port::ABOVE == 0 {
+                entry.flags |= Port::ABOVE;
+                below.push(index);
+            }
+        }
+    }
+}
+
+fn zones(intent: &Intent, zone_of: &impl Fn(ZoneIndex) -> u16, tables: &mut Tables) {
+    for (index, wanted) in intent.zones.iter().enumerate() {
+        let number = zone_of(ZoneIndex(index));
+        let has_ports = intent
+            .ports
+            .iter()
+            .any(|port| port.carries(ZoneIndex(index)));
+        let mut settings = zone::EXISTS;
+        for (set, bit) in [
+            (wanted.observe, zone::OBSERVE),
+            (has_ports, zone::HAS_PORTS),
+            (wanted.admit_any, zone::ADMIT_ANY),
+            (wanted.fragments, zone::FRAGMENTS),
+            (wanted.ip_options, zone::IP_OPTIONS),
+        ] {
+            if set {
+                settings |= bit;
+            }
+        }
+        tables.zones.insert(u32::from(number), settings);
+        for ethertype in &wanted.ethertypes {
+            tables
+                .places
+                .insert(ethertype_key(0, number, *ethertype), 1);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Rules as pairs of names, each with the intervals of services that it may use.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use wardline_ebpf::abi::{End, Interval, KEPT, LOG, NEVER, ROUTER, kind, name, pair_bit, zone};
+
+use super::networks::Networks;
+use crate::{
+    clock::Clock,
+    intent::{self, Action, Intent, Selector, ZoneIndex},
+    numbers::{Ids, rule_number},
+    tables::{Intervals, Tables},
+};
+
+/// The class of each device: those that the same rules name on the same side share one, which has
+/// the lowest of their numbers. 0: no rule names the device.
+pub(super) fn classes(intent: &Intent, numbers: &[u32]) -> Vec<u32> {
+    let mut named: Vec<Vec<u32>> = vec![Vec::new(); intent.devices.len()];
+    for (index, rule) in intent.rules.iter().enumerate() {
+        for (side, selectors) in [&rule.from, &rule.to].into_iter().enumerate() {
+            for selector in selectors {
+                if let Selector::Device(device) = selector {
+                    named[device.0].push((index * 2 + side) as u32);
+                }
+            }
+        }
+    }
+    let mut lowest: HashMap<&[u32], u32> = HashMap::new();
+    for (device, sides) in named
+        .iter()
+        .enumerate()
+        .filter(|(_, sides)| !sides.is_empty())
+    {
+        let class = lowest.entry(sides).or_insert(numbers[device]);
+        *class = (*class).min(numbers[device]);
+    }
+    named
+        .iter()
+        .map(|sides| lowest.get(sides.as_slice()).copied().unwrap_or(0))
+        .collect()
+}
+
+/// What each pair of names may do.
+pub(super) fn pairs(
+    intent: &Intent,
+    ids: &Ids,
+    classes: &[u32],
+    networks: &Networks,
+    zone_of: &impl Fn(ZoneIndex) -> u16,
+    clock: &Clock,
+    tables: &mut Tables,
+) {
+    let names = |selectors: &[Selector]| -> BTreeSet<u32> {
+        let mut names = BTreeSet::new();
+        for selector in selectors {
+            match selector {
+                Selector::Any => drop(names.insert(name(kind::ANY, 1))),
+                Selector::Router => drop(names.insert(name(kind::CLASS, ROUTER))),
+                Selector::Zone(zone) => {
+                    names.insert(name(kind::ZONE, u32::from(zone_of(*zone))));
+                }
+                Selector::Device(device) => {
+                    names.insert(name(kind::CLASS, classes[device.0]));
+                }
+                Selector::Cidr(net) => {
+                    let inside = networks.inside.get(net).into_iter().flatten();
+                    names.extend(inside.map(|region| name(kind::REGION, *region)));
+                }
+            }
+        }
+        names
+    };
+    let mut rules: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
+    // What denies is kept only where there is something to deny.
+    let keeps = |rule: &intent::Rule| rule.kept && rule.action == Action::Allow;
+    let kept = intent.rules.iter().any(keeps);
+    for (index, rule) in intent.rules.iter().enumerate() {
+        let to = names(&rule.to);
+        for from in names(&rule.from) {
+            for to in &to {
+                rules.entry((from, *to)).or_default().push(index);
+                if kept && rule.kept {
+                    rules.entry((from | KEPT, *to)).or_default().push(index);
+                }
+            }
+        }
+    }
+    let judged: Vec<Judged<'_>> = intent
+        .rules
+        .iter()
+        .map(|rule| Judged {
+            rule,
+            number: rule_number(rule, ids),
+            until: rule.expires.map_or(NEVER, |expires| clock.tick(expires)),
+        })
+        .collect();
+    let mut shared: HashMap<Vec<usize>, Intervals> = HashMap::new();
+    for (pair, rules) in rules {
+        let intervals = shared.entry(rules).or_insert_with_key(|rules| {
+            intervals(
+                &rules
+                    .iter()
+                    .map(|index| &judged[*index])
+                    .collect::<Vec<_>>(),
+            )
+            .into()
+        });
+        tables.pairs.insert(pair, Arc::clone(intervals));
+    }
+}
+
+/// A rule and what the tables call it.
+pub(super) struct Judged<'a> {
+    pub(super) rule: &'a intent::Rule,
+    pub(super) number: u32,
+    pub(super) until: u32,
+}
+
+/// The intervals that rules make: wherever several match, the deny and the allow that last longest,
+/// and of those the one with the lowest number.
+pub(super) fn intervals(rules: &[&Judged<'_>]) -> Vec<Interval> {
+    // At each key, what begins and what has ended.
+    let mut changes: BTreeMap<u32, Vec<(bool, usize)>> = BTreeMap::from([(0, Vec::new())]);
+    for (index, judged) in rules.iter().enumerate() {
+        for service in &judged.rule.services {
+            changes
+                .entry(service.first)
+                .or_default()
+                .push((true, index));
+            changes
+                .entry(service.last.saturating_add(1))
+                .or_default()
+                .push((false, index));
+        }
+    }
+    let rank = |index: usize| {
+        let judged = rules[index];
+        (std::cmp::Reverse(judged.until), judged.number & !LOG, index)
+    };
+    let (mut denies, mut allows) = (BTreeSet::new(), BTreeSet::new());
+    let mut intervals: Vec<Interval> = Vec::new();
+    for (start, changes) in changes {
+        // Ends first: a rule's intervals do not overlap, but one may end where another begins.
+        for (begins, index) in changes
+            .iter()
+            .filter(|(begins, _)| !begins)
+            .chain(changes.iter().filter(|(begins, _)| *begins))
+        {
+            let active = match rules[*index].rule.action {
+                Action::Deny => &mut denies,
+                Action::Allow => &mut allows,
+            };
+            if *begins {
+                active.insert(rank(*index));
+            } else {
+                active.remove(&rank(*index));
+            }
+        }
+        let best = |active: &BTreeSet<(std::cmp::Reverse<u32>, u32, usize)>| {
+            active
+                .first()
+                .map_or((0, 0), |(until, _, index)| (rules[*index].number, until.0))
+        };
+        let ((deny, deny_until), (allow, allow_until)) = (best(&denies), best(&allows));
+        let interval = Interval {
+            start,
+            deny,
+            deny_until,
+            allow,
+            allow_until,
+        };
+        let same = |last: &Interval| Interval { start, ..*last } == interval;
+        if !intervals.last().is_some_and(same) {
+            intervals.push(interval);
+        }
+    }
+    intervals
+}
+
+/// Which kinds of pairs exist with a name on either side.
+pub(super) struct Kinds {
+    pub(super) from: HashMap<u32, u16>,
+    pub(super) to: HashMap<u32, u16>,
+}
+
+impl Kinds {
+    pub(super) fn of(pairs: &BTreeMap<(u32, u32), Intervals>) -> Self {
+        let (mut from, mut to) = (HashMap::new(), HashMap::new());
+        // What is kept exists without that, too.
+        for (opener, other) in pairs.keys().filter(|(opener, _)| opener & KEPT == 0) {
+            let bit = pair_bit(opener >> 28, other >> 28);
+            *from.entry(*opener).or_default() |= bit;
+            *to.entry(*other).or_default() |= bit;
+        }
+        Self { from, to }
+    }
+
+    /// Which pairs there are with `any` on either side: kept once, not in each end, so that a rule
+    /// which says `any` does not change every end.
+    pub(super) fn any(&self) -> u32 {
+        let name = name(kind::ANY, 1);
+        let bits = |kinds: &HashMap<u32, u16>| kinds.get(&name).copied().unwrap_or(0);
+        zone::pairs_of_any(bits(&self.from), bits(&self.to))
+    }
+
+    /// An end that knows which pairs there are with its own names.
+    pub(super) fn mark(&self, end: End) -> End {
+        let (mut from, mut to) = (0, 0);
+        for kind in [kind::CLASS, kind::ZONE, kind::REGION] {
+            let name = end.name(kind);
+            from |= self.from.get(&name).copied().unwrap_or(0);
+            to |= self.to.get(&name).copied().unwrap_or(0);
+        }
+        End { from, to, ..end }
+    }
+}

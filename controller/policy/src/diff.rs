@@ -1,0 +1,145 @@
+//! What a change of the document is, object by object. Pure.
+
+use std::collections::BTreeMap;
+
+use wardline_proto::v1::{ChangeKind, ObjectChange, Policy};
+
+/// The objects that differ between two documents: removals, then additions, then changes, each by
+/// kind and name.
+pub fn changes(old: &Policy, new: &Policy) -> Vec<ObjectChange> {
+    let mut changes = Vec::new();
+    compare(&mut changes, "zone", &old.zones, &new.zones, |zone| {
+        &zone.name
+    });
+    compare(&mut changes, "port", &old.ports, &new.ports, |port| {
+        &port.interface
+    });
+    compare(
+        &mut changes,
+        "device",
+        &old.devices,
+        &new.devices,
+        |device| &device.name,
+    );
+    compare(
+        &mut changes,
+        "service",
+        &old.services,
+        &new.services,
+        |service| &service.name,
+    );
+    compare(&mut changes, "rule", &old.rules, &new.rules, |rule| {
+        &rule.name
+    });
+    let rank = |change: &ObjectChange| match change.change() {
+        ChangeKind::Remove => 0,
+        ChangeKind::Add => 1,
+        ChangeKind::Change | ChangeKind::Unspecified => 2,
+    };
+    changes.sort_by_key(rank);
+    changes
+}
+
+/// How many objects are added, changed and removed.
+pub fn extent(changes: &[ObjectChange]) -> Extent {
+    let count = |kind| changes.iter().filter(|it| it.change() == kind).count() as u32;
+    Extent {
+        added: count(ChangeKind::Add),
+        changed: count(ChangeKind::Change),
+        removed: count(ChangeKind::Remove),
+    }
+}
+
+fn compare<T: PartialEq>(
+    changes: &mut Vec<ObjectChange>,
+    kind: &str,
+    old: &[T],
+    new: &[T],
+    name: impl for<'a> Fn(&'a T) -> &'a String,
+) {
+    let named = |object: &'_ T| -> String { name(object).clone() };
+    // Most documents are mostly the same: what is at the same place, too, needs no names.
+    let same = old
+        .iter()
+        .zip(new)
+        .take_while(|(was, is)| was == is)
+        .count();
+    let (old, new) = (&old[same..], &new[same..]);
+    let same = old.iter().rev().zip(new.iter().rev());
+    let same = same.take_while(|(was, is)| was == is).count();
+    let (old, new) = (&old[..old.len() - same], &new[..new.len() - same]);
+    let by_name = |objects: &'_ [T]| -> BTreeMap<String, usize> {
+        let objects = objects.iter().enumerate();
+        objects.map(|(at, object)| (named(object), at)).collect()
+    };
+    let (before, after) = (by_name(old), by_name(new));
+    let mut push = |name: &str, change: ChangeKind| {
+        changes.push(ObjectChange {
+            change: change.into(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        });
+    };
+    for (name, at) in &after {
+        match before.get(name) {
+            None => push(name, ChangeKind::Add),
+            Some(was) if old[*was] != new[*at] => push(name, ChangeKind::Change),
+            Some(_) => {}
+        }
+    }
+    for name in before.keys().filter(|name| !after.contains_key(*name)) {
+        push(name, ChangeKind::Remove);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wardline_proto::v1::{Rule, Zone};
+
+    use super::*;
+
+    #[test]
+    fn names_what_differs_and_nothing_else() {
+        let zone = |name: &str, description: &str| Zone {
+            name: name.into(),
+            description: description.into(),
+            ..Zone::default()
+        };
+        let old = Policy {
+            zones: vec![zone("a", ""), zone("b", ""), zone("c", "")],
+            ..Policy::default()
+        };
+        let new = Policy {
+            zones: vec![zone("c", "x"), zone("a", "")],
+            rules: vec![Rule {
+                name: "r".into(),
+                ..Rule::default()
+            }],
+            ..Policy::default()
+        };
+        let found: Vec<_> = changes(&old, &new)
+            .into_iter()
+            .map(|change| (change.change(), change.kind, change.name))
+            .collect();
+        let is = |change, kind: &str, name: &str| (change, kind.to_owned(), name.to_owned());
+        assert_eq!(
+            found,
+            [
+                is(ChangeKind::Remove, "zone", "b"),
+                is(ChangeKind::Add, "rule", "r"),
+                is(ChangeKind::Change, "zone", "c"),
+            ]
+        );
+    }
+}
+
+/// How many objects a change concerns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Objects that are new.
+    pub added: u32,
+    /// Objects that stay, with other settings.
+    pub changed: u32,
+    /// Objects that go.
+    pub removed: u32,
+}

@@ -1,0 +1,247 @@
+//! Would this packet pass, and why: builds the packet that would open the flow, and judges it with
+//! the kernel's own code on the tables in force.
+//!
+//! There is no other decision here. What is chosen is the packet: which addresses stand for the
+//! ends, and where the packet is judged: where it enters a guarded port, else where it leaves
+//! towards one. What passes where it enters is not judged again, because the port that it leaves
+//! through finds its flow.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use wardline_ebpf::{
+    abi::Reason,
+    decide::{self, Verdict, Work},
+    packet::number,
+};
+use wardline_proto::v1;
+
+mod addresses;
+mod ends;
+mod frame;
+
+use self::{
+    addresses::is_v4,
+    ends::{Candidate, Hook, View, Who, problem},
+    frame::{EPHEMERAL, Packet},
+};
+use crate::{
+    inventory::Link,
+    numbers::numbered,
+    snapshot::Snapshot,
+    words::{
+        problem::Problem,
+        reason::reason_word,
+        service::{Service, service_text},
+    },
+};
+
+/// Judges the packet that a request describes. `learned` are the addresses that devices have
+/// learned, with the devices' numbers; `tick` is the present.
+///
+/// # Errors
+///
+/// What about the request can't be, by its fields; with an empty path when no policy is in force.
+pub fn explain(
+    snapshot: &Snapshot,
+    request: &v1::ExplainRequest,
+    learned: &[(IpAddr, u32)],
+    tick: u32,
+) -> Result<v1::ExplainResponse, Vec<Problem>> {
+    if snapshot.revision == 0 {
+        return Err(vec![problem("", "no policy is in force")]);
+    }
+    let view = View::new(snapshot, learned, tick);
+    let mut taken = BTreeSet::new();
+    let from = view.ends("from", &request.from, &mut taken);
+    let to = view.ends("to", &request.to, &mut taken);
+    let services = services(snapshot, &request.service);
+    let source_port = source_port(request.source_port);
+    let (from, to, services, source_port) = match (from, to, services, source_port) {
+        (Ok(from), Ok(to), Ok(services), Ok(source_port)) => (from, to, services, source_port),
+        (from, to, services, source_port) => {
+            let problems = [from.err(), to.err(), services.err(), source_port.err()];
+            return Err(problems.into_iter().flatten().collect());
+        }
+    };
+    let (from, to, service) = choose(&from, &to, &services).map_err(|problem| vec![problem])?;
+    view.presume(from);
+    view.presume(to);
+    let (hook, link) = view
+        .hook(from, to, &request.port)
+        .map_err(|problem| vec![problem])?;
+    let packet = Packet {
+        source: from.address,
+        destination: to.address,
+        source_mac: view.source_mac(from, &hook, link),
+        destination_mac: view.destination_mac(to, &hook, link),
+        vlan: hook.vlan(),
+        service,
+        source_port,
+    };
+
+    let mut work = Work::default();
+    let verdict = match hook {
+        Hook::Enters { .. } => decide::ingress(
+            &packet.bytes()[..],
+            None,
+            link.index,
+            &view.model,
+            &mut work,
+        ),
+        Hook::Leaves { came_from, .. } => {
+            let bytes = packet.bytes();
+            decide::egress(
+                &bytes[..],
+                None,
+                link.index,
+                came_from,
+                &view.model,
+                &mut work,
+            )
+        }
+    };
+    Ok(v1::ExplainResponse {
+        verdict: if verdict.reason.passes() {
+            v1::Answer::Allow
+        } else {
+            v1::Answer::Drop
+        }
+        .into(),
+        reason: i32::from(verdict.reason as u8),
+        rule: snapshot.name(numbered::RULE, verdict.rule).to_owned(),
+        source_zone: view.zone_name(from),
+        destination_zone: view.zone_name(to),
+        packet: in_words(&packet, &hook, link, &verdict),
+        revision: snapshot.revision,
+    })
+}
+
+/// Keys of the services that a text asks for, the first of each.
+fn services(snapshot: &Snapshot, text: &str) -> Result<Vec<u32>, Problem> {
+    if text.contains('/') {
+        let service: Service = text
+            .parse()
+            .map_err(|error| problem("service", format!("{error}")))?;
+        return Ok(vec![service.first]);
+    }
+    let known = snapshot
+        .policy
+        .services
+        .iter()
+        .find(|service| service.name == text);
+    let Some(service) = known else {
+        let message = format!("no service {text:?}; write a service's name, or a port as tcp/443");
+        return Err(problem("service", message));
+    };
+    let ports = service
+        .ports
+        .iter()
+        .filter_map(|port| port.parse::<Service>().ok());
+    let keys: Vec<u32> = ports.map(|service| service.first).collect();
+    if keys.is_empty() {
+        return Err(problem("service", format!("service {text:?} has no ports")));
+    }
+    Ok(keys)
+}
+
+fn source_port(port: u32) -> Result<u16, Problem> {
+    match u16::try_from(port) {
+        Ok(0) => Ok(EPHEMERAL),
+        Ok(port) => Ok(port),
+        Err(_) => Err(problem(
+            "source_port",
+            format!("{port} is no port; they go up to 65535"),
+        )),
+    }
+}
+
+/// One candidate of each end, of one family, different if they can be, and a service that this
+/// family has; IPv4 first.
+fn choose<'a, 'b>(
+    from: &'b [Candidate<'a>],
+    to: &'b [Candidate<'a>],
+    services: &[u32],
+) -> Result<(&'b Candidate<'a>, &'b Candidate<'a>, u32), Problem> {
+    let mut shared = None;
+    for v4 in [true, false] {
+        let of = |candidate: &&'b Candidate<'a>| is_v4(candidate.address) == v4;
+        let openers: Vec<_> = from.iter().filter(of).collect();
+        let others: Vec<_> = to.iter().filter(of).collect();
+        let (Some(opener), Some(other)) = (openers.first(), others.first()) else {
+            continue;
+        };
+        shared = Some(if v4 { "IPv4" } else { "IPv6" });
+        let Some(service) = services.iter().find(|service| is_of_family(**service, v4)) else {
+            continue;
+        };
+        let pairs = openers
+            .iter()
+            .flat_map(|a| others.iter().map(move |b| (*a, *b)));
+        let apart = |(a, b): &(&Candidate<'_>, &Candidate<'_>)| {
+            a.address != b.address && (a.who != b.who || a.who == Who::Nobody)
+        };
+        let (opener, other) = { pairs }.find(apart).unwrap_or((opener, other));
+        return Ok((opener, other, *service));
+    }
+    Err(match shared {
+        None => problem("to", "has no address of the family that `from` has"),
+        Some(family) => problem(
+            "service",
+            format!("not of {family}, which is all that both ends have"),
+        ),
+    })
+}
+
+/// Whether a family has a service: each has an ICMP of its own.
+fn is_of_family(service: u32, v4: bool) -> bool {
+    match (service >> 16) as u8 {
+        number::ICMP => v4,
+        number::ICMPV6 => !v4,
+        _ => true,
+    }
+}
+
+/// `tcp 10.20.2.21:49152 → 10.20.1.11:443 from 02:00:00:00:02:21, entering cam1`.
+fn in_words(packet: &Packet, hook: &Hook, link: &Link, verdict: &Verdict) -> String {
+    let low = packet.service as u16;
+    let (source, destination) = (packet.source, packet.destination);
+    let what = match packet.protocol() {
+        protocol @ (number::TCP | number::UDP) => {
+            let source = SocketAddr::new(source, packet.source_port);
+            let destination = SocketAddr::new(destination, low);
+            let protocol = if protocol == number::TCP {
+                "tcp"
+            } else {
+                "udp"
+            };
+            format!("{protocol} {source} → {destination}")
+        }
+        protocol => format!("{} {source} → {destination}", service_text(protocol, low)),
+    };
+    let (mac, name) = (packet.source_mac, &link.name);
+    let place = match hook {
+        Hook::Enters { .. } => format!(" from {mac}, entering {name}"),
+        Hook::Leaves { came_from: 0, .. } => format!(" from the router, leaving through {name}"),
+        Hook::Leaves { .. } => format!(" from elsewhere, leaving through {name}"),
+    };
+    let vlan = if packet.vlan == 0 {
+        String::new()
+    } else {
+        format!(" on VLAN {}", packet.vlan)
+    };
+    let observed = match verdict.reason {
+        Reason::Observed => {
+            let would = reason_word(verdict.would);
+            format!("; its zones only observe, or it would be dropped: {would}")
+        }
+        _ => String::new(),
+    };
+    format!("{what}{place}{vlan}{observed}")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+mod tests;

@@ -1,0 +1,562 @@
+//! The ends of the flow that is asked about, and the hook that judges its first packet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use wardline_ebpf::{
+    abi::{self, End, Port, PrefixKey, ROUTER, Settings, carries_key, mac_key, vlan_key},
+    lookup::Lookup as _,
+    policy,
+};
+
+use super::addresses::{documentation, hosts_of, is_usable, is_v4, past};
+use crate::{
+    intent::{Device, ZoneIndex},
+    inventory::Link,
+    model::Model,
+    numbers::{number_of, numbered},
+    snapshot::Snapshot,
+    words::{
+        address::address_of,
+        mac::{Mac, mac_number},
+        problem::Problem,
+    },
+};
+
+pub(super) fn problem(path: &str, message: impl Into<String>) -> Problem {
+    Problem {
+        path: path.to_owned(),
+        message: message.into(),
+    }
+}
+
+/// What may stand for one end of the packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    pub(super) address: IpAddr,
+    pub(super) who: Who<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who<'a> {
+    Router,
+    Device(&'a Device),
+    /// An address that no device has.
+    Nobody,
+}
+
+/// Where the packet is judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Hook {
+    /// Where it enters a guarded port.
+    Enters { vlan: u16 },
+    /// Where it leaves through one. `came_from` is as [`decide::egress`] takes it.
+    Leaves { vlan: u16, came_from: u32 },
+}
+
+impl Hook {
+    pub(super) fn vlan(&self) -> u16 {
+        match *self {
+            Self::Enters { vlan } | Self::Leaves { vlan, .. } => vlan,
+        }
+    }
+}
+
+/// An interface that no table knows: the other side of the router.
+pub(super) const ELSEWHERE: u32 = u32::MAX;
+
+/// The snapshot as a request is read against it.
+pub(super) struct View<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) model: Model<'a>,
+    pub(super) tick: u32,
+    /// Device by learned address, as far as the tables believe it.
+    pub(super) learned: BTreeMap<IpAddr, u32>,
+    pub(super) learned_by: BTreeMap<u32, BTreeSet<IpAddr>>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot, learned: &[(IpAddr, u32)], tick: u32) -> Self {
+        let mut model = Model::new(&snapshot.tables, Settings::for_flows(64));
+        model.amend(&snapshot.amended);
+        model.spare(snapshot.failsafe.iter().copied());
+        model.set_tick(tick);
+        let mut view = Self {
+            snapshot,
+            model,
+            tick,
+            learned: BTreeMap::new(),
+            learned_by: BTreeMap::new(),
+        };
+        for (address, device) in learned {
+            let end = snapshot.tables.devices.get(device);
+            if end.is_some_and(|end| end.zone == view.around(*address).zone) {
+                view.learned.insert(*address, *device);
+                view.learned_by.entry(*device).or_default().insert(*address);
+            }
+        }
+        view
+    }
+
+    /// Reads `from` or `to`. Addresses that are made up are not in `taken`, and are added to it.
+    pub(super) fn ends(
+        &self,
+        path: &str,
+        text: &str,
+        taken: &mut BTreeSet<IpAddr>,
+    ) -> Result<Vec<Candidate<'a>>, Problem> {
+        let intent = &self.snapshot.intent;
+        let none = |what: String| problem(path, format!("{what} has no address to explain with"));
+        let (found, what) = match text.split_once(':') {
+            None if text == "router" => (self.router(), "the router".to_owned()),
+            None if text == "any" => (self.any(taken), "what nothing names".to_owned()),
+            Some(("zone", name)) => {
+                let at = intent.zones.iter().position(|zone| zone.name == name);
+                let at = at.ok_or_else(|| problem(path, format!("no zone {name:?}")))?;
+                (self.zone(ZoneIndex(at), taken), format!("zone {name:?}"))
+            }
+            Some(("device", name)) => {
+                let device = self.device(name);
+                let device = device.ok_or_else(|| problem(path, format!("no device {name:?}")))?;
+                (self.addresses(device, taken), format!("device {name:?}"))
+            }
+            Some(("cidr", prefix)) => {
+                let net: IpNet = prefix.parse().map_err(|_| {
+                    let right = "write a prefix as cidr:10.20.0.0/16";
+                    problem(path, format!("{prefix:?} is not a prefix; {right}"))
+                })?;
+                (self.inside(net), format!("{net}"))
+            }
+            None | Some(_) => {
+                let address: IpAddr = text.parse().map_err(|_| {
+                    let right =
+                        "write an address, zone:NAME, device:NAME, cidr:PREFIX, router or any";
+                    problem(path, format!("{text:?} is no end of a packet; {right}"))
+                })?;
+                let address = address.to_canonical();
+                taken.insert(address);
+                (
+                    vec![Candidate {
+                        address,
+                        who: self.who(address),
+                    }],
+                    String::new(),
+                )
+            }
+        };
+        if found.is_empty() {
+            Err(none(what))
+        } else {
+            Ok(found)
+        }
+    }
+
+    pub(super) fn router(&self) -> Vec<Candidate<'a>> {
+        // Link-local ones are for control; no rule names them.
+        let addresses = self.snapshot.inventory.addresses.iter();
+        let usable = addresses.filter(|address| !address_of(**address).is_link_local());
+        usable
+            .map(|address| Candidate {
+                address: *address,
+                who: Who::Router,
+            })
+            .collect()
+    }
+
+    /// A documentation address of each family that is in no prefix but the one around everything.
+    pub(super) fn any(&self, taken: &mut BTreeSet<IpAddr>) -> Vec<Candidate<'a>> {
+        let mut found = Vec::new();
+        for (v4, everything) in [
+            (true, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            (false, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        ] {
+            let around = self.around(everything);
+            let hosts = documentation()
+                .into_iter()
+                .filter(|net| is_v4(net.addr()) == v4);
+            let free = hosts
+                .flat_map(hosts_of)
+                .find(|address| self.is_free(*address, taken) && self.around(*address) == around);
+            if let Some(address) = free {
+                taken.insert(address);
+                found.push(Candidate {
+                    address,
+                    who: Who::Nobody,
+                });
+            }
+        }
+        found
+    }
+
+    /// A few of each family, the best first: devices with an address, devices that could take one,
+    /// an address that no device has. Several, because both ends may be the same zone.
+    pub(super) fn zone(&self, zone: ZoneIndex, taken: &mut BTreeSet<IpAddr>) -> Vec<Candidate<'a>> {
+        let intent = &self.snapshot.intent;
+        let is_cut_off = |device: &Device| self.snapshot.quarantined.contains(&device.name);
+        let mut devices: Vec<&'a Device> = intent
+            .devices
+            .iter()
+            .filter(|device| device.zone == zone)
+            .collect();
+        // A device that is cut off stands for no other.
+        devices.sort_by_key(|device| is_cut_off(device));
+        let mut found = Vec::new();
+        for v4 in [true, false] {
+            let known = devices.iter().filter_map(|device| {
+                let address = self.known(device).find(|address| is_v4(*address) == v4)?;
+                Some(Candidate {
+                    address,
+                    who: Who::Device(device),
+                })
+            });
+            found.extend(known.take(2));
+            let learners = devices.iter().filter(|device| {
+                learns(device) && !self.known(device).any(|address| is_v4(address) == v4)
+            });
+            let learners = learners.map(|device| Who::Device(device)).take(2);
+            for who in learners.chain([Who::Nobody]) {
+                found.extend(self.made_up(zone, v4, who, taken));
+            }
+        }
+        found
+    }
+
+    /// A device's addresses: listed, or learned, or one that it could take.
+    pub(super) fn addresses(
+        &self,
+        device: &'a Device,
+        taken: &mut BTreeSet<IpAddr>,
+    ) -> Vec<Candidate<'a>> {
+        let who = Who::Device(device);
+        let mut found: Vec<Candidate<'a>> = self
+            .known(device)
+            .map(|address| Candidate { address, who })
+            .collect();
+        for v4 in [true, false] {
+            if learns(device) && !found.iter().any(|known| is_v4(known.address) == v4) {
+                found.extend(self.made_up(device.zone, v4, who, taken));
+            }
+        }
+        found
+    }
+
+    /// The addresses that are a device's, listed or learned.
+    pub(super) fn known(&self, device: &'a Device) -> impl Iterator<Item = IpAddr> + '_ {
+        let number = self.device_number(device);
+        let learned = self.learned_by.get(&number).into_iter().flatten();
+        device.addresses.iter().chain(learned).copied()
+    }
+
+    /// The first addresses of a prefix that can be one end of a packet; never the router's, which
+    /// no prefix selects.
+    pub(super) fn inside(&self, net: IpNet) -> Vec<Candidate<'a>> {
+        let nets = [net]
+            .into_iter()
+            .chain(documentation().into_iter().filter(|of| net.contains(of)));
+        let usable = nets
+            .flat_map(hosts_of)
+            .filter(|address| is_usable(*address));
+        let candidates = usable.map(|address| Candidate {
+            address,
+            who: self.who(address),
+        });
+        candidates
+            .filter(|candidate| candidate.who != Who::Router)
+            .take(2)
+            .collect()
+    }
+
+    /// The first address of a zone's subnets that nobody has.
+    pub(super) fn made_up(
+        &self,
+        zone: ZoneIndex,
+        v4: bool,
+        who: Who<'a>,
+        taken: &mut BTreeSet<IpAddr>,
+    ) -> Option<Candidate<'a>> {
+        let zones = &self.snapshot.intent.zones;
+        let wanted = self.zone_number(zone);
+        let subnets = zones[zone.0]
+            .subnets
+            .iter()
+            .filter(|net| is_v4(net.addr()) == v4);
+        let address = subnets
+            .flat_map(|subnet| {
+                let others = zones.iter().flat_map(|zone| &zone.subnets);
+                // Past each subnet of another zone that is inside this one.
+                let nested =
+                    others.filter(move |other| subnet.contains(*other) && *other != subnet);
+                let known = documentation()
+                    .into_iter()
+                    .filter(|net| subnet.contains(net));
+                let past = nested.flat_map(move |nested| past(*nested, *subnet));
+                hosts_of(*subnet)
+                    .chain(known.flat_map(hosts_of))
+                    .chain(past)
+            })
+            .find(|address| {
+                self.is_free(*address, taken)
+                    && is_usable(*address)
+                    && self.around(*address).zone == wanted
+            })?;
+        taken.insert(address);
+        Some(Candidate { address, who })
+    }
+
+    pub(super) fn is_free(&self, address: IpAddr, taken: &BTreeSet<IpAddr>) -> bool {
+        !taken.contains(&address)
+            && !self.learned.contains_key(&address)
+            && !self
+                .snapshot
+                .tables
+                .addresses
+                .contains_key(&address_of(address))
+    }
+
+    pub(super) fn who(&self, address: IpAddr) -> Who<'a> {
+        let named = self.snapshot.tables.addresses.get(&address_of(address));
+        let number = named
+            .map(|end| end.device)
+            .or_else(|| self.learned.get(&address).copied());
+        match number {
+            Some(ROUTER) => Who::Router,
+            Some(number) => {
+                let device = self.device(self.snapshot.name(numbered::DEVICE, number));
+                device.map_or(Who::Nobody, Who::Device)
+            }
+            None => Who::Nobody,
+        }
+    }
+
+    pub(super) fn device(&self, name: &str) -> Option<&'a Device> {
+        let devices = &self.snapshot.intent.devices;
+        let at = devices
+            .binary_search_by(|device| device.name.as_str().cmp(name))
+            .ok()?;
+        devices.get(at)
+    }
+
+    pub(super) fn device_number(&self, device: &Device) -> u32 {
+        number_of(&self.snapshot.ids, numbered::DEVICE, &device.name)
+    }
+
+    pub(super) fn zone_number(&self, zone: ZoneIndex) -> u16 {
+        let name = &self.snapshot.intent.zones[zone.0].name;
+        number_of(&self.snapshot.ids, numbered::ZONE, name) as u16
+    }
+
+    /// What an address is by prefix alone.
+    pub(super) fn around(&self, address: IpAddr) -> End {
+        let key = PrefixKey {
+            slot: [0; 4],
+            address: address_of(address).octets(),
+        };
+        self.model.prefix(&key).copied().unwrap_or_default()
+    }
+
+    /// Lets a device that learns its addresses have learned this one.
+    pub(super) fn presume(&self, candidate: &Candidate<'_>) {
+        if let Who::Device(device) = candidate.who
+            && learns(device)
+        {
+            let address = address_of(candidate.address);
+            // There is room: nothing else is presumed.
+            let _ = self
+                .model
+                .learn(&address, self.device_number(device), self.tick);
+        }
+    }
+
+    /// What the tables take an address for.
+    pub(super) fn end(&self, address: IpAddr) -> End {
+        let mut end = End::default();
+        if policy::end(&self.model, 0, &address_of(address), &mut end) {
+            end
+        } else {
+            End::default()
+        }
+    }
+
+    pub(super) fn zone_name(&self, candidate: &Candidate<'_>) -> String {
+        let zone = self.end(candidate.address).zone;
+        self.snapshot
+            .name(numbered::ZONE, u32::from(zone))
+            .to_owned()
+    }
+
+    /// The zone on whose ports an end is: the device's, or the address's.
+    pub(super) fn home(&self, candidate: &Candidate<'_>) -> u16 {
+        match candidate.who {
+            Who::Device(device) => self.zone_number(device.zone),
+            Who::Router | Who::Nobody => self.end(candidate.address).zone,
+        }
+    }
+
+    /// Whether an end is behind guarded ports, as the policy has it.
+    pub(super) fn is_guarded(&self, candidate: &Candidate<'_>) -> bool {
+        match candidate.who {
+            Who::Router => false,
+            Who::Device(device) => !device.macs.is_empty(),
+            Who::Nobody => {
+                let zone = self.home(candidate);
+                let settings = self.snapshot.tables.zones.get(&u32::from(zone));
+                settings.is_some_and(|settings| settings & abi::zone::HAS_PORTS != 0)
+            }
+        }
+    }
+
+    pub(super) fn hook(
+        &self,
+        from: &Candidate<'_>,
+        to: &Candidate<'_>,
+        port: &str,
+    ) -> Result<(Hook, &'a Link), Problem> {
+        let is_router = from.who == Who::Router;
+        if port.is_empty() {
+            if !self.is_guarded(from) {
+                return self.leaves(to, if is_router { 0 } else { ELSEWHERE });
+            }
+            let link = self
+                .port_of(from)
+                .map_err(|message| problem("port", message))?;
+            return Ok((
+                Hook::Enters {
+                    vlan: self.vlan(link.index, self.home(from)),
+                },
+                link,
+            ));
+        }
+        if is_router {
+            let message = "what the router sends enters through no port; leave it out";
+            return Err(problem("port", message));
+        }
+        let Some(link) = self.snapshot.inventory.link(port) else {
+            return Err(problem("port", format!("no interface {port:?}")));
+        };
+        match self.snapshot.tables.ports.get(&link.index) {
+            Some(entry) if entry.flags & Port::GUARDED != 0 => Ok((
+                Hook::Enters {
+                    vlan: self.vlan(link.index, self.home(from)),
+                },
+                link,
+            )),
+            Some(_) => {
+                let message = format!("{port} is above guarded ports; name the one below it");
+                Err(problem("port", message))
+            }
+            None => self.leaves(to, link.index),
+        }
+    }
+
+    pub(super) fn leaves(
+        &self,
+        to: &Candidate<'_>,
+        came_from: u32,
+    ) -> Result<(Hook, &'a Link), Problem> {
+        if !self.is_guarded(to) {
+            let message =
+                "neither end is behind a guarded port: Wardline does not judge this packet";
+            return Err(problem("to", message));
+        }
+        let link = self.port_of(to).map_err(|message| problem("to", message))?;
+        Ok((
+            Hook::Leaves {
+                vlan: self.vlan(link.index, self.home(to)),
+                came_from,
+            },
+            link,
+        ))
+    }
+
+    /// The guarded interface where an end is: its own, or the first by name that carries its zone.
+    pub(super) fn port_of(&self, candidate: &Candidate<'_>) -> Result<&'a Link, String> {
+        let is_guarded = |link: &&Link| {
+            let entry = self.snapshot.tables.ports.get(&link.index);
+            entry.is_some_and(|entry| entry.flags & Port::GUARDED != 0)
+        };
+        let inventory = &self.snapshot.inventory;
+        if let Who::Device(device) = candidate.who
+            && let Some(port) = &device.port
+        {
+            let name = &device.name;
+            return inventory.link(port).filter(is_guarded).ok_or_else(|| {
+                format!(
+                    "device {name:?} may be on {port} only, and there is no such guarded interface"
+                )
+            });
+        }
+        let zone = self.home(candidate);
+        let places = &self.snapshot.tables.places;
+        let carries = |link: &&Link| places.contains_key(&carries_key(0, link.index, zone));
+        let links = inventory.links.values().filter(is_guarded).filter(carries);
+        links.min_by_key(|link| &link.name).ok_or_else(|| {
+            let zone = self.snapshot.name(numbered::ZONE, u32::from(zone));
+            format!("no guarded interface that exists carries zone {zone:?}")
+        })
+    }
+
+    /// The VLAN that a zone has on an interface; for a zone that is not there, how one would try:
+    /// untagged where that is in a zone, else the interface's first VLAN.
+    pub(super) fn vlan(&self, ifindex: u32, zone: u16) -> u16 {
+        let tables = &self.snapshot.tables;
+        let untagged = tables.ports.get(&ifindex).map_or(0, |port| port.zone);
+        let range = vlan_key(0, ifindex, 1)..=vlan_key(0, ifindex, 4094);
+        let mut tagged = tables
+            .places
+            .range(range)
+            .map(|(key, zone)| (*key as u16, *zone));
+        if untagged == zone {
+            return 0;
+        }
+        let first = tagged.clone().next().filter(|_| untagged == 0);
+        let own = tagged.find(|(_, of)| *of == u32::from(zone));
+        own.or(first).map_or(0, |(vlan, _)| vlan)
+    }
+
+    pub(super) fn source_mac(&self, from: &Candidate<'_>, hook: &Hook, link: &Link) -> Mac {
+        match hook {
+            Hook::Leaves { .. } => link.mac.unwrap_or(UNLISTED),
+            Hook::Enters { .. } => match from.who {
+                Who::Device(device) if !device.macs.is_empty() => device.macs[0],
+                Who::Device(_) | Who::Router | Who::Nobody => self.unlisted(),
+            },
+        }
+    }
+
+    pub(super) fn destination_mac(&self, to: &Candidate<'_>, hook: &Hook, link: &Link) -> Mac {
+        match (hook, to.who) {
+            (Hook::Leaves { .. }, Who::Device(device)) if !device.macs.is_empty() => device.macs[0],
+            (Hook::Leaves { .. }, _) => self.unlisted(),
+            // To the router, which every packet between zones is sent to.
+            (Hook::Enters { .. }, _) => link.mac.unwrap_or(UNLISTED),
+        }
+    }
+
+    /// A locally administered MAC that is no device's.
+    pub(super) fn unlisted(&self) -> Mac {
+        let mut mac = UNLISTED;
+        while self
+            .snapshot
+            .tables
+            .macs
+            .contains_key(&mac_key(0, mac_number(&mac)))
+        {
+            let next = (mac_number(&mac) + 1).to_be_bytes();
+            // The first two bytes stay, and there are fewer devices than the others can count.
+            mac.0[2..].copy_from_slice(&next[4..]);
+        }
+        mac
+    }
+}
+
+/// The lowest address in a block that RFC 7042 sets aside for documents, locally administered.
+pub(super) const UNLISTED: Mac = Mac([0x02, 0x00, 0x5e, 0x00, 0x53, 0x00]);
+
+/// Whether a device takes addresses by itself. One without MACs sends nothing that it could be
+/// learned from.
+pub(super) fn learns(device: &Device) -> bool {
+    device.addresses.is_empty() && !device.macs.is_empty()
+}

@@ -1,0 +1,119 @@
+//! The frame that would open the flow that is asked about.
+
+use std::net::IpAddr;
+
+use wardline_ebpf::packet::{number, tcp};
+
+use crate::words::{address::address_of, mac::Mac};
+
+/// The first dynamic port (RFC 6335 section 6).
+pub(super) const EPHEMERAL: u16 = 49152;
+
+/// The packet that opens a flow.
+pub(super) struct Packet {
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    pub(super) source_mac: Mac,
+    pub(super) destination_mac: Mac,
+    pub(super) vlan: u16,
+    /// As the interval table calls it.
+    pub(super) service: u32,
+    pub(super) source_port: u16,
+}
+
+impl Packet {
+    pub(super) fn protocol(&self) -> u8 {
+        (self.service >> 16) as u8
+    }
+
+    /// The frame. Checksums are left out: no verdict reads them.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let transport = self.transport();
+        let length = transport.len() as u16;
+        let mut bytes = [self.destination_mac.0, self.source_mac.0].concat();
+        if self.vlan != 0 {
+            bytes.extend(number::VLAN.to_be_bytes());
+            bytes.extend(self.vlan.to_be_bytes());
+        }
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                bytes.extend(number::IPV4.to_be_bytes());
+                bytes.extend([0x45, 0]);
+                bytes.extend((20 + length).to_be_bytes());
+                bytes.extend([0, 0, 0x40, 0, HOP_LIMIT, self.protocol(), 0, 0]);
+                bytes.extend(source.octets());
+                bytes.extend(destination.octets());
+            }
+            (source, destination) => {
+                let is_discovery =
+                    self.protocol() == number::ICMPV6 && matches!(self.kind(), 133..=137);
+                bytes.extend(number::IPV6.to_be_bytes());
+                bytes.extend([0x60, 0, 0, 0]);
+                bytes.extend(length.to_be_bytes());
+                // RFC 4861 section 7.1: neighbours only.
+                bytes.extend([self.protocol(), if is_discovery { 255 } else { HOP_LIMIT }]);
+                bytes.extend(address_of(source).octets());
+                bytes.extend(address_of(destination).octets());
+            }
+        }
+        bytes.extend(transport);
+        bytes
+    }
+
+    /// Type of the ICMP message.
+    pub(super) fn kind(&self) -> u8 {
+        (self.service >> 8) as u8
+    }
+
+    pub(super) fn transport(&self) -> Vec<u8> {
+        let low = (self.service as u16).to_be_bytes();
+        let port = self.source_port.to_be_bytes();
+        match self.protocol() {
+            number::TCP => {
+                let mut header = [port, low].concat();
+                header.extend([0; 8]);
+                header.extend([0x50, tcp::SYN, 0xff, 0xff, 0, 0, 0, 0]);
+                header
+            }
+            number::UDP => {
+                let body = self.dhcp();
+                let mut datagram =
+                    [port, low, (8 + body.len() as u16).to_be_bytes(), [0; 2]].concat();
+                datagram.extend(body);
+                datagram
+            }
+            number::ICMP | number::ICMPV6 => {
+                let mut message = [low, [0; 2], port, [0; 2]].concat();
+                if self.protocol() == number::ICMPV6 {
+                    // RFC 4861 sections 4.3 and 4.4: who is asked for, or who one is.
+                    match self.kind() {
+                        135 => message.extend(address_of(self.destination).octets()),
+                        136 => message.extend(address_of(self.source).octets()),
+                        _ => {}
+                    }
+                }
+                message
+            }
+            _ => vec![0; 8],
+        }
+    }
+
+    /// What a DHCP client says; empty for everything else.
+    pub(super) fn dhcp(&self) -> Vec<u8> {
+        match (self.source_port, self.service as u16, self.source) {
+            (68, 67, IpAddr::V4(_)) => {
+                // RFC 2131 section 2: a request, of Ethernet, from this MAC.
+                let mut body = vec![0; 240];
+                body[..3].copy_from_slice(&[1, 1, 6]);
+                body[28..34].copy_from_slice(&self.source_mac.0);
+                body
+            }
+            // RFC 8415 section 8: solicit.
+            (546, 547, IpAddr::V6(_)) => vec![1, 0, 0, 1],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// What hosts send with.
+pub(super) const HOP_LIMIT: u8 = 64;

@@ -1,0 +1,584 @@
+//! What is answered about a clinic of pumps, cameras and phones.
+
+use jiff::Timestamp;
+use wardline_proto::document;
+
+use super::*;
+use crate::{
+    clock::Clock,
+    compile,
+    intent::Intent,
+    inventory::{Inventory, Link},
+    limits::Limits,
+    numbers::{self, Ids, number_of},
+    words::mac::Mac,
+};
+
+const POLICY: &str = r#"
+version: 1
+zones:
+  - {name: pumps, subnets: [10.20.1.0/24, "fd20:0:0:1::/64"]}
+  - {name: cameras, subnets: [10.20.2.0/24]}
+  - {name: lab, mode: observe, admit: any, subnets: [10.20.3.0/24]}
+  - {name: phones, subnets: [10.20.4.0/24]}
+  - {name: ghosts, subnets: [10.20.5.0/24]}
+  - {name: records, subnets: [10.20.9.0/24, "fd20:0:0:9::/64"]}
+  - {name: internet, subnets: [0.0.0.0/0]}
+ports:
+  - {interface: pump*, zone: pumps}
+  - {interface: cam*, zone: cameras}
+  - {interface: trunk, vlans: [{id: 20, zone: cameras}, {id: 30, zone: lab}, {id: 40, zone: phones}]}
+  - {interface: gone, zone: ghosts}
+devices:
+  - {name: pump-1, zone: pumps, macs: ["02:00:00:00:01:11"], addresses: [10.20.1.11, "fd20:0:0:1::11"], port: pump1}
+  - {name: pump-2, zone: pumps, macs: ["02:00:00:00:01:12"], addresses: [10.20.1.12]}
+  - {name: camera-1, zone: cameras, macs: ["02:00:00:00:02:21"], addresses: [10.20.2.21]}
+  - {name: camera-2, zone: cameras, macs: ["02:00:00:00:02:22"], addresses: [10.20.2.22]}
+  - {name: phone-1, zone: phones, macs: ["02:00:00:00:04:41"]}
+  - {name: phone-2, zone: phones, macs: ["02:00:00:00:04:42"]}
+  - {name: ehr, zone: records, addresses: [10.20.9.10, "fd20:0:0:9::10"]}
+services:
+  - {name: hl7, ports: [tcp/2575]}
+  - {name: ping, ports: [icmp/8, icmpv6/128]}
+  - {name: media, ports: [udp/5000-5100]}
+rules:
+  - {name: pumps-to-ehr, from: [zone:pumps], to: [device:ehr], services: [hl7, ping], action: allow}
+  - {name: any-to-ehr-web, from: [any], to: [device:ehr], services: [tcp/443], action: allow}
+  - {name: cameras-stay, from: [zone:cameras], to: [any], services: [tcp/443], action: deny}
+  - {name: router-watches, from: [router], to: [zone:cameras], services: [tcp/554], action: allow}
+  - {name: ask-router, from: [zone:pumps], to: [router], services: [udp/53], action: allow}
+  - {name: ehr-calls, from: [device:ehr], to: [zone:pumps], services: [tcp/22], action: allow}
+  - {name: pump-pump, from: [zone:pumps], to: [zone:pumps], services: [ping], action: allow}
+  - {name: phone-talk, from: [device:phone-1], to: [device:phone-2], services: [media], action: allow}
+  - {name: old, from: [zone:pumps], to: [device:ehr], services: [tcp/80], action: allow, expires: "2020-01-01T00:00:00Z"}
+"#;
+
+#[test]
+fn allows_what_a_rule_allows_and_says_which() {
+    let answer = ask("device:pump-1", "device:ehr", "hl7").unwrap();
+    assert_eq!(answer.verdict(), v1::Answer::Allow);
+    assert_eq!(answer.reason(), v1::Reason::Rule);
+    assert_eq!(answer.rule, "pumps-to-ehr");
+    assert_eq!(answer.source_zone, "pumps");
+    assert_eq!(answer.destination_zone, "records");
+    assert_eq!(answer.revision, 7);
+    assert_eq!(
+        answer.packet,
+        "tcp 10.20.1.11:49152 → 10.20.9.10:2575 from 02:00:00:00:01:11, entering pump1"
+    );
+}
+
+#[test]
+fn drops_what_no_rule_allows() {
+    drops(
+        "device:pump-1",
+        "device:ehr",
+        "tcp/22",
+        v1::Reason::NoRule,
+        "",
+    );
+    drops(
+        "device:pump-1",
+        "device:camera-1",
+        "hl7",
+        v1::Reason::NoRule,
+        "",
+    );
+}
+
+#[test]
+fn drops_what_a_rule_denies_and_says_which() {
+    drops(
+        "device:camera-1",
+        "device:ehr",
+        "tcp/443",
+        v1::Reason::DeniedByRule,
+        "cameras-stay",
+    );
+}
+
+#[test]
+fn drops_by_a_rule_that_has_expired() {
+    drops(
+        "device:pump-1",
+        "device:ehr",
+        "tcp/80",
+        v1::Reason::Expired,
+        "old",
+    );
+}
+
+#[test]
+fn a_device_on_a_port_that_is_not_its_own_is_dropped_there() {
+    let at = |from: &str, port: &str| {
+        let answer = ask_at(from, "device:ehr", "hl7", port).unwrap();
+        assert_eq!(answer.verdict(), v1::Answer::Drop);
+        answer.reason()
+    };
+    assert_eq!(at("device:pump-1", "pump2"), v1::Reason::WrongPort);
+    assert_eq!(at("device:pump-1", "cam1"), v1::Reason::WrongPort);
+    assert_eq!(at("device:pump-1", "trunk"), v1::Reason::WrongPort);
+    assert_eq!(at("device:camera-1", "cam1"), v1::Reason::NoRule);
+    // A guarded device's address can't be on the far side of the router.
+    assert_eq!(
+        ask_at("device:pump-1", "device:pump-2", "ping", "up")
+            .unwrap()
+            .reason(),
+        { v1::Reason::SpoofedSource }
+    );
+}
+
+#[test]
+fn an_address_of_a_guarded_zone_that_no_device_has_is_an_unknown_device() {
+    drops(
+        "10.20.1.99",
+        "device:ehr",
+        "hl7",
+        v1::Reason::UnknownDevice,
+        "",
+    );
+    // The lab admits any MAC, but only with the lab's addresses.
+    let answer = ask_at("10.20.9.77", "device:ehr", "hl7", "trunk").unwrap();
+    assert_eq!(answer.reason(), v1::Reason::UnknownDevice);
+    let answer = ask_at("10.20.3.5", "device:ehr", "tcp/443", "trunk").unwrap();
+    assert_eq!(
+        (answer.reason(), answer.rule.as_str()),
+        (v1::Reason::Rule, "any-to-ehr-web")
+    );
+    assert!(
+        answer
+            .packet
+            .ends_with("from 02:00:5e:00:53:00, entering trunk on VLAN 30")
+    );
+}
+
+#[test]
+fn the_router_is_judged_where_its_packets_leave() {
+    let answer = ask("router", "device:camera-1", "tcp/554").unwrap();
+    assert_eq!(
+        (answer.reason(), answer.rule.as_str()),
+        (v1::Reason::Rule, "router-watches")
+    );
+    assert_eq!(answer.source_zone, "");
+    assert_eq!(
+        answer.packet,
+        "tcp 10.20.1.1:49152 → 10.20.2.21:554 from the router, leaving through cam1"
+    );
+    drops(
+        "router",
+        "device:camera-1",
+        "tcp/80",
+        v1::Reason::NoRule,
+        "",
+    );
+    // By its address it is the router too.
+    assert_eq!(
+        ask("10.20.2.1", "device:camera-1", "tcp/554").unwrap().rule,
+        "router-watches"
+    );
+    let answer = ask("device:pump-2", "router", "udp/53").unwrap();
+    assert_eq!(answer.rule, "ask-router");
+    assert_eq!(
+        problem_of(ask_at("router", "device:camera-1", "tcp/554", "cam1")).path,
+        "port"
+    );
+}
+
+#[test]
+fn what_comes_from_the_uplink_is_judged_where_it_leaves() {
+    let answer = ask("device:ehr", "device:pump-1", "tcp/22").unwrap();
+    assert_eq!(
+        (answer.reason(), answer.rule.as_str()),
+        (v1::Reason::Rule, "ehr-calls")
+    );
+    assert_eq!(
+        answer.packet,
+        "tcp 10.20.9.10:49152 → 10.20.1.11:22 from elsewhere, leaving through pump1"
+    );
+    drops("8.8.8.8", "device:pump-1", "tcp/22", v1::Reason::NoRule, "");
+    // Through the uplink by name it is the same.
+    let answer = ask_at("device:ehr", "device:pump-1", "tcp/22", "up").unwrap();
+    assert_eq!(answer.rule, "ehr-calls");
+}
+
+#[test]
+fn any_is_an_address_that_nothing_names() {
+    let answer = ask("device:pump-1", "any", "tcp/443").unwrap();
+    assert_eq!((answer.reason(), answer.destination_zone.as_str()), {
+        (v1::Reason::NoRule, "internet")
+    });
+    assert!(
+        answer.packet.contains("→ 203.0.113.1:443"),
+        "{}",
+        answer.packet
+    );
+    drops(
+        "device:camera-1",
+        "any",
+        "tcp/443",
+        v1::Reason::DeniedByRule,
+        "cameras-stay",
+    );
+    drops("any", "zone:pumps", "tcp/443", v1::Reason::NoRule, "");
+}
+
+#[test]
+fn a_prefix_is_represented_by_its_first_usable_address() {
+    let answer = ask("cidr:10.20.9.0/24", "device:pump-1", "tcp/22").unwrap();
+    assert!(
+        answer.packet.starts_with("tcp 10.20.9.1:49152 →"),
+        "{}",
+        answer.packet
+    );
+    let answer = ask("device:pump-1", "cidr:0.0.0.0/0", "tcp/22").unwrap();
+    assert!(
+        answer.packet.contains("→ 203.0.113.1:22"),
+        "{}",
+        answer.packet
+    );
+}
+
+#[test]
+fn ends_of_both_families_use_ipv4_and_ends_of_one_use_it() {
+    let answer = ask("fd20:0:0:1::11", "device:ehr", "ping").unwrap();
+    assert_eq!(
+        (answer.reason(), answer.rule.as_str()),
+        (v1::Reason::Rule, "pumps-to-ehr")
+    );
+    assert_eq!(
+        answer.packet,
+        "icmpv6/128 fd20:0:0:1::11 → fd20:0:0:9::10 from 02:00:00:00:01:11, entering pump1"
+    );
+    let answer = ask("fd20:0:0:1::11", "device:ehr", "hl7").unwrap();
+    assert!(
+        answer
+            .packet
+            .starts_with("tcp [fd20:0:0:1::11]:49152 → [fd20:0:0:9::10]:2575 ")
+    );
+    assert_eq!(answer.verdict(), v1::Answer::Allow);
+    let answer = ask("device:pump-1", "device:ehr", "ping").unwrap();
+    assert!(answer.packet.starts_with("icmp/8 10.20.1.11 → 10.20.9.10"));
+    assert_eq!(answer.verdict(), v1::Answer::Allow);
+    let answer = ask("device:pump-1", "device:ehr", "icmpv6/128").unwrap();
+    assert!(answer.packet.starts_with("icmpv6/128 fd20:0:0:1::11"));
+    assert_eq!(
+        problem_of(ask("fd20:0:0:1::11", "device:pump-2", "hl7")).path,
+        "to"
+    );
+    assert_eq!(
+        problem_of(ask("device:pump-2", "device:ehr", "icmpv6/128")).path,
+        "service"
+    );
+}
+
+#[test]
+fn messages_that_open_nothing_get_their_true_verdict() {
+    drops(
+        "device:pump-1",
+        "device:ehr",
+        "icmp/0",
+        v1::Reason::MidFlow,
+        "",
+    );
+    drops(
+        "device:pump-1",
+        "device:ehr",
+        "icmp/3",
+        v1::Reason::MidFlow,
+        "",
+    );
+    drops(
+        "device:pump-1",
+        "device:ehr",
+        "icmp/5",
+        v1::Reason::RogueRa,
+        "",
+    );
+    drops(
+        "device:pump-1",
+        "device:pump-2",
+        "icmp/5",
+        v1::Reason::RogueRa,
+        "",
+    );
+    drops(
+        "device:pump-1",
+        "device:ehr",
+        "proto/47",
+        v1::Reason::NoRule,
+        "",
+    );
+    let answer = ask("device:pump-1", "fd20:0:0:1::99", "icmpv6/135").unwrap();
+    assert_eq!(answer.reason(), v1::Reason::Control);
+    let request = |source_port| v1::ExplainRequest {
+        from: "device:pump-1".into(),
+        to: "router".into(),
+        service: "udp/67".into(),
+        source_port,
+        ..Default::default()
+    };
+    let answer = explain(&snapshot(), &request(68), &[], 1).unwrap();
+    assert_eq!(answer.reason(), v1::Reason::Control);
+    let answer = explain(&snapshot(), &request(0), &[], 1).unwrap();
+    assert_eq!(answer.reason(), v1::Reason::NoRule);
+    let problems = explain(&snapshot(), &request(65_536), &[], 1).unwrap_err();
+    assert_eq!(problems[0].path, "source_port");
+}
+
+#[test]
+fn a_zone_is_represented_by_its_first_device_else_by_its_first_address() {
+    let answer = ask("zone:pumps", "zone:pumps", "ping").unwrap();
+    assert_eq!(
+        (answer.reason(), answer.rule.as_str()),
+        (v1::Reason::Rule, "pump-pump")
+    );
+    assert!(
+        answer.packet.starts_with("icmp/8 10.20.1.11 → 10.20.1.12"),
+        "{}",
+        answer.packet
+    );
+    let answer = ask("zone:lab", "device:ehr", "tcp/443").unwrap();
+    assert!(
+        answer.packet.starts_with("tcp 10.20.3.1:49152 →"),
+        "{}",
+        answer.packet
+    );
+    assert_eq!(answer.rule, "any-to-ehr-web");
+    let answer = ask("zone:lab", "zone:lab", "tcp/443").unwrap();
+    assert!(
+        answer
+            .packet
+            .starts_with("tcp 10.20.3.1:49152 → 10.20.3.2:443")
+    );
+    let answer = ask("device:camera-1", "zone:cameras", "tcp/1").unwrap();
+    assert!(
+        answer.packet.contains("→ 10.20.2.22:1"),
+        "{}",
+        answer.packet
+    );
+    let answer = ask("zone:internet", "zone:pumps", "tcp/1").unwrap();
+    assert!(
+        answer.packet.starts_with("tcp 203.0.113.1:49152"),
+        "{}",
+        answer.packet
+    );
+}
+
+#[test]
+fn what_zones_in_observe_let_pass_says_what_it_would_be_dropped_for() {
+    let answer = ask("zone:lab", "zone:lab", "tcp/22").unwrap();
+    assert_eq!(
+        (answer.verdict(), answer.reason()),
+        (v1::Answer::Allow, v1::Reason::Observed)
+    );
+    assert!(
+        answer.packet.ends_with("would be dropped: no_rule"),
+        "{}",
+        answer.packet
+    );
+    // The other end is enforcing.
+    drops(
+        "zone:lab",
+        "device:pump-1",
+        "tcp/22",
+        v1::Reason::NoRule,
+        "",
+    );
+}
+
+#[test]
+fn devices_without_listed_addresses_use_learned_ones_or_could_take_one() {
+    let answer = ask("device:phone-1", "device:phone-2", "media").unwrap();
+    assert_eq!(
+        (answer.reason(), answer.rule.as_str()),
+        (v1::Reason::Rule, "phone-talk")
+    );
+    assert!(
+        answer
+            .packet
+            .starts_with("udp 10.20.4.1:49152 → 10.20.4.2:5000")
+    );
+    assert!(
+        answer.packet.ends_with("entering trunk on VLAN 40"),
+        "{}",
+        answer.packet
+    );
+    let snapshot = snapshot();
+    let number = number_of(&snapshot.ids, numbered::DEVICE, "phone-2");
+    let learned: IpAddr = "10.20.4.77".parse().unwrap();
+    let request = v1::ExplainRequest {
+        from: "device:phone-1".into(),
+        to: "device:phone-2".into(),
+        service: "media".into(),
+        ..Default::default()
+    };
+    let answer = explain(&snapshot, &request, &[(learned, number)], 1).unwrap();
+    assert!(
+        answer.packet.contains("→ 10.20.4.77:5000"),
+        "{}",
+        answer.packet
+    );
+    // By its address it is the device.
+    let request = v1::ExplainRequest {
+        to: "10.20.4.77".into(),
+        ..request
+    };
+    let answer = explain(&snapshot, &request, &[(learned, number)], 1).unwrap();
+    assert_eq!(answer.rule, "phone-talk");
+    assert_eq!(
+        explain(&snapshot, &request, &[], 1).unwrap().reason(),
+        v1::Reason::NoRule
+    );
+    // Nobody else may use it.
+    let request = v1::ExplainRequest {
+        from: "10.20.4.77".into(),
+        to: "device:ehr".into(),
+        service: "tcp/443".into(),
+        port: "cam1".into(),
+        ..Default::default()
+    };
+    let answer = explain(&snapshot, &request, &[(learned, number)], 1).unwrap();
+    assert_eq!(answer.reason(), v1::Reason::WrongPort);
+}
+
+#[test]
+fn quarantine_drops_and_its_device_stands_for_no_zone() {
+    let snapshot = snapshot_with(["pump-1".to_owned()].into());
+    let ask = |from: &str| {
+        let request = v1::ExplainRequest {
+            from: from.into(),
+            to: "device:ehr".into(),
+            service: "hl7".into(),
+            ..Default::default()
+        };
+        explain(&snapshot, &request, &[], 1).unwrap()
+    };
+    assert_eq!(ask("device:pump-1").reason(), v1::Reason::Quarantined);
+    let answer = ask("zone:pumps");
+    assert_eq!(answer.reason(), v1::Reason::Rule);
+    assert!(answer.packet.starts_with("tcp 10.20.1.12:"));
+}
+
+#[test]
+fn what_can_not_be_explained_says_why_by_field() {
+    let path = |from: &str, to: &str, service: &str, port: &str| {
+        problem_of(ask_at(from, to, service, port)).path
+    };
+    assert_eq!(path("device:nobody", "device:ehr", "hl7", ""), "from");
+    assert_eq!(path("zone:nowhere", "device:ehr", "hl7", ""), "from");
+    assert_eq!(path("10.20.1.300", "device:ehr", "hl7", ""), "from");
+    assert_eq!(path("device:pump-1", "cidr:10.20", "hl7", ""), "to");
+    assert_eq!(path("device:pump-1", "", "hl7", ""), "to");
+    assert_eq!(path("device:pump-1", "device:ehr", "hl8", ""), "service");
+    assert_eq!(path("device:pump-1", "device:ehr", "tcp/x", ""), "service");
+    assert_eq!(path("device:pump-1", "device:ehr", "hl7", "eth9"), "port");
+    assert_eq!(path("device:pump-1", "device:ehr", "hl7", "br0"), "port");
+    assert_eq!(path("zone:ghosts", "device:ehr", "hl7", ""), "port");
+    assert_eq!(path("device:ehr", "zone:ghosts", "hl7", ""), "to");
+    let neither = problem_of(ask("device:ehr", "8.8.8.8", "hl7"));
+    assert_eq!(neither.path, "to");
+    assert!(
+        neither
+            .message
+            .starts_with("neither end is behind a guarded port")
+    );
+    let all = ask("device:nobody", "zone:nowhere", "hl8").unwrap_err();
+    assert_eq!(all.len(), 3);
+}
+
+#[test]
+fn without_a_policy_there_is_nothing_to_explain() {
+    let mut snapshot = snapshot();
+    snapshot.revision = 0;
+    let problems = explain(&snapshot, &v1::ExplainRequest::default(), &[], 1).unwrap_err();
+    assert_eq!(problems, [problem("", "no policy is in force")]);
+}
+
+fn ask(from: &str, to: &str, service: &str) -> Result<v1::ExplainResponse, Vec<Problem>> {
+    ask_at(from, to, service, "")
+}
+
+fn ask_at(
+    from: &str,
+    to: &str,
+    service: &str,
+    port: &str,
+) -> Result<v1::ExplainResponse, Vec<Problem>> {
+    let request = v1::ExplainRequest {
+        from: from.into(),
+        to: to.into(),
+        service: service.into(),
+        port: port.into(),
+        source_port: 0,
+    };
+    explain(&snapshot(), &request, &[], 1)
+}
+
+#[track_caller]
+fn drops(from: &str, to: &str, service: &str, reason: v1::Reason, rule: &str) {
+    let answer = ask(from, to, service).unwrap();
+    assert_eq!(
+        (answer.verdict(), answer.reason()),
+        (v1::Answer::Drop, reason)
+    );
+    assert_eq!(answer.rule, rule);
+}
+
+#[track_caller]
+fn problem_of(answer: Result<v1::ExplainResponse, Vec<Problem>>) -> Problem {
+    let problems = answer.unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    problems[0].clone()
+}
+
+fn snapshot() -> Snapshot {
+    snapshot_with(BTreeSet::new())
+}
+
+fn snapshot_with(quarantined: BTreeSet<String>) -> Snapshot {
+    let limits = Limits::default();
+    let (policy, problems) = document::parse(POLICY);
+    assert_eq!(problems, []);
+    let intent = Intent::from_policy(&policy, &limits, Timestamp::UNIX_EPOCH).unwrap();
+    let ids = numbers::number(&intent, &Ids::new(), &limits).unwrap();
+    let names = ["pump1", "pump2", "cam1", "trunk", "up", "br0"];
+    let links = names.into_iter().enumerate().map(|(at, name)| {
+        let index = at as u32 + 2;
+        let link = Link {
+            index,
+            name: name.to_owned(),
+            mac: Some(Mac([2, 0, 0, 0, 0xff, index as u8])),
+            up: true,
+            controller: (name == "cam1").then_some(7),
+            parent: None,
+            vlan: None,
+            kind: None,
+        };
+        (index, link)
+    });
+    let addresses = ["10.20.1.1", "10.20.2.1", "fe80::1"];
+    let inventory = Inventory {
+        links: links.collect(),
+        addresses: addresses
+            .into_iter()
+            .map(|address| address.parse().unwrap())
+            .collect(),
+    };
+    let clock = Clock {
+        now: Timestamp::now(),
+        jiffies: 1_000_000,
+        per_second: 250,
+    };
+    let tables = compile::compile(&intent, &inventory, &ids, &quarantined, &clock);
+    Snapshot::new(
+        7,
+        policy,
+        intent,
+        inventory,
+        quarantined,
+        ids,
+        tables,
+        clock,
+        None,
+    )
+}

@@ -1,0 +1,181 @@
+//! What is wanted: a policy document, read once into values that can't be wrong, or every problem
+//! that it has.
+//!
+//! The values come first, then the reading of each kind in the document's order, then the small
+//! languages (names, prefixes, services) and the collecting of problems. Everything is sorted by
+//! name, so that the order of a document reaches nothing behind this module. References become
+//! indexes here: the compiler never meets a name that does not exist.
+
+use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+mod read;
+mod warnings;
+
+use crate::words::{interface::Pattern, mac::Mac, service::Service};
+
+/// A policy that holds together: every reference exists, no address is in two zones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Intent {
+    /// By name.
+    pub zones: Vec<Zone>,
+    /// By pattern.
+    pub ports: Vec<Port>,
+    /// By name.
+    pub devices: Vec<Device>,
+    /// By name.
+    pub rules: Vec<Rule>,
+    /// What is accepted but deserves a look; sorted.
+    pub warnings: Vec<String>,
+}
+
+/// A position in [`Intent::zones`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ZoneIndex(pub usize);
+
+/// A position in [`Intent::devices`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceIndex(pub usize);
+
+/// A group of devices and addresses that are treated alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// Unique among zones.
+    pub name: String,
+    /// Whether what policy or state would drop passes and is reported.
+    pub observe: bool,
+    /// Whether unlisted MACs may speak on a port of this zone.
+    pub admit_any: bool,
+    /// Sorted; none is another zone's too.
+    pub subnets: Vec<IpNet>,
+    /// Whether fragments are judged by policy; otherwise they are dropped.
+    pub fragments: bool,
+    /// Whether IPv4 options and IPv6 extension headers are judged by policy.
+    pub ip_options: bool,
+    /// Further protocols that pass; sorted.
+    pub ethertypes: Vec<u16>,
+}
+
+/// A guarded interface, or a pattern of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Which interfaces.
+    pub pattern: Pattern,
+    /// Zone of untagged frames; none: they are dropped.
+    pub zone: Option<ZoneIndex>,
+    /// Zones of tagged frames, by VLAN id; never id 0, which is [`Port::zone`].
+    pub vlans: BTreeMap<u16, ZoneIndex>,
+    /// Which hook judges what enters.
+    pub attach: Attach,
+    /// Whether DHCP server messages may enter.
+    pub dhcp_server: bool,
+    /// Whether router advertisements and redirects may enter.
+    pub router: bool,
+    /// Whether packets of answered flows may be forwarded in the driver.
+    pub fast_forward: bool,
+}
+
+/// Which hook judges what enters a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attach {
+    /// XDP where the port can and shows it every tag, else TC.
+    #[default]
+    Auto,
+    /// XDP or nothing.
+    Xdp,
+    /// TC ingress.
+    Tc,
+}
+
+/// One device, or a server that rules name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Unique among devices.
+    pub name: String,
+    /// The zone that it is in.
+    pub zone: ZoneIndex,
+    /// Its own MACs, sorted; empty for what is not on a guarded port.
+    pub macs: Vec<Mac>,
+    /// Its addresses, sorted; empty: learned, inside the zone's subnets.
+    pub addresses: Vec<IpAddr>,
+    /// The only interface that it may appear on.
+    pub port: Option<String>,
+}
+
+/// Who may, or may not, open flows to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Unique among rules.
+    pub name: String,
+    /// One end; sorted, never empty.
+    pub from: Vec<Selector>,
+    /// The other end; sorted, never empty.
+    pub to: Vec<Selector>,
+    /// What may be asked for; sorted, disjoint and not adjacent, never empty.
+    pub services: Vec<Service>,
+    /// What the rule does.
+    pub action: Action,
+    /// Whether each new flow makes an event.
+    pub log: bool,
+    /// When the rule ends.
+    pub expires: Option<Timestamp>,
+    /// Whether it holds in quarantine, too: any deny rule, and the allow rules that say so.
+    pub kept: bool,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Lets matching flows open.
+    Allow,
+    /// Keeps matching flows from opening, whatever else allows them.
+    Deny,
+}
+
+/// One end of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Selector {
+    /// Every device and address of a zone.
+    Zone(ZoneIndex),
+    /// One device.
+    Device(DeviceIndex),
+    /// Addresses, whoever has them; never the router's.
+    Cidr(IpNet),
+    /// The router itself.
+    Router,
+    /// Every device and address except the router.
+    Any,
+}
+
+impl Intent {
+    /// Finds the port that an interface is: an exact name before a glob, more literal characters
+    /// before fewer. A glob never takes the loopback.
+    pub fn port_for(&self, interface: &str) -> Option<&Port> {
+        port_for(&self.ports, interface).map(|at| &self.ports[at])
+    }
+}
+
+impl Port {
+    /// Tells whether frames of a zone may enter here, with or without a tag.
+    pub fn carries(&self, zone: ZoneIndex) -> bool {
+        self.zone == Some(zone) || self.vlans.values().any(|&tagged| tagged == zone)
+    }
+}
+
+fn port_for(ports: &[Port], interface: &str) -> Option<usize> {
+    let fits = |port: &Port| {
+        let exact = port.pattern.is_exact();
+        (exact || interface != "lo") && port.pattern.matches(interface)
+    };
+    (0..ports.len())
+        .filter(|&at| fits(&ports[at]))
+        .min_by_key(|&at| {
+            let pattern = &ports[at].pattern;
+            (!pattern.is_exact(), Reverse(pattern.literals()), pattern)
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,705 @@
+//! What a document may say, and what is said of one that may not.
+
+use proptest::prelude::*;
+
+use wardline_proto::v1;
+
+use super::*;
+use crate::{
+    limits::Limits,
+    words::{
+        mac::MacError,
+        name::distance,
+        service::{TCP, merge},
+    },
+};
+
+const LIMITS: Limits = Limits {
+    devices: 1000,
+    flows: 1024,
+    flows_per_device: 64,
+    rules: 1000,
+};
+
+#[test]
+fn reads_a_whole_document() {
+    let intent = read(&clinic());
+    let [cameras, pumps, servers] = [0, 1, 2].map(ZoneIndex);
+    assert_eq!(
+        names(&intent.zones, |zone| &zone.name),
+        ["cameras", "pumps", "servers"]
+    );
+    assert!(intent.zones[0].observe && intent.zones[0].admit_any);
+    assert!(!intent.zones[1].observe && !intent.zones[1].fragments);
+    assert_eq!(
+        intent.zones[1].subnets,
+        [net("10.20.1.0/24"), net("2001:db8:1::/64")]
+    );
+    assert_eq!(intent.zones[0].ethertypes, [0x8892]);
+    assert_eq!(intent.ports[1].zone, Some(pumps));
+    assert_eq!(intent.ports[1].vlans, BTreeMap::from([(20, cameras)]));
+    assert_eq!(intent.ports[1].attach, Attach::Tc);
+    let ehr = &intent.devices[0];
+    assert_eq!(
+        (ehr.name.as_str(), ehr.zone, &ehr.macs[..]),
+        ("ehr", servers, &[][..])
+    );
+    let pump = &intent.devices[1];
+    assert_eq!(pump.macs, [Mac([2, 0, 0, 0, 1, 1])]);
+    assert_eq!(pump.port.as_deref(), Some("lan1"));
+    let rule = &intent.rules[0];
+    assert_eq!(rule.name, "pumps-to-ehr");
+    assert_eq!(rule.from, [Selector::Zone(pumps)]);
+    assert_eq!(
+        rule.to,
+        [
+            Selector::Device(DeviceIndex(0)),
+            Selector::Cidr(net("0.0.0.0/0"))
+        ]
+    );
+    assert_eq!(
+        rule.services,
+        [Service::of(6, 443, 443), Service::of(6, 2575, 2575)]
+    );
+    assert_eq!(intent.rules[1].services, [Service::ALL]);
+    assert_eq!(intent.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn names_what_is_wrong_and_what_would_be_right() {
+    for (spoil, expected) in refusals() {
+        let mut policy = clinic();
+        spoil(&mut policy);
+        assert_eq!(problems(&policy), [expected], "{expected}");
+    }
+}
+
+type Spoil = fn(&mut v1::Policy);
+
+fn refusals() -> Vec<(Spoil, &'static str)> {
+    vec![
+        (|p| p.version = 2, "version: 2 is not known; write 1"),
+        // Names.
+        (
+            |p| p.zones[1].name.clear(),
+            r#"zones[1].name: missing; give the zone a name
+ports[0].vlans[0].zone: no zone "cameras"; there is "pumps", "servers"
+ports[1].zone: no zone "cameras"; there is "pumps", "servers""#,
+        ),
+        (
+            |p| p.rules[0].name = "a b".to_owned(),
+            r#"rules[0].name: "a b" has more than letters, digits, `.`, `_` and `-`"#,
+        ),
+        (
+            |p| p.services[0].name = "x".repeat(64),
+            r#"services[0].name: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" has 64 characters; at most 63
+rules[0].services[0]: no service "hl7"; there is "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx""#,
+        ),
+        (
+            |p| p.devices.extend_from_within(1..),
+            r#"devices[2].name: "ehr" is the name of devices[1] already
+devices[2].addresses[0]: 10.9.0.5 is already of devices[1], "ehr""#,
+        ),
+        // Zones.
+        (
+            |p| p.zones[0].mode = 7,
+            "zones[0].mode: 7 is not known; one of enforce, observe",
+        ),
+        (
+            |p| p.zones[0].fragments = 9,
+            "zones[0].fragments: 9 is not known; one of drop, allow",
+        ),
+        (
+            |p| p.zones[0].subnets[0] = "10.20.1.9/24".to_owned(),
+            r#"zones[0].subnets[0]: "10.20.1.9/24" has host bits set; the prefix is 10.20.1.0/24"#,
+        ),
+        (
+            |p| p.zones[0].subnets.push("10.1.2.3".to_owned()),
+            r#"zones[0].subnets[2]: "10.1.2.3" has no prefix length; write 10.1.2.3/32"#,
+        ),
+        (
+            |p| p.zones[0].subnets.push("10.0.0.0/33".to_owned()),
+            r#"zones[0].subnets[2]: "10.0.0.0/33" is not a prefix; write it as 10.20.0.0/16 or 2001:db8::/32"#,
+        ),
+        (
+            |p| p.zones[2].subnets.push("10.20.1.0/24".to_owned()),
+            "zones[2].subnets[1]: 10.20.1.0/24 is listed at zones[0].subnets[0]; a prefix has one zone",
+        ),
+        (
+            |p| p.zones[0].subnets.push("::ffff:10.0.0.0/104".to_owned()),
+            r#"zones[0].subnets[2]: "::ffff:10.0.0.0/104" is IPv4 in IPv6; write 10.0.0.0/8"#,
+        ),
+        (
+            |p| p.zones[0].subnets.push("fe80::/64".to_owned()),
+            "zones[0].subnets[2]: fe80::/64 is link-local, which is every device's own and never listed",
+        ),
+        (
+            |p| p.zones[0].subnets.push("239.1.0.0/16".to_owned()),
+            "zones[0].subnets[2]: 239.1.0.0/16 is multicast, which is in no zone",
+        ),
+        (
+            |p| p.zones[0].ethertypes = vec![0x05ff],
+            "zones[0].ethertypes[0]: 0x05ff is no EtherType; they go from 0x0600 to 0xffff",
+        ),
+        (
+            |p| p.zones[0].ethertypes = vec![0x1_0000],
+            "zones[0].ethertypes[0]: 0x10000 is no EtherType; they go from 0x0600 to 0xffff",
+        ),
+        (
+            |p| p.zones[0].ethertypes = vec![0x86dd],
+            "zones[0].ethertypes[0]: 0x86dd is IP, ARP or a VLAN tag, which rules and ports decide",
+        ),
+        (
+            |p| p.zones[0].ethertypes = (0x9000..0x9041).collect(),
+            "zones[0].ethertypes: 65 ethertypes; a zone has at most 64",
+        ),
+        // Ports.
+        (
+            |p| p.ports[1].interface = "a-name-of-16-byt".to_owned(),
+            r#"ports[1].interface: "a-name-of-16-byt" is too long; an interface has at most 15 characters"#,
+        ),
+        (
+            |p| p.ports[1].interface = "lan 2".to_owned(),
+            r#"ports[1].interface: "lan 2" is no interface's name; it has no `/`, `:` or spaces"#,
+        ),
+        (
+            |p| p.ports[1].interface = "lan1".to_owned(),
+            r#"ports[1].interface: "lan1" is listed at ports[0]"#,
+        ),
+        (
+            |p| p.ports[0].zone = "pmps".to_owned(),
+            r#"ports[0].zone: no zone "pmps"; did you mean "pumps"?"#,
+        ),
+        (
+            |p| p.ports[0].vlans[0].id = 4095,
+            "ports[0].vlans[0].id: 4095 is no VLAN id; they go from 0 to 4094",
+        ),
+        (
+            |p| p.ports[0].vlans[0].id = 0,
+            "ports[0].vlans[0].id: 0 is untagged, as ports[0].zone is; leave one of them out",
+        ),
+        (
+            |p| p.ports[0].vlans = vec![p.ports[0].vlans[0].clone(); 2],
+            "ports[0].vlans[1].id: 20 is listed at ports[0].vlans[0]",
+        ),
+        (
+            |p| p.ports[0].vlans[0].zone.clear(),
+            "ports[0].vlans[0].zone: missing; name the zone of this VLAN",
+        ),
+        (
+            |p| p.ports[0].attach = 5,
+            "ports[0].attach: 5 is not known; one of auto, xdp, tc",
+        ),
+        // Devices.
+        (
+            |p| p.devices[0].zone = "Pumsp".to_owned(),
+            r#"devices[0].zone: no zone "Pumsp"; did you mean "pumps"?"#,
+        ),
+        (
+            |p| p.devices[0].zone.clear(),
+            "devices[0].zone: missing; name the device's zone",
+        ),
+        (
+            |p| p.devices[0].macs[0] = "02:00:00:00:01".to_owned(),
+            r#"devices[0].macs[0]: "02:00:00:00:01" is not a MAC address; write it as 02:00:00:00:01:01"#,
+        ),
+        (
+            |p| p.devices[0].macs.push("ff:ff:ff:ff:ff:ff".to_owned()),
+            r#"devices[0].macs[1]: "ff:ff:ff:ff:ff:ff" is a group's MAC; write the device's own"#,
+        ),
+        (
+            |p| p.devices[0].macs.push("00:00:00:00:00:00".to_owned()),
+            "devices[0].macs[1]: the zero MAC is nobody's; write the device's own",
+        ),
+        (
+            |p| p.devices[1].macs.push("02-00-00-00-01-01".to_owned()),
+            r#"devices[1].macs[0]: 02:00:00:00:01:01 is already of devices[0], "pump-1""#,
+        ),
+        (
+            |p| p.devices[1].addresses.push("10.20.1.11".to_owned()),
+            r#"devices[1].addresses[1]: 10.20.1.11 is already of devices[0], "pump-1"
+devices[1].addresses[1]: 10.20.1.11 is in 10.20.1.0/24 of zone "pumps", the device in zone "servers"; move one of them"#,
+        ),
+        (
+            |p| p.devices[0].addresses[0] = "10.20.1.130".to_owned(),
+            r#"devices[0].addresses[0]: 10.20.1.130 is in 10.20.1.128/25 of zone "cameras", the device in zone "pumps"; move one of them"#,
+        ),
+        (
+            |p| p.devices[0].addresses[0] = "10.20.1.11/24".to_owned(),
+            r#"devices[0].addresses[0]: "10.20.1.11/24" is a prefix; write the address, as 10.20.1.11"#,
+        ),
+        (
+            |p| p.devices[0].addresses.push("fe80::1".to_owned()),
+            "devices[0].addresses[1]: fe80::1 is link-local, which is the device's own and never listed; leave it out",
+        ),
+        (
+            |p| p.devices[0].addresses.push("::ffff:10.20.1.12".to_owned()),
+            "devices[0].addresses[1]: ::ffff:10.20.1.12 is IPv4 in IPv6; write 10.20.1.12",
+        ),
+        (
+            |p| p.devices[0].addresses.push("224.0.0.1".to_owned()),
+            "devices[0].addresses[1]: 224.0.0.1 is multicast; write the device's own address",
+        ),
+        (
+            |p| p.devices[1].addresses.clear(),
+            "devices[1].addresses: missing, and so are macs; a device has addresses, a MAC, or both",
+        ),
+        (
+            |p| {
+                p.devices[0].addresses.clear();
+                p.zones[0].subnets.clear();
+            },
+            r#"devices[0].addresses: missing, and none can be learned: zone "pumps" has no subnets; list the addresses or give the zone a subnet"#,
+        ),
+        (
+            |p| p.devices[0].port = "wan0".to_owned(),
+            r#"devices[0].port: no port matches "wan0"; list it under ports or leave it out here"#,
+        ),
+        (
+            |p| p.devices[0].port = "lan9".to_owned(),
+            r#"devices[0].port: "lan9" is ports[1], which does not carry zone "pumps""#,
+        ),
+        (
+            |p| p.devices[0].port = "lan*".to_owned(),
+            r#"devices[0].port: "lan*" is a glob; name one interface"#,
+        ),
+        // Services.
+        (
+            |p| p.services[0].ports.clear(),
+            "services[0].ports: missing; list at least one, as tcp/443",
+        ),
+        (
+            |p| p.services[0].ports[0] = "tcp/5100-5000".to_owned(),
+            r#"services[0].ports[0]: "tcp/5100-5000" is a range from high to low; write 5000-5100"#,
+        ),
+        (
+            |p| p.services[0].ports[0] = "sctp/5".to_owned(),
+            r#"services[0].ports[0]: "sctp/5" names no known protocol; one of tcp, udp, icmp, icmpv6, proto"#,
+        ),
+        // Rules.
+        (
+            |p| p.rules[0].from.clear(),
+            "rules[0].from: missing; list at least one end, or `any` for everything but the router",
+        ),
+        (
+            |p| p.rules[0].to[0] = "pumps".to_owned(),
+            r#"rules[0].to[0]: "pumps" is no selector; did you mean "zone:pumps"?"#,
+        ),
+        (
+            |p| p.rules[0].to[0] = "10.0.0.1".to_owned(),
+            r#"rules[0].to[0]: "10.0.0.1" is no selector; did you mean "cidr:10.0.0.1/32"?"#,
+        ),
+        (
+            |p| p.rules[0].to[0] = "everyone".to_owned(),
+            r#"rules[0].to[0]: "everyone" is no selector; one of zone:NAME, device:NAME, cidr:PREFIX, router, any"#,
+        ),
+        (
+            |p| p.rules[0].to[0] = "device:er".to_owned(),
+            r#"rules[0].to[0]: no device "er"; did you mean "ehr"?"#,
+        ),
+        (
+            |p| p.rules[0].to[0] = "cidr:10.0.0.1/8".to_owned(),
+            r#"rules[0].to[0]: "10.0.0.1/8" has host bits set; the prefix is 10.0.0.0/8"#,
+        ),
+        (
+            |p| p.rules[0].services[1] = "https".to_owned(),
+            r#"rules[0].services[1]: no service "https"; there is "hl7""#,
+        ),
+        (
+            |p| p.rules[0].services[1] = "tcp/65536".to_owned(),
+            r#"rules[0].services[1]: "tcp/65536" has no port from 0 to 65535; write one, a range as 5000-5100, or * for all"#,
+        ),
+        (
+            |p| p.rules[0].action = 0,
+            "rules[0].action: missing; one of allow, deny",
+        ),
+        (
+            |p| p.rules[0].action = 3,
+            "rules[0].action: 3 is not known; one of allow, deny",
+        ),
+        (
+            |p| {
+                p.rules[0].expires = Some(prost_types::Timestamp {
+                    seconds: i64::MAX,
+                    nanos: 0,
+                })
+            },
+            "rules[0].expires: not a time; write it as 2026-12-01T00:00:00Z",
+        ),
+        // Limits.
+        (
+            |p| {
+                let device = |i: u32| v1::Device {
+                    name: format!("many-{i}"),
+                    zone: "servers".to_owned(),
+                    addresses: vec![std::net::Ipv4Addr::from(0x0b00_0000 + i).to_string()],
+                    ..Default::default()
+                };
+                p.devices.extend((0..999).map(device));
+            },
+            "devices: 1001 devices, but limits.devices is 1000",
+        ),
+    ]
+}
+
+#[test]
+fn tells_every_problem_in_the_order_of_the_document() {
+    let mut policy = clinic();
+    policy.rules[1].action = 0;
+    policy.rules[0].to = vec!["zone:nowhere".to_owned()];
+    policy.devices[1].zone = "nowhere".to_owned();
+    policy.zones[2].mode = 9;
+    policy.ports[0].zone = "nowhere".to_owned();
+    let found = problems(&policy).join("\n");
+    let paths: Vec<_> = found
+        .lines()
+        .filter_map(|line| line.split(": ").next())
+        .collect();
+    let expected = [
+        "zones[2].mode",
+        "ports[0].zone",
+        "devices[1].zone",
+        "rules[0].to[0]",
+        "rules[1].action",
+    ];
+    assert_eq!(paths, expected);
+}
+
+#[test]
+fn stops_after_a_thousand_problems() {
+    let mut policy = clinic();
+    policy.rules[0].to = vec!["zone:nowhere".to_owned(); 5000];
+    let found =
+        Intent::from_policy(&policy, &LIMITS, Timestamp::UNIX_EPOCH).expect_err("must be refused");
+    assert_eq!(found.len(), 1001);
+    assert_eq!(found[1000].path, "rules[0].to[1000]");
+    assert!(found[1000].message.contains("after 1000 problems"));
+}
+
+#[test]
+fn warns_of_what_is_accepted_but_useless() {
+    let mut policy = clinic();
+    policy.zones.push(v1::Zone {
+        name: "attic".to_owned(),
+        ..Default::default()
+    });
+    policy.devices[1].macs = vec!["02:00:00:00:01:09".to_owned()];
+    policy.ports.push(v1::Port {
+        interface: "wan0".to_owned(),
+        ..Default::default()
+    });
+    policy.rules[1].expires = Some(prost_types::Timestamp {
+        seconds: 0,
+        nanos: 0,
+    });
+    let expected = [
+        r#"port "wan0": has no zone: every frame is dropped"#,
+        r#"rule "replies": expired at 1970-01-01T00:00:00Z and denies nothing"#,
+        r#"zone "attic": is empty: no device and no subnet"#,
+        r#"zone "attic": is unused: no port carries it and no rule names it"#,
+        r#"zone "servers": no port carries it, where device "ehr" could appear"#,
+    ];
+    assert_eq!(read(&policy).warnings, expected);
+}
+
+#[test]
+fn learns_the_addresses_of_a_device_in_a_zone_with_a_subnet() {
+    let mut policy = clinic();
+    policy.devices[0].addresses.clear();
+    assert!(read(&policy).devices[1].addresses.is_empty());
+}
+
+#[test]
+fn takes_vlan_0_for_untagged() {
+    let mut policy = clinic();
+    let untagged = read(&policy);
+    let zone = std::mem::take(&mut policy.ports[0].zone);
+    policy.ports[0].vlans.push(v1::PortVlan { id: 0, zone });
+    assert_eq!(read(&policy), untagged);
+}
+
+#[test]
+fn only_a_service_that_names_a_tunnel_allows_it() {
+    let covers = |action: v1::Action, services: &[&str], key: u32| {
+        let mut policy = clinic();
+        policy.rules[0].action = action.into();
+        policy.rules[0].services = services.iter().map(|it| (*it).to_owned()).collect();
+        let intent = read(&policy);
+        let named = |rule: &&Rule| rule.name == policy.rules[0].name;
+        let rules = intent.rules.iter().filter(named);
+        let mut services = rules.flat_map(|rule| &rule.services);
+        services.any(|service| (service.first..=service.last).contains(&key))
+    };
+    let (gre, vxlan, ntp) = (47 << 16, 17 << 16 | 4789, 17 << 16 | 123);
+    let allow = |services: &[&str], key| covers(v1::Action::Allow, services, key);
+    assert!(!allow(&[], gre) && !allow(&[], vxlan) && allow(&[], ntp));
+    assert!(!allow(&["udp/*"], vxlan) && allow(&["udp/*"], ntp));
+    assert!(allow(&["udp/*", "udp/4789"], vxlan) && allow(&["udp/4000-5000"], vxlan));
+    assert!(allow(&["proto/47"], gre));
+    assert!(covers(v1::Action::Deny, &[], gre) && covers(v1::Action::Deny, &["udp/*"], vxlan));
+}
+
+#[test]
+fn reads_services() {
+    let key = |text: &str| text.parse::<Service>().map(|s| (s.first, s.last)).ok();
+    assert_eq!(key("tcp/443"), Some((0x06_01bb, 0x06_01bb)));
+    assert_eq!(key("udp/5000-5100"), Some((0x11_1388, 0x11_13ec)));
+    assert_eq!(key("tcp/*"), Some((0x06_0000, 0x06_ffff)));
+    assert_eq!(key("tcp/0-65535"), Some((0x06_0000, 0x06_ffff)));
+    assert_eq!(key("icmp/8"), Some((0x01_0800, 0x01_08ff)));
+    assert_eq!(key("icmp/8/0"), Some((0x01_0800, 0x01_0800)));
+    assert_eq!(key("icmpv6/128"), Some((0x3a_8000, 0x3a_80ff)));
+    assert_eq!(key("icmpv6/*"), Some((0x3a_0000, 0x3a_ffff)));
+    assert_eq!(key("proto/47"), Some((0x2f_0000, 0x2f_ffff)));
+    for text in [
+        "",
+        "/",
+        "tcp",
+        "tcp/",
+        "tcp/-",
+        "tcp/1-",
+        "tcp/+1",
+        "tcp/ 1",
+        "TCP/1",
+        "icmp/256",
+        "icmp/8/",
+        "proto/256",
+        "proto/*",
+        "tcp/443/1",
+        "udp/000001",
+    ] {
+        assert_eq!(key(text), None, "{text:?}");
+    }
+}
+
+#[test]
+fn joins_services_that_touch() {
+    let tcp = |first, last| Service::of(TCP, first, last);
+    let joined = merge(vec![
+        tcp(30, 40),
+        tcp(1, 5),
+        tcp(6, 9),
+        tcp(2, 3),
+        tcp(11, 12),
+        tcp(35, 50),
+    ]);
+    assert_eq!(joined, [tcp(1, 9), tcp(11, 12), tcp(30, 50)]);
+    assert_eq!(merge(vec![Service::ALL, tcp(1, 2)]), [Service::ALL]);
+}
+
+#[test]
+fn prefers_the_exact_port_then_the_longer_glob() {
+    let port = |pattern: &str| Port {
+        pattern: Pattern(pattern.to_owned()),
+        zone: None,
+        vlans: BTreeMap::new(),
+        attach: Attach::Auto,
+        dhcp_server: false,
+        router: false,
+        fast_forward: false,
+    };
+    let ports = ["*", "lan*", "lan1", "lan1*", "l?n*", "*n22"]
+        .map(port)
+        .to_vec();
+    let intent = Intent {
+        ports,
+        ..Default::default()
+    };
+    let chosen = |interface| intent.port_for(interface).map(|port| port.pattern.as_str());
+    assert_eq!(chosen("lan1"), Some("lan1"));
+    assert_eq!(chosen("lan12"), Some("lan1*"));
+    assert_eq!(
+        chosen("lan22"),
+        Some("*n22"),
+        "equal numbers: the first by name"
+    );
+    assert_eq!(chosen("lin2"), Some("l?n*"));
+    assert_eq!(chosen("eth0"), Some("*"));
+    assert_eq!(chosen("lo"), None, "a glob never takes the loopback");
+}
+
+#[test]
+fn matches_globs() {
+    let matches = |pattern: &str, name| Pattern(pattern.to_owned()).matches(name);
+    assert!(matches("lan*", "lan") && matches("lan*", "lan10") && !matches("lan*", "wlan0"));
+    assert!(matches("*an?", "lan1") && !matches("*an?", "lan"));
+    assert!(matches("a*b*c", "aXbYbZc") && !matches("a*b*c", "aXbYbZ"));
+    assert!(matches("**", "x") && !matches("?", "") && !matches("eth0", "eth01"));
+    assert!(matches("e[0]*", "e[0]1") && !matches("e[0]*", "e01"));
+}
+
+#[test]
+fn writes_macs_as_it_reads_them() {
+    let mac: Mac = "02-00-0A-00-01-fF".parse().expect("a MAC");
+    assert_eq!(mac.to_string(), "02:00:0a:00:01:ff");
+    assert_eq!(mac.to_string().parse(), Ok(mac));
+    for text in [
+        "",
+        "02:00:00:00:01:01:02",
+        "2:0:0:0:1:1",
+        "02-00:00:00:01:01",
+        "02:00:00:00:01:+1",
+    ] {
+        assert_eq!(text.parse::<Mac>(), Err(MacError), "{text:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn order_means_nothing(policy in Just(clinic()).prop_flat_map(|policy| {
+        let v1::Policy { version, zones, ports, devices, services, rules } = policy;
+        (
+            Just(zones).prop_shuffle(),
+            Just(ports).prop_shuffle(),
+            Just(devices).prop_shuffle(),
+            Just(services).prop_shuffle(),
+            Just(rules).prop_shuffle(),
+            any::<bool>(),
+        ).prop_map(move |(mut zones, ports, devices, services, mut rules, reverse)| {
+            if reverse {
+                zones.iter_mut().for_each(|zone| zone.subnets.reverse());
+                rules.iter_mut().for_each(|rule| {
+                    rule.to.reverse();
+                    rule.services.reverse();
+                });
+            }
+            v1::Policy { version, zones, ports, devices, services, rules }
+        })
+    })) {
+        prop_assert_eq!(read(&policy), read(&clinic()));
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in ".{0,20}") {
+        let mut policy = clinic();
+        policy.zones[0].subnets.push(text.clone());
+        policy.devices[0].macs.push(text.clone());
+        policy.devices[0].addresses.push(text.clone());
+        policy.devices[0].port = text.clone();
+        policy.rules[0].from.push(text.clone());
+        policy.rules[0].services.push(text);
+        prop_assert!(Intent::from_policy(&policy, &LIMITS, Timestamp::UNIX_EPOCH).is_err());
+    }
+
+    #[test]
+    fn distance_is_symmetric_and_zero_only_for_equal(a in "[a-d]{0,8}", b in "[a-d]{0,8}") {
+        let there = distance(a.as_bytes(), b.as_bytes());
+        prop_assert_eq!(there, distance(b.as_bytes(), a.as_bytes()));
+        prop_assert_eq!(there == 0, a == b);
+        prop_assert!(there <= a.len().max(b.len()));
+    }
+}
+
+fn clinic() -> v1::Policy {
+    let texts = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|&text| text.to_owned())
+            .collect::<Vec<_>>()
+    };
+    v1::Policy {
+        version: 1,
+        zones: vec![
+            v1::Zone {
+                name: "pumps".to_owned(),
+                subnets: texts(&["10.20.1.0/24", "2001:db8:1::/64"]),
+                ..Default::default()
+            },
+            v1::Zone {
+                name: "cameras".to_owned(),
+                mode: v1::ZoneMode::Observe.into(),
+                admit: v1::ZoneAdmit::Any.into(),
+                subnets: texts(&["10.20.1.128/25"]),
+                ethertypes: vec![0x8892],
+                ..Default::default()
+            },
+            v1::Zone {
+                name: "servers".to_owned(),
+                subnets: texts(&["10.9.0.0/16"]),
+                ..Default::default()
+            },
+        ],
+        ports: vec![
+            v1::Port {
+                interface: "lan1".to_owned(),
+                zone: "pumps".to_owned(),
+                vlans: vec![v1::PortVlan {
+                    id: 20,
+                    zone: "cameras".to_owned(),
+                }],
+                attach: v1::Attach::Tc.into(),
+                ..Default::default()
+            },
+            v1::Port {
+                interface: "lan*".to_owned(),
+                zone: "cameras".to_owned(),
+                ..Default::default()
+            },
+        ],
+        devices: vec![
+            v1::Device {
+                name: "pump-1".to_owned(),
+                zone: "pumps".to_owned(),
+                macs: texts(&["02:00:00:00:01:01"]),
+                addresses: texts(&["10.20.1.11"]),
+                port: "lan1".to_owned(),
+            },
+            v1::Device {
+                name: "ehr".to_owned(),
+                zone: "servers".to_owned(),
+                addresses: texts(&["10.9.0.5"]),
+                ..Default::default()
+            },
+        ],
+        services: vec![v1::Service {
+            name: "hl7".to_owned(),
+            ports: texts(&["tcp/2575"]),
+        }],
+        rules: vec![
+            v1::Rule {
+                name: "pumps-to-ehr".to_owned(),
+                from: texts(&["zone:pumps", "zone:pumps"]),
+                to: texts(&["cidr:0.0.0.0/0", "device:ehr"]),
+                services: texts(&["hl7", "tcp/443"]),
+                action: v1::Action::Allow.into(),
+                ..Default::default()
+            },
+            v1::Rule {
+                name: "replies".to_owned(),
+                from: texts(&["any"]),
+                to: texts(&["router"]),
+                action: v1::Action::Deny.into(),
+                ..Default::default()
+            },
+        ],
+    }
+}
+
+fn read(policy: &v1::Policy) -> Intent {
+    Intent::from_policy(policy, &LIMITS, Timestamp::UNIX_EPOCH).expect("the document is right")
+}
+
+/// All problems as one text, or none.
+fn problems(policy: &v1::Policy) -> Vec<String> {
+    let found = Intent::from_policy(policy, &LIMITS, Timestamp::UNIX_EPOCH)
+        .err()
+        .unwrap_or_default();
+    if found.is_empty() {
+        return Vec::new();
+    }
+    vec![
+        found
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n"),
+    ]
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("a prefix")
+}
+
+fn names<T>(items: &[T], name: impl Fn(&T) -> &str) -> Vec<&str> {
+    items.iter().map(name).collect()
+}

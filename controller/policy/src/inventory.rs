@@ -1,0 +1,45 @@
+//! What there is: the links of the router and its own addresses.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::words::mac::Mac;
+
+/// The links and addresses of the network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// By index.
+    pub links: BTreeMap<u32, Link>,
+    /// The router's own, IPv6 link-local ones too, but not the loopback's.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number of it.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address.
+    pub mac: Option<Mac>,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// The bridge or bond that it is a port of.
+    pub controller: Option<u32>,
+    /// The lower device of a VLAN, when it is in the same namespace.
+    pub parent: Option<u32>,
+    /// The id of a VLAN.
+    pub vlan: Option<u16>,
+    /// `vlan`, `bridge`, `veth` …; none for hardware.
+    pub kind: Option<String>,
+}
+
+impl Inventory {
+    /// Finds a link by its name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+}

@@ -1,0 +1,300 @@
+//! The tables on the host: the same lookups as the kernel's maps, for `explain` and for tests.
+
+use std::{
+    cell::{Cell, OnceCell},
+    collections::HashMap,
+};
+
+use wardline_ebpf::{
+    abi::{
+        Address, AddressKey, Bucket, Denial, End, Failsafe, Forwarding, Fragment, FragmentKey,
+        Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings, UNLISTED,
+        gauge,
+    },
+    cell::{Cell32, Cell64},
+    lookup::Lookup,
+};
+
+use crate::tables::{Amendment, Tables};
+
+/// Compiled tables with flow state of their own. There is one slot: 0.
+pub struct Model<'a> {
+    tables: &'a Tables,
+    amended: Option<&'a Amendment>,
+    settings: Settings,
+    failsafe: Vec<Failsafe>,
+    intervals: Vec<Interval>,
+    sets: HashMap<(u32, u32), Set>,
+    buckets: Vec<Bucket>,
+    quotas: HashMap<u32, Quota>,
+    unlisted: Vec<Quota>,
+    gauges: [Cell32; gauge::COUNT as usize],
+    learned: Vec<OnceCell<(Address, Learned)>>,
+    fragments: Vec<OnceCell<Noted>>,
+    seen: Seen,
+    tick: Cell<u32>,
+    adopts_until: Cell<u32>,
+}
+
+/// A fragmented packet; forgotten ones keep their place for the next with the same key.
+struct Noted {
+    key: FragmentKey,
+    fragment: Fragment,
+    forgotten: Cell<bool>,
+}
+
+/// Learned addresses, and fragmented packets, that a model has room for.
+const ROOM: usize = 512;
+
+impl<'a> Model<'a> {
+    /// A model with room for some flows.
+    pub fn new(tables: &'a Tables, settings: Settings) -> Self {
+        let mut intervals = Vec::new();
+        let mut known: HashMap<*const Interval, Set> = HashMap::new();
+        let mut sets = HashMap::new();
+        for (pair, list) in &tables.pairs {
+            let set = *known.entry(list.as_ptr()).or_insert_with(|| {
+                let first = intervals.len() as u32;
+                intervals.extend_from_slice(list);
+                Set {
+                    first,
+                    count: list.len() as u32,
+                }
+            });
+            sets.insert(*pair, set);
+        }
+        let devices = tables.macs.values().map(|mac| mac.device);
+        let named = tables.addresses.values().map(|end| end.device);
+        let quotas = devices
+            .chain(named)
+            .chain([0])
+            .map(|device| (device, Quota::default()));
+        Self {
+            tables,
+            amended: None,
+            settings,
+            failsafe: Vec::new(),
+            intervals,
+            sets,
+            buckets: (0..settings.buckets).map(|_| Bucket::default()).collect(),
+            quotas: quotas.collect(),
+            gauges: Default::default(),
+            unlisted: (0..UNLISTED).map(|_| Quota::default()).collect(),
+            learned: (0..ROOM).map(|_| OnceCell::new()).collect(),
+            fragments: (0..ROOM).map(|_| OnceCell::new()).collect(),
+            seen: Seen::default(),
+            tick: Cell::new(1),
+            adopts_until: Cell::new(0),
+        }
+    }
+
+    /// Has entries stand otherwise than they were compiled.
+    pub fn amend(&mut self, amended: &'a Amendment) {
+        self.amended = Some(amended);
+    }
+
+    /// Has some always reach the router.
+    pub fn spare(&mut self, failsafe: impl IntoIterator<Item = Failsafe>) {
+        self.failsafe = failsafe.into_iter().collect();
+        self.settings.failsafe = self.failsafe.len() as u32;
+    }
+
+    /// Moves the present.
+    pub fn set_tick(&self, tick: u32) {
+        self.tick.set(tick);
+    }
+
+    /// Adopts running flows until a tick, on every port.
+    pub fn adopt_until(&self, tick: u32) {
+        self.adopts_until.set(tick);
+    }
+
+    fn noted(&self, key: &FragmentKey) -> Option<&Noted> {
+        let mut noted = self.fragments.iter().filter_map(OnceCell::get);
+        noted.find(|noted| noted.key == *key)
+    }
+}
+
+impl Lookup for Model<'_> {
+    fn active(&self) -> Option<u32> {
+        Some(0)
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn failsafe(&self, index: u32) -> Option<&Failsafe> {
+        self.failsafe.get(index as usize)
+    }
+
+    fn tick(&self) -> u32 {
+        self.tick.get()
+    }
+
+    fn port(&self, index: u32) -> Option<&Port> {
+        self.tables.ports.get(&(index / 2))
+    }
+
+    /// On the host nothing is forwarded.
+    fn forwarding(&self, _ifindex: u32) -> Option<&Forwarding> {
+        None
+    }
+
+    fn routes(&self) -> Option<&Routes> {
+        None
+    }
+
+    fn place(&self, key: u64) -> Option<u32> {
+        self.tables.places.get(&key).copied()
+    }
+
+    fn zone(&self, index: u32) -> Option<u32> {
+        self.tables.zones.get(&index).copied()
+    }
+
+    fn mac(&self, key: u64) -> Option<&Mac> {
+        let amended = self.amended.and_then(|it| it.macs.get(&key));
+        amended.or_else(|| self.tables.macs.get(&key))
+    }
+
+    fn address(&self, key: &AddressKey) -> Option<&End> {
+        let amended = self.amended.and_then(|it| it.addresses.get(&key.address));
+        amended.or_else(|| self.tables.addresses.get(&key.address))
+    }
+
+    fn prefix(&self, key: &PrefixKey) -> Option<&End> {
+        let number = u128::from_be_bytes(key.address);
+        (0..=128u32).rev().find_map(|length| {
+            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+            let address = Address::v6(&(number & mask).to_be_bytes());
+            self.tables.prefixes.get(&(address, length as u8))
+        })
+    }
+
+    fn device(&self, key: u32) -> Option<&End> {
+        let amended = self.amended.and_then(|it| it.devices.get(&(key >> 1)));
+        amended.or_else(|| self.tables.devices.get(&(key >> 1)))
+    }
+
+    fn pair(&self, key: u64) -> Option<&Set> {
+        self.sets.get(&((key >> 32) as u32, key as u32))
+    }
+
+    fn interval(&self, index: u32) -> Option<&Interval> {
+        self.intervals.get(index as usize)
+    }
+
+    fn epoch(&self, _index: u32) -> Option<u32> {
+        Some(1)
+    }
+
+    fn bucket(&self, index: u32) -> Option<&Bucket> {
+        self.buckets.get(index as usize)
+    }
+
+    fn generation(&self, _slot: u32) -> Option<u64> {
+        Some(1)
+    }
+
+    /// On the host no denial is remembered: what it says must be the same without.
+    fn denial(&self, _set: u32, _way: u32) -> Option<&Denial> {
+        None
+    }
+
+    fn denial_tags(&self, _set: u32) -> Option<&Cell64> {
+        None
+    }
+
+    fn flows_opened(&self, _set: u32) -> Option<&Cell32> {
+        None
+    }
+
+    fn add_suppressed(&self, _denial: &Denial, _packets: u32) {}
+
+    /// On the host no rule counts.
+    fn credit(&self, _rule: u32, _packets: u32, _bytes: u64) {}
+
+    fn lock(&self, _bucket: &Bucket) {}
+
+    fn unlock(&self, _bucket: &Bucket) {}
+
+    fn quota(&self, account: u32) -> Option<&Quota> {
+        match account.checked_sub(self.settings.unlisted) {
+            Some(unlisted) => self.unlisted.get(unlisted as usize),
+            None => self.quotas.get(&account),
+        }
+    }
+
+    fn gauge(&self, cell: u32) -> Option<&Cell32> {
+        self.gauges.get(cell as usize)
+    }
+
+    fn learned(&self, address: &Address) -> Option<&Learned> {
+        let known = self.learned.iter().filter_map(OnceCell::get);
+        known
+            .filter(|(at, _)| at == address)
+            .map(|(_, learned)| learned)
+            .next()
+    }
+
+    fn learn(&self, address: &Address, device: u32, tick: u32) -> bool {
+        if let Some(learned) = self.learned(address) {
+            learned.device.store(device);
+            learned.last.store(tick);
+            return true;
+        }
+        let learned = Learned {
+            device: Cell32::new(device),
+            last: Cell32::new(tick),
+        };
+        match self.learned.iter().find(|slot| slot.get().is_none()) {
+            Some(slot) => slot.set((*address, learned)).is_ok(),
+            None => false,
+        }
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<&Fragment> {
+        let noted = self.noted(key)?;
+        (!noted.forgotten.get()).then_some(&noted.fragment)
+    }
+
+    fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) -> bool {
+        let (ports, next) = (fragment.ports.load(), fragment.next.load());
+        let first = fragment.first.load();
+        if let Some(noted) = self.noted(key) {
+            noted.fragment.ports.store(ports);
+            noted.fragment.next.store(next);
+            noted.fragment.first.store(first);
+            noted.forgotten.set(false);
+            return true;
+        }
+        let noted = Noted {
+            key: *key,
+            fragment: Fragment {
+                ports: Cell64::new(ports),
+                next: Cell32::new(next),
+                first: Cell32::new(first),
+            },
+            forgotten: Cell::new(false),
+        };
+        match self.fragments.iter().find(|slot| slot.get().is_none()) {
+            Some(slot) => slot.set(noted).is_ok(),
+            None => false,
+        }
+    }
+
+    fn forget_fragment(&self, key: &FragmentKey) {
+        if let Some(noted) = self.noted(key) {
+            noted.forgotten.set(true);
+        }
+    }
+
+    fn adopts_until(&self, _ifindex: u32) -> u32 {
+        self.adopts_until.get()
+    }
+
+    fn seen(&self, _device: u32) -> Option<&Seen> {
+        Some(&self.seen)
+    }
+}

@@ -1,0 +1,813 @@
+//! What a change of the policy opens and closes, and which rules do nothing: in words. Pure.
+//!
+//! Ends are what rules name: `any`, zones, devices, prefixes, the router. What a pair of ends may
+//! ask for is what the allow rules that cover the whole pair allow, without what a deny rule that
+//! covers it denies. A deny that covers a part of a pair is told as its exception. Only pairs that
+//! a changed rule or a changed device names are looked at, so this costs what the change is large.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use crate::{
+    intent::{Action, Device, Intent, Rule, Selector},
+    words::service::{Service, covers, joined, meets, without},
+};
+
+/// One end of a pair, as a rule names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Who<'a> {
+    /// Everything but the router.
+    Any,
+    /// The router.
+    Router,
+    /// A zone.
+    Zone(&'a str),
+    /// Addresses.
+    Cidr(IpNet),
+    /// A device.
+    Device(&'a str),
+}
+
+/// What a pair of ends may do after a change that it might not before, or the other way round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach<'a> {
+    /// The opener.
+    pub from: Who<'a>,
+    /// The other end.
+    pub to: Who<'a>,
+    /// Devices that change alike and for which the first stands; 0: none but what is named.
+    pub alike: usize,
+    /// What may be asked for; sorted and disjoint.
+    pub services: Vec<Service>,
+    /// Whether it becomes reachable; else it was.
+    pub opens: bool,
+    /// The rules that allow it, of the new policy or of the old one.
+    pub rules: Vec<&'a str>,
+    /// Deny rules that keep a part of the pair from it.
+    pub except: Vec<&'a str>,
+}
+
+/// A rule that does nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idle<'a> {
+    /// The rule.
+    pub rule: &'a str,
+    /// Whether it can match at all; else others always decide.
+    pub matches: bool,
+    /// Why, in words.
+    pub why: String,
+    /// The rules that decide in its place.
+    pub covered_by: Vec<&'a str>,
+}
+
+/// The differences between two policies at a time: what closes first, then what opens, each with
+/// the widest pairs first.
+pub fn changes<'a>(old: &'a Intent, new: &'a Intent, now: Timestamp) -> Vec<Reach<'a>> {
+    let (before, after) = (View::new(old, now), View::new(new, now));
+    let mut pairs: BTreeMap<(Who<'a>, Who<'a>), usize> = BTreeMap::new();
+    for (one, other) in [(&before, &after), (&after, &before)] {
+        let mut denied = BTreeSet::new();
+        for rule in &one.intent.rules {
+            let same = other
+                .rule(&rule.name)
+                .is_some_and(|it| other.says(it) == one.says(rule));
+            if !same {
+                pairs.extend(one.pairs_of(rule).into_iter().map(|pair| (pair, 0)));
+                if rule.action == Action::Deny {
+                    denied.extend(one.pairs_of(rule));
+                }
+            }
+        }
+        pairs.extend(one.parts(&denied).into_iter().map(|pair| (pair, 0)));
+    }
+    moved(&before, &after, &mut pairs);
+    let mut found = Vec::new();
+    for ((from, to), alike) in pairs {
+        let (was, is) = (before.allowed(from, to), after.allowed(from, to));
+        for (gone, kept, opens, view) in [(&was, &is, false, &before), (&is, &was, true, &after)] {
+            let services = without(gone.services.clone(), &kept.services);
+            if services.is_empty() {
+                continue;
+            }
+            let rules = gone
+                .by
+                .iter()
+                .filter(|rule| meets(&rule.services, &services));
+            found.push(Reach {
+                from,
+                to,
+                alike,
+                rules: rules.map(|rule| rule.name.as_str()).collect(),
+                except: if opens {
+                    view.exceptions(from, to, &services)
+                } else {
+                    Vec::new()
+                },
+                services,
+                opens,
+            });
+        }
+    }
+    // What a wider pair tells already is not told again.
+    let told: BTreeSet<(Who<'a>, Who<'a>, bool, Vec<Service>)> = found
+        .iter()
+        .map(|it| (it.from, it.to, it.opens, it.services.clone()))
+        .collect();
+    found.retain(|it| {
+        let view = if it.opens { &after } else { &before };
+        let wider = |from: Who<'a>, to: Who<'a>| {
+            (from, to) != (it.from, it.to)
+                && told.contains(&(from, to, it.opens, it.services.clone()))
+        };
+        let around = view.around(it.from);
+        !around
+            .iter()
+            .any(|from| view.around(it.to).iter().any(|to| wider(*from, *to)))
+    });
+    found.sort_by_key(|it| {
+        (
+            it.opens,
+            it.from != Who::Router && it.to != Who::Router,
+            it.from,
+            it.to,
+        )
+    });
+    found
+}
+
+/// The rules of a policy that do nothing at a time, by name.
+pub fn idle(intent: &Intent, now: Timestamp) -> Vec<Idle<'_>> {
+    let view = View::new(intent, now);
+    intent
+        .rules
+        .iter()
+        .filter_map(|rule| view.idle(rule))
+        .collect()
+}
+
+/// The zones that nobody is in: no device, no subnet, and no port where strangers may speak.
+pub fn empty_zones(intent: &Intent) -> Vec<&str> {
+    let mut inhabited = vec![false; intent.zones.len()];
+    for device in &intent.devices {
+        inhabited[device.zone.0] = true;
+    }
+    let zones = intent.zones.iter().zip(inhabited);
+    zones
+        .filter(|(zone, inhabited)| !inhabited && zone.subnets.is_empty())
+        .map(|(zone, _)| zone.name.as_str())
+        .collect()
+}
+
+/// A policy with what is looked up in it.
+struct View<'a> {
+    intent: &'a Intent,
+    now: Timestamp,
+    /// The rules that hold, by each pair that they name.
+    by_pair: HashMap<(Who<'a>, Who<'a>), Vec<&'a Rule>>,
+    /// The lengths of the prefixes that rules name.
+    lengths: BTreeSet<(bool, u8)>,
+    nets: BTreeSet<IpNet>,
+    /// The deny rules that hold.
+    denies: Vec<&'a Rule>,
+}
+
+/// What a pair may ask for, and the rules that say so.
+#[derive(Default)]
+struct Allowed<'a> {
+    services: Vec<Service>,
+    by: Vec<&'a Rule>,
+}
+
+impl<'a> View<'a> {
+    fn new(intent: &'a Intent, now: Timestamp) -> Self {
+        let mut view = Self {
+            intent,
+            now,
+            by_pair: HashMap::new(),
+            lengths: BTreeSet::new(),
+            nets: BTreeSet::new(),
+            denies: Vec::new(),
+        };
+        for rule in &intent.rules {
+            if !view.holds(rule) {
+                continue;
+            }
+            if rule.action == Action::Deny {
+                view.denies.push(rule);
+            }
+            for pair in view.pairs_of(rule) {
+                view.by_pair.entry(pair).or_default().push(rule);
+            }
+            for selector in rule.from.iter().chain(&rule.to) {
+                if let Selector::Cidr(net) = selector {
+                    view.lengths
+                        .insert((net.addr().is_ipv4(), net.prefix_len()));
+                    view.nets.insert(*net);
+                }
+            }
+        }
+        view
+    }
+
+    fn holds(&self, rule: &Rule) -> bool {
+        rule.expires.is_none_or(|expires| expires > self.now)
+    }
+
+    fn rule(&self, name: &str) -> Option<&'a Rule> {
+        let rules = &self.intent.rules;
+        let at = rules
+            .binary_search_by(|rule| rule.name.as_str().cmp(name))
+            .ok()?;
+        Some(&rules[at])
+    }
+
+    fn device(&self, name: &str) -> Option<&'a Device> {
+        let devices = &self.intent.devices;
+        let at = devices
+            .binary_search_by(|device| device.name.as_str().cmp(name))
+            .ok()?;
+        Some(&devices[at])
+    }
+
+    /// Everything about a rule that decides, in names that both policies know.
+    fn says(&self, rule: &'a Rule) -> (Vec<Who<'a>>, Vec<Who<'a>>, &'a [Service], Action, bool) {
+        let ends = |selectors: &'a [Selector]| selectors.iter().map(|it| self.who(it)).collect();
+        (
+            ends(&rule.from),
+            ends(&rule.to),
+            &rule.services,
+            rule.action,
+            self.holds(rule),
+        )
+    }
+
+    fn who(&self, selector: &Selector) -> Who<'a> {
+        match selector {
+            Selector::Any => Who::Any,
+            Selector::Router => Who::Router,
+            Selector::Zone(zone) => Who::Zone(&self.intent.zones[zone.0].name),
+            Selector::Device(device) => Who::Device(&self.intent.devices[device.0].name),
+            Selector::Cidr(net) => Who::Cidr(*net),
+        }
+    }
+
+    fn pairs_of(&self, rule: &'a Rule) -> Vec<(Who<'a>, Who<'a>)> {
+        let to: Vec<Who<'a>> = rule.to.iter().map(|it| self.who(it)).collect();
+        let pairs = rule.from.iter().flat_map(|from| {
+            let from = self.who(from);
+            to.iter().map(move |to| (from, *to))
+        });
+        pairs.collect()
+    }
+
+    /// Where pairs that are denied and pairs that rules allow meet, as far as one end is inside the
+    /// other.
+    fn parts(&self, denied: &BTreeSet<(Who<'a>, Who<'a>)>) -> BTreeSet<(Who<'a>, Who<'a>)> {
+        let mut around: HashMap<Who<'a>, Vec<Who<'a>>> = HashMap::new();
+        let mut narrower = |one: Who<'a>, other: Who<'a>| {
+            let mut inside = |one: Who<'a>, other: Who<'a>| {
+                let around = around.entry(one).or_insert_with(|| self.around(one));
+                around.contains(&other)
+            };
+            if inside(one, other) {
+                Some(one)
+            } else {
+                inside(other, one).then_some(other)
+            }
+        };
+        let mut parts = BTreeSet::new();
+        for (from, to) in denied {
+            for (pair, rules) in &self.by_pair {
+                if rules.iter().any(|rule| rule.action == Action::Allow)
+                    && let Some(from) = narrower(pair.0, *from)
+                    && let Some(to) = narrower(pair.1, *to)
+                {
+                    parts.insert((from, to));
+                }
+            }
+        }
+        parts
+    }
+
+    /// Every end that contains the whole of one, itself first.
+    fn around(&self, who: Who<'a>) -> Vec<Who<'a>> {
+        let mut around = vec![who];
+        match who {
+            Who::Any | Who::Router => return around,
+            Who::Zone(name) => {
+                if let Some(zone) = self.intent.zones.iter().find(|zone| zone.name == name)
+                    && let [first, rest @ ..] = &zone.subnets[..]
+                {
+                    let all = self.nets_around(*first);
+                    let all = all.filter(|net| rest.iter().all(|other| net.contains(other)));
+                    around.extend(all.map(Who::Cidr));
+                }
+            }
+            Who::Cidr(net) => {
+                let wider = self.nets_around(net).filter(|wider| *wider != net);
+                around.extend(wider.map(Who::Cidr));
+                around.extend(self.zone_around(net).map(Who::Zone));
+            }
+            Who::Device(name) => {
+                if let Some(device) = self.device(name) {
+                    around.push(Who::Zone(&self.intent.zones[device.zone.0].name));
+                    if let [first, rest @ ..] = &device.addresses[..] {
+                        let all = self.nets_around(IpNet::from(*first));
+                        let all = all.filter(|net| rest.iter().all(|other| net.contains(other)));
+                        around.extend(all.map(Who::Cidr));
+                    }
+                }
+            }
+        }
+        around.push(Who::Any);
+        around
+    }
+
+    /// The prefixes of rules that contain one.
+    fn nets_around(&self, net: IpNet) -> impl Iterator<Item = IpNet> {
+        let v4 = net.addr().is_ipv4();
+        self.lengths
+            .iter()
+            .filter(move |(of_v4, length)| *of_v4 == v4 && *length <= net.prefix_len())
+            .filter_map(move |(_, length)| IpNet::new(net.addr(), *length).ok())
+            .map(|net| net.trunc())
+            .filter(|net| self.nets.contains(net))
+    }
+
+    /// The zone of all addresses of a prefix.
+    fn zone_around(&self, net: IpNet) -> Option<&'a str> {
+        let subnets = self.intent.zones.iter().flat_map(|zone| {
+            zone.subnets
+                .iter()
+                .map(move |subnet| (subnet, zone.name.as_str()))
+        });
+        let mut best: Option<(u8, &'a str)> = None;
+        for (subnet, zone) in subnets {
+            if subnet.contains(&net) {
+                if best.is_none_or(|(length, _)| length < subnet.prefix_len()) {
+                    best = Some((subnet.prefix_len(), zone));
+                }
+            } else if net.contains(subnet) {
+                return None;
+            }
+        }
+        best.map(|(_, zone)| zone)
+    }
+
+    /// The rules that cover the whole of a pair.
+    fn covering(&self, from: Who<'a>, to: Who<'a>) -> Vec<&'a Rule> {
+        let to = self.around(to);
+        let mut rules = Vec::new();
+        for from in self.around(from) {
+            for to in &to {
+                rules.extend(
+                    self.by_pair
+                        .get(&(from, *to))
+                        .into_iter()
+                        .flatten()
+                        .copied(),
+                );
+            }
+        }
+        rules
+    }
+
+    fn allowed(&self, from: Who<'a>, to: Who<'a>) -> Allowed<'a> {
+        if self.is_gone(from) || self.is_gone(to) {
+            return Allowed::default();
+        }
+        let (mut allows, mut denies, mut by) = (Vec::new(), Vec::new(), Vec::new());
+        for rule in self.covering(from, to) {
+            match rule.action {
+                Action::Allow => {
+                    allows.extend_from_slice(&rule.services);
+                    by.push(rule);
+                }
+                Action::Deny => denies.extend_from_slice(&rule.services),
+            }
+        }
+        by.sort_by(|a, b| a.name.cmp(&b.name));
+        by.dedup_by(|a, b| a.name == b.name);
+        Allowed {
+            services: without(joined(allows), &joined(denies)),
+            by,
+        }
+    }
+
+    fn is_gone(&self, who: Who<'a>) -> bool {
+        match who {
+            Who::Device(name) => self.device(name).is_none(),
+            Who::Zone(name) => !self.intent.zones.iter().any(|zone| zone.name == name),
+            Who::Any | Who::Router | Who::Cidr(_) => false,
+        }
+    }
+
+    /// The deny rules that concern a part of a pair, for any of these services.
+    fn exceptions(&self, from: Who<'a>, to: Who<'a>, services: &[Service]) -> Vec<&'a str> {
+        let part = |whole: Who<'a>, selectors: &[Selector]| {
+            selectors
+                .iter()
+                .map(|it| self.who(it))
+                .any(|who| self.overlap(whole, who))
+        };
+        let denies = self.denies.iter().filter(|rule| {
+            meets(&rule.services, services) && part(from, &rule.from) && part(to, &rule.to)
+        });
+        denies.map(|rule| rule.name.as_str()).collect()
+    }
+
+    /// Whether two ends may share an address.
+    fn overlap(&self, one: Who<'a>, other: Who<'a>) -> bool {
+        let inside = |device: &str, zone: &str| {
+            self.device(device)
+                .is_some_and(|it| self.intent.zones[it.zone.0].name == zone)
+        };
+        let at = |device: &str, net: IpNet| {
+            let has = |it: &Device| {
+                let inside = |address: &IpAddr| net.contains(address);
+                it.addresses.is_empty() || it.addresses.iter().any(inside)
+            };
+            self.device(device).is_some_and(has)
+        };
+        let crosses = |zone: &str, net: IpNet| {
+            let zone = self.intent.zones.iter().find(|it| it.name == zone);
+            let meets = |subnet: &IpNet| subnet.contains(&net) || net.contains(subnet);
+            zone.is_some_and(|zone| zone.subnets.iter().any(meets))
+        };
+        match (one, other) {
+            (Who::Router, other) => other == Who::Router,
+            (one, Who::Router) => one == Who::Router,
+            (Who::Any, _) | (_, Who::Any) => true,
+            (Who::Zone(a), Who::Zone(b)) | (Who::Device(a), Who::Device(b)) => a == b,
+            (Who::Device(device), Who::Zone(zone)) | (Who::Zone(zone), Who::Device(device)) => {
+                inside(device, zone)
+            }
+            (Who::Device(device), Who::Cidr(net)) | (Who::Cidr(net), Who::Device(device)) => {
+                at(device, net)
+            }
+            (Who::Zone(zone), Who::Cidr(net)) | (Who::Cidr(net), Who::Zone(zone)) => {
+                crosses(zone, net)
+            }
+            (Who::Cidr(a), Who::Cidr(b)) => a.contains(&b) || b.contains(&a),
+        }
+    }
+
+    /// Why a rule does nothing, if it does nothing.
+    fn idle(&self, rule: &'a Rule) -> Option<Idle<'a>> {
+        let never = |why: String| {
+            Some(Idle {
+                rule: &rule.name,
+                matches: false,
+                why,
+                covered_by: Vec::new(),
+            })
+        };
+        if let Some(expires) = rule.expires.filter(|expires| *expires <= self.now) {
+            return never(format!("it expired at {expires}"));
+        }
+        let pairs = self.pairs_of(rule);
+        if pairs
+            .iter()
+            .all(|(from, to)| *from == Who::Router && *to == Who::Router)
+        {
+            return never("the router's packets to itself are not judged".to_owned());
+        }
+        let nobody = |who: &Who<'a>| matches!(who, Who::Zone(name) if self.is_empty(name));
+        if pairs.iter().all(|(from, to)| nobody(from) || nobody(to)) {
+            return never("nobody is in its zones".to_owned());
+        }
+        let mut covered_by = BTreeSet::new();
+        let mut denied = true;
+        for (from, to) in pairs
+            .iter()
+            .filter(|(from, to)| !nobody(from) && !nobody(to))
+        {
+            let cover = self
+                .covering(*from, *to)
+                .into_iter()
+                .filter(|other| self.replaces(other, rule))
+                // A deny decides whatever else there is; of equals the first by name stays.
+                .min_by_key(|other| (other.action == Action::Allow, &other.name))?;
+            denied &= cover.action == Action::Deny && rule.action == Action::Allow;
+            covered_by.insert(cover.name.as_str());
+        }
+        let why = if denied {
+            "all that it allows is denied"
+        } else {
+            "others decide the same, or deny it"
+        };
+        Some(Idle {
+            rule: &rule.name,
+            matches: true,
+            why: why.to_owned(),
+            covered_by: covered_by.into_iter().collect(),
+        })
+    }
+
+    fn is_empty(&self, zone: &str) -> bool {
+        let zones = &self.intent.zones;
+        let Some(at) = zones.iter().position(|it| it.name == zone) else {
+            return false;
+        };
+        zones[at].subnets.is_empty() && !self.intent.devices.iter().any(|it| it.zone.0 == at)
+    }
+
+    /// Whether one rule decides wherever another would, on a pair that both cover.
+    fn replaces(&self, other: &Rule, rule: &Rule) -> bool {
+        let lasts = match (other.expires, rule.expires) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(other), Some(rule)) => other >= rule,
+        };
+        if other.name == rule.name || !lasts || !covers(&other.services, &rule.services) {
+            return false;
+        }
+        match (other.action, rule.action) {
+            (Action::Deny, Action::Allow) => true,
+            (Action::Allow, Action::Deny) => false,
+            // A logged flow makes an event, which another rule may not make.
+            (Action::Allow, Action::Allow) if rule.log && !other.log => false,
+            // Nor may it hold in quarantine.
+            (Action::Allow, Action::Allow) if rule.kept && !other.kept => false,
+            _ => {
+                let same = other.expires == rule.expires
+                    && other.services == rule.services
+                    && other.from == rule.from
+                    && other.to == rule.to
+                    && other.log == rule.log;
+                !same || other.name < rule.name
+            }
+        }
+    }
+}
+
+/// Adds the pairs of devices that are new, gone, or of other zones or addresses. Devices that
+/// change alike and that no rule names itself are one pair, for the first of them.
+fn moved<'a>(before: &View<'a>, after: &View<'a>, pairs: &mut BTreeMap<(Who<'a>, Who<'a>), usize>) {
+    let place = |view: &View<'a>, device: &'a Device| {
+        let mut around = view.around(Who::Device(&device.name));
+        around.remove(0);
+        around
+    };
+    let mut alike: BTreeMap<[Option<Vec<Who<'a>>>; 2], Vec<&'a str>> = BTreeMap::new();
+    for (one, other, is_new) in [(before, after, false), (after, before, true)] {
+        for device in &one.intent.devices {
+            let here = place(one, device);
+            let there = other
+                .device(&device.name)
+                .map(|device| place(other, device));
+            // What is in both is seen from the old side alone.
+            if there.as_ref() == Some(&here) || (is_new && there.is_some()) {
+                continue;
+            }
+            let key = if is_new {
+                [there, Some(here)]
+            } else {
+                [Some(here), there]
+            };
+            alike.entry(key).or_default().push(&device.name);
+        }
+    }
+    if alike.is_empty() {
+        return;
+    }
+    let mut ends: HashMap<Who<'a>, BTreeSet<(bool, Who<'a>)>> = HashMap::new();
+    for (from, to) in before.by_pair.keys().chain(after.by_pair.keys()) {
+        ends.entry(*from).or_default().insert((true, *to));
+        ends.entry(*to).or_default().insert((false, *from));
+    }
+    for ([old, new], devices) in alike {
+        let named: Vec<&str> = devices
+            .iter()
+            .copied()
+            .filter(|name| ends.contains_key(&Who::Device(name)))
+            .collect();
+        let plain = devices
+            .iter()
+            .copied()
+            .find(|name| !ends.contains_key(&Who::Device(name)));
+        let count = devices.len() - named.len();
+        let representatives = named
+            .into_iter()
+            .map(|name| (name, 0))
+            .chain(plain.map(|name| (name, if count > 1 { count } else { 0 })));
+        for (name, count) in representatives {
+            let who = Who::Device(name);
+            let around = [who];
+            let around = around
+                .iter()
+                .chain(old.iter().flatten())
+                .chain(new.iter().flatten());
+            for end in around {
+                for (opens, other) in ends.get(end).into_iter().flatten() {
+                    let pair = if *opens { (who, *other) } else { (*other, who) };
+                    pairs.entry(pair).or_insert(count);
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Who<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Router => f.write_str("router"),
+            Self::Zone(name) => write!(f, "zone:{name}"),
+            Self::Device(name) => write!(f, "device:{name}"),
+            Self::Cidr(net) => write!(f, "cidr:{net}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use wardline_proto::document;
+
+    use super::*;
+    use crate::{limits::Limits, words::service::service_words};
+
+    const WARD: &str = "version: 1
+zones:
+  - {name: pumps, subnets: [10.1.0.0/16]}
+  - {name: cameras, subnets: [10.2.0.0/16]}
+  - {name: void}
+devices:
+  - {name: pump-1, zone: pumps, addresses: [10.1.0.1]}
+  - {name: pump-2, zone: pumps, addresses: [10.1.0.2]}
+  - {name: server, zone: cameras, addresses: [10.2.0.1]}
+";
+
+    fn intent(more: &str) -> Intent {
+        let text = if more.starts_with("version") {
+            more.to_owned()
+        } else {
+            format!("{WARD}rules:\n{more}")
+        };
+        let (policy, problems) = document::parse(&text);
+        assert!(problems.is_empty(), "{problems:?}");
+        Intent::from_policy(&policy, &Limits::default(), Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn rule(name: &str, from: &str, to: &str, services: &str, action: &str) -> String {
+        format!(
+            "  - {{name: {name}, from: [{from}], to: [{to}], services: [{services}], action: {action}}}\n"
+        )
+    }
+
+    fn told(old: &str, new: &str) -> Vec<String> {
+        let (old, new) = (intent(old), intent(new));
+        let line = |it: &Reach<'_>| {
+            let sign = if it.opens { '+' } else { '-' };
+            let alike = if it.alike == 0 {
+                String::new()
+            } else {
+                format!(" x{}", it.alike)
+            };
+            let except = if it.except.is_empty() {
+                String::new()
+            } else {
+                format!(" but {}", it.except.join(","))
+            };
+            format!(
+                "{sign} {} > {} {} by {}{except}{alike}",
+                it.from,
+                it.to,
+                service_words(&it.services).join(","),
+                it.rules.join(","),
+            )
+        };
+        changes(&old, &new, Timestamp::now())
+            .iter()
+            .map(line)
+            .collect()
+    }
+
+    #[test]
+    fn tells_what_a_changed_rule_opens_and_closes() {
+        let old = rule("a", "zone:pumps", "zone:cameras", "tcp/80-90", "allow")
+            + &rule("c", "any", "router", "tcp/22", "allow");
+        let new = rule("a", "zone:pumps", "zone:cameras", "tcp/85-100", "allow")
+            + &rule("b", "device:pump-1", "zone:cameras", "tcp/90", "allow");
+        assert_eq!(
+            told(&old, &new),
+            [
+                "- any > router tcp/22 by c",
+                "- zone:pumps > zone:cameras tcp/80-84 by a",
+                "+ zone:pumps > zone:cameras tcp/91-100 by a",
+            ]
+        );
+        assert_eq!(told(&new, &new), [""; 0]);
+    }
+
+    #[test]
+    fn a_deny_counts_and_one_for_a_part_is_an_exception() {
+        let allow = rule("a", "zone:pumps", "zone:cameras", "tcp/80", "allow");
+        let denied = allow.clone() + &rule("d", "any", "zone:cameras", "tcp/*", "deny");
+        assert_eq!(
+            told(&allow, &denied),
+            ["- zone:pumps > zone:cameras tcp/80 by a"]
+        );
+        let part = rule("d", "device:pump-2", "device:server", "tcp/80", "deny");
+        let both = allow.clone() + &part;
+        assert_eq!(
+            told(&part, &both),
+            ["+ zone:pumps > zone:cameras tcp/80 by a but d"]
+        );
+        assert_eq!(
+            told(&allow, &both),
+            ["- device:pump-2 > device:server tcp/80 by a"]
+        );
+        // What another rule goes on to allow is no change.
+        let wide = allow.clone() + &rule("w", "any", "any", "", "allow");
+        let wide_only = rule("w", "any", "any", "", "allow");
+        assert_eq!(told(&wide, &wide_only), [""; 0]);
+    }
+
+    #[test]
+    fn devices_that_come_alike_are_told_once() {
+        let rules = rule("a", "zone:pumps", "device:server", "tcp/80", "allow")
+            + &rule("b", "device:pump-9", "router", "udp/53", "allow");
+        let mut new = WARD.to_owned();
+        for n in 7..=9 {
+            new += &format!("  - {{name: pump-{n}, zone: pumps, addresses: [10.1.0.{n}]}}\n");
+        }
+        let new = new + "rules:\n" + &rules;
+        let old = rule("a", "zone:pumps", "device:server", "tcp/80", "allow");
+        assert_eq!(
+            told(&old, &new),
+            [
+                "+ device:pump-9 > router udp/53 by b",
+                "+ device:pump-7 > device:server tcp/80 by a x2",
+                "+ device:pump-9 > device:server tcp/80 by a",
+            ]
+        );
+        let moved = (WARD.to_owned() + "rules:\n" + &old).replace(
+            "pump-2, zone: pumps, addresses: [10.1.0.2]",
+            "pump-2, zone: cameras, addresses: [10.2.0.2]",
+        );
+        assert_eq!(
+            told(&old, &moved),
+            ["- device:pump-2 > device:server tcp/80 by a"]
+        );
+    }
+
+    #[test]
+    fn says_which_rules_do_nothing_and_which_cover_them() {
+        let rules = rule("a-wide", "any", "zone:cameras", "tcp/*", "allow")
+            + &rule(
+                "narrow",
+                "device:pump-1",
+                "device:server",
+                "tcp/80",
+                "allow",
+            )
+            + &rule("other", "device:pump-1", "device:server", "udp/80", "allow")
+            + &rule("dead", "cidr:10.1.2.0/24", "router", "tcp/22", "allow")
+            + &rule("no", "zone:pumps", "router", "", "deny")
+            + &rule("twin", "any", "zone:cameras", "tcp/*", "allow")
+            + &rule("nobody", "zone:void", "any", "", "allow");
+        let intent = intent(&rules);
+        let found: Vec<_> = idle(&intent, Timestamp::now())
+            .iter()
+            .map(|it| format!("{} {} {}", it.rule, it.matches, it.covered_by.join(",")))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "dead true no",
+                "narrow true a-wide",
+                "nobody false ",
+                "twin true a-wide"
+            ]
+        );
+        assert_eq!(empty_zones(&intent), ["void"]);
+    }
+
+    #[test]
+    fn services_are_told_as_documents_write_them() {
+        let words = |text: &str| {
+            let service: Service = text.parse().unwrap();
+            assert_eq!(service_words(&[service]), [text]);
+        };
+        for text in [
+            "tcp/443",
+            "udp/5000-5100",
+            "tcp/*",
+            "icmp/8",
+            "icmp/3/4",
+            "icmpv6/*",
+            "proto/47",
+        ] {
+            words(text);
+        }
+        assert_eq!(service_words(&[Service::ALL]), ["every service"]);
+    }
+}

@@ -1,0 +1,103 @@
+//! What is in force: one revision with everything that reading it needs. Never changed, only
+//! replaced; what is large is shared with the one before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use wardline_ebpf::abi::Failsafe;
+use wardline_proto::v1;
+
+use crate::{
+    clock::Clock,
+    intent::Intent,
+    inventory::Inventory,
+    numbers::{Ids, numbered},
+    tables::{Amendment, Tables},
+};
+
+/// One revision in force, on the interfaces that exist.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The revision; 0: none.
+    pub revision: u64,
+    /// Its document.
+    pub policy: Arc<v1::Policy>,
+    /// What it wants.
+    pub intent: Arc<Intent>,
+    /// What there is.
+    pub inventory: Arc<Inventory>,
+    /// Devices that are cut off, by name.
+    pub quarantined: BTreeSet<String>,
+    /// Numbers of everything that has one.
+    pub ids: Arc<Ids>,
+    /// What was compiled.
+    pub tables: Arc<Tables>,
+    /// What the maps hold otherwise since.
+    pub amended: Amendment,
+    /// The kernel's time.
+    pub clock: Clock,
+    /// Who may always reach the router; nobody unless it is set.
+    pub failsafe: Arc<[Failsafe]>,
+    names: Arc<BTreeMap<(&'static str, u32), String>>,
+}
+
+impl Snapshot {
+    /// A snapshot, with names for the numbers; `before` has them already when the numbers are the
+    /// same.
+    #[expect(clippy::too_many_arguments, reason = "each is a field")]
+    pub fn new(
+        revision: u64,
+        policy: impl Into<Arc<v1::Policy>>,
+        intent: impl Into<Arc<Intent>>,
+        inventory: impl Into<Arc<Inventory>>,
+        quarantined: BTreeSet<String>,
+        ids: impl Into<Arc<Ids>>,
+        tables: impl Into<Arc<Tables>>,
+        clock: Clock,
+        before: Option<&Self>,
+    ) -> Self {
+        let ids = ids.into();
+        let names = match before.filter(|before| Arc::ptr_eq(&before.ids, &ids)) {
+            Some(before) => Arc::clone(&before.names),
+            None => Arc::new(names(&ids)),
+        };
+        Self {
+            revision,
+            policy: policy.into(),
+            intent: intent.into(),
+            inventory: inventory.into(),
+            quarantined,
+            ids,
+            tables: tables.into(),
+            amended: Amendment::default(),
+            clock,
+            failsafe: Arc::default(),
+            names,
+        }
+    }
+
+    /// The name that a number stands for, also of what an earlier revision had; empty: none.
+    pub fn name(&self, kind: &'static str, number: u32) -> &str {
+        self.names.get(&(kind, number)).map_or("", String::as_str)
+    }
+
+    /// The name of an interface; empty when it is gone.
+    pub fn interface(&self, index: u32) -> &str {
+        self.inventory
+            .links
+            .get(&index)
+            .map_or("", |link| link.name.as_str())
+    }
+}
+
+/// The names that numbers stand for.
+fn names(ids: &Ids) -> BTreeMap<(&'static str, u32), String> {
+    let kinds = [numbered::ZONE, numbered::DEVICE, numbered::RULE];
+    let names = ids.iter().filter_map(|((kind, name), number)| {
+        let kind = kinds.into_iter().find(|known| known == kind)?;
+        Some(((kind, *number), name.clone()))
+    });
+    names.collect()
+}

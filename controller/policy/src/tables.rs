@@ -1,0 +1,94 @@
+//! What the kernel's maps have to hold for one revision, and what is amended in place since.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use wardline_ebpf::abi::{Address, End, Interval, Mac, Port, mac_key};
+
+use crate::{
+    intent,
+    words::{address::address_of, mac::mac_number},
+};
+
+/// What the maps of one revision hold. Keys that have a slot in the kernel have slot 0 here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tables {
+    /// Interfaces, by index.
+    pub ports: BTreeMap<u32, Port>,
+    /// What is on which VLAN, and what else passes.
+    pub places: BTreeMap<u64, u32>,
+    /// Settings, by zone number; 0: [`pairs_of_any`](wardline_ebpf::abi::zone::pairs_of_any).
+    pub zones: BTreeMap<u32, u32>,
+    /// Devices, by MAC.
+    pub macs: BTreeMap<u64, Mac>,
+    /// Ends with an exact address.
+    pub addresses: BTreeMap<Address, End>,
+    /// Ends by prefix: the address and its length, of 128 bits.
+    pub prefixes: BTreeMap<(Address, u8), End>,
+    /// Devices that learn their addresses, by number.
+    pub devices: BTreeMap<u32, End>,
+    /// What pairs of names may do; the opener's has
+    /// [`KEPT`](wardline_ebpf::abi::KEPT) where an end is in quarantine.
+    pub pairs: BTreeMap<(u32, u32), Intervals>,
+}
+
+/// Entries that stand in the maps otherwise than they were compiled.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Amendment {
+    /// As [`Tables::macs`].
+    pub macs: BTreeMap<u64, Mac>,
+    /// As [`Tables::addresses`].
+    pub addresses: BTreeMap<Address, End>,
+    /// As [`Tables::devices`].
+    pub devices: BTreeMap<u32, End>,
+}
+
+impl Amendment {
+    /// Every entry of a device, as it is when the device is cut off, or is not.
+    pub fn quarantine(
+        tables: &Tables,
+        device: &intent::Device,
+        number: u32,
+        quarantined: bool,
+    ) -> Self {
+        let flagged = |flags: u16| {
+            if quarantined {
+                flags | End::QUARANTINED
+            } else {
+                flags & !End::QUARANTINED
+            }
+        };
+        let end = |end: &End| End {
+            flags: flagged(end.flags),
+            ..*end
+        };
+        let macs = device.macs.iter().filter_map(|mac| {
+            let key = mac_key(0, mac_number(mac));
+            let mut entry = *tables.macs.get(&key)?;
+            entry.flags = flagged(entry.flags);
+            if entry.end.device != 0 {
+                entry.end = end(&entry.end);
+            }
+            Some((key, entry))
+        });
+        let addresses = device.addresses.iter().filter_map(|address| {
+            let address = address_of(*address);
+            Some((address, end(tables.addresses.get(&address)?)))
+        });
+        let own = tables.devices.get(&number);
+        Self {
+            macs: macs.collect(),
+            addresses: addresses.collect(),
+            devices: own.map(|own| (number, end(own))).into_iter().collect(),
+        }
+    }
+
+    /// Takes another's entries over, in place of its own.
+    pub fn extend(&mut self, later: Self) {
+        self.macs.extend(later.macs);
+        self.addresses.extend(later.addresses);
+        self.devices.extend(later.devices);
+    }
+}
+
+/// What a pair may do: sorted, from 0 on, never empty. Equal ones are the same allocation.
+pub type Intervals = Arc<[Interval]>;

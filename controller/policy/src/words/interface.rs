@@ -1,0 +1,111 @@
+//! Names of interfaces, and patterns of them.
+
+use std::fmt;
+
+use super::problem::Quoted;
+
+/// An interface's name, or a glob with `*` and `?`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pattern(pub(crate) String);
+
+impl Pattern {
+    /// The text of the pattern.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Tells whether it is one interface's name.
+    pub fn is_exact(&self) -> bool {
+        !self.0.contains(['*', '?'])
+    }
+
+    /// The number of characters that stand for themselves.
+    pub fn literals(&self) -> usize {
+        self.0.bytes().filter(|c| !matches!(c, b'*' | b'?')).count()
+    }
+
+    /// Tells whether an interface's name fits.
+    pub fn matches(&self, interface: &str) -> bool {
+        let (glob, name) = (self.0.as_bytes(), interface.as_bytes());
+        let (mut g, mut n) = (0, 0);
+        // Where to go on when the last star has to swallow one more byte.
+        let mut retry = None;
+        while n < name.len() {
+            match glob.get(g) {
+                Some(b'*') => {
+                    retry = Some((g + 1, n + 1));
+                    g += 1;
+                }
+                Some(&c) if c == b'?' || c == name[n] => (g, n) = (g + 1, n + 1),
+                Some(_) | None => {
+                    let Some((after_star, next)) = retry else {
+                        return false;
+                    };
+                    (g, n) = (after_star, next);
+                    retry = Some((after_star, next + 1));
+                }
+            }
+        }
+        glob[g..].iter().all(|&c| c == b'*')
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The kernel's IFNAMSIZ without its terminator.
+pub(crate) const MAX_INTERFACE: usize = 15;
+
+pub(crate) fn check_pattern(pattern: &str) -> Result<(), String> {
+    let stars = pattern.bytes().filter(|&c| c == b'*').count();
+    if stars == 0 && !pattern.contains('?') {
+        return check_interface(pattern);
+    }
+    check_characters(pattern)?;
+    // A star may stand for nothing, everything else takes one character of the name.
+    if pattern.len() - stars > MAX_INTERFACE {
+        let quoted = Quoted(pattern);
+        return Err(format!(
+            "{quoted} matches nothing; an interface has at most {MAX_INTERFACE} characters"
+        ));
+    }
+    // Each further star makes matching slower and says nothing more.
+    if stars > MAX_INTERFACE + 1 {
+        let quoted = Quoted(pattern);
+        return Err(format!("{quoted} has {stars} stars; one does"));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_interface(interface: &str) -> Result<(), String> {
+    check_characters(interface)?;
+    let quoted = Quoted(interface);
+    if interface.contains(['*', '?']) {
+        return Err(format!("{quoted} is a glob; name one interface"));
+    }
+    if interface.len() > MAX_INTERFACE {
+        return Err(format!(
+            "{quoted} is too long; an interface has at most {MAX_INTERFACE} characters"
+        ));
+    }
+    if matches!(interface, "." | "..") {
+        return Err(format!("{quoted} is no interface's name"));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_characters(interface: &str) -> Result<(), String> {
+    if interface.is_empty() {
+        return Err("missing; name an interface, or a glob as lan*".to_owned());
+    }
+    if interface.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
+        let quoted = Quoted(interface);
+        return Err(format!(
+            "{quoted} is no interface's name; it has no `/`, `:` or spaces"
+        ));
+    }
+    Ok(())
+}
