@@ -12,6 +12,8 @@
 mod address;
 mod event;
 mod flow;
+#[cfg(test)]
+mod layout;
 mod policy;
 mod reason;
 mod settings;
@@ -43,13 +45,18 @@ pub const ROUTER: u32 = 1;
 macro_rules! sizes {
     ($($type:ty = $size:literal),* $(,)?) => {
         $(const _: () = assert!(size_of::<$type>() == $size);)*
+
+        /// The size of each structure.
+        #[cfg(test)]
+        const SIZES: &[(&str, usize)] = &[$((stringify!($type), size_of::<$type>())),*];
     };
 }
 
 sizes! {
-    Address = 16, Port = 4, Mac = 48, AddressKey = 24, PrefixKey = 20, End = 20, Set = 8,
-    Interval = 20, Settings = 64, Failsafe = 40, Forwarding = 16, Routes = 8, FlowKey = 40, Flow = 64,
-    FlowEnds = 64, FlowHops = 32, Bucket = 1216, Quota = 8, Denial = 80,
-    FragmentKey = 48, Fragment = 16, Counter = 16,
-    Learned = 8, Seen = 8, EventKey = 16, EventLimit = 16, Event = 96,
+    Address = 16, AddressKey = 24, PrefixKey = 20,
+    Port = 4, Mac = 48, End = 20, Set = 8, Interval = 20,
+    Settings = 64, Failsafe = 40, Forwarding = 16, Routes = 8,
+    FlowKey = 40, Flow = 64, FlowEnds = 64, FlowEntry = 128, FlowHops = 32, bpf_spin_lock = 4,
+    Bucket = 1216, Quota = 8, Denial = 80, FragmentKey = 48, Fragment = 16, Learned = 8, Seen = 8,
+    Counter = 16, EventKey = 16, EventLimit = 16, Event = 96,
 }
