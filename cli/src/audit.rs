@@ -19,8 +19,8 @@ use wardline_proto::{
 use crate::{
     args::{Audit, Format},
     exit::{Exit, Failure},
-    humane::Clock,
-    output::{self, printable},
+    humane::{Clock, printable},
+    output,
     session::Session,
 };
 

@@ -1,6 +1,6 @@
 //! The way to a router: its Unix socket, or TCP with mutual TLS.
 
-use std::{error::Error, fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -8,7 +8,11 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tower::service_fn;
 use wardline_proto::v1::segmentation_client::SegmentationClient;
 
-use crate::{args::Server, contexts::Target, exit::Failure};
+use crate::{
+    args::Server,
+    contexts::Target,
+    exit::{Failure, cause},
+};
 
 /// The generated client on whichever way there is.
 pub(crate) type Client = SegmentationClient<Channel>;
@@ -77,23 +81,4 @@ fn pem(file: Option<&PathBuf>) -> Result<String, Failure> {
     let file = file.ok_or_else(|| Failure::failed("--ca, --cert and --key are needed"))?;
     fs::read_to_string(file)
         .map_err(|error| Failure::failed(format!("can't read {}: {error}", file.display())))
-}
-
-/// What is behind an error whose own words are only that there was one.
-pub(crate) fn cause(error: &dyn Error) -> String {
-    let mut words = Vec::new();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let word = error.to_string();
-        // Wrappers repeat what they wrap.
-        if words.last() != Some(&word) {
-            words.push(word);
-        }
-        source = error.source();
-    }
-    if words.is_empty() {
-        error.to_string()
-    } else {
-        words.join(": ")
-    }
 }

@@ -7,8 +7,8 @@ use wardline_proto::v1::{Event, Verdict, WatchEventsRequest};
 use crate::{
     args::Events,
     exit::{Exit, Failure},
-    humane::{Clock, time, word},
-    output::{self, printable},
+    humane::{Clock, printable, time, word},
+    output,
     session::Session,
 };
 

@@ -1,12 +1,12 @@
 //! How a command ends: its exit code, and what it says on standard error when it fails.
 
-use std::{error::Error as _, io::Write as _, process::ExitCode};
+use std::{error::Error, io::Write as _, process::ExitCode};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use wardline_proto::document::Problem;
 
-use crate::{connect::cause, output::printable};
+use crate::humane::printable;
 
 /// The exit codes that scripts rely on; most of usage (2) is clap's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +148,25 @@ pub(crate) fn violations(status: &Status) -> Vec<Problem> {
         .chain(preconditions.map(|it| problem(it.subject.clone(), it.description.clone())))
         .chain(quotas.map(|it| problem(it.subject.clone(), it.description.clone())))
         .collect()
+}
+
+/// What is behind an error whose own words are only that there was one.
+pub(crate) fn cause(error: &dyn Error) -> String {
+    let mut words = Vec::new();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let word = error.to_string();
+        // Wrappers repeat what they wrap.
+        if words.last() != Some(&word) {
+            words.push(word);
+        }
+        source = error.source();
+    }
+    if words.is_empty() {
+        error.to_string()
+    } else {
+        words.join(": ")
+    }
 }
 
 fn exit(code: Code) -> Exit {

@@ -6,8 +6,8 @@ use wardline_proto::v1::{Answer, ExplainRequest, ExplainResponse};
 use crate::{
     args::Explain,
     exit::{Exit, Failure},
-    humane::word,
-    output::{self, printable},
+    humane::{printable, word},
+    output,
     session::Session,
 };
 

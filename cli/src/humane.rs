@@ -1,4 +1,6 @@
-//! Numbers, times and enum values as people say them.
+//! Numbers, times, enum values and texts as people read them.
+
+use std::fmt::Write as _;
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -90,6 +92,20 @@ pub(crate) fn fill(used: u64, max: u64) -> String {
     }
 }
 
+/// A text from elsewhere without what would steer the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            // Writing to a string can't fail.
+            let _ = write!(out, "{}", c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +160,10 @@ mod tests {
             [fill(0, 9), fill(1, 1000), fill(9, 9), fill(0, 0)],
             ["0%", "<1%", "100%", "-"]
         );
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_escaped() {
+        assert_eq!(printable("a\u{1b}[2Jb\n→"), "a\\u{1b}[2Jb\\n→");
     }
 }

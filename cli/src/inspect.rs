@@ -14,8 +14,8 @@ use wardline_proto::{
 use crate::{
     args::{Format, Limit},
     exit::{Exit, Failure},
-    humane::{Clock, bytes, fill, span, time, word},
-    output::{self, printable},
+    humane::{Clock, bytes, fill, printable, span, time, word},
+    output,
     session::Session,
     table::{cell, filled, judged, table},
 };

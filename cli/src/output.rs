@@ -1,7 +1,6 @@
 //! Standard output: answers in the format that was asked for, warnings beside it.
 
 use std::{
-    fmt::Write as _,
     io::{self, ErrorKind, Write},
     ops::ControlFlow,
 };
@@ -13,6 +12,7 @@ use wardline_proto::document::{to_value, value_to_yaml};
 use crate::{
     args::Format,
     exit::{Exit, Failure},
+    humane::printable,
 };
 
 /// Prints an answer: the message itself, or what `table` makes of it.
@@ -97,20 +97,6 @@ pub(crate) fn warn(warnings: &[String]) {
     }
 }
 
-/// A text from elsewhere without what would steer the terminal.
-pub(crate) fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            // Writing to a string can't fail.
-            let _ = write!(out, "{}", c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
 /// A reader that has seen enough (`| head`) is no failure.
 fn write(mut out: impl Write, text: &str) -> Result<ControlFlow<()>, Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -144,10 +130,5 @@ mod tests {
         );
         assert!(write(Closed(ErrorKind::StorageFull), "x").is_err());
         assert_eq!(write(Vec::new(), "x"), Ok(ControlFlow::Continue(())));
-    }
-
-    #[test]
-    fn what_steers_a_terminal_is_escaped() {
-        assert_eq!(printable("a\u{1b}[2Jb\n→"), "a\\u{1b}[2Jb\\n→");
     }
 }

@@ -273,7 +273,7 @@ fn change_text(change: &ChangeResponse, clock: &Clock) -> String {
         ),
     };
     if let Some(expires) = time(change.expires.as_ref()) {
-        let name = output::printable(&change.name);
+        let name = humane::printable(&change.name);
         let (ends, at) = (clock.distance(expires), clock.local(expires));
         text += &format!("grant {name}, ends {ends} ({at})\n");
     }
@@ -291,7 +291,7 @@ fn plan_text(plan: &PlanResponse) -> String {
     );
     // The dangerous lines first: what follows may be long.
     for danger in &plan.dangers {
-        text += &format!("{DANGER}!{DANGER:#} {}\n", output::printable(danger));
+        text += &format!("{DANGER}!{DANGER:#} {}\n", humane::printable(danger));
     }
     text += &inspect::failsafe_text(&plan.failsafe);
     if !plan.reach.is_empty() {
@@ -314,7 +314,7 @@ fn plan_text(plan: &PlanResponse) -> String {
         text += &idle_text(&plan.idle);
     }
     if !plan.empty_zones.is_empty() {
-        let zones = output::printable(&plan.empty_zones.join(", "));
+        let zones = humane::printable(&plan.empty_zones.join(", "));
         text += &format!("\nnobody is in: {zones}\n");
     }
     if !plan.changes.is_empty() {

@@ -2,7 +2,7 @@
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Row, Table, presets};
 
-use crate::output::printable;
+use crate::humane::printable;
 
 /// A table with these headings; those that end in `>` head columns of numbers.
 pub(crate) fn table(headings: &[&str]) -> Table {
