@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::{Timestamp, tz::TimeZone};
+use wardline_proto::time::from_proto;
 
 /// When and where a text is read.
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ impl Clock {
 
 /// The time that a message holds, if it holds one.
 pub(crate) fn time(time: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
-    time.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok())
+    time.and_then(from_proto)
 }
 
 /// Seconds in their largest unit, and the next while that is small: `45s`, `3m`, `2h5m`, `6d`.

@@ -7,12 +7,11 @@
 
 use std::{collections::HashSet, fmt, fmt::Write as _, sync::LazyLock};
 
-use jiff::Timestamp;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value,
 };
 
-use crate::{DESCRIPTOR_SET, tree, tree::Node, v1};
+use crate::{DESCRIPTOR_SET, time, tree, tree::Node, v1};
 
 pub use crate::render::{policy_to_json, policy_to_yaml, to_value, value_to_yaml};
 
@@ -59,13 +58,6 @@ pub fn parse_fragment(text: &str) -> (v1::Policy, Vec<Problem>) {
 pub(crate) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(DESCRIPTOR_SET).expect("the build wrote the descriptor set")
 });
-
-/// The well-known type that documents write as RFC 3339 text.
-pub(crate) const TIMESTAMP: &str = "google.protobuf.Timestamp";
-
-/// The seconds that a proto timestamp may hold: the years 1 to 9999.
-pub(crate) const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> =
-    -62_135_596_800..=253_402_300_799;
 
 /// The word of an enum's value: its name in lower case without the enum's prefix.
 pub(crate) fn word(descriptor: &EnumDescriptor, name: &str) -> String {
@@ -210,7 +202,7 @@ impl Walk {
             Kind::Float => self.float(node).map(|value| Value::F32(value as f32)),
             Kind::Double => self.float(node).map(Value::F64),
             Kind::Enum(descriptor) => self.enumeration(node, descriptor),
-            Kind::Message(descriptor) if descriptor.full_name() == TIMESTAMP => {
+            Kind::Message(descriptor) if descriptor.full_name() == time::NAME => {
                 self.timestamp(node, descriptor)
             }
             Kind::Message(descriptor) => Some(Value::Message(self.message(node, descriptor))),
@@ -266,24 +258,16 @@ impl Walk {
     }
 
     fn timestamp(&mut self, node: &Node, descriptor: &MessageDescriptor) -> Option<Value> {
-        const SECOND: i128 = 1_000_000_000;
         let time = match node {
-            Node::Text(text) => text.parse::<Timestamp>().ok(),
+            Node::Text(text) => text.parse().ok().map(time::to_proto),
             _ => None,
         };
-        let parts = time.map(Timestamp::as_nanosecond).and_then(|nanos| {
-            let seconds = i64::try_from(nanos.div_euclid(SECOND)).ok()?;
-            let nanos = i32::try_from(nanos.rem_euclid(SECOND)).ok()?;
-            TIMESTAMP_SECONDS
-                .contains(&seconds)
-                .then_some((seconds, nanos))
-        });
-        let Some((seconds, nanos)) = parts else {
+        let Some(time) = time.filter(|time| time::SECONDS.contains(&time.seconds)) else {
             return self.unexpected("an RFC 3339 time such as 2026-12-01T00:00:00Z", node);
         };
         let mut message = DynamicMessage::new(descriptor.clone());
-        message.set_field_by_name("seconds", Value::I64(seconds));
-        message.set_field_by_name("nanos", Value::I32(nanos));
+        message.set_field_by_name("seconds", Value::I64(time.seconds));
+        message.set_field_by_name("nanos", Value::I32(time.nanos));
         Some(Value::Message(message))
     }
 
@@ -637,7 +621,7 @@ services:
     prop_compose! {
         fn rule()(
             name in text(), from in texts(), to in texts(), services in texts(), action in 0..3,
-            log: bool, expires in prop::option::of((TIMESTAMP_SECONDS, 0..1_000_000_000)),
+            log: bool, expires in prop::option::of((time::SECONDS, 0..1_000_000_000)),
             keep_in_quarantine: bool,
         ) -> v1::Rule {
             let expires =

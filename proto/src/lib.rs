@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod document;
 mod render;
+pub mod time;
 mod tree;
 
 /// Package `wardline.v1`.

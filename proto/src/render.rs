@@ -8,8 +8,8 @@ use prost_reflect::{DynamicMessage, Kind, MapKey, ReflectMessage as _, Value};
 use serde_json::{Map, Value as Json};
 
 use crate::{
-    document::{POOL, TIMESTAMP, TIMESTAMP_SECONDS, word},
-    v1,
+    document::{POOL, word},
+    time, v1,
 };
 
 /// A message as a value: every field present, named as in the proto file and in its order; an
@@ -63,7 +63,7 @@ fn dynamic<M: Message + Name>(message: &M) -> DynamicMessage {
 
 fn object(message: &DynamicMessage, fields: Fields) -> Json {
     let descriptor = message.descriptor();
-    if descriptor.full_name() == TIMESTAMP {
+    if descriptor.full_name() == time::NAME {
         return timestamp(message);
     }
     let mut map = Map::new();
@@ -117,17 +117,12 @@ fn json(value: &Value, kind: &Kind, fields: Fields) -> Json {
 
 /// A time as text; null for a number that is no time.
 fn timestamp(message: &DynamicMessage) -> Json {
-    let seconds = message
-        .get_field_by_name("seconds")
-        .and_then(|value| value.as_i64());
-    let nanos = message
-        .get_field_by_name("nanos")
-        .and_then(|value| value.as_i32());
-    let seconds = seconds.filter(|seconds| TIMESTAMP_SECONDS.contains(seconds));
-    let nanos = nanos.filter(|nanos| (0..1_000_000_000).contains(nanos));
-    seconds
-        .zip(nanos)
-        .and_then(|(seconds, nanos)| Timestamp::new(seconds, nanos).ok())
+    message
+        .transcode_to::<prost_types::Timestamp>()
+        .ok()
+        .filter(|time| time::SECONDS.contains(&time.seconds))
+        .filter(|time| (0..1_000_000_000).contains(&time.nanos))
+        .and_then(|time| time::from_proto(&time))
         .map_or(Json::Null, |time| time.to_string().into())
 }
 
