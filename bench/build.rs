@@ -10,12 +10,7 @@ use toolchain::{TARGET, Toolchain};
 fn main() -> Result<(), Box<dyn Error>> {
     let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let root = manifest.parent().ok_or("the bench is not in a workspace")?;
-    for path in [
-        "ebpf/src/load.rs",
-        "ebpf/src/traffic.rs",
-        "ebpf/Cargo.toml",
-        "Cargo.lock",
-    ] {
+    for path in ["bench/kernel/src", "bench/kernel/Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     println!(
@@ -25,7 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let target_dir = PathBuf::from(env::var("OUT_DIR")?).join("bpf");
     let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
-    let mut cargo = Toolchain::find(root)?.cargo("build", "load", &arch, &target_dir);
+    let package = "wardline-bench-kernel";
+    let mut cargo = Toolchain::find(root)?.cargo("build", package, "load", &arch, &target_dir);
     if !cargo.current_dir(root).status()?.success() {
         return Err("the BPF object does not build; the compiler's words are above".into());
     }

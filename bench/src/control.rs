@@ -13,8 +13,8 @@ use wardline_proto::v1;
 use crate::{
     goals::{bounds, verdict},
     packets::MANY,
+    progress::say,
     rounds::median,
-    say,
     wardline::{Rules, Wardline, device, policy},
 };
 

@@ -9,16 +9,13 @@ mod goals;
 mod kernel;
 mod packets;
 mod peers;
+mod progress;
 mod report;
 mod road;
 mod rounds;
 mod wardline;
 
-use std::{
-    path::PathBuf,
-    sync::LazyLock,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use clap::Parser;
@@ -61,10 +58,4 @@ fn main() -> Result<()> {
         _ => control::run()?,
     };
     report::write(&out, packets.as_ref(), &control)
-}
-
-/// Says what comes next, and how long all has taken so far.
-fn say(what: &str) {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    eprintln!("==> {:3} s  {what}", START.elapsed().as_secs());
 }

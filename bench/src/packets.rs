@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use wardline_ebpf::traffic::{self, Traffic};
+use wardline_bench_kernel::traffic::{self, Traffic};
 use wardline_proto::v1;
 
 use crate::{
     peers,
+    progress::say,
     road::{self, Program, Road},
     rounds::{Fate, Rounds, Subject, measure},
-    say,
     wardline::{Rules, Wardline, fast, policy},
 };
 

@@ -21,7 +21,7 @@ use aya::{
     },
 };
 use aya_obj::programs::XdpAttachType;
-use wardline_ebpf::traffic::{self, LENGTH, Traffic};
+use wardline_bench_kernel::traffic::{self, LENGTH, Traffic};
 use wardline_tests::{End, Host, Lab, eventually};
 
 use crate::kernel;

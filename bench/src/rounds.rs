@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
-use wardline_ebpf::traffic::{self, LENGTH, Traffic};
+use wardline_bench_kernel::traffic::{self, LENGTH, Traffic};
 
 use crate::road::{Cost, Generator, Program, Road};
 

@@ -17,7 +17,7 @@ use aya_obj::programs::XdpAttachType;
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, runtime::Runtime};
 use tonic::transport::{Channel, Endpoint, Uri};
-use wardline_ebpf::traffic::LENGTH;
+use wardline_bench_kernel::traffic::LENGTH;
 use wardline_proto::v1::{self, segmentation_client::SegmentationClient};
 use wardline_tests::{Daemon, Settings};
 

@@ -36,7 +36,8 @@ fn build() -> Result<PathBuf, Box<dyn Error>> {
 
     let target_dir = PathBuf::from(env::var("OUT_DIR")?).join("bpf");
     let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
-    let mut cargo = Toolchain::find(root)?.cargo("build", "datapath", &arch, &target_dir);
+    let package = "wardline-ebpf";
+    let mut cargo = Toolchain::find(root)?.cargo("build", package, "datapath", &arch, &target_dir);
     if env::var_os("CARGO_FEATURE_LOG").is_some() {
         cargo.args(["--features", "log"]);
     }

@@ -21,7 +21,6 @@ pub mod guards;
 pub mod lookup;
 pub mod packet;
 pub mod policy;
-pub mod traffic;
 
 #[cfg(feature = "user")]
 #[expect(
@@ -55,7 +54,4 @@ mod pod {
         FragmentKey,
         Routes
     );
-
-    // SAFETY: as above.
-    unsafe impl aya::Pod for crate::traffic::Traffic {}
 }

@@ -50,8 +50,12 @@ fn lint(root: &Path) -> anyhow::Result<()> {
 fn lint_bpf(root: &Path) -> anyhow::Result<()> {
     let target_dir = build::target_dir(root).join("bpf-lint");
     let toolchain = Toolchain::find(root)?;
-    ["datapath", "load"].into_iter().try_for_each(|binary| {
-        let mut clippy = toolchain.cargo("clippy", binary, env::consts::ARCH, &target_dir);
+    let programs = [
+        ("wardline-ebpf", "datapath"),
+        ("wardline-bench-kernel", "load"),
+    ];
+    programs.into_iter().try_for_each(|(package, binary)| {
+        let mut clippy = toolchain.cargo("clippy", package, binary, env::consts::ARCH, &target_dir);
         clippy.args(["--", "-D", "warnings"]);
         step::show(&format!("lint for BPF: {binary}"), clippy.current_dir(root))
     })

@@ -76,12 +76,13 @@ impl Toolchain {
         Err(Missing(missing))
     }
 
-    /// A cargo command for the BPF target, free of what the calling cargo put into the environment.
+    /// A cargo command on one binary for the BPF target, free of what the calling cargo put into the environment.
     /// `arch` is the architecture of the kernel that will run the object: its registers and
     /// `pt_regs` decide a few of aya's definitions.
     pub(crate) fn cargo(
         &self,
         subcommand: &str,
+        package: &str,
         binary: &str,
         arch: &str,
         target_dir: &Path,
@@ -140,14 +141,8 @@ impl Toolchain {
             flags.push("-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned());
         }
         command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-        command.args([
-            "--package",
-            "wardline-ebpf",
-            "--bin",
-            binary,
-            "--profile",
-            "bpf",
-        ]);
+        command.args(["--package", package, "--bin", binary]);
+        command.args(["--profile", "bpf"]);
         command
             .args(["--target", TARGET, "--target-dir"])
             .arg(target_dir);

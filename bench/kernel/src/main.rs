@@ -1,4 +1,5 @@
-//! What benches run in the kernel beside the datapath: a generator, a floor and a sink.
+//! The programs that the bench runs in the kernel beside the datapath: a generator of packets, a
+//! floor to compare with, and a sink.
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
 
@@ -20,7 +21,7 @@ mod load {
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
-    use wardline_ebpf::traffic::{self, Traffic, WORDS};
+    use wardline_bench_kernel::traffic::{self, Traffic, WORDS};
 
     #[btf_map]
     static TRAFFIC: Array<Traffic, 1> = Array::new();

@@ -1,4 +1,4 @@
-//! The packets that benches feed to programs: flow number to headers. No part of any verdict.
+//! The packets that the bench feeds to programs: from the number of a flow to its headers.
 //!
 //! Flow `n` is UDP from device `n mod devices`, at 10.1.0.0 plus that number, to one of sixteen
 //! servers at 10.200.0.16 and up, to the port 1000 plus the server's number.
