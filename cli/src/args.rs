@@ -91,16 +91,16 @@ pub(crate) struct Connection {
     /// The context to use instead of the current one.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
-    /// The file of contexts [default: ~/.config/wardline/contexts.yaml].
+    /// The file that remembers contexts [default: ~/.config/wardline/contexts.yaml].
     #[arg(long, global = true, env = "WARDLINE_CONTEXTS", value_name = "FILE")]
     pub(crate) contexts: Option<PathBuf>,
-    /// Who signed the router's certificate (PEM).
+    /// The certificate of the authority that signed the router's (PEM).
     #[arg(long, global = true, env = "WARDLINE_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// The certificate to show (PEM).
+    /// Your certificate (PEM).
     #[arg(long, global = true, env = "WARDLINE_CERT", value_name = "FILE")]
     pub(crate) cert: Option<PathBuf>,
-    /// The certificate's private key (PEM).
+    /// Your certificate's private key (PEM).
     #[arg(long, global = true, env = "WARDLINE_KEY", value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
 }
@@ -211,9 +211,9 @@ pub(crate) enum Command {
     Counters,
     /// Show drops with their reason, and the passes that a rule logs
     Events(Events),
-    /// Show who changed what and who was refused; with --verify, whether somebody touched that
+    /// Show who changed what and who was refused; with --verify, check that no record was tampered with
     Audit(Audit),
-    /// Keep the ways to several routers, and choose one
+    /// Remember several routers and how to reach them, and choose one
     #[command(subcommand)]
     Context(Context),
     /// Print a shell's completion script
@@ -286,7 +286,7 @@ pub(crate) struct Change {
     /// Take the change back by itself unless it is confirmed within this time.
     #[arg(long, value_parser = duration::seconds::<u32>, value_name = "DURATION")]
     pub(crate) confirm_within: Option<u32>,
-    /// Why, for the history.
+    /// Why, for the history and the audit.
     #[arg(
         long,
         default_value = "",
@@ -318,7 +318,7 @@ pub(crate) struct Rollback {
     /// The revision to return to [default: the one before the one in force].
     #[arg(value_name = "REV", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) revision: Option<u64>,
-    /// Why, for the history.
+    /// Why, for the history and the audit.
     #[arg(
         long,
         default_value = "",
@@ -331,7 +331,7 @@ pub(crate) struct Rollback {
 /// `history` and `flows`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Limit {
-    /// At most so many.
+    /// The most entries to show.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
 }
@@ -353,7 +353,7 @@ pub(crate) struct Explain {
     /// To whom: an address, or the same.
     #[arg(long, value_name = "ADDRESS|SELECTOR")]
     pub(crate) to: String,
-    /// A service's name, or a port in place such as tcp/443.
+    /// A service's name, or a protocol and port such as tcp/443.
     pub(crate) service: String,
     /// The interface that the packet enters [default: one where the source belongs].
     #[arg(
@@ -373,7 +373,7 @@ pub(crate) struct Explain {
 pub(crate) struct Quarantine {
     /// The device's name.
     pub(crate) device: String,
-    /// Why, for the history.
+    /// Why, for the history and the audit.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
 }
@@ -383,7 +383,7 @@ pub(crate) struct Quarantine {
 pub(crate) struct Release {
     /// The device's name.
     pub(crate) device: String,
-    /// Why, for the history.
+    /// Why, for the history and the audit.
     #[arg(
         long,
         default_value = "",
@@ -402,19 +402,19 @@ pub(crate) struct Grant {
     /// To whom, the same way; may be repeated.
     #[arg(long, required = true, value_name = "SELECTOR")]
     pub(crate) to: Vec<String>,
-    /// A service's name, or a port in place such as tcp/443; may be repeated.
+    /// A service's name, or a protocol and port such as tcp/443; may be repeated.
     #[arg(long = "service", required = true, value_name = "SERVICE")]
     pub(crate) services: Vec<String>,
     /// How long, such as 2h, 1h30m or 1d.
     #[arg(long = "for", value_parser = duration::seconds::<u64>, value_name = "DURATION")]
     pub(crate) lifetime: u64,
-    /// Why, for the history.
+    /// Why, for the history and the audit.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
     /// The grant's name [default: one is made].
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) name: String,
-    /// Holds for a device in quarantine, too.
+    /// Holds for a device in quarantine as well.
     #[arg(long)]
     pub(crate) keep_in_quarantine: bool,
 }
@@ -424,7 +424,7 @@ pub(crate) struct Grant {
 pub(crate) struct Revoke {
     /// The grant's name.
     pub(crate) name: String,
-    /// Why, for the history.
+    /// Why, for the history and the audit.
     #[arg(
         long,
         default_value = "",
@@ -437,10 +437,10 @@ pub(crate) struct Revoke {
 /// `events`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Events {
-    /// Begin with the kept events of so long ago [default: all that are kept].
+    /// How far back to begin, among the events that are kept [default: all of them].
     #[arg(long, value_parser = duration::seconds::<u64>, value_name = "DURATION")]
     pub(crate) since: Option<u64>,
-    /// Go on with what happens next.
+    /// Then show new events as they happen, until interrupted.
     #[arg(short = 'F', long)]
     pub(crate) follow: bool,
 }
@@ -448,13 +448,13 @@ pub(crate) struct Events {
 /// `audit`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Audit {
-    /// At most so many, the newest.
+    /// The most records to show, the newest.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["verify", "file"])]
     pub(crate) limit: Option<u32>,
     /// Check that no record was changed, removed or inserted; exit code 4 if one was.
     #[arg(long)]
     pub(crate) verify: bool,
-    /// The head that an earlier --verify printed: finds also an end that was cut off or rewritten.
+    /// The head that an earlier --verify printed: shows also whether the end was cut off or rewritten.
     #[arg(long, value_name = "NUMBER:HASH", requires = "verify")]
     pub(crate) head: Option<Head>,
     /// Read records that were exported with -o json, instead of asking the router.
@@ -477,7 +477,7 @@ pub(crate) enum Context {
         /// Its name.
         name: String,
     },
-    /// Forget a context
+    /// Delete a context
     Delete {
         /// Its name.
         name: String,

@@ -17,6 +17,8 @@ mod exit;
 mod explain;
 mod humane;
 mod inspect;
+#[cfg(test)]
+mod manual;
 mod output;
 mod policy;
 mod revisions;

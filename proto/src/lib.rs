@@ -3,6 +3,8 @@
 
 pub mod audit;
 pub mod document;
+#[cfg(test)]
+mod page;
 mod render;
 pub mod time;
 mod tree;

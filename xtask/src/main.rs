@@ -9,6 +9,7 @@ mod fuzz;
 mod kernels;
 mod ledger;
 mod matrix;
+mod pages;
 mod setup;
 mod step;
 mod test;
@@ -43,6 +44,8 @@ enum Command {
     },
     /// Writes docs/packet-matrix.md from the rows that the tests check.
     Matrix,
+    /// Writes the other pages of docs/ that are made from the source.
+    Pages,
     /// Judges random frames by the oracle, the host and the kernel, which must agree.
     ///
     /// A disagreement is made small and written below `target/fuzz`.
@@ -91,6 +94,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
             let programs = build::release(root)?;
             demo::run(&programs.wardlined, &programs.wardctl, keep)?;
         }
+        Command::Pages => pages::run(root)?,
         Command::Matrix => matrix::run(root)?,
         // These end with their summary, whatever it says.
         Command::Test { names } => return test::run(root, &names),
