@@ -55,49 +55,33 @@ const SAMPLE: u32 = 4096;
 impl<'a> Subject<'a> {
     /// Packets that go on into the router's stack, after `then` has judged them, if there is one.
     pub(crate) fn live(
-        (name, what): (&'static str, &'static str),
+        label: (&'static str, &'static str),
         road: &'a Road,
         traffic: Traffic,
         then: Option<&ProgramFd>,
         fate: Fate,
     ) -> Result<Self> {
-        let exactly = exactly(&traffic);
+        let count = exactly(&traffic);
         let feed = Feed::Live(Generator::new(road, traffic, then)?);
-        Ok(Self {
-            name,
-            what,
-            road,
-            feed,
-            fate,
-            count: exactly.unwrap_or(SAMPLE),
-            exact: exactly.is_some(),
-        })
+        Ok(Self::fed(label, road, feed, fate, count))
     }
 
     /// Packets that only programs see.
     pub(crate) fn generated(
-        (name, what): (&'static str, &'static str),
+        label: (&'static str, &'static str),
         road: &'a Road,
         traffic: Traffic,
         then: Option<&ProgramFd>,
         fate: Fate,
     ) -> Result<Self> {
-        let exactly = exactly(&traffic);
+        let count = exactly(&traffic);
         let feed = Feed::Generated(Generator::new(road, traffic, then)?);
-        Ok(Self {
-            name,
-            what,
-            road,
-            feed,
-            fate,
-            count: exactly.unwrap_or(SAMPLE),
-            exact: exactly.is_some(),
-        })
+        Ok(Self::fed(label, road, feed, fate, count))
     }
 
     /// One packet, again and again.
     pub(crate) fn same(
-        (name, what): (&'static str, &'static str),
+        label: (&'static str, &'static str),
         road: &'a Road,
         program: &'a Program,
         traffic: Traffic,
@@ -111,15 +95,24 @@ impl<'a> Subject<'a> {
         for (bytes, word) in frame.chunks_mut(2).zip(traffic::next(&mut traffic)) {
             bytes.copy_from_slice(&word.to_ne_bytes());
         }
-        let feed = Feed::Same(program, frame);
+        Self::fed(label, road, Feed::Same(program, frame), fate, None)
+    }
+
+    fn fed(
+        (name, what): (&'static str, &'static str),
+        road: &'a Road,
+        feed: Feed<'a>,
+        fate: Fate,
+        count: Option<u32>,
+    ) -> Self {
         Self {
             name,
             what,
             road,
             feed,
             fate,
-            count: SAMPLE,
-            exact: false,
+            count: count.unwrap_or(SAMPLE),
+            exact: count.is_some(),
         }
     }
 

@@ -27,7 +27,8 @@ pub(crate) async fn quarantine(session: &Session, args: Quarantine) -> Result<Ex
 /// # Errors
 /// The device is in none, or the router refuses or does not answer.
 pub(crate) async fn release(session: &Session, args: Release) -> Result<Exit, Failure> {
-    let Release { device, reason } = args;
+    let Release { device, why } = args;
+    let reason = why.reason;
     let request = ReleaseRequest { device, reason };
     let change = session
         .ask(request, async |mut client, it| client.release(it).await)
@@ -69,7 +70,8 @@ pub(crate) async fn grant(session: &Session, args: Grant) -> Result<Exit, Failur
 /// # Errors
 /// There is no such grant, or the router refuses or does not answer.
 pub(crate) async fn revoke(session: &Session, args: Revoke) -> Result<Exit, Failure> {
-    let Revoke { name, reason } = args;
+    let Revoke { name, why } = args;
+    let reason = why.reason;
     let request = RevokeRequest { name, reason };
     let change = session
         .ask(request, async |mut client, it| client.revoke(it).await)

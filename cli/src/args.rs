@@ -286,14 +286,8 @@ pub(crate) struct Change {
     /// Take the change back by itself unless it is confirmed within this time.
     #[arg(long, value_parser = duration::seconds::<u32>, value_name = "DURATION")]
     pub(crate) confirm_within: Option<u32>,
-    /// Why, for the history and the audit.
-    #[arg(
-        long,
-        default_value = "",
-        hide_default_value = true,
-        value_name = "TEXT"
-    )]
-    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) why: Why,
     /// The revision that the change was made from; refused if another is in force.
     #[arg(
         long,
@@ -302,6 +296,19 @@ pub(crate) struct Change {
         value_name = "REV"
     )]
     pub(crate) base: u64,
+}
+
+/// Why something is done; it may be left out.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Why {
+    /// Why, for the history and the audit.
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "TEXT"
+    )]
+    pub(crate) reason: String,
 }
 
 /// `confirm`.
@@ -318,14 +325,8 @@ pub(crate) struct Rollback {
     /// The revision to return to [default: the one before the one in force].
     #[arg(value_name = "REV", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) revision: Option<u64>,
-    /// Why, for the history and the audit.
-    #[arg(
-        long,
-        default_value = "",
-        hide_default_value = true,
-        value_name = "TEXT"
-    )]
-    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) why: Why,
 }
 
 /// `history` and `flows`.
@@ -383,14 +384,8 @@ pub(crate) struct Quarantine {
 pub(crate) struct Release {
     /// The device's name.
     pub(crate) device: String,
-    /// Why, for the history and the audit.
-    #[arg(
-        long,
-        default_value = "",
-        hide_default_value = true,
-        value_name = "TEXT"
-    )]
-    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) why: Why,
 }
 
 /// `grant`.
@@ -424,14 +419,8 @@ pub(crate) struct Grant {
 pub(crate) struct Revoke {
     /// The grant's name.
     pub(crate) name: String,
-    /// Why, for the history and the audit.
-    #[arg(
-        long,
-        default_value = "",
-        hide_default_value = true,
-        value_name = "TEXT"
-    )]
-    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) why: Why,
 }
 
 /// `events`.

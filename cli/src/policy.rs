@@ -49,13 +49,13 @@ pub(crate) async fn apply(session: &Session, args: Apply) -> Result<Exit, Failur
     let policy = Some(whole(session, &args.file).await?);
     let Change {
         confirm_within,
-        reason,
+        why,
         base,
     } = args.change;
     let confirm_within_s = confirm_within.unwrap_or_default();
     let request = ApplyRequest {
         policy,
-        reason,
+        reason: why.reason,
         base,
         confirm_within_s,
     };
@@ -153,14 +153,14 @@ async fn edit(
 ) -> Result<Exit, Failure> {
     let Change {
         confirm_within,
-        reason,
+        why,
         base,
     } = change;
     let confirm_within_s = confirm_within.unwrap_or_default();
     let request = EditRequest {
         put,
         delete,
-        reason,
+        reason: why.reason,
         base,
         confirm_within_s,
     };

@@ -48,7 +48,7 @@ pub(crate) async fn rollback(session: &Session, args: Rollback) -> Result<Exit, 
     let revision = args.revision.unwrap_or_default();
     let request = RollbackRequest {
         revision,
-        reason: args.reason,
+        reason: args.why.reason,
     };
     let change = session
         .ask(request, async |mut client, it| client.rollback(it).await)
