@@ -11,6 +11,7 @@ mod args;
 mod audit;
 mod connect;
 mod contexts;
+mod document;
 mod duration;
 mod events;
 mod exit;
@@ -20,6 +21,7 @@ mod inspect;
 #[cfg(test)]
 mod manual;
 mod output;
+mod plan;
 mod policy;
 mod revisions;
 mod session;
@@ -64,7 +66,7 @@ fn run(args: Args) -> Result<Exit, Failure> {
 async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Status => inspect::status(session).await,
-        Command::Plan(args) => policy::plan(session, args).await,
+        Command::Plan(args) => plan::plan(session, args).await,
         Command::Apply(args) => policy::apply(session, args).await,
         Command::Put(args) => policy::put(session, args).await,
         Command::Delete(args) => policy::delete(session, args).await,
