@@ -5,14 +5,17 @@
 
 use jiff::{SignedDuration, Timestamp};
 use wardline_policy::words::problem::Problem;
-use wardline_proto::v1;
+use wardline_proto::{
+    time::{from_proto, to_proto},
+    v1,
+};
 
 use super::{
     Engine,
     change::{Applied, Author, Terms},
     refusal::Refusal,
 };
-use crate::{server::convert::proto_time, store::revision::Fact};
+use crate::store::revision::Fact;
 
 /// A grant that took force.
 #[derive(Clone, Debug)]
@@ -63,7 +66,7 @@ impl Engine {
             services: request.services,
             action: v1::Action::Allow.into(),
             log: false,
-            expires: Some(proto_time(expires)),
+            expires: Some(to_proto(expires)),
             keep_in_quarantine: request.keep_in_quarantine,
         };
         let edit = v1::EditRequest {
@@ -130,7 +133,7 @@ impl Engine {
                 from: rule.from.clone(),
                 to: rule.to.clone(),
                 services: rule.services.clone(),
-                expires: Some(proto_time(expires)),
+                expires: Some(to_proto(expires)),
             })
         });
         grants.collect()
@@ -149,8 +152,7 @@ impl Engine {
 
     /// When a rule ends that is a grant.
     fn grant_end(&self, rule: &v1::Rule) -> Option<Timestamp> {
-        let expires = rule.expires.as_ref()?;
-        let expires = Timestamp::new(expires.seconds, expires.nanos).ok()?;
+        let expires = rule.expires.as_ref().and_then(from_proto)?;
         self.store.is_grant(&rule.name, expires).then_some(expires)
     }
 }

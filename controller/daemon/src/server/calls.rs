@@ -13,9 +13,11 @@ use wardline_policy::{
     snapshot::Snapshot,
     words::{address::ip_of, problem::Problem},
 };
-use wardline_proto::v1::{self, segmentation_server::Segmentation};
+use wardline_proto::{
+    time::to_proto,
+    v1::{self, segmentation_server::Segmentation},
+};
 
-use super::convert::proto_time;
 use crate::{
     access::{
         audit::Audit,
@@ -100,7 +102,7 @@ fn changed(applied: Applied) -> Response<v1::ChangeResponse> {
     };
     let mut response = Response::new(v1::ChangeResponse {
         revision: applied.revision,
-        confirm_by: applied.confirm_by.map(proto_time),
+        confirm_by: applied.confirm_by.map(to_proto),
         warnings: applied.warnings,
         ..v1::ChangeResponse::default()
     });
@@ -318,7 +320,7 @@ impl Segmentation for Service {
             .await??;
         let mut response = changed(applied);
         response.get_mut().name = name;
-        response.get_mut().expires = Some(proto_time(expires));
+        response.get_mut().expires = Some(to_proto(expires));
         Ok(response)
     }
 

@@ -1,13 +1,12 @@
 //! The daemon's values as the API tells them.
 
-use jiff::Timestamp;
 use wardline_datapath::counters::Fill;
 use wardline_ebpf::{
     abi::{Reason, state},
     flows,
 };
 use wardline_policy::{live::Live, numbers::numbered, snapshot::Snapshot, words::address::ip_of};
-use wardline_proto::v1;
+use wardline_proto::{time::to_proto, v1};
 
 use crate::store::revision::Revision;
 
@@ -73,14 +72,6 @@ pub(crate) fn protocol_text(protocol: u8) -> String {
     }
 }
 
-/// A time as the proto has it.
-pub(crate) fn proto_time(time: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.as_second(),
-        nanos: time.subsec_nanosecond(),
-    }
-}
-
 /// A kept change, as the proto has it.
 pub(crate) fn revision(kept: Revision) -> v1::Revision {
     let Revision {
@@ -96,7 +87,7 @@ pub(crate) fn revision(kept: Revision) -> v1::Revision {
     v1::Revision {
         revision,
         parent,
-        time: Some(proto_time(time)),
+        time: Some(to_proto(time)),
         actor,
         reason,
         kind,

@@ -12,9 +12,9 @@ use wardline_policy::{
     snapshot::Snapshot,
     words::service::{service_text, service_words},
 };
-use wardline_proto::v1;
+use wardline_proto::{time::to_proto, v1};
 
-use super::convert::{described, proto_time, reason_number, table_status};
+use super::convert::{described, reason_number, table_status};
 use crate::{
     engine::{Engine, prepare::Prepared, refusal::Refusal},
     telemetry::observed::Observed,
@@ -167,7 +167,7 @@ impl Engine {
                 service: service_text((service >> 16) as u8, service as u16),
                 reason: reason_number(reason),
                 packets: seen.packets,
-                last: seen.last.map(proto_time),
+                last: seen.last.map(to_proto),
             }
         });
         Ok(list.collect())

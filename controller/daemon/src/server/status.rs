@@ -9,9 +9,9 @@ use wardline_policy::{
     numbers::{number_of, numbered},
     words::address::ip_of,
 };
-use wardline_proto::v1;
+use wardline_proto::{time::to_proto, v1};
 
-use super::convert::{described, proto_time, reason_number, table_status};
+use super::convert::{described, reason_number, table_status};
 use crate::engine::{Engine, refusal::Refusal};
 
 impl Engine {
@@ -59,7 +59,7 @@ impl Engine {
             revision: current.revision,
             pending: self.pending.as_ref().map(|pending| v1::Pending {
                 revision: pending.revision,
-                confirm_by: Some(proto_time(pending.confirm_by)),
+                confirm_by: Some(to_proto(pending.confirm_by)),
             }),
             ports: self.ports.clone(),
             tables: self
@@ -175,7 +175,7 @@ impl Engine {
             };
             let last_seen = seen.map(|(last, _)| {
                 let ago = current.clock.seconds_since(last, tick);
-                proto_time(now - jiff::SignedDuration::from_secs(ago as i64))
+                to_proto(now - jiff::SignedDuration::from_secs(ago as i64))
             });
             let mut addresses: Vec<String> =
                 device.addresses.iter().map(ToString::to_string).collect();

@@ -14,13 +14,9 @@ use tokio::sync::{broadcast, watch};
 use wardline_datapath::ring::{EventsError, NotAnEvent, Ring};
 use wardline_ebpf::abi::{self};
 use wardline_policy::{replay::Asked, snapshot::Snapshot, words::address::ip_of};
-use wardline_proto::v1;
+use wardline_proto::{time::to_proto, v1};
 
-use super::{
-    log::log,
-    named::{named, timestamp},
-    observed::Observed,
-};
+use super::{log::log, named::named, observed::Observed};
 
 /// Events that are kept for those who ask later.
 const KEPT: usize = 10_000;
@@ -110,7 +106,7 @@ impl Events {
     /// Tells of something that happened by itself and is no packet.
     pub fn note(&self, revision: u64, message: String, time: Timestamp) {
         let event = v1::Event {
-            time: Some(timestamp(time)),
+            time: Some(to_proto(time)),
             verdict: v1::Verdict::None.into(),
             revision,
             message,

@@ -10,7 +10,7 @@ use wardline_policy::{
     snapshot::Snapshot,
     words::{address::ip_of, mac::Mac, service::service_text},
 };
-use wardline_proto::v1;
+use wardline_proto::{time::to_proto, v1};
 
 /// The event with names for its numbers; nothing when its reason is unknown.
 pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> Option<v1::Event> {
@@ -20,7 +20,7 @@ pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> O
     let device = snapshot.name(numbered::DEVICE, raw.device);
     let (source, destination) = ends(raw);
     Some(v1::Event {
-        time: Some(timestamp(time)),
+        time: Some(to_proto(time)),
         verdict: if passes {
             v1::Verdict::Pass
         } else {
@@ -45,13 +45,6 @@ pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> O
         observed,
         message: String::new(),
     })
-}
-
-pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.as_second(),
-        nanos: time.subsec_nanosecond(),
-    }
 }
 
 /// The zone of a device that the policy in force has.

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use wardline_proto::v1;
+use wardline_proto::{time::from_proto, v1};
 
 use super::{
     Action, Attach, Device, DeviceIndex, Intent, Port, Rule, Selector, Zone, ZoneIndex, port_for,
@@ -610,7 +610,7 @@ fn read_rules(
         };
         let mut expires = None;
         if let Some(time) = &rule.expires {
-            expires = Timestamp::new(time.seconds, time.nanos).ok();
+            expires = from_proto(time);
             if expires.is_none() {
                 let path = format_args!("rules[{i}].expires");
                 problems.add(path, "not a time; write it as 2026-12-01T00:00:00Z")?;
