@@ -95,7 +95,7 @@ impl Bench {
             let mut datapath = Datapath::open(Some(&self.pins), &limits, &timeouts).unwrap();
             let policy = parsed(POLICY);
             let inventory = judge::observed(&[]);
-            let compiled = Compiled::new(&policy, &inventory, datapath.clock().unwrap());
+            let compiled = Compiled::new(&policy, &inventory, datapath.reader().clock().unwrap());
             datapath.put(1, &compiled.tables).unwrap();
             datapath
         })
@@ -729,9 +729,9 @@ fn a_tag_that_xdp_cannot_see_is_dropped() {
         bench
             .attach(&mut datapath, way, &[Hook::Tags, Hook::Xdp])
             .unwrap();
-        let before = datapath.reasons().unwrap()[&Reason::WrongVlan].packets;
+        let before = datapath.reader().reasons().unwrap()[&Reason::WrongVlan].packets;
         assert_eq!(tagged_frames(&bench, 21, 5), 0, "{way:?}");
-        let after = datapath.reasons().unwrap()[&Reason::WrongVlan].packets;
+        let after = datapath.reader().reasons().unwrap()[&Reason::WrongVlan].packets;
         assert_eq!(after - before, 5, "{way:?}");
         // A priority is no VLAN.
         assert_eq!(tagged_frames(&bench, 5 << 13, 5), 5, "{way:?}");

@@ -20,8 +20,8 @@ use super::judge;
 fn kernel_agrees_with_the_host() {
     judge::in_namespace("agreement", &INTERFACES, || {
         let inventory = judge::observed(&ROUTER);
-        let mut datapath = judge::datapath();
-        let clock = datapath.clock().unwrap();
+        let datapath = judge::datapath();
+        let clock = datapath.reader().clock().unwrap();
         let datapath = RefCell::new(datapath);
         let mut runner = TestRunner::new(Config {
             cases: 250,

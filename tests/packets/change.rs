@@ -55,7 +55,7 @@ fn in_ward(work: impl FnOnce(&v1::Policy, &Compiled, &mut Datapath) + Send) {
         let policy = ward();
         let mut datapath = judge::datapath();
         let inventory = judge::observed(&[]);
-        let compiled = Compiled::new(&policy, &inventory, datapath.clock().unwrap());
+        let compiled = Compiled::new(&policy, &inventory, datapath.reader().clock().unwrap());
         datapath.put(1, &compiled.tables).unwrap();
         // Both slots hold it now.
         datapath.put(2, &compiled.tables).unwrap();
@@ -71,7 +71,7 @@ fn stamps(datapath: &Datapath) -> BTreeMap<u16, u32> {
         let (low, high) = ((ports >> 48) as u16, (ports >> 32) as u16);
         stamps.insert(low.min(high), flow.stamp);
     };
-    datapath.flows(note).unwrap();
+    datapath.reader().flows(note).unwrap();
     stamps
 }
 

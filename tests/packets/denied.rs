@@ -66,7 +66,7 @@ impl Guarded<'_> {
 
     fn rule(&self, name: &str) -> Counter {
         let number = number_of(&self.compiled.ids, numbered::RULE, name);
-        self.datapath.rules([number].into_iter()).unwrap()[0]
+        self.datapath.reader().rules([number].into_iter()).unwrap()[0]
     }
 }
 
@@ -75,7 +75,7 @@ fn guarded(work: impl FnOnce(&mut Guarded<'_>) + Send) {
         let policy = parsed(POLICY);
         let mut datapath = judge::datapath();
         let inventory = judge::observed(&[]);
-        let compiled = Compiled::new(&policy, &inventory, datapath.clock().unwrap());
+        let compiled = Compiled::new(&policy, &inventory, datapath.reader().clock().unwrap());
         datapath.put(1, &compiled.tables).unwrap();
         work(&mut Guarded {
             datapath: &mut datapath,
@@ -112,7 +112,7 @@ fn every_packet_is_counted_and_told_of() {
         assert!(again, "{told:?} told of {sent}");
         assert_eq!(told.iter().sum::<u64>(), sent, "{told:?}");
         assert_eq!(
-            guarded.datapath.reasons().unwrap()[&Reason::NoRule].packets,
+            guarded.datapath.reader().reasons().unwrap()[&Reason::NoRule].packets,
             sent
         );
 
@@ -184,7 +184,7 @@ fn an_answer_to_who_may_ask_is_not_refused() {
         assert_eq!(guarded.rule("back"), counted);
         // The flow is gone: nothing is counted twice.
         let mut flows = 0;
-        guarded.datapath.flows(|_| flows += 1).unwrap();
+        guarded.datapath.reader().flows(|_| flows += 1).unwrap();
         assert_eq!(flows, 0);
     });
 }

@@ -184,7 +184,7 @@ fn on_ports<T: Send>(work: impl FnOnce(&mut Ports) -> T + Send) -> T {
         let policy = parsed(POLICY);
         let mut datapath = judge::datapath();
         let inventory = judge::observed(&["10.20.1.1".parse().unwrap()]);
-        let compiled = Compiled::new(&policy, &inventory, datapath.clock().unwrap());
+        let compiled = Compiled::new(&policy, &inventory, datapath.reader().clock().unwrap());
         datapath.put(1, &compiled.tables).unwrap();
         work(&mut Ports {
             compiled,

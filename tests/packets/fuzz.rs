@@ -31,7 +31,7 @@ impl bench::Kernel for Kernel {
     fn start(&mut self, compiled: &Compiled, failsafe: &[Failsafe]) {
         self.datapath.put(1, &compiled.tables).unwrap();
         self.datapath.forget().unwrap();
-        self.counted = self.datapath.reasons().unwrap();
+        self.counted = self.datapath.reader().reasons().unwrap();
         self.datapath.set_failsafe(failsafe).unwrap();
     }
 
@@ -51,7 +51,7 @@ impl bench::Kernel for Kernel {
 
 /// A bench in a namespace that has the interfaces.
 pub(super) fn bench(router: &[IpAddr]) -> Bench {
-    let mut datapath = judge::datapath_of(&Limits {
+    let datapath = judge::datapath_of(&Limits {
         devices: 256,
         flows: 4096,
         flows_per_device: 4096,
@@ -59,7 +59,7 @@ pub(super) fn bench(router: &[IpAddr]) -> Bench {
     });
     let clock = Clock {
         now: NOW,
-        ..datapath.clock().unwrap()
+        ..datapath.reader().clock().unwrap()
     };
     let kernel = Kernel {
         datapath,

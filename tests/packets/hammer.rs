@@ -243,7 +243,7 @@ fn hammer(
 ) {
     stay_on(processor).unwrap();
     // Nothing else runs these programs on this processor: what its counters move is this packet's.
-    let mut before = datapath.reasons_on(processor).unwrap();
+    let mut before = datapath.reader().reasons_on(processor).unwrap();
     while !stop.load(Ordering::Relaxed) {
         for blow in blows {
             for hook in blow.hooks {
@@ -251,7 +251,7 @@ fn hammer(
                 datapath
                     .run_often(*hook, blow.ifindex, blow.from, &blow.frame, times)
                     .unwrap();
-                let after = datapath.reasons_on(processor).unwrap();
+                let after = datapath.reader().reasons_on(processor).unwrap();
                 let moved: BTreeMap<Reason, u64> = after
                     .iter()
                     .map(|(reason, packets)| (*reason, packets - before[reason]))
@@ -292,7 +292,7 @@ fn no_packet_is_judged_by_a_mixture() {
         .run(|| {
             let mut datapath = open();
             let inventory = judge::observed(&[]);
-            let clock = datapath.clock().unwrap();
+            let clock = datapath.reader().clock().unwrap();
             let policies = [0, 1].map(|turn| parsed(&policy(turn)));
             let first = Compiled::new(&policies[0], &inventory, clock);
             let second = first.next(&policies[1]);
@@ -307,11 +307,11 @@ fn no_packet_is_judged_by_a_mixture() {
                 }
                 for blow in &blows {
                     for hook in blow.hooks {
-                        let before = datapath.reasons().unwrap();
+                        let before = datapath.reader().reasons().unwrap();
                         datapath
                             .run(*hook, blow.ifindex, blow.from, &blow.frame)
                             .unwrap();
-                        let after = datapath.reasons().unwrap();
+                        let after = datapath.reader().reasons().unwrap();
                         let moved: Vec<Reason> = Reason::ALL
                             .into_iter()
                             .filter(|reason| after[reason].packets != before[reason].packets)

@@ -44,7 +44,7 @@ pub(crate) fn try_kernel(
     at: At,
     frame: &[u8],
 ) -> Result<(bool, Option<Reason>), String> {
-    let mut counted = datapath.reasons().unwrap();
+    let mut counted = datapath.reader().reasons().unwrap();
     counting(datapath, &mut counted, hook, at, frame)
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn counting(
     let passed = datapath
         .run(hook, ifindex, from, frame)
         .map_err(|error| format!("{error:?}"))?;
-    let after = datapath.reasons().unwrap();
+    let after = datapath.reader().reasons().unwrap();
     let moved: Vec<Reason> = after
         .iter()
         .filter(|(reason, counter)| counter.packets != counted[reason].packets)

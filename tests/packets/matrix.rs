@@ -86,7 +86,7 @@ fn ask(
     datapath: &mut Datapath,
     outcome: &mut Outcome,
 ) {
-    let clock = datapath.clock().unwrap();
+    let clock = datapath.reader().clock().unwrap();
     for (revision, setting) in (1..).zip(Setting::ALL) {
         let compiled = run::compiled(inventory, setting, clock);
         datapath.put(revision, &compiled.tables).unwrap();

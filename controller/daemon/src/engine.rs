@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use tokio::sync::watch;
 use tracing::{info, warn};
 use wardline_datapath::{
-    Datapath, Hook, counters::Fill, error::AttachError, fast_forward, fault, offload,
+    Datapath, Hook, error::AttachError, fast_forward, fault, offload, reader::Fill,
 };
 use wardline_ebpf::abi::Port;
 use wardline_policy::{
@@ -65,7 +65,7 @@ impl Engine {
         let mut datapath = Datapath::open(Some(pins), &config.limits, &config.timeouts)?;
         let failsafe: Arc<[_]> = config.failsafe.iter().flat_map(Failsafe::entries).collect();
         datapath.set_failsafe(&failsafe)?;
-        let clock = datapath.clock()?;
+        let clock = datapath.reader().clock()?;
         let inventory = Arc::new(inventory);
         let mut nothing = Snapshot::new(
             0,
@@ -194,7 +194,7 @@ impl Engine {
     /// When the kernel or the store refuses; it is tried again the next time.
     pub fn sweep(&mut self) -> Result<(), Refusal> {
         self.do_what_is_due()?;
-        let buckets = self.datapath.buckets();
+        let buckets = self.datapath.reader().buckets();
         Ok(self.datapath.sweep((buckets / 4).clamp(64, 65_536))?)
     }
 
@@ -231,7 +231,7 @@ impl Engine {
             intent: Arc::default(),
             ids: Arc::clone(&self.snapshot().ids),
             tables: Arc::default(),
-            clock: self.datapath.clock()?,
+            clock: self.datapath.reader().clock()?,
         })
     }
 
@@ -239,7 +239,7 @@ impl Engine {
     pub(crate) fn prepare(&mut self, policy: Arc<v1::Policy>) -> Result<Prepared, Refusal> {
         self.outgrown = true;
         let current = self.snapshot();
-        let clock = self.datapath.clock()?;
+        let clock = self.datapath.reader().clock()?;
         let limits = &self.config.limits;
         let excess = excess(&policy, limits);
         if !excess.is_empty() {
@@ -258,6 +258,7 @@ impl Engine {
         let tables = compile::compile(&intent, &self.inventory, &ids, quarantined, &clock);
         let full: Vec<Problem> = self
             .datapath
+            .reader()
             .needs(&tables)
             .into_iter()
             .filter(|fill| fill.used > fill.max)

@@ -185,6 +185,16 @@ pub(crate) fn write_many<K: Pod, V: Pod>(
     }
 }
 
+/// Runs a program once on a frame that nobody sent.
+pub(crate) fn run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
+    // union bpf_attr: program and answer, lengths in and out, frame in and out, and zeros.
+    let mut attribute = [0u64; 10];
+    attribute[0] = pair(program.as_raw_fd().cast_unsigned(), 0);
+    attribute[1] = pair(frame.len() as u32, 0);
+    attribute[2] = frame.as_ptr() as u64;
+    bpf(PROG_TEST_RUN, &mut attribute).map(drop)
+}
+
 /// Part of union bpf_attr: the calls that take many entries.
 #[repr(C)]
 #[derive(Default)]
@@ -204,6 +214,7 @@ const MAP_UPDATE_BATCH: libc::c_int = 26;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const PROG_TEST_RUN: libc::c_int = 10;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 const LINK_DETACH: libc::c_int = 34;

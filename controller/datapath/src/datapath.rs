@@ -1,10 +1,11 @@
 //! What the daemon has in the kernel: programs and maps, with what is known of them.
 //!
 //! Loading is in [`load`](crate::load), changing what is in force in [`slots`](crate::slots), reading
-//! in [`counters`](crate::counters), attaching in [`attach`](crate::attach).
+//! in [`reader`](crate::reader), attaching in [`attach`](crate::attach).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,14 +14,13 @@ use aya::{
     maps::RingBuf,
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
-use jiff::Timestamp;
 use wardline_ebpf::abi::{self, FAILSAFES, Forwarding, MAX_IFINDEX, Routes, Settings, TICK_SHIFT};
-use wardline_policy::clock::Clock;
 
 use crate::{
     error::{DatapathError, Result, map_error, program_error},
     links::Links,
     maps::{get, program, set},
+    reader::Reader,
     ring::Ring,
     slots::Slot,
 };
@@ -29,8 +29,7 @@ use crate::{
 pub struct Datapath {
     pub(crate) ebpf: Ebpf,
     pub(crate) links: Links,
-    pub(crate) sizes: HashMap<&'static str, u32>,
-    pub(crate) per_second: u32,
+    pub(crate) reader: Arc<Reader>,
     pub(crate) slots: [Slot; 2],
     pub(crate) active: Option<usize>,
     /// Whether a packet may still be reading the slot that is not in force.
@@ -43,27 +42,9 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// The kernel's time.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn clock(&mut self) -> Result<Clock> {
-        let jiffies = self.jiffies()?;
-        Ok(Clock {
-            now: Timestamp::now(),
-            jiffies,
-            per_second: self.per_second,
-        })
-    }
-
-    /// The present, in ticks.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn tick(&mut self) -> Result<u32> {
-        Ok((self.jiffies()? >> TICK_SHIFT) as u32)
+    /// Reads beside whoever changes things, on any thread.
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.reader
     }
 
     /// Lets flows go on that run through an interface which is guarded from now on.
@@ -72,7 +53,7 @@ impl Datapath {
             _ if ifindex >= MAX_IFINDEX => return Ok(()),
             0 => 0,
             seconds => {
-                let jiffies = self.jiffies()? + seconds * u64::from(self.per_second);
+                let jiffies = self.reader.jiffies()? + seconds * u64::from(self.reader.per_second);
                 (jiffies >> TICK_SHIFT) as u32
             }
         };
@@ -94,15 +75,6 @@ impl Datapath {
             .map_err(map_error("EVENTS"))
     }
 
-    /// What holds for every packet.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn settings(&self) -> Result<Settings> {
-        get(&self.ebpf, "SETTINGS", 0)
-    }
-
     /// Ends flows that have timed out, in so many buckets.
     ///
     /// # Errors
@@ -122,26 +94,6 @@ impl Datapath {
             .map_err(program_error("sweep"))
     }
 
-    /// Buckets of the flow table.
-    pub fn buckets(&self) -> u32 {
-        self.size("FLOWS") as u32
-    }
-
-    pub(crate) fn size(&self, name: &str) -> u64 {
-        u64::from(self.sizes.get(name).copied().unwrap_or(0))
-    }
-
-    pub(crate) fn jiffies(&mut self) -> Result<u64> {
-        let frame = [0; 14];
-        let options = TestRunOptions {
-            data_in: Some(&frame),
-            ..TestRunOptions::default()
-        };
-        let program = program::<SchedClassifier>(&mut self.ebpf, "clock")?;
-        program.test_run(options).map_err(program_error("clock"))?;
-        get(&self.ebpf, "CLOCK", 0)
-    }
-
     /// Has the kernel know who may always reach the router; the first [`FAILSAFES`] count.
     ///
     /// # Errors
@@ -156,7 +108,7 @@ impl Datapath {
         // Last: an entry counts only when it is written.
         let settings = Settings {
             failsafe: count,
-            ..self.settings()?
+            ..self.reader.settings()?
         };
         set(&mut self.ebpf, "SETTINGS", 0, settings)
     }
@@ -199,7 +151,10 @@ impl Datapath {
             return Ok(());
         }
         let routes: Routes = get(&self.ebpf, "ROUTES", 0)?;
-        let until = self.tick()?.wrapping_add(self.per_second >> TICK_SHIFT);
+        let until = self
+            .reader
+            .tick()?
+            .wrapping_add(self.reader.per_second >> TICK_SHIFT);
         set(&mut self.ebpf, "ROUTES", 0, Routes { until, ..routes })
     }
 }

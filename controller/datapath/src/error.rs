@@ -59,6 +59,14 @@ pub enum DatapathError {
         /// Why.
         source: Box<ProgramError>,
     },
+    /// A program could not be run.
+    #[error("program {name}: {source}")]
+    Run {
+        /// The program.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// A map could not be read or written.
     #[error("table {name}: {source}")]
     Map {

@@ -6,7 +6,6 @@
 
 pub mod attach;
 mod bpf;
-pub mod counters;
 mod datapath;
 pub mod error;
 pub mod fast_forward;
@@ -19,10 +18,11 @@ mod maps;
 mod netlink;
 pub mod observe;
 pub mod offload;
+pub mod reader;
 pub mod ring;
 pub mod routes;
 pub mod slots;
 pub mod timeouts;
 mod trial;
 
-pub use self::{datapath::Datapath, hook::Hook};
+pub use self::{datapath::Datapath, hook::Hook, reader::Reader};

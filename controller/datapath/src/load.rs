@@ -9,7 +9,8 @@ use std::{
     ffi::CString,
     fs, io,
     path::Path,
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
 use aya::{
@@ -20,7 +21,7 @@ use wardline_ebpf::abi::{ABI_VERSION, Set, Settings, TICK_SHIFT, UNLISTED};
 use wardline_policy::limits::Limits;
 
 use crate::{
-    Datapath, Hook,
+    Datapath, Hook, Reader,
     error::{DatapathError, Result, map_error, pin_error, program_error},
     links::Links,
     maps::{check, get, maps, max_entries, program, set, view},
@@ -176,11 +177,11 @@ impl Datapath {
             let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
             sizes.insert(name, max_entries(name, map)?);
         }
+        let reader = Arc::new(Reader::new(&mut ebpf, sizes)?);
         let mut datapath = Self {
             ebpf,
             links: Links::new(pin_dir),
-            sizes,
-            per_second: 0,
+            reader,
             slots: Default::default(),
             active: None,
             settling: false,
@@ -188,7 +189,6 @@ impl Datapath {
             adoption: timeouts.adoption,
             forwarding: None,
         };
-        datapath.per_second = datapath.measure_jiffies()?;
         datapath.set_up(limits, timeouts)?;
         datapath.recover()?;
         Ok(datapath)
@@ -223,22 +223,12 @@ impl Datapath {
         Ok(sizes)
     }
 
-    /// Jiffies in a second: the kernel is built with one of a few.
-    pub(crate) fn measure_jiffies(&mut self) -> Result<u32> {
-        const BUILT_WITH: [u32; 4] = [100, 250, 300, 1000];
-        let (start, from) = (Instant::now(), self.jiffies()?);
-        std::thread::sleep(Duration::from_millis(150));
-        let (to, elapsed) = (self.jiffies()?, start.elapsed());
-        let measured = (to - from) as f64 / elapsed.as_secs_f64();
-        let nearest = |rate: &u32| (f64::from(*rate) / measured).ln().abs();
-        let by_distance = |a: &u32, b: &u32| nearest(a).total_cmp(&nearest(b));
-        Ok(BUILT_WITH.into_iter().min_by(by_distance).unwrap_or(250))
-    }
-
     pub(crate) fn set_up(&mut self, limits: &Limits, timeouts: &Timeouts) -> Result<()> {
         let old: Settings = get(&self.ebpf, "SETTINGS", 0)?;
         let ticks = |time: Duration| {
-            let jiffies = time.as_secs().saturating_mul(u64::from(self.per_second));
+            let jiffies = time
+                .as_secs()
+                .saturating_mul(u64::from(self.reader.per_second));
             ((jiffies >> TICK_SHIFT) as u32).max(1)
         };
         let seed = match old.seed {
@@ -246,11 +236,13 @@ impl Datapath {
             seed => seed,
         };
         let settings = Settings {
-            buckets: self.buckets(),
-            flows: limits.flows.min(self.buckets() * Settings::IN_BUCKET),
+            buckets: self.reader.buckets(),
+            flows: limits
+                .flows
+                .min(self.reader.buckets() * Settings::IN_BUCKET),
             flows_per_device: limits.flows_per_device,
-            unlisted: self.size("QUOTAS") as u32 - UNLISTED,
-            jiffies_per_second: self.per_second,
+            unlisted: self.reader.size("QUOTAS") as u32 - UNLISTED,
+            jiffies_per_second: self.reader.per_second,
             tcp_unanswered: ticks(timeouts.tcp_unanswered),
             tcp_established: ticks(timeouts.tcp_established),
             tcp_closing: ticks(timeouts.tcp_closing),

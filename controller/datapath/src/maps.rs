@@ -296,20 +296,6 @@ pub(crate) fn remove_if_there(
     }
 }
 
-/// All counters of an array in one call; none where the kernel has no such call for it, before 5.13.
-pub(crate) fn all_at_once(ebpf: &Ebpf, name: &'static str, count: usize) -> Option<Vec<Counter>> {
-    let map = data(name, ebpf.map(name)?).ok()?;
-    let processors = aya::util::nr_cpus().ok()?;
-    let words = size_of::<Counter>() / 8;
-    let mut values = vec![0u64; count * processors * words];
-    bpf::read_array(map.fd().as_fd(), 0, processors * words * 8, &mut values).ok()?;
-    let counters = values.chunks(processors * words).map(|parts| Counter {
-        packets: parts.iter().step_by(words).sum(),
-        bytes: parts.iter().skip(1).step_by(words).sum(),
-    });
-    Some(counters.collect())
-}
-
 /// Puts zero into each place of an array.
 pub(crate) fn clear_array<V: Pod>(
     ebpf: &mut Ebpf,

@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use aya::maps::lpm_trie::Key;
+use aya::maps::{PerCpuArray, lpm_trie::Key};
 use jiff::Timestamp;
 use wardline_ebpf::abi::{
-    Address, AddressKey, EPOCH_CELLS, End, Interval, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey,
+    Address, AddressKey, Counter, EPOCH_CELLS, End, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey,
     Set,
 };
 use wardline_policy::{
@@ -20,10 +20,10 @@ use wardline_policy::{
 
 use crate::{
     Datapath,
-    counters::Fill,
     error::{DatapathError, Result, map_error},
     fault,
     maps::{array, clear_hash, get, hash, remove_if_there, retry, set, write},
+    reader::Fill,
 };
 
 /// What one slot holds.
@@ -86,6 +86,27 @@ impl Datapath {
         self.active = Some(standby);
         self.settling = true;
         Ok(written + 2)
+    }
+
+    /// Sets a rule's counters to zero: its number was another's before.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn reset_rule(&mut self, number: u32) -> Result<()> {
+        let map = self
+            .ebpf
+            .map_mut("RULES")
+            .ok_or(DatapathError::Missing("RULES"))?;
+        let mut map: PerCpuArray<_, Counter> = map.try_into().map_err(map_error("RULES"))?;
+        let zero = map.get(&number, 0).map_err(map_error("RULES"))?;
+        let zero = vec![Counter::default(); zero.len()];
+        let zero =
+            aya::maps::PerCpuValues::try_from(zero).map_err(|source| DatapathError::Map {
+                name: "RULES",
+                source: source.into(),
+            })?;
+        map.set(number, zero, 0).map_err(map_error("RULES"))
     }
 
     /// The epochs for new tables: of those whose flows they concern, one more than now.
@@ -205,29 +226,6 @@ impl Datapath {
         Ok(())
     }
 
-    /// How full tables would be, each with what it can hold for one revision.
-    pub fn needs(&self, tables: &Tables) -> Vec<Fill> {
-        let one = |name: &str| self.size(name) / 2;
-        let intervals: BTreeMap<*const Interval, usize> = tables
-            .pairs
-            .values()
-            .map(|list| (list.as_ptr(), list.len()))
-            .collect();
-        let fill = |name, used: usize, max| Fill {
-            name,
-            used: used as u64,
-            max,
-        };
-        vec![
-            fill("macs", tables.macs.len(), one("MACS")),
-            fill("addresses", tables.addresses.len(), one("ADDRESSES")),
-            fill("prefixes", tables.prefixes.len(), one("PREFIXES")),
-            fill("places", tables.places.len(), one("PLACES")),
-            fill("pairs", tables.pairs.len(), one("PAIRS")),
-            fill("intervals", intervals.values().sum(), one("INTERVALS")),
-        ]
-    }
-
     /// Takes every entry of a slot out.
     pub(crate) fn clear(&mut self, slot: u32) -> Result<()> {
         let of_slot = |key: u64| key >> 63 == u64::from(slot);
@@ -283,7 +281,7 @@ impl Datapath {
                 taken.insert(set.first, set.count);
             }
         }
-        let (mut next, end) = (0, self.size("INTERVALS") as u32);
+        let (mut next, end) = (0, self.reader.size("INTERVALS") as u32);
         let mut gaps = taken.into_iter().peekable();
         let mut sets = BTreeMap::new();
         let (mut places, mut fresh) = (Vec::new(), Vec::new());
@@ -329,7 +327,7 @@ impl Datapath {
     }
 
     pub(crate) fn fits(&self, tables: &Tables) -> Result<()> {
-        for Fill { name, used, max } in self.needs(tables) {
+        for Fill { name, used, max } in self.reader.needs(tables) {
             if used > max {
                 let (wanted, max) = (used as usize, max as usize);
                 return Err(DatapathError::Full { name, wanted, max });

@@ -79,7 +79,7 @@ impl Datapath {
     /// When the kernel refuses.
     pub fn forget(&mut self) -> Result<()> {
         const WORDS: usize = size_of::<Bucket>() / 8;
-        let (buckets, accounts) = (self.buckets(), self.size("QUOTAS") as u32);
+        let (buckets, accounts) = (self.reader.buckets(), self.reader.size("QUOTAS") as u32);
         clear_array(&mut self.ebpf, "FLOWS", buckets, [0u64; WORDS])?;
         clear_array(&mut self.ebpf, "GAUGES", gauge::COUNT, 0u32)?;
         clear_array(&mut self.ebpf, "QUOTAS", accounts, [0u32; 2])?;

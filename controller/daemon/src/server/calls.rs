@@ -266,7 +266,7 @@ impl Segmentation for Service {
             .engine
             .call(|engine| {
                 let datapath = engine.datapath();
-                Ok::<_, Refusal>((datapath.tick()?, datapath.learned()?))
+                Ok::<_, Refusal>((datapath.reader().tick()?, datapath.reader().learned()?))
             })
             .await??;
         let learned: Vec<_> = learned

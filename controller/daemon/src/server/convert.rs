@@ -1,6 +1,6 @@
 //! The daemon's values as the API tells them.
 
-use wardline_datapath::counters::Fill;
+use wardline_datapath::reader::Fill;
 use wardline_ebpf::{
     abi::{Reason, state},
     flows,

@@ -149,8 +149,8 @@ impl Metrics {
         let numbers = self
             .engine
             .call(|engine| {
-                let reasons = engine.datapath().reasons()?;
-                let lost = engine.datapath().gauge(gauge::LOST_EVENTS)?;
+                let reasons = engine.datapath().reader().reasons()?;
+                let lost = engine.datapath().reader().gauge(gauge::LOST_EVENTS)?;
                 Ok::<_, Refusal>((engine.status()?, reasons, lost))
             })
             .await;

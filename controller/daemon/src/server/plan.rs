@@ -35,7 +35,7 @@ impl Engine {
         let prepared = self.prepare(policy.into())?;
         let current = self.snapshot();
         let now = Timestamp::now();
-        let tick = self.datapath.tick()?;
+        let tick = self.datapath.reader().tick()?;
         let next = Replay::new(&prepared.tables, tick);
         let cut = self.cut(&next, &prepared, &current, tick)?;
         let observed = self.observed(&next, &prepared)?;
@@ -49,6 +49,7 @@ impl Engine {
             warnings: prepared.intent.warnings.clone(),
             tables: self
                 .datapath
+                .reader()
                 .needs(&prepared.tables)
                 .into_iter()
                 .map(table_status)
@@ -84,11 +85,11 @@ impl Engine {
         current: &Snapshot,
         tick: u32,
     ) -> Result<Cut, Refusal> {
-        let settings = self.datapath.settings()?;
+        let settings = self.datapath.reader().settings()?;
         let names = names(prepared);
         let mut cut = Cut::default();
         let mut others = Vec::new();
-        self.datapath.flows(|flow| {
+        self.datapath.reader().flows(|flow| {
             let Outcome {
                 reason,
                 rule,
@@ -130,7 +131,7 @@ impl Engine {
             .collect();
         // Live flows that were told of only once, also by an earlier daemon. A flow knows both its
         // devices, an event one.
-        self.datapath.flows(|flow| {
+        self.datapath.reader().flows(|flow| {
             if flow.state & wardline_ebpf::abi::state::OBSERVED != 0 {
                 let packets = flow.packets.iter().map(|it| u64::from(*it)).sum();
                 let asked = replay::asked(flow);

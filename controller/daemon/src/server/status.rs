@@ -23,7 +23,7 @@ impl Engine {
     pub fn status(&self) -> Result<v1::GetStatusResponse, Refusal> {
         let current = self.snapshot();
         let mut warnings = current.intent.warnings.clone();
-        let lost = self.datapath.gauge(gauge::LOST_EVENTS)?;
+        let lost = self.datapath.reader().gauge(gauge::LOST_EVENTS)?;
         if lost != 0 {
             warnings.push(format!("{lost} events were lost: the ring was full"));
         }
@@ -44,7 +44,8 @@ impl Engine {
         }
         for fill in self
             .datapath
-            .fill()?
+            .reader()
+            .fill(&current.tables)?
             .iter()
             .filter(|fill| fill.used * 10 >= fill.max * 9)
         {
@@ -64,7 +65,8 @@ impl Engine {
             ports: self.ports.clone(),
             tables: self
                 .datapath
-                .fill()?
+                .reader()
+                .fill(&current.tables)?
                 .into_iter()
                 .map(table_status)
                 .collect(),
@@ -82,12 +84,12 @@ impl Engine {
     /// When the kernel refuses.
     pub fn counters(&self) -> Result<v1::GetCountersResponse, Refusal> {
         let current = self.snapshot();
-        let reasons = self.datapath.reasons()?;
+        let reasons = self.datapath.reader().reasons()?;
         let names: Vec<&String> = current.intent.rules.iter().map(|rule| &rule.name).collect();
         let numbers = names
             .iter()
             .map(|name| number_of(&current.ids, numbered::RULE, name));
-        let rules = self.datapath.rules(numbers)?;
+        let rules = self.datapath.reader().rules(numbers)?;
         Ok(v1::GetCountersResponse {
             reasons: reasons
                 .into_iter()
@@ -107,8 +109,8 @@ impl Engine {
                     bytes: counter.bytes,
                 })
                 .collect(),
-            lost_events: u64::from(self.datapath.gauge(gauge::LOST_EVENTS)?),
-            forwarded: self.datapath.forwarded()?.packets,
+            lost_events: u64::from(self.datapath.reader().gauge(gauge::LOST_EVENTS)?),
+            forwarded: self.datapath.reader().forwarded()?.packets,
         })
     }
 
@@ -124,10 +126,10 @@ impl Engine {
             limit as usize
         };
         let current = self.snapshot();
-        let now = self.datapath.tick()?;
-        let settings = self.datapath.settings()?;
+        let now = self.datapath.reader().tick()?;
+        let settings = self.datapath.reader().settings()?;
         let mut found = Vec::new();
-        self.datapath.flows(|flow| {
+        self.datapath.reader().flows(|flow| {
             if flow.is_live(&settings, now) && found.len() < limit {
                 found.push(described(flow, &current, now));
             }
@@ -142,10 +144,10 @@ impl Engine {
     /// When the kernel refuses.
     pub fn devices(&mut self) -> Result<Vec<v1::DeviceStatus>, Refusal> {
         let current = self.snapshot();
-        let tick = self.datapath.tick()?;
+        let tick = self.datapath.reader().tick()?;
         let now = Timestamp::now();
         let mut latest: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
-        self.datapath.flows(|flow| {
+        self.datapath.reader().flows(|flow| {
             for leg in [0, 1] {
                 let (device, bind) = (flow.devices[leg], flow.bind[leg]);
                 let (last, ifindex) = (flow.last, bind as u16);
@@ -158,7 +160,7 @@ impl Engine {
             }
         })?;
         let mut learned: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        for (address, device, _) in self.datapath.learned()? {
+        for (address, device, _) in self.datapath.reader().learned()? {
             learned
                 .entry(device)
                 .or_default()
@@ -168,7 +170,7 @@ impl Engine {
         for device in &current.intent.devices {
             let number = number_of(&current.ids, numbered::DEVICE, &device.name);
             let by_flow = latest.get(&number).copied();
-            let seen = match (self.datapath.seen(number)?, by_flow) {
+            let seen = match (self.datapath.reader().seen(number)?, by_flow) {
                 (Some(a), Some(b)) if (b.0.wrapping_sub(a.0) as i32) > 0 => Some(b),
                 (Some(a), _) => Some(a),
                 (None, by_flow) => by_flow,
