@@ -323,72 +323,154 @@ impl fmt::Display for Config {
 
 // ── the file ───────────────────────────────────────────────────────────────────────────────────
 
+// `docs/configuration.md` is made from what is said here of each key.
+
+/// The whole file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// The router's name, as `wardctl status` and metrics show it.
+    ///
+    /// Example: `router = "edge-ward-3"`
     router: Option<Spanned<String>>,
+    /// Where the history of revisions and the audit are kept. Only root may read it. A backup is a copy of it.
+    ///
+    /// Example: `state_dir = "/var/lib/wardline"`
     state_dir: Option<Spanned<PathBuf>>,
+    /// Where maps and hooks are pinned. It must be below a BPF file system, which is mounted if it is
+    /// missing. Two daemons on one machine need two folders.
+    ///
+    /// Example: `pin_dir = "/sys/fs/bpf/wardline"`
     pin_dir: Option<Spanned<PathBuf>>,
+    /// Who may always reach the router, whatever a policy says, also in quarantine. At most 32 pairs of
+    /// a prefix and a service, in all entries together.
+    ///
+    /// Example: `failsafe = [{ from = ["10.20.0.5", "fd20::5"], services = ["tcp/22", "tcp/7443"] }]`
     #[serde(default)]
     failsafe: Vec<Spanned<FileFailsafe>>,
+    /// Where and for whom the API is served.
     #[serde(default)]
     api: FileApi,
+    /// Where metrics are served.
     #[serde(default)]
     metrics: FileMetrics,
+    /// How much the tables hold. Tables keep the size that they were made with; for larger ones stop the
+    /// daemon, run `wardlined --detach`, and start it.
     #[serde(default)]
     limits: BTreeMap<Limit, Spanned<i64>>,
+    /// How long a flow lives without a packet, in seconds.
     #[serde(default)]
     timeouts: BTreeMap<Timeout, Spanned<i64>>,
 }
 
+/// Who may always reach the router.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileFailsafe {
+    /// Addresses or prefixes. List single addresses: any device may use an address that is listed here.
     from: Vec<String>,
+    /// What they may reach: `tcp/22`, `udp/161`, `icmp/8`, as in a policy.
     services: Vec<String>,
 }
 
+/// Where and for whom the API is served.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileApi {
+    /// The Unix socket; its path has at most 107 bytes. Only root may use it, as admin.
+    ///
+    /// Example: `api.socket = "/run/wardline/api.sock"`
     socket: Option<Spanned<PathBuf>>,
+    /// The TCP address. It needs `api.tls`: there is no plaintext TCP.
+    ///
+    /// Example: `api.listen = "0.0.0.0:7443"`
     listen: Option<Spanned<String>>,
+    /// The files of mutual TLS, in PEM. They are read again when they change.
+    ///
+    /// Example: `api.tls = { cert = "/etc/wardline/router.pem", key = "/etc/wardline/router.key", client_ca = "/etc/wardline/clients.pem" }`
     tls: Option<Spanned<Tls>>,
+    /// Which clients have which role over TCP. The highest role of all that match counts; who matches
+    /// none is refused.
+    ///
+    /// Example: `api.roles = [{ match = "spiffe://clinic/netops/*", role = "operator" }, { match = "*@clinic.example", role = "admin" }]`
     #[serde(default)]
     roles: Vec<FileRole>,
 }
 
+/// Which clients have which role.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileRole {
+    /// A glob on the names of the client's certificate: URI, DNS, e-mail and IP alternative names, and
+    /// common names.
     r#match: Spanned<String>,
+    /// `viewer`, `operator` or `admin`.
     role: Role,
 }
 
+/// Where metrics are served.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileMetrics {
+    /// The TCP address of OpenMetrics over HTTP; an empty text turns them off.
+    ///
+    /// Example: `metrics.listen = "127.0.0.1:9643"`
     listen: Option<Spanned<String>>,
 }
 
+/// How much the tables hold.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Limit {
+    /// Devices of a policy.
+    ///
+    /// Example: `limits.devices = 20000`
     Devices,
+    /// Live flows. Each takes about 400 bytes of the kernel's memory, allocated at the start.
+    ///
+    /// Example: `limits.flows = 65536`
     Flows,
+    /// Live flows that one device may have opened.
+    ///
+    /// Example: `limits.flows_per_device = 1000`
     FlowsPerDevice,
+    /// Rules of a policy.
+    ///
+    /// Example: `limits.rules = 20000`
     Rules,
 }
 
+/// How long a silent flow lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Timeout {
+    /// TCP before the answer.
+    ///
+    /// Example: `timeouts.tcp_unanswered = 30`
     TcpUnanswered,
+    /// TCP after the handshake.
+    ///
+    /// Example: `timeouts.tcp_established = 86400`
     TcpEstablished,
+    /// TCP after both ends have sent a FIN, or one a RST.
+    ///
+    /// Example: `timeouts.tcp_closing = 10`
     TcpClosing,
+    /// UDP before the answer, and what has no time-out of its own.
+    ///
+    /// Example: `timeouts.udp = 30`
     Udp,
+    /// The same after the answer.
+    ///
+    /// Example: `timeouts.udp_answered = 300`
     UdpAnswered,
+    /// ICMP.
+    ///
+    /// Example: `timeouts.icmp = 30`
     Icmp,
+    /// How long after a port is first guarded running flows that a rule allows are adopted; 0: not at all.
+    ///
+    /// Example: `timeouts.adoption = 10`
     Adoption,
 }
 
