@@ -10,6 +10,8 @@
 
 use core::cell::UnsafeCell;
 
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
 /// The lowest bit, for use as an index.
 ///
 /// The compiler may not compute it in another way: before 6.10 the verifier does not know that a
@@ -46,7 +48,7 @@ macro_rules! cell {
     ($(#[$doc:meta])* $name:ident, $integer:ty, $atomic:ident) => {
         $(#[$doc])*
         #[repr(transparent)]
-        #[derive(Default)]
+        #[derive(Default, FromBytes, IntoBytes, KnownLayout)]
         pub struct $name(UnsafeCell<$integer>);
 
         // SAFETY: every access is one load, store or add of the whole integer.

@@ -28,30 +28,36 @@ pub mod policy;
     reason = "aya's marker for what may be copied to and from the kernel"
 )]
 mod pod {
+    use zerocopy::{FromBytes, Immutable, IntoBytes};
+
     use crate::abi;
 
+    /// What aya may copy: every byte of it is set, any bytes make one, and nothing in it is shared.
+    const fn is_plain<T: Copy + FromBytes + Immutable + IntoBytes>() {}
+
     macro_rules! pod {
-        ($($type:ident),*) => {
-            // SAFETY: `repr(C)`, integers only, no padding: abi.rs asserts every size.
-            $(unsafe impl aya::Pod for abi::$type {})*
-        };
+        ($($type:ty),* $(,)?) => { $(
+            const _: () = is_plain::<$type>();
+            // SAFETY: it is plain, as the compiler has just found.
+            unsafe impl aya::Pod for $type {}
+        )* };
     }
 
     pod!(
-        Address,
-        Port,
-        Mac,
-        AddressKey,
-        PrefixKey,
-        End,
-        Set,
-        Interval,
-        Settings,
-        Failsafe,
-        Forwarding,
-        Counter,
-        EventKey,
-        FragmentKey,
-        Routes
+        abi::Address,
+        abi::AddressKey,
+        abi::Counter,
+        abi::End,
+        abi::EventKey,
+        abi::Failsafe,
+        abi::Forwarding,
+        abi::FragmentKey,
+        abi::Interval,
+        abi::Mac,
+        abi::Port,
+        abi::PrefixKey,
+        abi::Routes,
+        abi::Set,
+        abi::Settings,
     );
 }

@@ -18,6 +18,7 @@ use std::{
 };
 
 use aya::Pod;
+use zerocopy::FromBytes;
 
 /// Where a link holds its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,11 +123,11 @@ impl Link {
 }
 
 /// Reads entries of an array from an index on, as many as there is room for; `size` is that of one.
-pub(crate) fn read_array(
+pub(crate) fn read_array<V: FromBytes>(
     map: BorrowedFd<'_>,
     from: u32,
     size: usize,
-    values: &mut [u64],
+    values: &mut [V],
 ) -> io::Result<()> {
     let wanted = size_of_val(values) / size;
     let (mut keys, mut last) = (vec![0u32; wanted], 0u32);

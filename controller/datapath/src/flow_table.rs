@@ -16,13 +16,12 @@ pub(crate) fn each(
     buckets: u32,
     mut visit: impl FnMut(&Live),
 ) -> io::Result<()> {
-    const WORDS: usize = size_of::<Bucket>() / 8;
-    let mut words = Vec::new();
+    let mut read = Vec::new();
     for first in (0..buckets).step_by(AT_ONCE as usize) {
         let count = (buckets - first).min(AT_ONCE) as usize;
-        words.resize(count * WORDS, 0);
-        bpf::read_array(table, first, size_of::<Bucket>(), &mut words)?;
-        for bucket in of_words(&words) {
+        read.resize_with(count, Bucket::default);
+        bpf::read_array(table, first, size_of::<Bucket>(), &mut read)?;
+        for bucket in &read {
             for way in 0..WAYS {
                 if bucket.tags[way].load() != 0 {
                     visit(&Live::of(bucket, way));
@@ -31,14 +30,4 @@ pub(crate) fn each(
         }
     }
     Ok(())
-}
-
-#[expect(
-    unsafe_code,
-    reason = "the same bytes, as the type that the kernel's programs use"
-)]
-pub(crate) fn of_words(words: &[u64]) -> &[Bucket] {
-    let count = size_of_val(words) / size_of::<Bucket>();
-    // SAFETY: so many fit, aligned as words are, and every bit pattern is a value.
-    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), count) }
 }

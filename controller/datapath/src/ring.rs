@@ -4,7 +4,8 @@ use std::{io, os::fd::AsRawFd as _};
 
 use aya::maps::{MapData, RingBuf};
 use tokio::io::{Interest, unix::AsyncFd};
-use wardline_ebpf::abi::{self, Address};
+use wardline_ebpf::abi;
+use zerocopy::FromBytes as _;
 
 /// Why events can't be read from the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -100,46 +101,14 @@ fn read(
 
 fn next(ring: &mut RingBuf<MapData>) -> Option<Result<abi::Event, NotAnEvent>> {
     let record = ring.next()?;
-    Some(parse(&record).ok_or(NotAnEvent))
-}
-
-/// The event in a record of the ring; nothing when it is not one.
-fn parse(record: &[u8]) -> Option<abi::Event> {
-    if record.len() != size_of::<abi::Event>() {
-        return None;
-    }
-    let mut rest = record;
-    let event = abi::Event {
-        revision: u64::from_ne_bytes(take(&mut rest)?),
-        count: u64::from_ne_bytes(take(&mut rest)?),
-        source: Address::v6(&take(&mut rest)?),
-        destination: Address::v6(&take(&mut rest)?),
-        source_mac: u64::from_ne_bytes(take(&mut rest)?),
-        destination_mac: u64::from_ne_bytes(take(&mut rest)?),
-        rule: u32::from_ne_bytes(take(&mut rest)?),
-        device: u32::from_ne_bytes(take(&mut rest)?),
-        ifindex: u32::from_ne_bytes(take(&mut rest)?),
-        source_port: u16::from_ne_bytes(take(&mut rest)?),
-        destination_port: u16::from_ne_bytes(take(&mut rest)?),
-        vlan: u16::from_ne_bytes(take(&mut rest)?),
-        zone: u16::from_ne_bytes(take(&mut rest)?),
-        ethertype: u16::from_ne_bytes(take(&mut rest)?),
-        protocol: u8::from_ne_bytes(take(&mut rest)?),
-        reason: u8::from_ne_bytes(take(&mut rest)?),
-        flags: u32::from_ne_bytes(take(&mut rest)?),
-        reserved: u32::from_ne_bytes(take(&mut rest)?),
-    };
-    Some(event)
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(*first)
+    Some(abi::Event::read_from_bytes(&record).map_err(|_| NotAnEvent))
 }
 
 #[cfg(test)]
 mod tests {
+    use wardline_ebpf::abi::Address;
+    use zerocopy::IntoBytes as _;
+
     use super::*;
 
     #[test]
@@ -166,11 +135,8 @@ mod tests {
         };
         // One byte in, so that nothing is aligned.
         let mut bytes = vec![0; 1 + size_of::<abi::Event>()];
-        #[expect(unsafe_code, reason = "what the kernel does")]
-        // SAFETY: integers without padding (abi.rs asserts the size), copied into as many bytes.
-        bytes[1..].copy_from_slice(unsafe {
-            std::slice::from_raw_parts((&raw const event).cast::<u8>(), size_of::<abi::Event>())
-        });
+        bytes[1..].copy_from_slice(event.as_bytes());
+        let parse = |record: &[u8]| abi::Event::read_from_bytes(record).ok();
         assert_eq!(parse(&bytes[1..]), Some(event));
         assert_eq!(parse(&bytes), None);
         assert_eq!(parse(&bytes[2..]), None);

@@ -2,9 +2,25 @@
 
 use core::net::{IpAddr, Ipv6Addr};
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// An address of either family, in network order.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Default,
+    FromBytes,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+)]
 pub struct Address(pub [u64; 2]);
 
 impl Address {
@@ -130,7 +146,20 @@ impl From<Address> for IpAddr {
 
 /// Key of an exact address.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    FromBytes,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+)]
 pub struct AddressKey {
     /// The address.
     pub address: Address,
@@ -141,7 +170,20 @@ pub struct AddressKey {
 /// Key of a prefix: the slot, big-endian, then the address, as the trie compares bytes. The
 /// prefix length counts the slot's 32 bits.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    FromBytes,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+)]
 pub struct PrefixKey {
     /// The slot, big-endian.
     pub slot: [u8; 4],

@@ -1,11 +1,15 @@
 //! Events and counters: what the daemon learns about verdicts.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use super::Address;
 use crate::cell::Cell64;
 
 /// Packets and bytes.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
 pub struct Counter {
     /// Packets.
     pub packets: u64,
@@ -15,7 +19,20 @@ pub struct Counter {
 
 /// What events are limited by: at most one a second for each key.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    FromBytes,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+)]
 pub struct EventKey {
     /// The device; 0: none.
     pub device: u32,
@@ -29,7 +46,7 @@ pub struct EventKey {
 
 /// When an event was last sent, and how many packets it did not count since.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct EventLimit {
     /// Jiffies.
     pub last: Cell64,
@@ -39,7 +56,9 @@ pub struct EventLimit {
 
 /// One verdict, told to the daemon.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
 pub struct Event {
     /// Revision that judged it.
     pub revision: u64,

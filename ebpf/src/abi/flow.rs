@@ -1,11 +1,15 @@
 //! The state that packets leave behind: flows, quotas, denials, fragments, learned addresses.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use super::{Address, WAYS};
 use crate::cell::{Cell32, Cell64};
 
 /// What a flow is found by: both directions have the same key.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
 pub struct FlowKey {
     /// The end with the lower (address, port).
     pub low: Address,
@@ -27,7 +31,7 @@ impl FlowKey {
 ///
 /// Counters are written without the bucket's lock, the rest under it. `state` is written whole.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct Flow {
     /// The key in short. First both IPv4 addresses, `low << 32 | high`, or a hash of both IPv6
     /// addresses, which are in [`FlowEnds`]. Then [`FlowKey::ports`], with [`FlowKey::V6`] set for
@@ -70,7 +74,7 @@ impl Flow {
 
 /// The ends of a flow, and the rule that admitted it.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct FlowEnds {
     /// [`FlowKey::low`] and [`FlowKey::high`], word by word.
     pub addresses: [Cell64; 4],
@@ -91,7 +95,7 @@ pub struct FlowEnds {
 
 /// A flow and its ends in a bucket: two cache lines side by side, which processors fetch together.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct FlowEntry {
     /// The flow.
     pub flow: Flow,
@@ -101,7 +105,7 @@ pub struct FlowEntry {
 
 /// The next hops of a flow, for fast-forward.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct FlowHops {
     /// The next hop towards each end, as [`Flow::bind`]; 0: not known.
     pub hops: [Cell64; 2],
@@ -133,7 +137,7 @@ pub mod state {
 
 /// The kernel's lock; the name is how the kernel finds it in the map's type information.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct bpf_spin_lock {
     /// The kernel's.
     pub val: Cell32,
@@ -148,7 +152,7 @@ pub struct bpf_spin_lock {
 /// answered and unanswered flows, eviction that spares answered ones, exact quotas, and cleaning up
 /// without the daemon.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct Bucket {
     /// Held while a way is taken or freed, or a flow changes state.
     pub lock: bpf_spin_lock,
@@ -168,7 +172,7 @@ pub struct Bucket {
 
 /// How many flows one account has open: a device's, or that of some unlisted MACs.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct Quota {
     /// Flows without an answer.
     pub unanswered: Cell32,
@@ -179,7 +183,7 @@ pub struct Quota {
 /// A denial by policy, kept for a second by the processor that met it: a packet just like it is
 /// denied at once.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct Denial {
     /// Source and destination address, word by word.
     pub addresses: [Cell64; 4],
@@ -214,7 +218,21 @@ pub const DENIALS_AT: usize = 256;
 
 /// What identifies the parts of a fragmented packet: the packet, and the port.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Default,
+    FromBytes,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+)]
 pub struct FragmentKey {
     /// Source address.
     pub source: Address,
@@ -232,7 +250,7 @@ pub struct FragmentKey {
 
 /// A fragmented packet whose first part has passed.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct Fragment {
     /// [`FlowKey::ports`] of its flow.
     pub ports: Cell64,
@@ -244,7 +262,7 @@ pub struct Fragment {
 
 /// A learned address: which device claimed it first.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct Learned {
     /// The device's number.
     pub device: Cell32,
@@ -254,7 +272,7 @@ pub struct Learned {
 
 /// Where a device was last seen; array by device number.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct Seen {
     /// Tick.
     pub last: Cell32,

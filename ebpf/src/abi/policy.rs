@@ -1,12 +1,16 @@
 //! What the daemon compiles a revision to: ports, zones, devices, ends, and what pairs of ends may
 //! do.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use super::{Address, ROUTER};
 
 /// A guarded interface, or one that carries what guarded interfaces let in (the bridge above a
 /// port, a VLAN interface on it). Array of `ifindex * 2 + slot`.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
 pub struct Port {
     /// Zone of untagged frames; 0: none.
     pub zone: u16,
@@ -81,7 +85,9 @@ pub fn mac_key(slot: u32, mac: u64) -> u64 {
 
 /// The device that a MAC belongs to.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
 pub struct Mac {
     /// The device's number.
     pub device: u32,
@@ -106,7 +112,21 @@ pub struct Mac {
 /// with the first three, one bit for each [`pair_bit`], so that a lookup that can't hit is not
 /// made; [`zone::pairs_of_any`] says it of the fourth.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Default,
+    FromBytes,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+)]
 pub struct End {
     /// The device's number; 0: no device; [`ROUTER`]: the router.
     pub device: u32,
@@ -205,7 +225,9 @@ pub fn pair_key(slot: u32, from: u32, to: u32) -> u64 {
 
 /// The part of the interval table that says what a pair may do.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
 pub struct Set {
     /// Index of the first interval.
     pub first: u32,
@@ -219,7 +241,21 @@ pub struct Set {
 /// `protocol << 16` for what has no ports. Order-free policy fits in one deny and one allow: of
 /// several that match, the one that lasts longest is kept.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Default,
+    FromBytes,
+    Immutable,
+    IntoBytes,
+    KnownLayout,
+)]
 pub struct Interval {
     /// First service key.
     pub start: u32,

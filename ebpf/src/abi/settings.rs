@@ -1,10 +1,14 @@
 //! What the daemon sets besides policy: settings, failsafe, and what fast-forward may do.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use super::{Address, TICK_SHIFT};
 
 /// What holds for every packet. The daemon sets it once, at load.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
 pub struct Settings {
     /// Buckets of the flow table.
     pub buckets: u32,
@@ -80,7 +84,9 @@ impl Settings {
 /// Who may always reach the router, and on which service keys, by the daemon's own configuration.
 /// Array of [`FAILSAFES`](super::FAILSAFES), of which [`Settings::failsafe`] count.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
 pub struct Failsafe {
     /// The prefix.
     pub network: Address,
@@ -105,7 +111,9 @@ impl Failsafe {
 /// Whether packets may be forwarded in the driver through an interface. The daemon finds that out.
 /// Array by interface index.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
 pub struct Forwarding {
     /// Its own MAC.
     pub mac: u64,
@@ -126,7 +134,9 @@ impl Forwarding {
 
 /// What the daemon reports of routes and neighbours, so that next hops can be kept.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
 pub struct Routes {
     /// Changes with every change of routes or neighbours.
     pub version: u32,
