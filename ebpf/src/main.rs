@@ -1,8 +1,9 @@
 //! The kernel's side: maps, hooks, counters and events around [`decide`](wardline_ebpf::decide).
 //!
-//! Three programs judge packets: `xdp_ingress` and `tc_ingress` what enters a guarded port (one of
-//! the two on each), `tc_egress` what leaves it. Two are run by the daemon: `clock` tells it the
-//! kernel's time, `sweep` ends flows that have timed out.
+//! Three programs judge packets. `xdp_ingress` or `tc_ingress` judges what enters a guarded port, and
+//! `tc_egress` what leaves it. Beside `xdp_ingress`, `tag_ingress` drops tagged packets that XDP has
+//! taken for untagged. The daemon runs two more: `clock` returns the kernel's time, and `sweep` ends
+//! flows that have timed out.
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
