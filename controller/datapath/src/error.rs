@@ -51,6 +51,9 @@ pub enum DatapathError {
     /// The object could not be loaded.
     #[error("could not load the programs: {0}")]
     Load(#[from] aya::EbpfError),
+    /// The object is not one.
+    #[error("could not read the programs: {0}")]
+    Parse(#[from] aya_obj::ParseError),
     /// A program could not be loaded or run.
     #[error("program {name}: {source}")]
     Program {

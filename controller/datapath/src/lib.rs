@@ -16,6 +16,7 @@ pub mod links;
 pub mod load;
 mod maps;
 mod netlink;
+mod object;
 pub mod observe;
 pub mod offload;
 pub mod reader;

@@ -24,7 +24,8 @@ use crate::{
     Datapath, Hook, Reader,
     error::{DatapathError, Result, map_error, pin_error, program_error},
     links::Links,
-    maps::{check, get, maps, max_entries, program, set, view},
+    maps::{data, get, program, set, view},
+    object,
     slots::Slot,
     timeouts::Timeouts,
 };
@@ -140,16 +141,19 @@ impl Datapath {
                 fs::create_dir_all(&directory).map_err(pin_error(&directory))?;
             }
         }
-        for (name, entries) in maps(limits) {
-            if let Some(entries) = entries {
-                loader.map_max_entries(name, entries);
+        let pinned = object::pinned()?;
+        for (name, entries) in object::entries(limits) {
+            if !pinned.contains_key(name) {
+                return Err(DatapathError::Missing(name));
             }
-            if let Some(pins) = &pins {
-                loader.map_pin_path(name, pins.join("maps").join(name));
-            }
+            loader.map_max_entries(name, entries);
         }
         if let Some(pins) = &pins {
-            check(&pins.join("maps"))?;
+            let directory = pins.join("maps");
+            object::check(&directory, &pinned)?;
+            for name in pinned.keys() {
+                loader.map_pin_path(name, directory.join(name));
+            }
         }
         let mut ebpf = loader.load(OBJECT)?;
         for hook in Hook::ALL {
@@ -173,9 +177,12 @@ impl Datapath {
         #[cfg(feature = "log")]
         print_kernel_log(&mut ebpf)?;
         let mut sizes = HashMap::new();
-        for (name, _) in maps(limits) {
-            let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
-            sizes.insert(name, max_entries(name, map)?);
+        for (name, map) in ebpf.maps() {
+            // Maps of other kinds have no entries that somebody counts.
+            if let Ok(map) = data("any", map) {
+                let info = map.info().map_err(map_error("any"))?;
+                sizes.insert(name.to_owned(), info.max_entries());
+            }
         }
         let reader = Arc::new(Reader::new(&mut ebpf, sizes)?);
         let mut datapath = Self {

@@ -1,130 +1,18 @@
 //! Reads and writes maps: by name, entry by entry or many with one call, and no more than differs.
 
-use std::{collections::BTreeMap, os::fd::AsFd as _, path::Path, time::Duration};
+use std::{collections::BTreeMap, os::fd::AsFd as _, time::Duration};
 
 use aya::{
     Ebpf, Pod,
     maps::{Array, MapData, MapError, PerCpuArray},
     programs::ProgramError,
 };
-use wardline_ebpf::abi::{
-    self, AddressKey, Bucket, Counter, DENIAL_SETS, DENIALS_AT, Denial, End, Forwarding, Interval,
-    Mac, Port, PrefixKey, Routes, Set, Settings, UNLISTED,
-};
-use wardline_policy::limits::Limits;
+use wardline_ebpf::abi::Counter;
 
 use crate::{
     bpf,
     error::{DatapathError, Result, map_error, program_error},
 };
-
-/// Every map, with how its size follows from the limits; none: as declared.
-pub(crate) fn maps(limits: &Limits) -> [(&'static str, Option<u32>); 33] {
-    let both = |entries: u32| Some(entries.saturating_mul(2));
-    // Routers and rules name addresses too.
-    let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
-    let settings = Settings::for_flows(limits.flows);
-    [
-        ("ACTIVE", None),
-        ("REVISIONS", None),
-        ("GENERATIONS", None),
-        ("SETTINGS", None),
-        ("FAILSAFE", None),
-        ("FORWARDING", None),
-        ("ROUTES", None),
-        ("FORWARDED", None),
-        ("PORTS", None),
-        ("ZONES", None),
-        ("PLACES", None),
-        ("MACS", both(limits.devices.saturating_mul(2))),
-        ("ADDRESSES", both(addresses)),
-        ("PREFIXES", both(65_536)),
-        ("DEVICES", both(limits.devices)),
-        ("PAIRS", both(1 << 20)),
-        ("INTERVALS", Some(1 << 20)),
-        ("EPOCHS", None),
-        ("FLOWS", Some(settings.buckets)),
-        ("DENIED", None),
-        ("REFUSED", None),
-        ("OPENED", None),
-        ("QUOTAS", Some(limits.devices + 2 + UNLISTED)),
-        ("GAUGES", None),
-        ("FRAGMENTS", None),
-        ("ADOPTION", None),
-        ("LEARNED", Some(limits.devices.saturating_mul(2))),
-        ("SEEN", Some(limits.devices + 2)),
-        ("REASONS", None),
-        ("RULES", Some(limits.rules + 1)),
-        ("EVENTS", None),
-        ("EVENT_LIMITS", None),
-        ("CLOCK", None),
-    ]
-}
-
-/// Pinned maps must have the form that the object declares: the loader does not look.
-pub(crate) fn check(maps: &Path) -> Result<()> {
-    let expected: [(&str, u32, u32); 33] = [
-        ("ACTIVE", 4, 4),
-        ("REVISIONS", 4, 8),
-        ("GENERATIONS", 4, 8),
-        ("SETTINGS", 4, size_of::<Settings>() as u32),
-        ("FAILSAFE", 4, size_of::<abi::Failsafe>() as u32),
-        ("FORWARDING", 4, size_of::<Forwarding>() as u32),
-        ("ROUTES", 4, size_of::<Routes>() as u32),
-        ("FORWARDED", 4, size_of::<Counter>() as u32),
-        ("PORTS", 4, size_of::<Port>() as u32),
-        ("ZONES", 4, 4),
-        ("PLACES", 8, 4),
-        ("MACS", 8, size_of::<Mac>() as u32),
-        (
-            "ADDRESSES",
-            size_of::<AddressKey>() as u32,
-            size_of::<End>() as u32,
-        ),
-        (
-            "PREFIXES",
-            size_of::<PrefixKey>() as u32 + 4,
-            size_of::<End>() as u32,
-        ),
-        ("DEVICES", 4, size_of::<End>() as u32),
-        ("PAIRS", 8, size_of::<Set>() as u32),
-        ("INTERVALS", 4, size_of::<Interval>() as u32),
-        ("EPOCHS", 4, 4),
-        ("FLOWS", 4, size_of::<Bucket>() as u32),
-        ("DENIED", 4, size_of::<[Denial; DENIALS_AT]>() as u32),
-        ("REFUSED", 4, DENIAL_SETS * 8),
-        ("OPENED", 4, DENIAL_SETS * 4),
-        ("QUOTAS", 4, 8),
-        ("GAUGES", 4, 4),
-        ("FRAGMENTS", 48, 16),
-        ("ADOPTION", 4, 4),
-        ("LEARNED", 16, 8),
-        ("SEEN", 4, 8),
-        ("REASONS", 4, 16),
-        ("RULES", 4, 16),
-        ("EVENTS", 0, 0),
-        ("EVENT_LIMITS", 16, 16),
-        ("CLOCK", 4, 8),
-    ];
-    for (name, key, value) in expected {
-        let path = maps.join(name);
-        if !path.exists() {
-            continue;
-        }
-        let info = MapData::from_pin(&path)
-            .and_then(|map| map.info())
-            .map_err(map_error("pinned"))?;
-        if (info.key_size(), info.value_size()) != (key, value) {
-            return Err(DatapathError::Incompatible(path));
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn max_entries(name: &'static str, map: &aya::maps::Map) -> Result<u32> {
-    let info = data(name, map)?.info().map_err(map_error(name))?;
-    Ok(info.max_entries())
-}
 
 pub(crate) fn data<'a>(name: &'static str, map: &'a aya::maps::Map) -> Result<&'a MapData> {
     use aya::maps::Map;

@@ -56,13 +56,13 @@ pub struct Reader {
     /// The program that tells the time.
     clock: OwnedFd,
     /// What each map can hold.
-    sizes: HashMap<&'static str, u32>,
+    sizes: HashMap<String, u32>,
     pub(crate) per_second: u32,
 }
 
 impl Reader {
     /// A reader of what has been loaded; `sizes` says what each map can hold.
-    pub(crate) fn new(ebpf: &mut Ebpf, sizes: HashMap<&'static str, u32>) -> Result<Self> {
+    pub(crate) fn new(ebpf: &mut Ebpf, sizes: HashMap<String, u32>) -> Result<Self> {
         let duplicate = |name: &'static str| {
             let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
             Ok((name, duplicate(name, map)?))
