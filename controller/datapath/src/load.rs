@@ -6,8 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ffi::CString,
-    fs, io,
+    fs,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -16,6 +15,11 @@ use std::{
 use aya::{
     EbpfLoader,
     programs::{ProgramError, SchedClassifier, Xdp},
+};
+use rustix::{
+    io::Errno,
+    mount::{MountFlags, mount},
+    rand::{GetRandomFlags, getrandom},
 };
 use wardline_ebpf::abi::{ABI_VERSION, Set, Settings, TICK_SHIFT, UNLISTED};
 use wardline_policy::limits::Limits;
@@ -29,6 +33,9 @@ use crate::{
     slots::Slot,
     timeouts::Timeouts,
 };
+
+/// What statfs(2) says of the BPF file system.
+const BPF_FS_MAGIC: rustix::fs::FsWord = libc::BPF_FS_MAGIC as _;
 
 /// The programs and map definitions, as built for the kernel.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WARDLINE_OBJECT"));
@@ -59,55 +66,26 @@ fn print_kernel_log(ebpf: &mut Ebpf) -> Result<()> {
 }
 
 /// Mounts the BPF file system where pins are to be, when it is not.
-#[expect(
-    unsafe_code,
-    reason = "statfs(2) and mount(2) have no safe wrapper in the standard library"
-)]
-fn mount(pins: &Path) -> Result<()> {
+fn mount_bpf(pins: &Path) -> Result<()> {
     const ROOT: &str = "/sys/fs/bpf";
     if !pins.starts_with(ROOT) {
         return Ok(());
     }
-    let failed = || pin_error(Path::new(ROOT))(io::Error::last_os_error());
-    let root = CString::new(ROOT).map_err(|error| pin_error(pins)(error.into()))?;
-    // SAFETY: the path is terminated, and the buffer is the kernel's to fill.
-    let magic = unsafe {
-        let mut stat: libc::statfs = std::mem::zeroed();
-        if libc::statfs(root.as_ptr(), &mut stat) != 0 {
-            return Err(failed());
-        }
-        stat.f_type
-    };
-    if magic == libc::BPF_FS_MAGIC {
+    let failed = |error: Errno| pin_error(Path::new(ROOT))(error.into());
+    let mounted = rustix::fs::statfs(ROOT).map_err(failed)?;
+    if mounted.f_type == BPF_FS_MAGIC {
         return Ok(());
     }
-    // SAFETY: all strings are terminated.
-    let mounted = unsafe {
-        libc::mount(
-            c"bpf".as_ptr(),
-            root.as_ptr(),
-            c"bpf".as_ptr(),
-            0,
-            std::ptr::null(),
-        )
-    };
-    if mounted == 0 { Ok(()) } else { Err(failed()) }
+    mount("bpf", ROOT, "bpf", MountFlags::empty(), None).map_err(failed)
 }
 
-#[expect(
-    unsafe_code,
-    reason = "getrandom(2) has no safe wrapper in the standard library"
-)]
+/// A random number that is not 0.
 fn random() -> Result<u64> {
     let mut bytes = [0u8; 8];
-    // SAFETY: the buffer is as long as said.
-    let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if read == 8 {
-        return Ok(u64::from_ne_bytes(bytes) | 1);
-    }
-    Err(pin_error(Path::new("/dev/random"))(
-        io::Error::last_os_error(),
-    ))
+    // A request of up to 256 bytes is answered in whole, or not at all.
+    getrandom(&mut bytes, GetRandomFlags::empty())
+        .map_err(|error| pin_error(Path::new("/dev/random"))(error.into()))?;
+    Ok(u64::from_ne_bytes(bytes) | 1)
 }
 
 /// The verifier gives up when something else wants the thread, and may be asked again.
@@ -136,7 +114,7 @@ impl Datapath {
         let pins = pin_dir.map(|directory| directory.join(format!("v{ABI_VERSION}")));
         let mut loader = EbpfLoader::new();
         if let Some(pins) = &pins {
-            mount(pins)?;
+            mount_bpf(pins)?;
             for directory in [pins.join("maps"), pins.join("links")] {
                 fs::create_dir_all(&directory).map_err(pin_error(&directory))?;
             }

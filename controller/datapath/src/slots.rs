@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aya::maps::{PerCpuArray, lpm_trie::Key};
 use jiff::Timestamp;
+use rustix::thread::{MembarrierCommand, membarrier};
 use wardline_ebpf::abi::{
     Address, AddressKey, Counter, EPOCH_CELLS, End, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey,
     Set,
@@ -37,11 +38,12 @@ pub(crate) struct Slot {
 }
 
 /// Waits until no program runs that started before: what it could still see may be changed then.
-#[expect(unsafe_code, reason = "membarrier(2) has no safe wrapper")]
 fn grace() {
-    // SAFETY: MEMBARRIER_CMD_GLOBAL takes no pointer. In the kernel it is synchronize_rcu, and
-    // programs at XDP and TC run inside one RCU read section.
-    unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
+    // In the kernel this is synchronize_rcu, and programs at XDP and TC run inside one RCU read
+    // section.
+    if let Err(error) = membarrier(MembarrierCommand::Global) {
+        tracing::warn!("membarrier: {error}; packets under way may mix two revisions");
+    }
 }
 
 impl Datapath {
