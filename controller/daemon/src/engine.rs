@@ -13,11 +13,10 @@ use wardline_datapath::{
 };
 use wardline_ebpf::abi::Port;
 use wardline_policy::{
-    compile,
+    compile, document,
     failsafe::Failsafe,
     intent::{self, Attach, Intent},
     inventory::{Inventory, Link},
-    limits::excess,
     numbers::{self, numbered},
     snapshot::Snapshot,
     tables::Tables,
@@ -119,8 +118,8 @@ impl Engine {
     }
 
     /// Who may always reach the router.
-    pub(crate) fn failsafe(&self) -> Vec<v1::Failsafe> {
-        self.config.failsafe.iter().map(Failsafe::told).collect()
+    pub(crate) fn failsafe(&self) -> &[Failsafe] {
+        &self.config.failsafe
     }
 
     /// What happens.
@@ -241,7 +240,7 @@ impl Engine {
         let current = self.snapshot();
         let clock = self.datapath.reader().clock()?;
         let limits = &self.config.limits;
-        let excess = excess(&policy, limits);
+        let excess = document::excess(&policy, limits);
         if !excess.is_empty() {
             return Err(Refusal::TooLarge(excess));
         }

@@ -17,7 +17,10 @@ use std::{
 use jiff::Timestamp;
 use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
-use wardline_policy::{diff::Extent, edit, numbers::Ids};
+use wardline_policy::{
+    document::{diff::Extent, edit},
+    numbers::Ids,
+};
 use wardline_proto::v1;
 
 pub mod error;

@@ -16,7 +16,6 @@ use wardline_ebpf::{
     decide::{self, Verdict, Work},
     packet::number,
 };
-use wardline_proto::v1;
 
 mod addresses;
 mod ends;
@@ -24,7 +23,7 @@ mod frame;
 
 use self::{
     addresses::is_v4,
-    ends::{Candidate, Hook, View, Who, problem},
+    ends::{Candidate, Checkpoint, Owner, Resolver, problem},
     frame::{EPHEMERAL, Packet},
 };
 use crate::{
@@ -38,27 +37,66 @@ use crate::{
     },
 };
 
-/// Judges the packet that a request describes. `learned` are the addresses that devices have
+/// A packet that somebody asks about, in the words of a document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// `device:NAME`, `zone:NAME`, `cidr:PREFIX`, `router`, `any`, or an address.
+    pub from: String,
+    /// The same.
+    pub to: String,
+    /// A service's name, or a port as `tcp/443`.
+    pub service: String,
+    /// The interface that the packet enters; empty: one where the source belongs.
+    pub port: String,
+    /// The source port; 0: an ephemeral one.
+    pub source_port: u32,
+}
+
+/// What would happen to the packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Why it would pass or be dropped.
+    pub reason: Reason,
+    /// The rule that decided; empty: none did.
+    pub rule: String,
+    /// The source's zone; empty: none.
+    pub source_zone: String,
+    /// The destination's zone; empty: none.
+    pub destination_zone: String,
+    /// The packet that was judged, in words.
+    pub packet: String,
+    /// The revision that judged it.
+    pub revision: u64,
+}
+
+impl Answer {
+    /// Whether the packet would pass.
+    pub fn passes(&self) -> bool {
+        self.reason.passes()
+    }
+}
+
+/// Judges the packet that a question describes. `learned` are the addresses that devices have
 /// learned, with the devices' numbers; `tick` is the present.
 ///
 /// # Errors
 ///
-/// What about the request can't be, by its fields; with an empty path when no policy is in force.
+/// What about the question can't be, by its fields; with an empty path when no policy is in force.
 pub fn explain(
     snapshot: &Snapshot,
-    request: &v1::ExplainRequest,
+    question: &Question,
     learned: &[(IpAddr, u32)],
     tick: u32,
-) -> Result<v1::ExplainResponse, Vec<Problem>> {
+) -> Result<Answer, Vec<Problem>> {
     if snapshot.revision == 0 {
         return Err(vec![problem("", "no policy is in force")]);
     }
-    let view = View::new(snapshot, learned, tick);
+    let resolver = Resolver::new(snapshot, learned, tick);
     let mut taken = BTreeSet::new();
-    let from = view.ends("from", &request.from, &mut taken);
-    let to = view.ends("to", &request.to, &mut taken);
-    let services = services(snapshot, &request.service);
-    let source_port = source_port(request.source_port);
+    let from = resolver.ends("from", &question.from, &mut taken);
+    let to = resolver.ends("to", &question.to, &mut taken);
+    let services = services(snapshot, &question.service);
+    let source_port = source_port(question.source_port);
     let (from, to, services, source_port) = match (from, to, services, source_port) {
         (Ok(from), Ok(to), Ok(services), Ok(source_port)) => (from, to, services, source_port),
         (from, to, services, source_port) => {
@@ -67,54 +105,48 @@ pub fn explain(
         }
     };
     let (from, to, service) = choose(&from, &to, &services).map_err(|problem| vec![problem])?;
-    view.presume(from);
-    view.presume(to);
-    let (hook, link) = view
-        .hook(from, to, &request.port)
+    resolver.presume(from);
+    resolver.presume(to);
+    let (checkpoint, link) = resolver
+        .checkpoint(from, to, &question.port)
         .map_err(|problem| vec![problem])?;
     let packet = Packet {
         source: from.address,
         destination: to.address,
-        source_mac: view.source_mac(from, &hook, link),
-        destination_mac: view.destination_mac(to, &hook, link),
-        vlan: hook.vlan(),
+        source_mac: resolver.source_mac(from, &checkpoint, link),
+        destination_mac: resolver.destination_mac(to, &checkpoint, link),
+        vlan: checkpoint.vlan(),
         service,
         source_port,
     };
 
     let mut work = Work::default();
-    let verdict = match hook {
-        Hook::Enters { .. } => decide::ingress(
+    let verdict = match checkpoint {
+        Checkpoint::Enters { .. } => decide::ingress(
             &packet.bytes()[..],
             None,
             link.index,
-            &view.model,
+            &resolver.model,
             &mut work,
         ),
-        Hook::Leaves { came_from, .. } => {
+        Checkpoint::Leaves { came_from, .. } => {
             let bytes = packet.bytes();
             decide::egress(
                 &bytes[..],
                 None,
                 link.index,
                 came_from,
-                &view.model,
+                &resolver.model,
                 &mut work,
             )
         }
     };
-    Ok(v1::ExplainResponse {
-        verdict: if verdict.reason.passes() {
-            v1::Answer::Allow
-        } else {
-            v1::Answer::Drop
-        }
-        .into(),
-        reason: i32::from(verdict.reason as u8),
+    Ok(Answer {
+        reason: verdict.reason,
         rule: snapshot.name(numbered::RULE, verdict.rule).to_owned(),
-        source_zone: view.zone_name(from),
-        destination_zone: view.zone_name(to),
-        packet: in_words(&packet, &hook, link, &verdict),
+        source_zone: resolver.zone_name(from),
+        destination_zone: resolver.zone_name(to),
+        packet: in_words(&packet, &checkpoint, link, &verdict),
         revision: snapshot.revision,
     })
 }
@@ -181,7 +213,7 @@ fn choose<'a, 'b>(
             .iter()
             .flat_map(|a| others.iter().map(move |b| (*a, *b)));
         let apart = |(a, b): &(&Candidate<'_>, &Candidate<'_>)| {
-            a.address != b.address && (a.who != b.who || a.who == Who::Nobody)
+            a.address != b.address && (a.owner != b.owner || a.owner == Owner::Nobody)
         };
         let (opener, other) = { pairs }.find(apart).unwrap_or((opener, other));
         return Ok((opener, other, *service));
@@ -205,7 +237,7 @@ fn is_of_family(service: u32, v4: bool) -> bool {
 }
 
 /// `tcp 10.20.2.21:49152 → 10.20.1.11:443 from 02:00:00:00:02:21, entering cam1`.
-fn in_words(packet: &Packet, hook: &Hook, link: &Link, verdict: &Verdict) -> String {
+fn in_words(packet: &Packet, checkpoint: &Checkpoint, link: &Link, verdict: &Verdict) -> String {
     let low = packet.service as u16;
     let (source, destination) = (packet.source, packet.destination);
     let what = match packet.protocol() {
@@ -222,10 +254,12 @@ fn in_words(packet: &Packet, hook: &Hook, link: &Link, verdict: &Verdict) -> Str
         protocol => format!("{} {source} → {destination}", service_text(protocol, low)),
     };
     let (mac, name) = (packet.source_mac, &link.name);
-    let place = match hook {
-        Hook::Enters { .. } => format!(" from {mac}, entering {name}"),
-        Hook::Leaves { came_from: 0, .. } => format!(" from the router, leaving through {name}"),
-        Hook::Leaves { .. } => format!(" from elsewhere, leaving through {name}"),
+    let place = match checkpoint {
+        Checkpoint::Enters { .. } => format!(" from {mac}, entering {name}"),
+        Checkpoint::Leaves { came_from: 0, .. } => {
+            format!(" from the router, leaving through {name}")
+        }
+        Checkpoint::Leaves { .. } => format!(" from elsewhere, leaving through {name}"),
     };
     let vlan = if packet.vlan == 0 {
         String::new()

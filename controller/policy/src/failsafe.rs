@@ -1,5 +1,5 @@
 //! Who may always reach the router, whatever a policy says: the daemon's own list, and how the
-//! kernel has it. Pure.
+//! kernel has it.
 //!
 //! It is for the day on which a policy cuts the operators off. So it stands in the router's own
 //! configuration, holds against every rule, device and quarantine of a document, takes no room in
@@ -9,7 +9,6 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use wardline_ebpf::abi;
-use wardline_proto::v1;
 
 use crate::words::{address::address_of, service::Service};
 
@@ -64,12 +63,14 @@ impl Failsafe {
         })
     }
 
-    /// As the API tells it.
-    pub fn told(&self) -> v1::Failsafe {
-        v1::Failsafe {
-            from: self.from.iter().map(ToString::to_string).collect(),
-            services: self.services.iter().map(|(text, _)| text.clone()).collect(),
-        }
+    /// From where, as a configuration has it.
+    pub fn from_texts(&self) -> Vec<String> {
+        self.from.iter().map(ToString::to_string).collect()
+    }
+
+    /// What for, as a configuration has it.
+    pub fn service_texts(&self) -> Vec<String> {
+        self.services.iter().map(|(text, _)| text.clone()).collect()
     }
 
     /// Whether an address is one of theirs.
@@ -81,7 +82,7 @@ impl Failsafe {
 /// As a configuration has it.
 impl fmt::Display for Failsafe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let v1::Failsafe { from, services } = self.told();
+        let (from, services) = (self.from_texts(), self.service_texts());
         write!(f, "{{ from = {from:?}, services = {services:?} }}")
     }
 }

@@ -1,18 +1,12 @@
-//! What is wanted: a policy document, read once into values that can't be wrong, or every problem
-//! that it has.
+//! What is wanted: a policy that was read once, in values that can't contradict each other.
 //!
-//! The values come first, then the reading of each kind in the document's order, then the small
-//! languages (names, prefixes, services) and the collecting of problems. Everything is sorted by
-//! name, so that the order of a document reaches nothing behind this module. References become
-//! indexes here: the compiler never meets a name that does not exist.
+//! Everything is sorted by name, so that the order of a document has no effect after it was read.
+//! References are indexes: the compiler never meets a name that does not exist.
 
 use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-
-mod read;
-mod warnings;
 
 use crate::words::{interface::Pattern, mac::Mac, service::Service};
 
@@ -164,7 +158,8 @@ impl Port {
     }
 }
 
-fn port_for(ports: &[Port], interface: &str) -> Option<usize> {
+/// Finds the port that an interface is: its position in any list of ports.
+pub(crate) fn port_for(ports: &[Port], interface: &str) -> Option<usize> {
     let fits = |port: &Port| {
         let exact = port.pattern.is_exact();
         (exact || interface != "lo") && port.pattern.matches(interface)
@@ -176,6 +171,3 @@ fn port_for(ports: &[Port], interface: &str) -> Option<usize> {
             (!pattern.is_exact(), Reverse(pattern.literals()), pattern)
         })
 }
-
-#[cfg(test)]
-mod tests;

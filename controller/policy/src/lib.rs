@@ -11,8 +11,7 @@
 
 pub mod clock;
 pub mod compile;
-pub mod diff;
-pub mod edit;
+pub mod document;
 pub mod explain;
 pub mod failsafe;
 pub mod intent;

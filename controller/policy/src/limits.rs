@@ -1,24 +1,4 @@
-//! How much the tables hold, and what of a document exceeds it.
-
-use wardline_proto::v1;
-
-use crate::words::problem::Problem;
-
-/// Tells what of a document exceeds the limits: one problem for each kind, with the numbers.
-pub fn excess(policy: &v1::Policy, limits: &Limits) -> Vec<Problem> {
-    let counts = [
-        ("devices", policy.devices.len(), limits.devices),
-        ("rules", policy.rules.len(), limits.rules),
-    ];
-    let over = counts
-        .into_iter()
-        .filter(|&(_, count, limit)| count as u64 > u64::from(limit));
-    over.map(|(kind, count, limit)| Problem {
-        path: kind.to_owned(),
-        message: format!("{count} {kind}, but limits.{kind} is {limit}"),
-    })
-    .collect()
-}
+//! How much the tables hold.
 
 /// How much the tables hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use std::{
 };
 
 use wardline_ebpf::abi::Failsafe;
-use wardline_proto::v1;
 
 use crate::{
     clock::Clock,
+    document::Document,
     intent::Intent,
     inventory::Inventory,
     numbers::{Ids, numbered},
@@ -23,7 +23,7 @@ pub struct Snapshot {
     /// The revision; 0: none.
     pub revision: u64,
     /// Its document.
-    pub policy: Arc<v1::Policy>,
+    pub policy: Arc<Document>,
     /// What it wants.
     pub intent: Arc<Intent>,
     /// What there is.
@@ -49,7 +49,7 @@ impl Snapshot {
     #[expect(clippy::too_many_arguments, reason = "each is a field")]
     pub fn new(
         revision: u64,
-        policy: impl Into<Arc<v1::Policy>>,
+        policy: impl Into<Arc<Document>>,
         intent: impl Into<Arc<Intent>>,
         inventory: impl Into<Arc<Inventory>>,
         quarantined: BTreeSet<String>,

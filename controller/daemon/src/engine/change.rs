@@ -9,8 +9,10 @@ use jiff::Timestamp;
 use tracing::{error, info, warn};
 use wardline_datapath::fault;
 use wardline_policy::{
-    diff::{self, Extent},
-    edit,
+    document::{
+        diff::{self, Extent},
+        edit,
+    },
     intent::{Action, Device, Intent, Selector},
     numbers::{Ids, number_of, numbered},
     snapshot::Snapshot,
@@ -281,7 +283,7 @@ impl Engine {
             addresses.any(|address| failsafe.has(*address))
         });
         let spared = spared.map(|failsafe| {
-            let services = failsafe.told().services.join(", ");
+            let services = failsafe.service_texts().join(", ");
             format!("by the router's failsafe it may still reach the router: {services}")
         });
         kept.chain(spared).collect()

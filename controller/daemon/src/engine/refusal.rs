@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use wardline_datapath::error::DatapathError;
-use wardline_policy::{edit, words::problem::Problem};
+use wardline_policy::{document::edit, words::problem::Problem};
 
 use crate::store::error::StoreError;
 

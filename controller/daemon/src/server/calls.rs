@@ -18,6 +18,7 @@ use wardline_proto::{
     v1::{self, segmentation_server::Segmentation},
 };
 
+use super::convert::{explained, question};
 use crate::{
     access::{
         audit::Audit,
@@ -273,9 +274,9 @@ impl Segmentation for Service {
             .into_iter()
             .map(|(address, device, _)| (ip_of(address), device))
             .collect();
-        let request = request.into_inner();
-        explain::explain(&snapshot, &request, &learned, tick)
-            .map(Response::new)
+        let question = question(request.into_inner());
+        explain::explain(&snapshot, &question, &learned, tick)
+            .map(|answer| Response::new(explained(answer)))
             .map_err(|problems| {
                 let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>();
                 violations(Code::InvalidArgument, message.join("; "), problems)

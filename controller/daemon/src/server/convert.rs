@@ -5,7 +5,14 @@ use wardline_ebpf::{
     abi::{Reason, state},
     flows,
 };
-use wardline_policy::{live::Live, numbers::numbered, snapshot::Snapshot, words::address::ip_of};
+use wardline_policy::{
+    explain::{Answer, Question},
+    failsafe::Failsafe,
+    live::Live,
+    numbers::numbered,
+    snapshot::Snapshot,
+    words::address::ip_of,
+};
 use wardline_proto::{time::to_proto, v1};
 
 use crate::store::revision::Revision;
@@ -22,6 +29,50 @@ pub(crate) fn table_status(fill: Fill) -> v1::TableStatus {
 /// The proto's number of a reason is the kernel's.
 pub(crate) fn reason_number(reason: Reason) -> i32 {
     i32::from(reason as u8)
+}
+
+/// What a request asks to be explained.
+pub(crate) fn question(request: v1::ExplainRequest) -> Question {
+    let v1::ExplainRequest {
+        from,
+        to,
+        service,
+        port,
+        source_port,
+    } = request;
+    Question {
+        from,
+        to,
+        service,
+        port,
+        source_port,
+    }
+}
+
+/// An explanation, as the proto has it.
+pub(crate) fn explained(answer: Answer) -> v1::ExplainResponse {
+    let verdict = if answer.passes() {
+        v1::Answer::Allow
+    } else {
+        v1::Answer::Drop
+    };
+    v1::ExplainResponse {
+        verdict: verdict.into(),
+        reason: reason_number(answer.reason),
+        rule: answer.rule,
+        source_zone: answer.source_zone,
+        destination_zone: answer.destination_zone,
+        packet: answer.packet,
+        revision: answer.revision,
+    }
+}
+
+/// Some who may always reach the router, as the proto has them.
+pub(crate) fn failsafe(failsafe: &Failsafe) -> v1::Failsafe {
+    v1::Failsafe {
+        from: failsafe.from_texts(),
+        services: failsafe.service_texts(),
+    }
 }
 
 /// A flow as the API tells it.
@@ -95,5 +146,25 @@ pub(crate) fn revision(kept: Revision) -> v1::Revision {
         added: extent.added,
         changed: extent.changed,
         removed: extent.removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wardline_policy::words::reason::reason_word;
+
+    use super::*;
+
+    #[test]
+    fn reasons_have_the_numbers_and_the_names_of_the_interface() {
+        for reason in Reason::ALL {
+            let known = v1::Reason::try_from(reason_number(reason));
+            let name = known.map(|known| known.as_str_name());
+            let expected = format!("REASON_{}", reason_word(reason).to_uppercase());
+            assert_eq!(name, Ok(expected.as_str()));
+        }
+        let others = (0..1000).filter(|&number| v1::Reason::try_from(number).is_ok());
+        // One more: unspecified.
+        assert_eq!(others.count(), Reason::ALL.len() + 1);
     }
 }

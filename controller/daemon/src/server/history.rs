@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wardline_policy::diff;
+use wardline_policy::document::diff;
 use wardline_proto::v1;
 
 use super::convert::revision;

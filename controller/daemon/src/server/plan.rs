@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use wardline_policy::{
-    diff,
+    document::diff,
     intent::{Intent, Zone},
     numbers::numbered,
     reach::{self, Reach, Who},
@@ -14,7 +14,7 @@ use wardline_policy::{
 };
 use wardline_proto::{time::to_proto, v1};
 
-use super::convert::{described, reason_number, table_status};
+use super::convert::{described, failsafe, reason_number, table_status};
 use crate::{
     engine::{Engine, prepare::Prepared, refusal::Refusal},
     telemetry::observed::Observed,
@@ -73,7 +73,7 @@ impl Engine {
                 .map(str::to_owned)
                 .collect(),
             observed,
-            failsafe: self.failsafe(),
+            failsafe: self.failsafe().iter().map(failsafe).collect(),
         })
     }
 

@@ -11,7 +11,7 @@ use wardline_policy::{
 };
 use wardline_proto::{time::to_proto, v1};
 
-use super::convert::{described, reason_number, table_status};
+use super::convert::{described, failsafe, reason_number, table_status};
 use crate::engine::{Engine, refusal::Refusal};
 
 impl Engine {
@@ -73,7 +73,7 @@ impl Engine {
             warnings,
             grants: self.grants(),
             quarantined: self.store.quarantined().iter().cloned().collect(),
-            failsafe: self.failsafe(),
+            failsafe: self.failsafe().iter().map(failsafe).collect(),
         })
     }
 

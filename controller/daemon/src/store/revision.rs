@@ -1,7 +1,7 @@
 //! A revision: as it is given to the store, and as the store gives it back.
 
 use jiff::Timestamp;
-use wardline_policy::diff::Extent;
+use wardline_policy::document::diff::Extent;
 use wardline_proto::v1;
 
 /// A change that was accepted and is to be kept.

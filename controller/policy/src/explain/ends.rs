@@ -1,4 +1,5 @@
-//! The ends of the flow that is asked about, and the hook that judges its first packet.
+//! Finds what the words of a question stand for: the ends of the flow, and where its first packet is
+//! judged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,11 +38,12 @@ pub(super) fn problem(path: &str, message: impl Into<String>) -> Problem {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
     pub(super) address: IpAddr,
-    pub(super) who: Who<'a>,
+    pub(super) owner: Owner<'a>,
 }
 
+/// Whose an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Who<'a> {
+pub(super) enum Owner<'a> {
     Router,
     Device(&'a Device),
     /// An address that no device has.
@@ -50,14 +52,14 @@ pub(super) enum Who<'a> {
 
 /// Where the packet is judged.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Hook {
+pub(super) enum Checkpoint {
     /// Where it enters a guarded port.
     Enters { vlan: u16 },
     /// Where it leaves through one. `came_from` is as [`decide::egress`] takes it.
     Leaves { vlan: u16, came_from: u32 },
 }
 
-impl Hook {
+impl Checkpoint {
     pub(super) fn vlan(&self) -> u16 {
         match *self {
             Self::Enters { vlan } | Self::Leaves { vlan, .. } => vlan,
@@ -68,8 +70,8 @@ impl Hook {
 /// An interface that no table knows: the other side of the router.
 pub(super) const ELSEWHERE: u32 = u32::MAX;
 
-/// The snapshot as a request is read against it.
-pub(super) struct View<'a> {
+/// Finds in a snapshot what the words of a question stand for.
+pub(super) struct Resolver<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) model: Model<'a>,
     pub(super) tick: u32,
@@ -78,13 +80,13 @@ pub(super) struct View<'a> {
     pub(super) learned_by: BTreeMap<u32, BTreeSet<IpAddr>>,
 }
 
-impl<'a> View<'a> {
+impl<'a> Resolver<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, learned: &[(IpAddr, u32)], tick: u32) -> Self {
         let mut model = Model::new(&snapshot.tables, Settings::for_flows(64));
         model.amend(&snapshot.amended);
         model.spare(snapshot.failsafe.iter().copied());
         model.set_tick(tick);
-        let mut view = Self {
+        let mut resolver = Self {
             snapshot,
             model,
             tick,
@@ -93,12 +95,16 @@ impl<'a> View<'a> {
         };
         for (address, device) in learned {
             let end = snapshot.tables.devices.get(device);
-            if end.is_some_and(|end| end.zone == view.around(*address).zone) {
-                view.learned.insert(*address, *device);
-                view.learned_by.entry(*device).or_default().insert(*address);
+            if end.is_some_and(|end| end.zone == resolver.around(*address).zone) {
+                resolver.learned.insert(*address, *device);
+                resolver
+                    .learned_by
+                    .entry(*device)
+                    .or_default()
+                    .insert(*address);
             }
         }
-        view
+        resolver
     }
 
     /// Reads `from` or `to`. Addresses that are made up are not in `taken`, and are added to it.
@@ -141,7 +147,7 @@ impl<'a> View<'a> {
                 (
                     vec![Candidate {
                         address,
-                        who: self.who(address),
+                        owner: self.owner(address),
                     }],
                     String::new(),
                 )
@@ -161,7 +167,7 @@ impl<'a> View<'a> {
         usable
             .map(|address| Candidate {
                 address: *address,
-                who: Who::Router,
+                owner: Owner::Router,
             })
             .collect()
     }
@@ -184,7 +190,7 @@ impl<'a> View<'a> {
                 taken.insert(address);
                 found.push(Candidate {
                     address,
-                    who: Who::Nobody,
+                    owner: Owner::Nobody,
                 });
             }
         }
@@ -209,16 +215,16 @@ impl<'a> View<'a> {
                 let address = self.known(device).find(|address| is_v4(*address) == v4)?;
                 Some(Candidate {
                     address,
-                    who: Who::Device(device),
+                    owner: Owner::Device(device),
                 })
             });
             found.extend(known.take(2));
             let learners = devices.iter().filter(|device| {
                 learns(device) && !self.known(device).any(|address| is_v4(address) == v4)
             });
-            let learners = learners.map(|device| Who::Device(device)).take(2);
-            for who in learners.chain([Who::Nobody]) {
-                found.extend(self.made_up(zone, v4, who, taken));
+            let learners = learners.map(|device| Owner::Device(device)).take(2);
+            for owner in learners.chain([Owner::Nobody]) {
+                found.extend(self.made_up(zone, v4, owner, taken));
             }
         }
         found
@@ -230,14 +236,14 @@ impl<'a> View<'a> {
         device: &'a Device,
         taken: &mut BTreeSet<IpAddr>,
     ) -> Vec<Candidate<'a>> {
-        let who = Who::Device(device);
+        let owner = Owner::Device(device);
         let mut found: Vec<Candidate<'a>> = self
             .known(device)
-            .map(|address| Candidate { address, who })
+            .map(|address| Candidate { address, owner })
             .collect();
         for v4 in [true, false] {
             if learns(device) && !found.iter().any(|known| is_v4(known.address) == v4) {
-                found.extend(self.made_up(device.zone, v4, who, taken));
+                found.extend(self.made_up(device.zone, v4, owner, taken));
             }
         }
         found
@@ -261,10 +267,10 @@ impl<'a> View<'a> {
             .filter(|address| is_usable(*address));
         let candidates = usable.map(|address| Candidate {
             address,
-            who: self.who(address),
+            owner: self.owner(address),
         });
         candidates
-            .filter(|candidate| candidate.who != Who::Router)
+            .filter(|candidate| candidate.owner != Owner::Router)
             .take(2)
             .collect()
     }
@@ -274,7 +280,7 @@ impl<'a> View<'a> {
         &self,
         zone: ZoneIndex,
         v4: bool,
-        who: Who<'a>,
+        owner: Owner<'a>,
         taken: &mut BTreeSet<IpAddr>,
     ) -> Option<Candidate<'a>> {
         let zones = &self.snapshot.intent.zones;
@@ -303,7 +309,7 @@ impl<'a> View<'a> {
                     && self.around(*address).zone == wanted
             })?;
         taken.insert(address);
-        Some(Candidate { address, who })
+        Some(Candidate { address, owner })
     }
 
     pub(super) fn is_free(&self, address: IpAddr, taken: &BTreeSet<IpAddr>) -> bool {
@@ -316,18 +322,18 @@ impl<'a> View<'a> {
                 .contains_key(&address_of(address))
     }
 
-    pub(super) fn who(&self, address: IpAddr) -> Who<'a> {
+    pub(super) fn owner(&self, address: IpAddr) -> Owner<'a> {
         let named = self.snapshot.tables.addresses.get(&address_of(address));
         let number = named
             .map(|end| end.device)
             .or_else(|| self.learned.get(&address).copied());
         match number {
-            Some(ROUTER) => Who::Router,
+            Some(ROUTER) => Owner::Router,
             Some(number) => {
                 let device = self.device(self.snapshot.name(numbered::DEVICE, number));
-                device.map_or(Who::Nobody, Who::Device)
+                device.map_or(Owner::Nobody, Owner::Device)
             }
-            None => Who::Nobody,
+            None => Owner::Nobody,
         }
     }
 
@@ -359,7 +365,7 @@ impl<'a> View<'a> {
 
     /// Lets a device that learns its addresses have learned this one.
     pub(super) fn presume(&self, candidate: &Candidate<'_>) {
-        if let Who::Device(device) = candidate.who
+        if let Owner::Device(device) = candidate.owner
             && learns(device)
         {
             let address = address_of(candidate.address);
@@ -389,18 +395,18 @@ impl<'a> View<'a> {
 
     /// The zone on whose ports an end is: the device's, or the address's.
     pub(super) fn home(&self, candidate: &Candidate<'_>) -> u16 {
-        match candidate.who {
-            Who::Device(device) => self.zone_number(device.zone),
-            Who::Router | Who::Nobody => self.end(candidate.address).zone,
+        match candidate.owner {
+            Owner::Device(device) => self.zone_number(device.zone),
+            Owner::Router | Owner::Nobody => self.end(candidate.address).zone,
         }
     }
 
     /// Whether an end is behind guarded ports, as the policy has it.
     pub(super) fn is_guarded(&self, candidate: &Candidate<'_>) -> bool {
-        match candidate.who {
-            Who::Router => false,
-            Who::Device(device) => !device.macs.is_empty(),
-            Who::Nobody => {
+        match candidate.owner {
+            Owner::Router => false,
+            Owner::Device(device) => !device.macs.is_empty(),
+            Owner::Nobody => {
                 let zone = self.home(candidate);
                 let settings = self.snapshot.tables.zones.get(&u32::from(zone));
                 settings.is_some_and(|settings| settings & abi::zone::HAS_PORTS != 0)
@@ -408,13 +414,13 @@ impl<'a> View<'a> {
         }
     }
 
-    pub(super) fn hook(
+    pub(super) fn checkpoint(
         &self,
         from: &Candidate<'_>,
         to: &Candidate<'_>,
         port: &str,
-    ) -> Result<(Hook, &'a Link), Problem> {
-        let is_router = from.who == Who::Router;
+    ) -> Result<(Checkpoint, &'a Link), Problem> {
+        let is_router = from.owner == Owner::Router;
         if port.is_empty() {
             if !self.is_guarded(from) {
                 return self.leaves(to, if is_router { 0 } else { ELSEWHERE });
@@ -423,7 +429,7 @@ impl<'a> View<'a> {
                 .port_of(from)
                 .map_err(|message| problem("port", message))?;
             return Ok((
-                Hook::Enters {
+                Checkpoint::Enters {
                     vlan: self.vlan(link.index, self.home(from)),
                 },
                 link,
@@ -438,7 +444,7 @@ impl<'a> View<'a> {
         };
         match self.snapshot.tables.ports.get(&link.index) {
             Some(entry) if entry.flags & Port::GUARDED != 0 => Ok((
-                Hook::Enters {
+                Checkpoint::Enters {
                     vlan: self.vlan(link.index, self.home(from)),
                 },
                 link,
@@ -455,7 +461,7 @@ impl<'a> View<'a> {
         &self,
         to: &Candidate<'_>,
         came_from: u32,
-    ) -> Result<(Hook, &'a Link), Problem> {
+    ) -> Result<(Checkpoint, &'a Link), Problem> {
         if !self.is_guarded(to) {
             let message =
                 "neither end is behind a guarded port: Wardline does not judge this packet";
@@ -463,7 +469,7 @@ impl<'a> View<'a> {
         }
         let link = self.port_of(to).map_err(|message| problem("to", message))?;
         Ok((
-            Hook::Leaves {
+            Checkpoint::Leaves {
                 vlan: self.vlan(link.index, self.home(to)),
                 came_from,
             },
@@ -478,7 +484,7 @@ impl<'a> View<'a> {
             entry.is_some_and(|entry| entry.flags & Port::GUARDED != 0)
         };
         let inventory = &self.snapshot.inventory;
-        if let Who::Device(device) = candidate.who
+        if let Owner::Device(device) = candidate.owner
             && let Some(port) = &device.port
         {
             let name = &device.name;
@@ -516,22 +522,34 @@ impl<'a> View<'a> {
         own.or(first).map_or(0, |(vlan, _)| vlan)
     }
 
-    pub(super) fn source_mac(&self, from: &Candidate<'_>, hook: &Hook, link: &Link) -> Mac {
-        match hook {
-            Hook::Leaves { .. } => link.mac.unwrap_or(UNLISTED),
-            Hook::Enters { .. } => match from.who {
-                Who::Device(device) if !device.macs.is_empty() => device.macs[0],
-                Who::Device(_) | Who::Router | Who::Nobody => self.unlisted(),
+    pub(super) fn source_mac(
+        &self,
+        from: &Candidate<'_>,
+        checkpoint: &Checkpoint,
+        link: &Link,
+    ) -> Mac {
+        match checkpoint {
+            Checkpoint::Leaves { .. } => link.mac.unwrap_or(UNLISTED),
+            Checkpoint::Enters { .. } => match from.owner {
+                Owner::Device(device) if !device.macs.is_empty() => device.macs[0],
+                Owner::Device(_) | Owner::Router | Owner::Nobody => self.unlisted(),
             },
         }
     }
 
-    pub(super) fn destination_mac(&self, to: &Candidate<'_>, hook: &Hook, link: &Link) -> Mac {
-        match (hook, to.who) {
-            (Hook::Leaves { .. }, Who::Device(device)) if !device.macs.is_empty() => device.macs[0],
-            (Hook::Leaves { .. }, _) => self.unlisted(),
+    pub(super) fn destination_mac(
+        &self,
+        to: &Candidate<'_>,
+        checkpoint: &Checkpoint,
+        link: &Link,
+    ) -> Mac {
+        match (checkpoint, to.owner) {
+            (Checkpoint::Leaves { .. }, Owner::Device(device)) if !device.macs.is_empty() => {
+                device.macs[0]
+            }
+            (Checkpoint::Leaves { .. }, _) => self.unlisted(),
             // To the router, which every packet between zones is sent to.
-            (Hook::Enters { .. }, _) => link.mac.unwrap_or(UNLISTED),
+            (Checkpoint::Enters { .. }, _) => link.mac.unwrap_or(UNLISTED),
         }
     }
 

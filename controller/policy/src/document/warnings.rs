@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 
-use super::{Action, Intent, Selector, ZoneIndex};
+use crate::intent::{Action, Intent, Selector, ZoneIndex};
 
 const MAX_WARNINGS: usize = 1000;
 

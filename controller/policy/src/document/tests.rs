@@ -1,16 +1,20 @@
 //! What a document may say, and what is said of one that may not.
 
-use proptest::prelude::*;
+use std::collections::BTreeMap;
 
+use ipnet::IpNet;
+use jiff::Timestamp;
+use proptest::prelude::*;
 use wardline_proto::v1;
 
-use super::*;
 use crate::{
+    intent::{Attach, DeviceIndex, Intent, Port, Rule, Selector, ZoneIndex},
     limits::Limits,
     words::{
-        mac::MacError,
+        interface::Pattern,
+        mac::{Mac, MacError},
         name::distance,
-        service::{TCP, merge},
+        service::{Service, TCP, merge},
     },
 };
 

@@ -1,4 +1,4 @@
-//! What a change of the document is, object by object. Pure.
+//! What a change of the document is, object by object.
 
 use std::collections::BTreeMap;
 

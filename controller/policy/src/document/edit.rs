@@ -1,10 +1,11 @@
-//! What an edit makes of a document: objects put by name, objects deleted. Pure.
+//! What an edit makes of a document: objects put by name, objects deleted.
 
 use std::collections::{BTreeMap, HashMap};
 
 use wardline_proto::v1::{Device, EditRequest, Policy, Port, Rule, Service, Zone};
 
-use crate::{diff::Extent, words::problem::Problem};
+use super::diff::Extent;
+use crate::words::problem::Problem;
 
 /// What is known of an edit after it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,18 @@
+//! The policy document as people write it: what it means, what an edit makes of it, and how two of
+//! them differ.
+//!
+//! Only this part of the crate knows the messages of the interface. Everything else works on what
+//! was read from them.
+
+pub use wardline_proto::v1::Policy as Document;
+
+pub mod diff;
+pub mod edit;
+mod excess;
+mod read;
+mod warnings;
+
+pub use self::excess::excess;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Reads the services and the rules of a document.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use wardline_proto::{time::from_proto, v1};
+
+use crate::{
+    document::Document,
+    intent::{Action, DeviceIndex, Rule, Selector, ZoneIndex},
+    words::{
+        name::Names,
+        prefix::parse_prefix,
+        problem::{Full, Problems, Quoted},
+        service::{Service, ServiceError, merge},
+    },
+};
+
+/// The named services; none for one that could not be read, so that its users are not blamed.
+pub(super) struct Services<'a> {
+    names: Names<'a>,
+    /// By position among the sorted names.
+    ports: Vec<Vec<Service>>,
+}
+
+pub(super) fn read_services<'a>(
+    document: &'a Document,
+    problems: &mut Problems,
+) -> Result<Services<'a>, Full> {
+    let names = Names::new(
+        "service",
+        document
+            .services
+            .iter()
+            .map(|service| service.name.as_str()),
+    );
+    let mut ports = vec![Vec::new(); names.sorted.len()];
+    for (i, service) in document.services.iter().enumerate() {
+        names.check(i, &service.name, problems)?;
+        let mut own = Vec::with_capacity(service.ports.len());
+        if service.ports.is_empty() {
+            let path = format_args!("services[{i}].ports");
+            problems.add(path, "missing; list at least one, as tcp/443")?;
+        }
+        for (j, text) in service.ports.iter().enumerate() {
+            match text.parse() {
+                Ok(port) => own.push(port),
+                Err(ServiceError(message)) => {
+                    problems.add(format_args!("services[{i}].ports[{j}]"), message)?;
+                }
+            }
+        }
+        if let Some(at) = names.find(&service.name) {
+            ports[at] = own;
+        }
+    }
+    Ok(Services { names, ports })
+}
+
+/// What the ends and services of rules may name.
+pub(super) struct Ends<'a> {
+    pub(super) zones: &'a Names<'a>,
+    pub(super) devices: &'a Names<'a>,
+    pub(super) services: &'a Services<'a>,
+}
+
+pub(super) fn read_rules(
+    document: &Document,
+    ends: &Ends<'_>,
+    problems: &mut Problems,
+) -> Result<Vec<Rule>, Full> {
+    let names = Names::new("rule", document.rules.iter().map(|rule| rule.name.as_str()));
+    let mut rules = Vec::with_capacity(document.rules.len());
+    for (i, rule) in document.rules.iter().enumerate() {
+        names.check(i, &rule.name, problems)?;
+        let from = read_selectors(i, "from", &rule.from, ends, problems)?;
+        let to = read_selectors(i, "to", &rule.to, ends, problems)?;
+        let services = read_rule_services(i, rule, ends, problems)?;
+        let action = match v1::Action::try_from(rule.action) {
+            Ok(v1::Action::Allow) => Action::Allow,
+            Ok(v1::Action::Deny) => Action::Deny,
+            Ok(v1::Action::Unspecified) => {
+                problems.add(
+                    format_args!("rules[{i}].action"),
+                    "missing; one of allow, deny",
+                )?;
+                Action::Deny
+            }
+            Err(_) => {
+                let path = format_args!("rules[{i}].action");
+                problems.add(
+                    path,
+                    format_args!("{} is not known; one of allow, deny", rule.action),
+                )?;
+                Action::Deny
+            }
+        };
+        let mut expires = None;
+        if let Some(time) = &rule.expires {
+            expires = from_proto(time);
+            if expires.is_none() {
+                let path = format_args!("rules[{i}].expires");
+                problems.add(path, "not a time; write it as 2026-12-01T00:00:00Z")?;
+            }
+        }
+        if rule.keep_in_quarantine && action == Action::Deny {
+            problems.add(
+                format_args!("rules[{i}].keep_in_quarantine"),
+                "is for allow rules; a deny rule holds in quarantine anyway",
+            )?;
+        }
+        rules.push(Rule {
+            name: rule.name.clone(),
+            from,
+            to,
+            services,
+            action,
+            log: rule.log,
+            expires,
+            kept: rule.keep_in_quarantine || action == Action::Deny,
+        });
+    }
+    Ok(rules)
+}
+
+fn read_selectors(
+    i: usize,
+    end: &str,
+    texts: &[String],
+    ends: &Ends<'_>,
+    problems: &mut Problems,
+) -> Result<Vec<Selector>, Full> {
+    if texts.is_empty() {
+        problems.add(
+            format_args!("rules[{i}].{end}"),
+            "missing; list at least one end, or `any` for everything but the router",
+        )?;
+    }
+    let mut selectors = Vec::with_capacity(texts.len());
+    for (j, text) in texts.iter().enumerate() {
+        let path = format_args!("rules[{i}].{end}[{j}]");
+        let read = match text.split_once(':') {
+            None if text == "any" => Some(Selector::Any),
+            None if text == "router" => Some(Selector::Router),
+            Some(("zone", name)) => ends
+                .zones
+                .read(name, path, problems)?
+                .map(|at| Selector::Zone(ZoneIndex(at))),
+            Some(("device", name)) => ends
+                .devices
+                .read(name, path, problems)?
+                .map(|at| Selector::Device(DeviceIndex(at))),
+            Some(("cidr", prefix)) => match parse_prefix(prefix) {
+                Ok(prefix) => Some(Selector::Cidr(prefix)),
+                Err(message) => {
+                    problems.add(path, message)?;
+                    None
+                }
+            },
+            None | Some(_) => {
+                problems.add(path, no_selector(text, ends))?;
+                None
+            }
+        };
+        selectors.extend(read);
+    }
+    selectors.sort_unstable();
+    selectors.dedup();
+    Ok(selectors)
+}
+
+fn no_selector(text: &str, ends: &Ends<'_>) -> String {
+    let quoted = Quoted(text);
+    let meant = if ends.zones.find(text).is_some() {
+        "zone:"
+    } else if ends.devices.find(text).is_some() {
+        "device:"
+    } else if text.parse::<IpNet>().is_ok() {
+        "cidr:"
+    } else if let Ok(address) = text.parse::<IpAddr>() {
+        let prefix = IpNet::from(address);
+        return format!("{quoted} is no selector; did you mean \"cidr:{prefix}\"?");
+    } else {
+        return format!(
+            "{quoted} is no selector; one of zone:NAME, device:NAME, cidr:PREFIX, router, any"
+        );
+    };
+    format!("{quoted} is no selector; did you mean \"{meant}{text}\"?")
+}
+
+fn read_rule_services(
+    i: usize,
+    rule: &v1::Rule,
+    ends: &Ends<'_>,
+    problems: &mut Problems,
+) -> Result<Vec<Service>, Full> {
+    let mut services = Vec::with_capacity(rule.services.len());
+    if rule.services.is_empty() {
+        services.push(Service::ALL);
+    }
+    for (j, text) in rule.services.iter().enumerate() {
+        let path = format_args!("rules[{i}].services[{j}]");
+        if text.contains('/') {
+            match text.parse() {
+                Ok(service) => services.push(service),
+                Err(ServiceError(message)) => problems.add(path, message)?,
+            }
+        } else if let Some(at) = ends.services.names.read(text, path, problems)? {
+            services.extend(&ends.services.ports[at]);
+        }
+    }
+    if rule.action == v1::Action::Allow as i32 {
+        let named = services.into_iter();
+        services = named.flat_map(Service::without_tunnels).collect();
+    }
+    Ok(merge(services))
+}
