@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use crate::{
     intent::{Action, Device, Intent, Rule, Selector},
-    words::service::{Service, covers, joined, meets, without},
+    words::service::{Service, covers, meets, merge, without},
 };
 
 /// One end of a pair, as a rule names it.
@@ -394,7 +394,7 @@ impl<'a> View<'a> {
         by.sort_by(|a, b| a.name.cmp(&b.name));
         by.dedup_by(|a, b| a.name == b.name);
         Allowed {
-            services: without(joined(allows), &joined(denies)),
+            services: without(merge(allows), &merge(denies)),
             by,
         }
     }

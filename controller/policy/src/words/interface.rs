@@ -25,6 +25,9 @@ impl Pattern {
     }
 
     /// Tells whether an interface's name fits.
+    ///
+    /// Not by `globset`: there `[`, `{` and `\` mean something, which names of interfaces may have, and
+    /// each pattern becomes a regular expression first.
     pub fn matches(&self, interface: &str) -> bool {
         let (glob, name) = (self.0.as_bytes(), interface.as_bytes());
         let (mut g, mut n) = (0, 0);

@@ -103,7 +103,7 @@ impl<'a> Names<'a> {
                 if candidate.len().abs_diff(name.len()) > limit || candidate.len() > MAX_NAME {
                     continue;
                 }
-                let distance = distance(name.as_bytes(), candidate.as_bytes());
+                let distance = distance(name, candidate);
                 if distance <= limit && nearest.is_none_or(|(least, _)| distance < least) {
                     nearest = Some((distance, candidate));
                 }
@@ -128,24 +128,8 @@ impl<'a> Names<'a> {
 
 /// The number of insertions, deletions, changes and swaps of neighbours between two words, without
 /// regard to case.
-pub(crate) fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut before = [0; MAX_NAME + 1];
-    let mut last: [usize; MAX_NAME + 1] = std::array::from_fn(|j| j);
-    let mut row = [0; MAX_NAME + 1];
-    let same = |i: usize, j: usize| a[i].eq_ignore_ascii_case(&b[j]);
-    for i in 0..a.len() {
-        row[0] = i + 1;
-        for j in 0..b.len() {
-            let change = last[j] + usize::from(!same(i, j));
-            let mut least = change.min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && same(i, j - 1) && same(i - 1, j) {
-                least = least.min(before[j - 1] + 1);
-            }
-            row[j + 1] = least;
-        }
-        (before, last, row) = (last, row, before);
-    }
-    last[b.len()]
+pub(crate) fn distance(a: &str, b: &str) -> usize {
+    strsim::osa_distance(&a.to_ascii_lowercase(), &b.to_ascii_lowercase())
 }
 
 /// After so many names compared, unknown names get no suggestion.

@@ -158,21 +158,6 @@ pub(crate) fn merge(mut services: Vec<Service>) -> Vec<Service> {
     services
 }
 
-/// Services sorted, those that touch made one.
-pub(crate) fn joined(mut services: Vec<Service>) -> Vec<Service> {
-    services.sort_unstable();
-    let mut joined: Vec<Service> = Vec::with_capacity(services.len());
-    for service in services {
-        match joined.last_mut() {
-            Some(last) if service.first <= last.last.saturating_add(1) => {
-                last.last = last.last.max(service.last);
-            }
-            _ => joined.push(service),
-        }
-    }
-    joined
-}
-
 /// Services without others; both sorted and disjoint.
 pub(crate) fn without(services: Vec<Service>, others: &[Service]) -> Vec<Service> {
     let mut left = Vec::new();
@@ -201,7 +186,7 @@ pub(crate) fn without(services: Vec<Service>, others: &[Service]) -> Vec<Service
 }
 
 pub(crate) fn covers(services: &[Service], others: &[Service]) -> bool {
-    without(joined(others.to_vec()), services).is_empty()
+    without(merge(others.to_vec()), services).is_empty()
 }
 
 pub(crate) fn meets(services: &[Service], others: &[Service]) -> bool {
