@@ -16,8 +16,10 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::traffic::left;
-use crate::{Server, Session, Sniffer, TIMEOUT, open_netns, run_ip, sys};
+use crate::namespace::{open_netns, run_ip};
+use crate::sys;
+use crate::traffic::{Server, Session, Sniffer, left};
+use crate::wait::TIMEOUT;
 
 /// A network namespace with a name; clones are the same host.
 #[derive(Debug, Clone, PartialEq, Eq)]

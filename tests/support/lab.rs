@@ -28,41 +28,37 @@
 //! sees, and the daemon and the client ([`Daemon`], [`Ctl`]) are programs that are run.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 pub mod clinic;
 mod daemon;
 mod host;
+mod namespace;
 mod records;
 mod sys;
 mod traffic;
+mod wait;
 pub mod ward;
 mod wire;
 
+use namespace::run_ip;
 use records::{BPFFS, ROOT, live, netns_prefix, owner_prefix, remove, remove_on_abort, sweep};
+use wait::{SETTLE, lock};
 use wire::add_address;
 
 pub use daemon::{Answer, Ctl, Daemon, Settings};
 pub use host::{Host, Outcome, Program};
 pub use records::remove_all;
 pub use traffic::{Server, Session, Sniffer, Transfer};
+pub use wait::{TIMEOUT, eventually};
 pub use wire::End;
-
-/// How long a probe waits before it counts as dropped: far more than a round trip in one machine,
-/// less than TCP's first retransmission.
-pub const TIMEOUT: Duration = Duration::from_millis(600);
-
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// A router and hosts around it, in network namespaces of their own; gone when dropped.
 #[derive(Debug)]
@@ -298,20 +294,6 @@ pub fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> Result<T> 
     })
 }
 
-/// Asks again and again until `condition` holds; false when `deadline` has passed first.
-pub fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let until = Instant::now() + deadline;
-    loop {
-        if condition() {
-            return true;
-        }
-        if Instant::now() >= until {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// The processors that the calling thread may run on.
 ///
 /// # Errors
@@ -326,31 +308,6 @@ pub fn processors() -> Result<Vec<usize>> {
 /// When it is not one of [`processors`].
 pub fn stay_on(processor: usize) -> Result<()> {
     sys::stay_on(processor).with_context(|| format!("staying on processor {processor}"))
-}
-
-/// Runs `ip`; its standard output, or an error with what it said.
-pub(crate) fn run_ip(arguments: &[&str], input: &str) -> Result<String> {
-    let told = || format!("ip {}\n{input}", arguments.join(" "));
-    let mut child = Command::new("ip")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("running ip (package iproute2)")?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A child that stops reading has a reason, which it tells.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let output = child.wait_with_output().with_context(told)?;
-    if !output.status.success() {
-        bail!(
-            "{}: {}",
-            told().trim_end(),
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn settled(host: &Host, interfaces: &[&str]) -> Result<()> {
@@ -389,14 +346,4 @@ fn join(problems: &[anyhow::Error]) -> String {
         .map(|problem| format!("{problem:#}"))
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// What the mutexes here guard is valid after every statement, so a panic elsewhere spoils nothing.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Opens a namespace by name.
-pub(crate) fn open_netns(name: &str) -> io::Result<File> {
-    File::open(Path::new("/run/netns").join(name))
 }

@@ -11,7 +11,9 @@ use std::sync::{Mutex, MutexGuard, Once};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{SETTLE, eventually, lock, run_ip, sys};
+use crate::namespace::run_ip;
+use crate::sys;
+use crate::wait::{SETTLE, eventually, lock};
 
 /// Where labs keep their records, configurations, sockets and logs.
 pub(crate) const ROOT: &str = "/run/wardline-lab";

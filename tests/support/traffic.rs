@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use socket2::Socket;
 
-use crate::{TIMEOUT, eventually, lock, sys};
+use crate::sys;
+use crate::wait::{TIMEOUT, eventually, lock};
 
 /// An echo server on threads of its own; stops when dropped.
 #[derive(Debug)]

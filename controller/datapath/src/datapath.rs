@@ -14,7 +14,10 @@ use aya::{
     maps::RingBuf,
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
-use wardline_ebpf::abi::{self, FAILSAFES, Forwarding, MAX_IFINDEX, Routes, Settings, TICK_SHIFT};
+use wardline_ebpf::abi::{
+    self, FAILSAFES, Forwarding, MAX_IFINDEX, Routes, Set, Settings, TICK_SHIFT,
+};
+use wardline_policy::tables::Tables;
 
 use crate::{
     error::{DatapathError, Result, map_error, program_error},
@@ -22,7 +25,6 @@ use crate::{
     maps::{get, program, set},
     reader::Reader,
     ring::Ring,
-    slots::Slot,
 };
 
 /// Programs and maps in the kernel.
@@ -39,6 +41,16 @@ pub struct Datapath {
     pub(crate) adoption: Duration,
     /// What may be forwarded, as this daemon has written it.
     pub(crate) forwarding: Option<BTreeMap<u32, Forwarding>>,
+}
+
+/// What one slot holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slot {
+    /// Nothing when an earlier daemon filled it: then only the kernel knows.
+    pub(crate) tables: Option<Tables>,
+    pub(crate) sets: BTreeMap<(u32, u32), Set>,
+    /// By cell; empty when an earlier daemon wrote them.
+    pub(crate) epochs: Vec<u32>,
 }
 
 impl Datapath {

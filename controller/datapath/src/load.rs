@@ -26,19 +26,18 @@ use wardline_policy::limits::Limits;
 
 use crate::{
     Datapath, Hook, Reader,
+    datapath::Slot,
     error::{DatapathError, Result, map_error, pin_error, program_error},
     links::Links,
     maps::{data, get, program, set, view},
     object,
-    slots::Slot,
     timeouts::Timeouts,
 };
 
+pub use crate::object::OBJECT;
+
 /// What statfs(2) says of the BPF file system.
 const BPF_FS_MAGIC: rustix::fs::FsWord = libc::BPF_FS_MAGIC as _;
-
-/// The programs and map definitions, as built for the kernel.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WARDLINE_OBJECT"));
 
 /// A program's size.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use aya_obj::Object;
 use wardline_ebpf::abi::{Settings, UNLISTED};
 use wardline_policy::limits::Limits;
 
-use crate::{
-    error::{DatapathError, Result, map_error},
-    load::OBJECT,
-};
+use crate::error::{DatapathError, Result, map_error};
+
+/// The programs and map definitions, as built for the kernel.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WARDLINE_OBJECT"));
 
 /// Maps that are not pinned, because neither a later daemon nor a later packet needs what they hold.
 const UNPINNED: &[&str] = &[

@@ -21,21 +21,12 @@ use wardline_policy::{
 
 use crate::{
     Datapath,
+    datapath::Slot,
     error::{DatapathError, Result, map_error},
     fault,
     maps::{array, clear_hash, get, hash, remove_if_there, retry, set, write},
     reader::Fill,
 };
-
-/// What one slot holds.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
-    /// Nothing when an earlier daemon filled it: then only the kernel knows.
-    pub(crate) tables: Option<Tables>,
-    pub(crate) sets: BTreeMap<(u32, u32), Set>,
-    /// By cell; empty when an earlier daemon wrote them.
-    pub(crate) epochs: Vec<u32>,
-}
 
 /// Waits until no program runs that started before: what it could still see may be changed then.
 fn grace() {

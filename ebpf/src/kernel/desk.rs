@@ -1,8 +1,7 @@
 //! Desks: memory outside the stack for the work on one packet.
 
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use wardline_ebpf::decide::{Verdict, Work};
-
-use super::maps::DESKS;
 
 /// One packet's work: what is known of it, and the verdict.
 #[repr(C)]
@@ -16,6 +15,9 @@ pub(super) const ENTERING: u32 = 0;
 /// The desk for packets that leave. It is another, because a packet may leave while this processor
 /// still works on one that enters.
 pub(super) const LEAVING: u32 = 1;
+
+#[btf_map]
+static DESKS: PerCpuArray<Desk, 2> = PerCpuArray::new();
 
 /// This processor's desk.
 #[inline(always)]

@@ -17,8 +17,6 @@ use wardline_ebpf::{
     lookup::Lookup,
 };
 
-use super::desk::Desk;
-
 // The daemon sets sizes that depend on its configuration before it loads the programs. Tables of
 // policy take memory as they fill; memory that packets write to is allocated at load.
 
@@ -99,8 +97,6 @@ pub(super) static EVENT_LIMITS: LruHashMap<EventKey, EventLimit, 16384> = LruHas
 
 #[btf_map]
 pub(super) static CLOCK: Array<u64, 1> = Array::new();
-#[btf_map]
-pub(super) static DESKS: PerCpuArray<Desk, 2> = PerCpuArray::new();
 
 /// The maps, as [`Lookup`].
 pub(super) struct Maps;

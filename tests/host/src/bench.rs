@@ -17,7 +17,7 @@ use wardline_proto::v1::{Policy, Reason};
 use crate::{
     case::{Case, Ingress},
     judge::{self, At, Compiled, Said},
-    run::Tally,
+    tally::Tally,
 };
 
 /// The interfaces that random policies name, and the uplink.

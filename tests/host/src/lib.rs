@@ -15,6 +15,7 @@ pub mod matrix;
 pub mod regressions;
 pub mod run;
 mod shrink;
+pub mod tally;
 
 #[cfg(test)]
 mod agreement;

@@ -17,7 +17,7 @@ use crate::{
     bench::Bench,
     case::{Case, Ingress},
     judge::parsed,
-    run::Tally,
+    tally::Tally,
 };
 
 const POLICY: &str = r#"

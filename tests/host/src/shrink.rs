@@ -14,7 +14,7 @@ use wardline_proto::v1::Policy;
 use crate::{
     bench::{Bench, Mismatch},
     case::Case,
-    run::Tally,
+    tally::Tally,
 };
 
 /// The smallest case that still has a mismatch of the kind, and that mismatch.
