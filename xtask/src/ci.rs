@@ -2,7 +2,7 @@
 
 use std::{env, path::Path, process::ExitCode};
 
-use crate::{build, kernels, setup, step, test, toolchain::Toolchain};
+use crate::{build, kernels, layers, setup, step, test, toolchain::Toolchain};
 
 /// Runs the checks; the tests' summary is the last line of the output.
 ///
@@ -13,6 +13,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<ExitCode> {
     let mut outcome = None;
     let checks = [
         format(root),
+        layers::check::run(root),
         lint(root),
         lint_bpf(root),
         document(root),

@@ -7,6 +7,7 @@ mod ci;
 mod demo;
 mod fuzz;
 mod kernels;
+mod layers;
 mod ledger;
 mod matrix;
 mod pages;
@@ -72,6 +73,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Checks that no crate or module depends on what its layer may not have.
+    Layers,
     /// Runs every check that a change must pass, then says what failed.
     Ci,
 }
@@ -94,6 +97,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
             let programs = build::release(root)?;
             demo::run(&programs.wardlined, &programs.wardctl, keep)?;
         }
+        Command::Layers => layers::check::run(root)?,
         Command::Pages => pages::run(root)?,
         Command::Matrix => matrix::run(root)?,
         // These end with their summary, whatever it says.
