@@ -164,10 +164,13 @@ const RULES: &[Rule] = &[
     Rule {
         layer: "wardline-policy",
         paths: &["wardline_proto::v1"],
-        except: &[(
-            "document",
-            "a document is changed, compared, and read into intent there",
-        )],
+        except: &[
+            (
+                "document",
+                "a document is changed, compared, and read into intent there",
+            ),
+            ("snapshot", "it keeps the document that is in force"),
+        ],
         why: "what rules mean must not depend on how documents are sent",
     },
     Rule {
