@@ -1,0 +1,241 @@
+//! What is wrong with the form of a frame, whoever sends it.
+
+use wardline_proto::v1::{DropOrAllow, Reason};
+
+use super::{
+    From, Sequence, Where,
+    control::{discovery_length, is_discovery, is_report},
+    flow::{ACK, FIN, Message, RST, SYN},
+    whose,
+};
+use crate::{
+    dissect::{self, Content, Fragment, Frame, Ip, Upper},
+    oracle::Drop,
+};
+
+/// What the zone and the way of a frame let pass by form.
+#[derive(Clone, Copy, Default)]
+struct Leave {
+    options: bool,
+    fragments: bool,
+    /// Its form was judged where it entered, or is the router's own matter.
+    trusted: bool,
+}
+
+impl Sequence<'_> {
+    /// What is wrong with the form of a frame, as the first of the contract's list.
+    pub(super) fn form(
+        &mut self,
+        at: &Where,
+        frame: &Frame,
+        zone: Option<&str>,
+    ) -> Result<(), Drop> {
+        let zone = zone.and_then(|name| self.oracle.zone(name));
+        let allows = |setting: i32| setting == i32::from(DropOrAllow::Allow);
+        let trusted = matches!(
+            at,
+            Where::Leaving {
+                from: From::Router | From::Guarded(_),
+                ..
+            }
+        );
+        let leave = Leave {
+            options: trusted || zone.is_some_and(|zone| allows(zone.ip_options)),
+            fragments: trusted || zone.is_some_and(|zone| allows(zone.fragments)),
+            trusted,
+        };
+        let faults = match &frame.content {
+            Content::Arp(Some(_)) => vec![],
+            Content::Arp(None) => vec![Reason::Malformed],
+            // The router's own matter, and named by the zone where it entered.
+            Content::Other(_) if leave.trusted => vec![],
+            Content::Other(0x888e) => vec![],
+            Content::Other(number) => {
+                let named = zone.is_some_and(|zone| zone.ethertypes.contains(&u32::from(*number)));
+                if named {
+                    vec![]
+                } else {
+                    vec![Reason::UnknownEthertype]
+                }
+            }
+            Content::Ip(ip) => self.ip_faults(leave, frame, ip, at),
+        };
+        // The contract's order.
+        let order = [
+            Reason::Malformed,
+            Reason::UnknownEthertype,
+            Reason::IpOptions,
+            Reason::ExtensionHeader,
+            Reason::Fragment,
+            Reason::BadTcpFlags,
+        ];
+        self.faults = faults;
+        let mut order = order.into_iter();
+        match order.find(|reason| self.faults.contains(reason)) {
+            Some(reason) => Err(Drop::because(reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn ip_faults(&mut self, leave: Leave, frame: &Frame, ip: &Ip, at: &Where) -> Vec<Reason> {
+        let mut faults = Vec::new();
+        if ip.nowhere {
+            faults.push(Reason::Malformed);
+        }
+        faults.extend(option_faults(leave, ip));
+        faults.extend(extension_fault(leave, ip));
+        if !leave.fragments && ip.extensions.iter().any(|it| it.number == 44) {
+            faults.push(Reason::Fragment);
+        }
+        match ip.fragment {
+            // Where fragments are dropped each is one, whatever it holds.
+            Some(_) if !leave.fragments => faults.push(Reason::Fragment),
+            // What the network itself needs fits into one packet (RFC 6980, 5).
+            Some(fragment) if !fragment.is_atomic() => {
+                faults.extend(fragment_form(fragment));
+                if is_report(ip) || is_discovery(ip) || Message::of(ip) == Message::Error {
+                    faults.push(Reason::Fragment);
+                }
+            }
+            _ => {}
+        }
+        match &ip.upper {
+            Upper::Broken => faults.push(Reason::Malformed),
+            Upper::Cut => faults.push(Reason::Fragment),
+            Upper::Tcp { flags, .. } if !sensible(*flags) => faults.push(Reason::BadTcpFlags),
+            Upper::Icmp { kind, body, .. } if ip.protocol == 58 && !discovery_fits(*kind, body) => {
+                faults.push(Reason::Malformed);
+            }
+            _ => {}
+        }
+        // Only what has no other fault is asked whether it begins or follows.
+        let fragment = ip.fragment.filter(|it| leave.fragments && !it.is_atomic());
+        if let Some(fragment) = fragment
+            && (faults.is_empty() || fragment.offset != 0 && fragment_form(fragment).is_none())
+        {
+            faults.extend(self.fragment_fault(frame, ip, fragment, at));
+        }
+        faults
+    }
+
+    fn fragment_fault(
+        &mut self,
+        frame: &Frame,
+        ip: &Ip,
+        fragment: Fragment,
+        at: &Where,
+    ) -> Option<Reason> {
+        if matches!(
+            at,
+            Where::Leaving {
+                from: From::Guarded(_),
+                ..
+            }
+        ) {
+            return (fragment.offset == 8).then_some(Reason::Fragment);
+        }
+        let whose = whose(frame, ip, fragment, at);
+        let note = self.notes.iter().position(|note| note.whose == whose);
+        if fragment.offset == 0 {
+            // Two that begin: one of them lies, and nobody knows which.
+            return note.map(|note| {
+                self.notes.remove(note);
+                Reason::Fragment
+            });
+        }
+        let next = note.map(|note| self.notes[note].next);
+        (fragment.offset == 8 || next != Some(fragment.offset)).then_some(Reason::Fragment)
+    }
+}
+
+/// How many options are looked at, padding counted; the contract says that there is a bound.
+const MAX_OPTIONS: usize = 16;
+
+fn option_faults(leave: Leave, ip: &Ip) -> Vec<Reason> {
+    let mut faults = Vec::new();
+    let Some(options) = &ip.options else {
+        return faults;
+    };
+    if ip.protocol == 2 && options.alert {
+        return faults;
+    }
+    let bounded = options.kinds.len() <= MAX_OPTIONS;
+    if options.lies && bounded {
+        faults.push(Reason::Malformed);
+    }
+    // Loose and strict source routes, and the stream identifier (RFC 6814).
+    let routes = options
+        .kinds
+        .iter()
+        .any(|kind| matches!(kind, 131 | 136 | 137));
+    if routes || !leave.options || !bounded {
+        faults.push(Reason::IpOptions);
+    }
+    faults
+}
+
+fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
+    let mut fragments = 0;
+    let others = ip.extensions.iter().filter(|it| it.number != 44).count();
+    let is_report = ip.protocol == 58
+        && others == 1
+        && matches!(
+            ip.upper,
+            Upper::Icmp {
+                kind: 131 | 132 | 143,
+                ..
+            }
+        );
+    for (at, extension) in ip.extensions.iter().enumerate() {
+        let allowed = match extension.number {
+            // At most one, and what is before it only where options may pass.
+            44 => {
+                fragments += 1;
+                fragments == 1
+            }
+            0 => at == 0 && (leave.options || is_report && extension.alert),
+            60 | 51 => leave.options,
+            _ => false,
+        };
+        if !allowed || at >= dissect::MAX_EXTENSIONS {
+            return Some(Reason::ExtensionHeader);
+        }
+    }
+    None
+}
+
+/// What no packet is cut into.
+fn fragment_form(fragment: Fragment) -> Option<Reason> {
+    let malformed = !fragment.is_atomic()
+        && (fragment.length == 0
+            || fragment.more && !fragment.length.is_multiple_of(8)
+            || fragment.offset + fragment.length > 65535);
+    malformed.then_some(Reason::Malformed)
+}
+
+/// What a stack sends. Which flags go together is not written in any RFC as a list; this is the one
+/// of Linux's connection tracking.
+fn sensible(flags: u8) -> bool {
+    const URG: u8 = 32;
+    const TOGETHER: [u8; 9] = [
+        SYN,
+        SYN | URG,
+        SYN | ACK,
+        RST,
+        RST | ACK,
+        FIN | ACK,
+        FIN | ACK | URG,
+        ACK,
+        ACK | URG,
+    ];
+    TOGETHER.contains(&(flags & (FIN | SYN | RST | ACK | URG)))
+}
+
+/// Whether a message of neighbour discovery has its fixed part and whole options (RFC 4861, 4).
+fn discovery_fits(kind: u8, body: &[u8]) -> bool {
+    let Some(fixed) = discovery_length(kind) else {
+        return true;
+    };
+    body.get(fixed..)
+        .is_some_and(|options| dissect::discovery_options(options).is_some())
+}

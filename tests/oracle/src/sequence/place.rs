@@ -1,0 +1,328 @@
+//! Whether a frame may be where it is seen, from this sender: place, sources and control.
+
+use std::net::IpAddr;
+
+use wardline_proto::v1::{Device, Port, Reason};
+
+use super::{
+    From, Must, Sequence, Where,
+    control::{Control, dhcp_is_own, leaves_as_control, links_are, may_be_nobody},
+    flow::{Message, Way, asks},
+    is_mapped, is_to_group, may_follow,
+};
+use crate::{
+    dissect::{Arp, Content, Frame, Ip, Upper},
+    oracle::{Drop, End, is_group, is_link_local, is_martian},
+};
+
+impl<'a> Sequence<'a> {
+    /// A frame that enters through a guarded port.
+    pub(super) fn enter(
+        &mut self,
+        at: &Where,
+        port: &Port,
+        interface: &str,
+        zone: &'a str,
+        frame: &Frame,
+        control: Option<Control>,
+    ) -> Result<Must, Drop> {
+        let device = self.oracle.stands(interface, zone, frame.source)?;
+        let quarantined = device.is_some_and(|device| self.oracle.is_cut_off(device));
+        let ip = match &frame.content {
+            Content::Arp(Some(arp)) => {
+                self.claims(frame, *arp, device, zone)?;
+                return Ok(Must::pass(Reason::Control));
+            }
+            Content::Arp(None) => return Err(Drop::because(Reason::Malformed)),
+            Content::Other(_) if quarantined => return Err(Drop::because(Reason::Quarantined)),
+            Content::Other(_) => return Ok(Must::pass(Reason::Control)),
+            Content::Ip(ip) => ip,
+        };
+        let control = control.filter(|control| !self.is_far(ip, *control));
+        let goes_on =
+            ip.fragment.is_none_or(|it| it.offset == 0) && self.goes_on(ip, &Way::of(at, frame));
+        if !goes_on && !may_be_nobody(ip, control) && !self.oracle.may_send(device, zone, ip.source)
+        {
+            return Err(Drop::because(Reason::SpoofedSource));
+        }
+        self.take(device, ip.source);
+        if let Some(control) = control {
+            self.may_control(port, frame, ip, control, device, zone)?;
+            // It is small: what comes in parts hides something.
+            if ip.fragment.is_some_and(|fragment| fragment.more) {
+                return Err(Drop::because(Reason::Fragment));
+            }
+        }
+        if control.is_some_and(|control| control != Control::Membership || !quarantined) {
+            return Ok(Must::pass(Reason::Control));
+        }
+        let source = End::Other {
+            address: ip.source,
+            device,
+            zone: Some(zone),
+        };
+        self.admit(at, frame, ip, source)
+    }
+
+    /// An ARP packet may claim only what is its sender's.
+    fn claims(
+        &mut self,
+        frame: &Frame,
+        arp: Arp,
+        device: Option<&'a Device>,
+        zone: &str,
+    ) -> Result<(), Drop> {
+        // Who names no address claims none.
+        let probes = arp.sender.is_unspecified();
+        let own = probes || self.oracle.may_send(device, zone, arp.sender.into());
+        if arp.sender_mac != frame.source || !own {
+            return Err(Drop::because(Reason::ArpSpoof));
+        }
+        if !probes {
+            self.take(device, arp.sender.into());
+        }
+        Ok(())
+    }
+
+    /// Whether discovery goes to a host that is no neighbour, or a DHCP client's message to one that is in
+    /// no zone: then it is none.
+    fn is_far(&self, ip: &Ip, control: Control) -> bool {
+        let asks = matches!(
+            control,
+            Control::Solicitation { .. }
+                | Control::Advertisement { .. }
+                | Control::RouterSolicitation
+                | Control::DhcpClient
+        );
+        let near = match self.oracle.end(ip.destination) {
+            End::Router => true,
+            // Of any zone: it may be on the same bridge.
+            End::Other { zone, .. } => zone.is_some(),
+        };
+        asks && !is_group(ip.destination) && !is_link_local(ip.destination) && !near
+    }
+
+    fn may_control(
+        &mut self,
+        port: &Port,
+        frame: &Frame,
+        ip: &Ip,
+        control: Control,
+        device: Option<&'a Device>,
+        zone: &str,
+    ) -> Result<(), Drop> {
+        let is_discovery = !matches!(
+            control,
+            Control::DhcpClient | Control::DhcpServer | Control::Membership
+        );
+        if ip.protocol == 58 && is_discovery {
+            let is_coded = matches!(ip.upper, Upper::Icmp { code: 1.., .. });
+            if ip.hop_limit != 255 || is_coded {
+                return Err(Drop::because(Reason::NdSpoof));
+            }
+            let claimed = match control {
+                Control::Solicitation { target } if ip.source.is_unspecified() => Some(target),
+                Control::Advertisement { target } => Some(target),
+                _ => None,
+            };
+            if let Some(target) = claimed {
+                if !self.oracle.may_send(device, zone, target.into()) {
+                    return Err(Drop::because(Reason::NdSpoof));
+                }
+                self.take(device, target.into());
+            }
+            if !links_are(ip, frame.source) {
+                return Err(Drop::because(Reason::NdSpoof));
+            }
+        }
+        match control {
+            Control::RouterAdvertisement | Control::Redirect if !port.router => {
+                Err(Drop::because(Reason::RogueRa))
+            }
+            Control::DhcpServer if !port.dhcp_server => Err(Drop::because(Reason::RogueDhcp)),
+            Control::DhcpClient if !dhcp_is_own(ip, frame.source) => {
+                Err(Drop::because(Reason::SpoofedSource))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A device without listed addresses keeps what it has used.
+    fn take(&mut self, device: Option<&'a Device>, address: IpAddr) {
+        if let Some(device) = device
+            && device.addresses.is_empty()
+            && !address.is_unspecified()
+            && !is_link_local(address)
+        {
+            self.oracle.learn(address, &device.name);
+        }
+    }
+
+    /// A frame that leaves through one.
+    pub(super) fn leave(
+        &mut self,
+        at: &Where,
+        from: &From,
+        zone: &'a str,
+        frame: &Frame,
+        control: Option<Control>,
+    ) -> Result<Must, Drop> {
+        let ip = match &frame.content {
+            Content::Ip(ip) => ip,
+            Content::Arp(Some(arp)) if *from == From::Uplink => {
+                self.claims_from_uplink(frame, *arp)?;
+                return Ok(Must::pass(Reason::Control));
+            }
+            Content::Arp(_) | Content::Other(_) => return Ok(Must::pass(Reason::Control)),
+        };
+        if is_mapped(ip.source) {
+            return Err(Drop::because(Reason::SpoofedSource));
+        }
+        if leaves_as_control(ip) {
+            if *from == From::Uplink {
+                self.controls_from_uplink(ip, control)?;
+            }
+            return Ok(Must::pass(Reason::Control));
+        }
+        if ip.upper == Upper::Hidden && matches!(from, From::Guarded(_)) {
+            // What it is of is not known here: to a group it may go only within its zone.
+            let is_near = match self.oracle.end(ip.source) {
+                End::Router => false,
+                End::Other { zone: own, .. } => own == Some(zone),
+            };
+            return if !is_to_group(frame, ip) || is_near {
+                Ok(Must::pass(Reason::Established))
+            } else {
+                Err(Drop::because(Reason::Fragment))
+            };
+        }
+        if is_to_group(frame, ip) {
+            return self.leave_to_group(from, ip, zone);
+        }
+        // An end that sends through a guarded port was judged there. From elsewhere, somebody
+        // borrows its address.
+        if let Some(flow) = self.flows.iter().find(|flow| flow.side(ip).is_some()) {
+            let sender = usize::from(flow.side(ip) == Some(false));
+            if matches!(flow.ways[sender], Some(Way::Guarded { .. })) && may_follow(ip) {
+                return match from {
+                    From::Guarded(_) => Ok(Must::pass(Reason::Established)),
+                    From::Router | From::Uplink => Err(Drop::because(Reason::SpoofedSource)),
+                };
+            }
+        }
+        let goes_on = self.goes_on(ip, &Way::of(at, frame));
+        if !goes_on {
+            self.may_send_out(from, ip)?;
+        }
+        self.admit(at, frame, ip, self.oracle.end(ip.source))
+    }
+
+    /// Whether it is the next packet of a flow, from where that end's packets come: then the end was
+    /// judged before, also when a device has since taken its address.
+    fn goes_on(&self, ip: &Ip, way: &Way) -> bool {
+        let flow = self.flows.iter().find(|flow| flow.side(ip).is_some());
+        flow.is_some_and(|flow| {
+            let from_opener = flow.side(ip) == Some(true);
+            let reopens = flow.is_closing() && Message::of(ip) == Message::Opens;
+            flow.ways[usize::from(!from_opener)].as_ref() == Some(way)
+                && !reopens
+                && flow.clone().follow(ip, from_opener)
+        })
+    }
+
+    fn may_send_out(&self, from: &From, ip: &Ip) -> Result<(), Drop> {
+        let may_send = match from {
+            From::Guarded(_) => !is_martian(ip.source),
+            From::Router => self.oracle.may_be_sent_by_router(ip.source),
+            From::Uplink => self.oracle.may_come_up(ip.source),
+        };
+        if may_send {
+            Ok(())
+        } else {
+            Err(Drop::because(Reason::SpoofedSource))
+        }
+    }
+
+    /// One frame to many: it is judged for each port that it leaves through, and opens nothing.
+    fn leave_to_group(&self, from: &From, ip: &Ip, zone: &'a str) -> Result<Must, Drop> {
+        self.may_send_out(from, ip)?;
+        let source = self.oracle.end(ip.source);
+        let to = self.oracle.end(ip.destination);
+        let cut = self.oracle.is_cut(source, to);
+        let many = End::Other {
+            address: ip.destination,
+            device: None,
+            zone: Some(zone),
+        };
+        let is_near = match (from, source) {
+            (From::Guarded(_), End::Other { zone: own, .. }) => own == Some(zone),
+            _ => true,
+        };
+        let group = ip.destination;
+        if self.is_related(ip, None) {
+            return Ok(Must::pass(Reason::Related));
+        }
+        if is_link_local(ip.source) || is_link_local(ip.destination) {
+            let drop = Drop::because(Reason::NoRule);
+            // No port's zone is asked about who has no address of a zone.
+            let other = if is_link_local(ip.source) { to } else { many };
+            return if cut {
+                Err(Drop::because(Reason::Quarantined))
+            } else if self.oracle.is_observed(source, other) {
+                Ok(Must::observed(drop))
+            } else {
+                Err(drop)
+            };
+        }
+        let admitted = if Message::of(ip) == Message::Opens {
+            let asks = asks(ip);
+            self.oracle
+                .admitted_to_group(self.now, source, group, zone, is_near, asks)
+        } else {
+            Err(Drop::because(Reason::MidFlow))
+        };
+        match admitted {
+            Ok(rules) => Ok(Must {
+                rules,
+                ..Must::pass(Reason::Rule)
+            }),
+            Err(_) if cut => Err(Drop::because(Reason::Quarantined)),
+            Err(drop) if self.oracle.is_observed(source, many) => Ok(Must::observed(drop)),
+            Err(drop) => Err(drop),
+        }
+    }
+
+    /// An uplink may claim for anybody but a guarded device and the router.
+    fn claims_from_uplink(&self, frame: &Frame, arp: Arp) -> Result<(), Drop> {
+        let own = arp.sender.is_unspecified() || self.oracle.may_come_up(arp.sender.into());
+        if arp.sender_mac != frame.source || !own {
+            return Err(Drop::because(Reason::ArpSpoof));
+        }
+        Ok(())
+    }
+
+    fn controls_from_uplink(&self, ip: &Ip, control: Option<Control>) -> Result<(), Drop> {
+        let may_be = |address: IpAddr| !self.oracle.is_ours(address);
+        if !may_be(ip.source) {
+            return Err(Drop::because(Reason::SpoofedSource));
+        }
+        let claimed = match control {
+            Some(Control::Redirect) => return Err(Drop::because(Reason::RogueRa)),
+            Some(Control::RouterAdvertisement) if ip.source.is_ipv4() => {
+                return Err(Drop::because(Reason::RogueRa));
+            }
+            Some(Control::Solicitation { target }) => {
+                Some(target).filter(|_| ip.source.is_unspecified())
+            }
+            Some(Control::Advertisement { target }) => Some(target),
+            Some(Control::RouterAdvertisement | Control::RouterSolicitation) => None,
+            Some(Control::DhcpClient | Control::DhcpServer | Control::Membership) | None => {
+                return Ok(());
+            }
+        };
+        if ip.hop_limit != 255 || claimed.is_some_and(|target| !may_be(target.into())) {
+            return Err(Drop::because(Reason::NdSpoof));
+        }
+        Ok(())
+    }
+}

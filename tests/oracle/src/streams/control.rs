@@ -1,0 +1,249 @@
+//! Control, right and wrong, and packets in parts.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{FAR_MAC, ROUTER_MAC, STRANGER, Spot, Step, Stream, echo, tagged};
+use crate::{
+    frames::{
+        Arp, BROADCAST, Dhcp, Ethernet, Extension, Icmp, Ipv4, Ipv6, Packet, ROUTER_ALERT, SYN,
+        Tcp, Udp, Upper, dhcpv6, group_mac, icmpv6, igmp_report, ip, solicited_node,
+    },
+    oracle::Asks,
+    sequence::{From, Where},
+};
+
+impl Stream {
+    /// What the network itself needs, as a device or an attacker sends it.
+    pub(super) fn control(&mut self) -> Option<Step> {
+        let (station, address) = self.sender();
+        let own = match &station.spot {
+            Spot::Port { mac, .. } => *mac,
+            Spot::Uplink => FAR_MAC,
+            Spot::Router => ROUTER_MAC,
+        };
+        let claimed = if self.dice.percent(85) {
+            own
+        } else {
+            self.dice.pick(&[STRANGER, ROUTER_MAC, [0; 6]])
+        };
+        let any = self.dice.pick(&self.addresses);
+        let mut destination = BROADCAST;
+        let packet = match self.dice.below(22) {
+            0 => Packet::Bytes(0x888e, vec![1, 1, 0, 0]),
+            1 => Packet::Bytes(
+                self.dice.pick(&[0x8892, 0x88cc, 0x88e1, 0x9000, 0x0600]),
+                vec![0; 46],
+            ),
+            2 => Packet::Bytes(self.dice.pick(&[38, 3, 0x05ff, 0]), vec![0x42, 0x42, 3]),
+            3..9 => {
+                let (IpAddr::V4(sender), IpAddr::V4(target)) = (address, any) else {
+                    return None;
+                };
+                let mut arp = Arp::request(claimed, sender, target);
+                match self.dice.below(10) {
+                    0..4 => {}
+                    4..7 => arp.operation = 2,
+                    7 => arp.sender = Ipv4Addr::UNSPECIFIED,
+                    8 => arp.target = sender,
+                    _ => arp.operation = self.dice.below(12) as u16,
+                }
+                match self.dice.below(30) {
+                    0 => arp.hardware = 6,
+                    1 => arp.protocol = 0x86dd,
+                    2 => arp.hardware_length = 8,
+                    _ => {}
+                }
+                arp.into()
+            }
+            9..16 => {
+                let IpAddr::V6(address) = address else {
+                    return None;
+                };
+                let IpAddr::V6(any) = any else { return None };
+                let link = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11);
+                let source = match self.dice.below(10) {
+                    0..5 => link,
+                    5..8 => address,
+                    8 => Ipv6Addr::UNSPECIFIED,
+                    _ => any,
+                };
+                let target = if self.dice.percent(60) { address } else { any };
+                let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+                let own_link = self.dice.pick(&[
+                    vec![],
+                    vec![icmpv6::source_link(claimed)],
+                    vec![icmpv6::target_link(claimed)],
+                    vec![icmpv6::target_link(claimed), icmpv6::source_link(own)],
+                ]);
+                let upper = match self.dice.below(8) {
+                    0..2 => icmpv6::neighbour_solicitation(target, &own_link),
+                    2..4 => icmpv6::neighbour_advertisement(target, 0x60, &own_link),
+                    4 => icmpv6::router_solicitation(&own_link),
+                    5 => icmpv6::router_advertisement(&own_link),
+                    6 => icmpv6::redirect(target, any),
+                    _ => icmpv6::listener_report(solicited_node(any)),
+                };
+                let is_report = matches!(&upper, Upper::Icmpv6(icmp) if icmp.kind == 143);
+                let to = if self.dice.percent(70) {
+                    all_nodes
+                } else {
+                    solicited_node(target)
+                };
+                let mut packet = Ipv6::new(source, to, upper);
+                if !self.dice.percent(10) {
+                    packet.hop_limit = 255;
+                }
+                destination = group_mac(to);
+                if is_report {
+                    packet.hop_limit = 1;
+                    if self.dice.percent(80) {
+                        packet = packet.with(Extension::router_alert());
+                    }
+                }
+                packet.into()
+            }
+            16..18 => {
+                let kind = self.dice.pick(&[1, 3, 4, 7, 8]);
+                let mut message = Dhcp::client(kind, claimed);
+                let mut source = Ipv4Addr::UNSPECIFIED;
+                let mut to = Ipv4Addr::BROADCAST;
+                if let (IpAddr::V4(address), true) = (address, self.dice.percent(40)) {
+                    (source, message.client) = (address, address);
+                    if let (IpAddr::V4(any), true) = (any, self.dice.percent(50)) {
+                        to = any;
+                    }
+                }
+                Ipv4::new(source, to, message.udp()).into()
+            }
+            18 => {
+                let IpAddr::V4(source) = address else {
+                    return None;
+                };
+                let message = Dhcp::server(self.dice.pick(&[2, 5, 6]), source, own, source);
+                Ipv4::new(source, Ipv4Addr::BROADCAST, message.udp()).into()
+            }
+            19 => {
+                let kind = self.dice.pick(&[1, 3, 7]);
+                let link = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11);
+                let to = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+                destination = group_mac(to);
+                Ipv6::new(link, to, dhcpv6(kind, claimed)).into()
+            }
+            _ => {
+                let IpAddr::V4(source) = address else {
+                    return None;
+                };
+                let group = Ipv4Addr::new(224, 0, 0, 251);
+                let mut packet = Ipv4::new(source, group, igmp_report(group));
+                if self.dice.percent(70) {
+                    packet.options = ROUTER_ALERT.to_vec();
+                }
+                if let (Upper::Bytes(_, bytes), true) = (&mut packet.upper, self.dice.percent(30)) {
+                    bytes[0] = self.dice.pick(&[0x11, 0x12, 0x17, 0x22, 0x30]);
+                }
+                packet.into()
+            }
+        };
+        let step = match &station.spot {
+            Spot::Port {
+                interface, vlan, ..
+            } => Step {
+                at: Where::Entering {
+                    interface: interface.clone(),
+                },
+                tag: None,
+                frame: tagged(Ethernet::new(destination, own, packet), *vlan).bytes(),
+            },
+            spot => {
+                let (interface, vlans) = self.dice.pick(&self.interfaces);
+                let vlan = if vlans.is_empty() {
+                    0
+                } else {
+                    self.dice.pick(&vlans)
+                };
+                let from = if *spot == Spot::Uplink {
+                    From::Uplink
+                } else {
+                    From::Router
+                };
+                Step {
+                    at: Where::Leaving { interface, from },
+                    tag: None,
+                    frame: tagged(Ethernet::new(destination, own, packet), vlan).bytes(),
+                }
+            }
+        };
+        Some(step)
+    }
+
+    /// A packet in pieces, mostly in order.
+    pub(super) fn fragments(&mut self) -> Option<Step> {
+        let (from, source) = self.sender();
+        let (to, destination) = self.peer(source)?;
+        let port = self.port_number();
+        let asks = self.dice.pick(&self.wanted);
+        let data: Vec<u8> = (0..self.dice.pick(&[16, 24, 40, 64])).collect();
+        let upper: Upper = match asks {
+            Asks::Tcp(to) => Tcp {
+                data,
+                ..Tcp::new(port, to, SYN)
+            }
+            .into(),
+            Asks::Udp(to) => Udp::new(port, to, data).into(),
+            Asks::Protocol(protocol) => Upper::Bytes(protocol, data),
+            Asks::Icmp { .. } | Asks::Icmpv6 { .. } if source.is_ipv4() => {
+                Upper::Icmp(Icmp::new(8, 0, echo(port, &data)))
+            }
+            Asks::Icmp { .. } | Asks::Icmpv6 { .. } => {
+                Upper::Icmpv6(Icmp::new(128, 0, echo(port, &data)))
+            }
+        };
+        let whole = ip(source, destination, upper).encode().1;
+        let (protocol, payload) = match source {
+            IpAddr::V4(_) => (whole[9], &whole[20..]),
+            IpAddr::V6(_) => (whole[6], &whole[40..]),
+        };
+        let identification = self.dice.below(3) as u16;
+        let size = self.dice.pick(&[8, 16, 24, 24, 32]);
+        let mut pieces: Vec<(usize, Vec<u8>, bool)> = Vec::new();
+        let count = payload.chunks(size).count();
+        for (i, piece) in payload.chunks(size).enumerate() {
+            pieces.push((i * size / 8, piece.to_vec(), i + 1 < count));
+        }
+        if self.dice.percent(40) {
+            let at = self.dice.below(pieces.len());
+            match self.dice.below(6) {
+                0 => drop(pieces.remove(at)),
+                1 => pieces.push(pieces[at].clone()),
+                2 => pieces.insert(at, pieces[at].clone()),
+                3 => pieces.swap(0, at),
+                4 => pieces[at].0 = self.dice.pick(&[0, 1, 2, 3, 8190]),
+                _ => drop(pieces[at].1.pop()),
+            }
+        }
+        let mut steps = Vec::new();
+        for (offset, piece, more) in pieces {
+            let upper = Upper::Bytes(protocol, piece);
+            let packet = match ip(source, destination, upper) {
+                Packet::Ipv4(packet) => Packet::Ipv4(Ipv4 {
+                    identification,
+                    fragment_offset: offset as u16,
+                    more_fragments: more,
+                    ..packet
+                }),
+                Packet::Ipv6(packet) => {
+                    let header = Extension::fragment(offset as u16, more, identification.into());
+                    packet.with(header).into()
+                }
+                other => other,
+            };
+            // Pieces of other packets come between.
+            let step = self.send(&from, &to, packet);
+            steps.push(self.tag_outside(step));
+        }
+        steps.reverse();
+        let first = steps.pop()?;
+        self.pending.extend(steps);
+        Some(first)
+    }
+}
