@@ -2,22 +2,21 @@
 //!
 //! Real stacks, real servers: every test ends with no packet dropped but those that it meant to be.
 
+mod addresses;
+
 use std::{
     collections::BTreeMap,
     fs,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::unix::fs::PermissionsExt as _,
-    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
 use socket2::SockRef;
 use wardline_tests::{
-    End, Host, Lab, Outcome, Program, TIMEOUT, eventually,
-    ward::{FAR, Guard, PATIENCE, Ward, mac, policy, skip, v4, v6, zone},
+    End, Host, Outcome, TIMEOUT, eventually,
+    ward::{FAR, Guard, PATIENCE, Ward, mac, policy, v4, v6, zone},
 };
 
 #[test]
@@ -208,214 +207,6 @@ fn the_path_mtu_is_found() {
         }
     }
     assert_eq!(guard.drops(), BTreeMap::new());
-}
-
-#[test]
-fn a_host_configures_itself_from_advertisements() {
-    if !has_dnsmasq("SLAAC") {
-        return;
-    }
-    let ward = Ward::new("slaac");
-    let device = ward.bare(1, &ward.port(1));
-    for (key, value) in [
-        ("accept_ra", "1"),
-        ("accept_dad", "1"),
-        ("dad_transmits", "1"),
-    ] {
-        device
-            .sysctl(&format!("ipv6/conf/eth0/{key}"), value)
-            .unwrap();
-    }
-    ward.lab.settle().unwrap();
-    let guard = Guard::start(&ward.lab, "");
-    guard.apply(&learning(1, "tcp/7, icmpv6/128"));
-    let _server = ward.far.tcp_serve(7).unwrap();
-    let sniffer = ward.lab.router().sniff("lan1").unwrap();
-    let _dnsmasq = dnsmasq(
-        &ward.lab,
-        ward.lab.router(),
-        &[
-            "--interface=lan1",
-            "--enable-ra",
-            "--dhcp-range=fd20:0:0:1::,ra-only",
-        ],
-    );
-
-    // From here on the host does what a host does that has just been plugged in.
-    device.ip("link set eth0 down").unwrap();
-    device.ip("link set eth0 up").unwrap();
-    let mut own = None;
-    let configured = eventually(Duration::from_secs(20), || {
-        own = global_address(&device, "inet6");
-        own.is_some()
-    });
-    assert!(configured, "{}", device.ip("address show eth0").unwrap());
-    let own: Ipv6Addr = own.unwrap().parse().unwrap();
-    assert_eq!(own.segments()[..4], [0xfd20, 0, 0, 1], "{own}");
-    // It asked whether somebody has the address: a solicitation from nobody.
-    let asked = sniffer.wait_for(TIMEOUT, |frame| {
-        frame[12..14] == [0x86, 0xdd]
-            && frame[20] == 58
-            && frame[22..38] == [0; 16]
-            && frame[54] == 135
-            && frame[62..78] == own.octets()
-    });
-    assert!(asked.is_some());
-    assert!(device.ping_within(FAR[1], PATIENCE) == Outcome::Connected);
-    assert_eq!(device.tcp_connect(FAR[1], 7, TIMEOUT), Outcome::Connected);
-    let devices = guard.ctl.json(&["devices"]).unwrap();
-    assert!(
-        devices.to_string().contains(&own.to_string()),
-        "{devices:#}"
-    );
-    assert_eq!(guard.drops(), BTreeMap::new());
-}
-
-#[test]
-fn a_lease_comes_from_the_router() {
-    lease(false);
-}
-
-#[test]
-fn a_lease_comes_through_a_port_that_may() {
-    lease(true);
-}
-
-/// A client without an address gets one, and then talks by rule.
-fn lease(through_port: bool) {
-    if !has_dnsmasq("DHCP") || !has("DHCP", "busybox", "--list") {
-        return;
-    }
-    let ward = Ward::new("lease");
-    let router = ward.lab.router();
-    ward.lab.bridge(router, "br0", &["10.20.1.1/24"]).unwrap();
-    let device = ward.bare(1, &End::new(router, "lan1").master("br0"));
-    let server = ward.lab.host("server").unwrap();
-    ward.lab
-        .wire(
-            &End::new(&server, "eth0")
-                .mac(&mac(9))
-                .address("10.20.1.2/24"),
-            &End::new(router, "lan9").master("br0"),
-        )
-        .unwrap();
-    ward.lab.settle().unwrap();
-    let guard = Guard::start(&ward.lab, "");
-    let policy = learning(1, "tcp/7, icmp/8").replace(
-        "devices:\n",
-        &format!(
-            "  - {{interface: lan9, zone: zone-1, dhcp_server: true}}\ndevices:\n  \
-                 - {{name: server, zone: zone-1, macs: [\"{}\"], addresses: [10.20.1.2]}}\n",
-            mac(9)
-        ),
-    );
-    guard.apply(&policy);
-    let _far = ward.far.tcp_serve(7).unwrap();
-    let (host, interface) = if through_port {
-        (&server, "--interface=eth0")
-    } else {
-        (router, "--interface=br0")
-    };
-    let _dnsmasq = dnsmasq(
-        &ward.lab,
-        host,
-        &[
-            interface,
-            "--dhcp-range=10.20.1.100,10.20.1.150,255.255.255.0,1h",
-            "--dhcp-option=option:router,10.20.1.1",
-            "--dhcp-authoritative",
-            "--no-ping",
-        ],
-    );
-
-    let script = ward.lab.dir().join("udhcpc");
-    let text = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\nip address add \"$ip/$mask\" dev \
-                \"$interface\"\nip route add default via \"$router\"\n";
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut client = Command::new("busybox");
-    client
-        .args([
-            "udhcpc", "-f", "-q", "-n", "-i", "eth0", "-t", "10", "-T", "1", "-s",
-        ])
-        .arg(&script)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut client = device.start(&mut client).unwrap();
-    let mut ended = None;
-    eventually(Duration::from_secs(20), || {
-        ended = client.ended().unwrap();
-        ended.is_some()
-    });
-    assert!(
-        ended.is_some_and(|status| status.success()),
-        "no lease: {ended:?} {:?}",
-        guard.drops()
-    );
-    let own = global_address(&device, "inet").unwrap();
-    assert!(own.starts_with("10.20.1.1"), "{own}");
-    assert!(device.ping(FAR[0]));
-    assert_eq!(device.tcp_connect(FAR[0], 7, TIMEOUT), Outcome::Connected);
-    let devices = guard.ctl.json(&["devices"]).unwrap();
-    assert!(devices.to_string().contains(&own), "{own}: {devices:#}");
-    assert_eq!(guard.drops(), BTreeMap::new());
-}
-
-/// The policy of one device that has a MAC and learns its addresses.
-fn learning(net: u8, services: &str) -> String {
-    let listed = format!(", addresses: [{}, \"{}\"]", v4(net), v6(net));
-    policy(&[zone(net, "", "")], services).replace(&listed, "")
-}
-
-/// The first address of a host that is for more than the link, and ready.
-fn global_address(host: &Host, family: &str) -> Option<String> {
-    let links: Value = serde_json::from_str(&host.ip("-json address show eth0").unwrap()).unwrap();
-    let ready = |address: &&Value| {
-        address["family"] == family && address["scope"] == "global" && address["tentative"] != true
-    };
-    let address = links[0]["addr_info"].as_array()?.iter().find(ready)?;
-    assert_ne!(address["dadfailed"], true);
-    Some(address["local"].as_str()?.to_owned())
-}
-
-fn has_dnsmasq(name: &str) -> bool {
-    has(name, "dnsmasq", "--version")
-}
-
-/// Whether a program is there; says so when a test is skipped for want of it.
-fn has(name: &str, program: &str, argument: &str) -> bool {
-    let found = Command::new(program)
-        .arg(argument)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok();
-    if !found {
-        skip(name, &format!("no program {program}"));
-    }
-    found
-}
-
-fn dnsmasq(lab: &Lab, host: &Host, arguments: &[&str]) -> Program {
-    let mut dnsmasq = Command::new("dnsmasq");
-    dnsmasq
-        .args([
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--pid-file=",
-        ])
-        .args(["--user=root", "--port=0", "--bind-interfaces"])
-        .arg(format!(
-            "--dhcp-leasefile={}",
-            lab.dir().join("leases").display()
-        ))
-        .arg(format!(
-            "--log-facility={}",
-            lab.dir().join("dnsmasq").display()
-        ))
-        .args(arguments)
-        .stdin(Stdio::null());
-    host.start(&mut dnsmasq).unwrap()
 }
 
 #[test]

@@ -1,0 +1,278 @@
+//! How the daemon attaches ports, and what it says when it can not do as it was told.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+};
+
+use wardline_oracle::frames::{BROADCAST, Ethernet, FIN, Ipv4, SYN, Tcp, Udp};
+use wardline_tests::{Ctl, Daemon, Host, Lab, eventually, ward::skip};
+
+use super::{
+    bench::{ALLOWED, Bench, FAR, OWN_PORT, PATIENCE, POLICY, PUMP, PUMP_MAC, index, tool},
+    tagged_frames,
+};
+use crate::live::{
+    foreign::{self, Does, Kind},
+    spine,
+};
+
+/// A router with `lan1` and a daemon; no hosts.
+fn with_daemon(name: &str, work: impl FnOnce(&Lab, &Daemon, &Ctl)) {
+    let lab = Lab::new(name).unwrap();
+    lab.router()
+        .ip("link add lan1 type veth peer name far1")
+        .unwrap();
+    let (daemon, ctl) = spine::start(&lab);
+    work(&lab, &daemon, &ctl);
+    drop(daemon);
+    lab.close().unwrap();
+}
+
+/// A policy with one port.
+fn port(interface: &str, settings: &str) -> String {
+    format!(
+        "version: 1\nzones: [{{name: a, subnets: [10.1.0.0/24]}}, {{name: b, subnets: \
+         [10.2.0.0/24]}}]\nports: [{{interface: {interface}, zone: a{settings}}}]\n"
+    )
+}
+
+/// How the only port is attached, and why.
+fn only_port(ctl: &Ctl) -> (String, String) {
+    let status = ctl.json(&["status"]).unwrap();
+    let port = &status["ports"][0];
+    let text = |field: &str| port[field].as_str().unwrap_or_default().to_owned();
+    (text("attached"), text("reason"))
+}
+
+const VLANS: &str = ", vlans: [{id: 20, zone: b}]";
+
+#[test]
+fn whose_xdp_program_is_in_the_way_is_said() {
+    with_daemon("taken", |lab, _, ctl| {
+        let router = lab.router();
+        let program = foreign::load(Kind::Xdp, Does::Answers(2), "their_filter").unwrap();
+        let id = program.id().unwrap();
+        let lan1 = index(router, "lan1");
+        let link = router.run(|| program.link(lan1, foreign::Hook::Xdp));
+        let link = link.unwrap().unwrap();
+        for attach in ["auto", "xdp"] {
+            let document = port("lan1", &format!(", attach: {attach}"));
+            let answer = ctl.apply(&document).unwrap();
+            assert_eq!(answer.code, 0, "{answer:?}");
+            let (attached, reason) = only_port(ctl);
+            assert_eq!(attached, "none", "{reason}");
+            for part in [
+                &format!("id {id},"),
+                "\"their_filter\"",
+                "xdp",
+                "attach: tc",
+            ] {
+                assert!(reason.contains(part), "{part}: {reason}");
+                assert!(answer.stderr.contains(part), "{part}: {answer:?}");
+            }
+            let warned = answer
+                .stderr
+                .lines()
+                .any(|line| line.starts_with("warning: "));
+            assert!(warned, "{answer:?}");
+            // Not half of it either.
+            let details = tool(router, "ip", "-details link show dev lan1");
+            assert!(!details.contains("xdp_ingress"), "{details}");
+        }
+        // Who asks for TC is judged behind it.
+        ctl.apply(&port("lan1", ", attach: tc"))
+            .unwrap()
+            .ok()
+            .unwrap();
+        assert_eq!(only_port(ctl).0, "tc");
+        // And goes on being judged, though XDP would be the choice.
+        ctl.apply(&port("lan1", "")).unwrap().ok().unwrap();
+        let (attached, reason) = only_port(ctl);
+        assert_eq!(attached, "tc", "{reason}");
+        assert!(reason.contains("their_filter"), "{reason}");
+        // When it is gone, the next look finds the hook free.
+        drop((link, program));
+        router
+            .ip("link add other type veth peer name other1")
+            .unwrap();
+        let free = eventually(PATIENCE, || only_port(ctl).0 == "xdp");
+        assert!(free, "{:?}", only_port(ctl));
+    });
+}
+
+#[test]
+fn xdp_above_or_generic_is_said_with_its_cure() {
+    with_daemon("above", |lab, _, ctl| {
+        let router = lab.router();
+        router.ip("link add br0 type bridge").unwrap();
+        router.ip("link set lan1 master br0").unwrap();
+        let directory = format!("/sys/fs/bpf/wardline-{}-foreign", lab.id());
+        fs::create_dir_all(&directory).unwrap();
+        let pin = Path::new(&directory).join("watch");
+        let program = foreign::load(Kind::Xdp, Does::Answers(2), "watch").unwrap();
+        program.pin(&pin).unwrap();
+        let set = format!("link set dev br0 xdpgeneric pinned {}", pin.display());
+        tool(router, "ip", &set);
+        for (attach, expected) in [("auto", "tc"), ("xdp", "none")] {
+            let document = port("lan1", &format!(", attach: {attach}"));
+            ctl.apply(&document).unwrap().ok().unwrap();
+            let (attached, reason) = only_port(ctl);
+            assert_eq!(attached, expected, "{reason}");
+            for part in ["br0", "\"watch\"", "ip link set dev br0 xdp off"] {
+                assert!(reason.contains(part), "{part}: {reason}");
+            }
+        }
+        tool(router, "ip", "link set dev br0 xdp off");
+
+        let set = format!("link set dev lan1 xdpgeneric pinned {}", pin.display());
+        tool(router, "ip", &set);
+        for (attach, expected) in [("auto", "tc"), ("xdp", "none")] {
+            let document = port("lan1", &format!(", attach: {attach}"));
+            ctl.apply(&document).unwrap().ok().unwrap();
+            let (attached, reason) = only_port(ctl);
+            assert_eq!(attached, expected, "{reason}");
+            for part in [
+                "generic",
+                "\"watch\"",
+                "ip link set dev lan1 xdpgeneric off",
+            ] {
+                assert!(reason.contains(part), "{part}: {reason}");
+            }
+        }
+        tool(router, "ip", "link set dev lan1 xdpgeneric off");
+        // The cure helps.
+        ctl.apply(&port("lan1", "")).unwrap().ok().unwrap();
+        assert_eq!(only_port(ctl), ("xdp".to_owned(), String::new()));
+    });
+}
+
+#[test]
+fn why_there_is_no_xdp_is_said() {
+    with_daemon("no-xdp", |lab, _, ctl| {
+        let router = lab.router();
+        router.ip("link add br0 type bridge").unwrap();
+        ctl.apply(&port("br0", "")).unwrap().ok().unwrap();
+        let expected = "no XDP: its driver has no XDP".to_owned();
+        assert_eq!(only_port(ctl), ("tc".to_owned(), expected));
+        for end in ["lan1", "far1"] {
+            router.ip(&format!("link set {end} mtu 9000")).unwrap();
+        }
+        ctl.apply(&port("lan1", "")).unwrap().ok().unwrap();
+        let expected = "no XDP: its MTU is too large for XDP".to_owned();
+        assert_eq!(only_port(ctl), ("tc".to_owned(), expected));
+        ctl.apply(&port("lan1", ", attach: tc"))
+            .unwrap()
+            .ok()
+            .unwrap();
+        assert_eq!(only_port(ctl), ("tc".to_owned(), "asked for".to_owned()));
+    });
+}
+
+#[test]
+fn a_port_with_vlans_has_xdp_only_where_tags_are_seen() {
+    with_daemon("vlans", |lab, _, ctl| {
+        ctl.apply(&port("lan1", VLANS)).unwrap().ok().unwrap();
+        let (attached, reason) = only_port(ctl);
+        assert_eq!(attached, "tc");
+        assert!(
+            reason.contains("veth") && reason.contains("outside the frame"),
+            "{reason}"
+        );
+        let asked = format!("{VLANS}, attach: xdp");
+        ctl.apply(&port("lan1", &asked)).unwrap().ok().unwrap();
+        let (attached, reason) = only_port(ctl);
+        assert_eq!(attached, "none");
+        assert!(reason.contains("outside the frame"), "{reason}");
+
+        let Ok(mut tap) = tap(lab.router(), "tap1") else {
+            skip("tap device", "no /dev/net/tun");
+            return;
+        };
+        ctl.apply(&port("tap1", &asked)).unwrap().ok().unwrap();
+        assert_eq!(only_port(ctl), ("xdp".to_owned(), "asked for".to_owned()));
+        // The tag is in the frame: of VLAN 20, and of one that the port has not.
+        for (tag, reason) in [(20, "unknown_device"), (21, "wrong_vlan")] {
+            let udp = Udp::new(OWN_PORT, ALLOWED, *b"tagged");
+            let frame = Ethernet::new(BROADCAST, PUMP_MAC, Ipv4::new(PUMP, FAR, udp)).tagged(tag);
+            tap.write_all(&frame.bytes()).unwrap();
+            let told = eventually(PATIENCE, || {
+                ctl.events().unwrap().iter().any(|event| {
+                    event["interface"] == "tap1"
+                        && event["vlan"] == tag
+                        && event["reason"] == reason
+                })
+            });
+            assert!(told, "{reason}: {:#?}", ctl.events());
+        }
+    });
+}
+
+#[test]
+fn an_unseen_tag_makes_an_event_like_others() {
+    let bench = Bench::new("tag-event");
+    if !bench.has_tcx() {
+        skip("TCX", "a kernel before 6.6");
+        return;
+    }
+    let (daemon, ctl) = spine::start(&bench.lab);
+    ctl.apply(POLICY).unwrap().ok().unwrap();
+    assert_eq!(only_port(&ctl), ("xdp".to_owned(), String::new()));
+    bench.assert_judged();
+    let told = eventually(PATIENCE, || {
+        assert_eq!(tagged_frames(&bench, 20, 1), 0);
+        ctl.events().unwrap().iter().any(|event| {
+            event["reason"] == "wrong_vlan"
+                && event["device"] == "pump"
+                && event["verdict"] == "drop"
+                && event["vlan"] == 20
+                && event["interface"] == "lan1"
+                && event["source"]
+                    .as_str()
+                    .is_some_and(|source| source.contains("10.1.0.11"))
+        })
+    });
+    assert!(told, "{:#?}", ctl.events());
+    // What fails by form is the sender's too, though nobody had to know it.
+    let nonsense = Tcp::new(OWN_PORT, ALLOWED, SYN | FIN);
+    let frame = Ethernet::new(BROADCAST, PUMP_MAC, Ipv4::new(PUMP, FAR, nonsense));
+    bench.pump.send_frame("eth0", &frame.bytes()).unwrap();
+    let told = eventually(PATIENCE, || {
+        ctl.events().unwrap().iter().any(|event| {
+            event["reason"] == "bad_tcp_flags"
+                && event["device"] == "pump"
+                && event["zone"] == "pumps"
+        })
+    });
+    assert!(told, "{:#?}", ctl.events());
+    drop(daemon);
+    bench.lab.close().unwrap();
+}
+
+#[test]
+fn a_port_that_is_none_any_more_is_let_go() {
+    with_daemon("let-go", |lab, daemon, ctl| {
+        for settings in ["", ", attach: tc"] {
+            ctl.apply(&port("lan1", settings)).unwrap().ok().unwrap();
+            assert_ne!(only_port(ctl).0, "none");
+            let pins = || {
+                let versions = fs::read_dir(daemon.pins()).unwrap().flatten();
+                let links = versions.map(|version| version.path().join("links"));
+                links.flat_map(|links| fs::read_dir(links).unwrap()).count()
+            };
+            assert!(pins() > 0);
+            ctl.apply(&port("lan9", settings)).unwrap().ok().unwrap();
+            assert_eq!(pins(), 0);
+            let details = tool(lab.router(), "ip", "-details link show dev lan1");
+            assert!(!details.contains("prog/"), "{details}");
+        }
+    });
+}
+
+/// A tap device of a host, up; frames that are written enter through it. Gone when dropped.
+fn tap(host: &Host, name: &str) -> std::io::Result<File> {
+    let file = host.run(|| foreign::tap(name)).unwrap()?;
+    host.ip(&format!("link set {name} up")).unwrap();
+    Ok(file)
+}
