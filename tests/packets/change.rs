@@ -1,13 +1,10 @@
 //! What a change costs, and whom it concerns: entries written, flows judged anew.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use wardline_datapath::{Datapath, Hook};
 use wardline_ebpf::abi::Reason;
-use wardline_host_tests::judge::{At, Compiled, clock, inventory, parsed};
+use wardline_host_tests::judge::{At, Compiled, parsed};
 use wardline_oracle::frames::{Ethernet, Ipv4, Mac, Udp};
 use wardline_proto::v1;
 
@@ -134,49 +131,4 @@ fn flows_that_a_change_does_not_concern_do_not_notice() {
         assert_eq!(said(datapath, 2), Some(Reason::NoRule));
         assert_eq!(stamps(datapath)[&1001], after[&1001]);
     });
-}
-
-#[test]
-fn what_rules_have_in_common_is_kept_once() {
-    let inventory = inventory(&["lan1"], &[]);
-    let clock = clock("2026-01-01T00:00:00Z".parse().unwrap());
-    let compiled = |policy: &v1::Policy| Compiled::new(policy, &inventory, clock);
-    let policy = ward();
-    let before = compiled(&policy).tables;
-    let rule = |name: &str, from: Vec<String>, to: Vec<String>| v1::Rule {
-        name: name.to_owned(),
-        from,
-        to,
-        services: vec!["udp/123".to_owned(), "tcp/1000-2000".to_owned()],
-        action: v1::Action::Allow.into(),
-        ..v1::Rule::default()
-    };
-    let with = |rule: v1::Rule| {
-        let mut policy = policy.clone();
-        policy.rules.push(rule);
-        compiled(&policy).tables
-    };
-    let any = || vec!["any".to_owned()];
-    let zone = || vec!["zone:pumps".to_owned()];
-
-    // A rule for everybody is one pair, however many there are.
-    for (from, to) in [(any(), any()), (zone(), any()), (any(), zone())] {
-        let after = with(rule("wide", from, to));
-        assert_eq!(after.pairs.len(), before.pairs.len() + 1);
-    }
-
-    // One for many by name is a pair for each of them, and one set for all.
-    let devices = (1..=100).map(|n| format!("device:pump-{n}")).collect();
-    let networks = (0..8)
-        .map(|n| format!("cidr:198.51.{}.0/24", 100 + n))
-        .collect();
-    let after = with(rule("many", devices, networks));
-    let new: Vec<_> = after
-        .pairs
-        .iter()
-        .filter(|(pair, _)| !before.pairs.contains_key(pair))
-        .collect();
-    assert_eq!(new.len(), 800);
-    let sets: BTreeSet<_> = new.iter().map(|(_, set)| set.as_ptr()).collect();
-    assert_eq!(sets.len(), 1);
 }

@@ -240,3 +240,133 @@ fn zones(intent: &Intent, zone_of: &impl Fn(ZoneIndex) -> u16, tables: &mut Tabl
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wardline_ebpf::abi::Address;
+    use wardline_proto::v1::{Action, Device, Policy, Rule};
+
+    use super::*;
+    use crate::ward::{BRIDGE, LAN1, LAN2, UPLINK, Ward};
+
+    #[test]
+    fn a_port_has_its_zone_and_what_is_above_it_is_known() {
+        let ward = Ward::new(|_| (), &[]);
+        let port = |index: u32| ward.tables.ports.get(&index).copied();
+        let guarded = |zone| Port {
+            zone: ward.zone(zone) as u16,
+            flags: Port::GUARDED,
+        };
+        assert_eq!(port(LAN1), Some(guarded("pumps")));
+        assert_eq!(port(LAN2), Some(guarded("cameras")));
+        let above = Port {
+            zone: 0,
+            flags: Port::ABOVE,
+        };
+        assert_eq!(port(BRIDGE), Some(above));
+        assert_eq!(port(UPLINK), None);
+    }
+
+    #[test]
+    fn a_rule_between_a_zone_and_a_network_is_one_pair_however_many_devices() {
+        let without = Ward::new(|policy| policy.rules.clear(), &[]);
+        let with = Ward::new(|_| (), &[]);
+        assert_eq!(with.tables.pairs.len(), without.tables.pairs.len() + 1);
+        let web = 6 << 16 | 443;
+        let allows = |rule: u32| {
+            let mut intervals = with.tables.pairs.values().flat_map(|list| list.iter());
+            intervals.any(|it| it.start == web && it.allow == rule)
+        };
+        assert!(allows(with.rule("web")), "{:?}", with.tables.pairs);
+    }
+
+    #[test]
+    fn what_rules_have_in_common_is_kept_once() {
+        let rule = |name: &str, from: Vec<String>, to: Vec<String>| Rule {
+            name: name.to_owned(),
+            from,
+            to,
+            services: vec!["udp/123".to_owned(), "tcp/1000-2000".to_owned()],
+            action: Action::Allow.into(),
+            ..Rule::default()
+        };
+        let of = |selector: &str| vec![selector.to_owned()];
+        // A hundred devices with a rule of their own each, so that no two are of one class.
+        let with = |more: Option<Rule>| {
+            let change = |policy: &mut Policy| {
+                for n in 1..=100 {
+                    policy.devices.push(Device {
+                        name: format!("pump-{n}"),
+                        zone: "pumps".to_owned(),
+                        addresses: vec![format!("10.1.1.{n}")],
+                        ..Device::default()
+                    });
+                    let (name, own) = (format!("own-{n}"), format!("device:pump-{n}"));
+                    let services = vec![format!("udp/{}", 1000 + n)];
+                    policy.rules.push(Rule {
+                        services,
+                        ..rule(&name, of(&own), of("cidr:192.0.2.0/24"))
+                    });
+                }
+                policy.rules.extend(more);
+            };
+            Ward::new(change, &[]).tables.pairs
+        };
+        let before = with(None);
+
+        // A rule for everybody is one pair, however many there are.
+        for (from, to) in [("any", "any"), ("zone:pumps", "any"), ("any", "zone:pumps")] {
+            let after = with(Some(rule("wide", of(from), of(to))));
+            assert_eq!(after.len(), before.len() + 1);
+        }
+
+        // One for many by name is a pair for each of them, and one set for all.
+        let devices = (1..=100).map(|n| format!("device:pump-{n}")).collect();
+        let networks = (0..8).map(|n| format!("cidr:198.51.{}.0/24", 100 + n));
+        let after = with(Some(rule("many", devices, networks.collect())));
+        let new = after.iter().filter(|(pair, _)| !before.contains_key(pair));
+        let sets: Vec<_> = new.map(|(_, set)| set.as_ptr()).collect();
+        assert_eq!(sets.len(), 800);
+        assert_eq!(BTreeSet::from_iter(sets).len(), 1);
+    }
+
+    #[test]
+    fn the_routers_addresses_are_the_routers_whoever_else_lists_the_subnet() {
+        let ward = Ward::new(|_| (), &[]);
+        let router = &ward.tables.addresses[&Address::v4([10, 1, 0, 1])];
+        assert!(router.is_router());
+        assert_eq!(router.zone, 0);
+    }
+
+    #[test]
+    fn who_lists_no_address_is_found_by_number_and_learns() {
+        let ward = Ward::new(|_| (), &[]);
+        let visitor = ward.device("visitor");
+        let devices: Vec<u32> = ward.tables.devices.keys().copied().collect();
+        assert_eq!(devices, [visitor]);
+        let mut macs = ward.tables.macs.values();
+        let mac = macs.find(|mac| mac.device == visitor);
+        assert!(mac.is_some_and(|mac| mac.flags & End::LEARNS != 0));
+    }
+
+    #[test]
+    fn the_order_of_the_document_means_nothing() {
+        let ward = Ward::new(|_| (), &[]);
+        let turned = Ward::new(
+            |policy| {
+                policy.zones.reverse();
+                policy.ports.reverse();
+                policy.devices.reverse();
+            },
+            &[],
+        );
+        let again = compile(
+            &turned.intent,
+            &ward.inventory,
+            &ward.ids,
+            &BTreeSet::new(),
+            &ward.clock,
+        );
+        assert_eq!(again, ward.tables);
+    }
+}

@@ -25,4 +25,6 @@ pub mod replay;
 pub mod snapshot;
 pub mod tables;
 pub mod touched;
+#[cfg(test)]
+mod ward;
 pub mod words;

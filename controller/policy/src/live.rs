@@ -77,3 +77,58 @@ impl Live {
         (self.rule, due)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UDP: u64 = 17;
+
+    /// A flow of UDP over IPv6 with four packets, of which three are counted already.
+    fn live() -> Live {
+        let bucket = Bucket::default();
+        let FlowEntry { flow, ends } = &bucket.ways[2];
+        flow.key[1].store(4000 << 48 | 53 << 32 | FlowKey::V6 | UDP);
+        flow.packets[0].store(3);
+        flow.packets[1].store(1);
+        // The epoch's cell is no part of the bytes.
+        flow.counts[0].store(7 << 52 | 300);
+        flow.counts[1].store(100);
+        ends.addresses[1].store(1);
+        ends.addresses[3].store(2);
+        ends.rule.store(5 | LOG);
+        ends.packets.store(3);
+        ends.bytes.store(260);
+        bucket.last[2].store(1000);
+        Live::of(&bucket, 2)
+    }
+
+    #[test]
+    fn a_flow_is_read_without_what_the_table_keeps_beside_it() {
+        let live = live();
+        assert_eq!(live.key.ports, 4000 << 48 | 53 << 32 | UDP);
+        assert_eq!(live.protocol(), 17);
+        assert_eq!((live.key.low.0, live.key.high.0), ([0, 1], [0, 2]));
+        assert_eq!(live.rule, 5);
+        assert_eq!(live.bytes, [300, 100]);
+    }
+
+    #[test]
+    fn a_rule_is_due_what_no_rule_has_been_given_yet() {
+        let due = Counter {
+            packets: 1,
+            bytes: 140,
+        };
+        assert_eq!(live().due(), (5, due));
+    }
+
+    #[test]
+    fn a_flow_lives_as_long_as_it_may_be_silent() {
+        let settings = Settings::for_flows(64);
+        let live = live();
+        assert!(live.is_live(&settings, 1000 + settings.udp));
+        assert!(!live.is_live(&settings, 1001 + settings.udp));
+        // Its last packet may be later than the present that was read.
+        assert!(live.is_live(&settings, 999));
+    }
+}

@@ -298,3 +298,85 @@ impl Lookup for Model<'_> {
         Some(&self.seen)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wardline_ebpf::abi::mac_key;
+
+    use super::*;
+    use crate::ward::Ward;
+
+    fn settings() -> Settings {
+        Settings::for_flows(64)
+    }
+
+    #[test]
+    fn the_longest_prefix_that_holds_an_address_is_found() {
+        let ward = Ward::new(
+            |policy| policy.zones[1].subnets = vec!["10.1.7.0/24".to_owned()],
+            &[],
+        );
+        let model = Model::new(&ward.tables, settings());
+        let zone_of = |address: [u8; 4]| {
+            let key = PrefixKey {
+                slot: [0; 4],
+                address: Address::v4(address).octets(),
+            };
+            model.prefix(&key).map(|end| u32::from(end.zone))
+        };
+        assert_eq!(zone_of([10, 1, 6, 255]), Some(ward.zone("pumps")));
+        assert_eq!(zone_of([10, 1, 7, 0]), Some(ward.zone("cameras")));
+        assert_eq!(zone_of([10, 3, 0, 1]), None);
+    }
+
+    #[test]
+    fn what_is_amended_stands_in_place_of_what_was_compiled() {
+        let ward = Ward::new(|_| (), &[]);
+        let pump = &ward.intent.devices[0];
+        let amended = Amendment::quarantine(&ward.tables, pump, ward.device("pump"), true);
+        let mut model = Model::new(&ward.tables, settings());
+        let key = mac_key(0, 0x02_00_00_00_01_01);
+        let flags = |model: &Model<'_>| model.mac(key).map(|mac| mac.flags & End::QUARANTINED);
+        assert_eq!(flags(&model), Some(0));
+        model.amend(&amended);
+        assert_eq!(flags(&model), Some(End::QUARANTINED));
+    }
+
+    #[test]
+    fn an_address_is_learned_by_the_last_who_claims_it_and_room_is_bounded() {
+        let ward = Ward::new(|_| (), &[]);
+        let model = Model::new(&ward.tables, settings());
+        let address = |n: usize| Address::v4([10, 1, (n >> 8) as u8, n as u8]);
+        assert!(model.learned(&address(0)).is_none());
+        for n in 0..ROOM {
+            assert!(model.learn(&address(n), 7, 1));
+        }
+        assert!(!model.learn(&address(ROOM), 7, 1));
+        assert!(model.learn(&address(0), 8, 2));
+        let learned = model.learned(&address(0));
+        let learned = learned.map(|it| (it.device.load(), it.last.load()));
+        assert_eq!(learned, Some((8, 2)));
+    }
+
+    #[test]
+    fn a_fragment_is_known_until_it_is_forgotten() {
+        let ward = Ward::new(|_| (), &[]);
+        let model = Model::new(&ward.tables, settings());
+        let key = FragmentKey {
+            identification: 9,
+            ..FragmentKey::default()
+        };
+        let next = |next| Fragment {
+            next: Cell32::new(next),
+            ..Fragment::default()
+        };
+        let known = || model.fragment(&key).map(|it| it.next.load());
+        assert_eq!(known(), None);
+        assert!(model.note_fragment(&key, &next(24)));
+        assert_eq!(known(), Some(24));
+        model.forget_fragment(&key);
+        assert_eq!(known(), None);
+        assert!(model.note_fragment(&key, &next(48)));
+        assert_eq!(known(), Some(48));
+    }
+}

@@ -177,3 +177,118 @@ pub fn asked(flow: &Live) -> Asked {
         service: u32::from(protocol) << 16 | low,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use wardline_ebpf::abi::{Bucket, FlowEntry};
+
+    use super::*;
+    use crate::ward::{LAN1, UPLINK, Ward};
+
+    const WEB: u32 = 6 << 16 | 443;
+    const PUMP_MAC: u64 = 0x02_00_00_00_01_01;
+    const CAMERA_MAC: u64 = 0x02_00_00_00_02_01;
+
+    fn asked(addresses: [&str; 2], devices: [u32; 2], service: u32) -> Asked {
+        Asked {
+            addresses: addresses.map(|address| address.parse().unwrap()),
+            devices,
+            service,
+        }
+    }
+
+    #[test]
+    fn policy_is_asked_about_both_ends_and_the_service() {
+        let ward = Ward::new(|_| (), &[]);
+        let replay = Replay::new(&ward.tables, 1);
+        let is = |from, to, service| {
+            let outcome = replay.asked(&asked([from, to], [0, 0], service));
+            (outcome.reason, outcome.rule, outcome.is_the_routers)
+        };
+        let web = ward.rule("web");
+        assert_eq!(
+            is("10.1.0.11", "192.0.2.1", WEB),
+            (Reason::Rule, web, false)
+        );
+        assert_eq!(
+            is("10.1.0.11", "192.0.2.1", WEB + 1),
+            (Reason::NoRule, 0, false)
+        );
+        assert_eq!(
+            is("192.0.2.1", "10.1.0.11", WEB),
+            (Reason::NoRule, 0, false)
+        );
+        assert_eq!(is("10.1.0.11", "10.1.0.1", WEB), (Reason::NoRule, 0, true));
+        // Observe counts where every zone that has ports observes.
+        assert_eq!(
+            is("10.2.0.11", "192.0.2.1", WEB),
+            (Reason::Observed, 0, false)
+        );
+        assert_eq!(
+            is("10.2.0.11", "10.1.0.11", WEB),
+            (Reason::NoRule, 0, false)
+        );
+    }
+
+    #[test]
+    fn a_learned_address_is_its_devices() {
+        let ward = Ward::new(
+            |policy| policy.rules[0].from = vec!["device:visitor".to_owned()],
+            &[],
+        );
+        let replay = Replay::new(&ward.tables, 1);
+        let is = |device| {
+            let asked = asked(["10.1.0.99", "192.0.2.1"], [device, 0], WEB);
+            replay.asked(&asked).reason
+        };
+        assert_eq!(is(0), Reason::NoRule);
+        assert_eq!(is(ward.device("visitor")), Reason::Rule);
+    }
+
+    /// A flow that the pump's address has opened to 192.0.2.1, with a source's place and device.
+    fn flow(ifindex: u32, mac: u64, device: u32) -> Live {
+        let bucket = Bucket::default();
+        let FlowEntry { flow, ends } = &bucket.ways[0];
+        let (low, high) = (
+            abi::Address::v4([10, 1, 0, 11]),
+            abi::Address::v4([192, 0, 2, 1]),
+        );
+        for (cell, word) in ends.addresses.iter().zip([low.0, high.0].concat()) {
+            cell.store(word);
+        }
+        flow.key[1].store(4000 << 48 | 443 << 32 | 6);
+        flow.bind[0].store(mac << 16 | u64::from(ifindex));
+        ends.devices[0].store(device);
+        Live::of(&bucket, 0)
+    }
+
+    #[test]
+    fn a_flow_is_asked_about_as_its_opener_asked() {
+        let live = flow(LAN1, PUMP_MAC, 2);
+        let expected = Asked {
+            addresses: ["10.1.0.11", "192.0.2.1"].map(|it| it.parse().unwrap()),
+            devices: [2, 0],
+            service: WEB,
+        };
+        assert_eq!(super::asked(&live), expected);
+    }
+
+    #[test]
+    fn a_flow_whose_sender_is_no_longer_in_place_ends_whatever_policy_says() {
+        let ward = Ward::new(|_| (), &[]);
+        let replay = Replay::new(&ward.tables, 1);
+        let pump = ward.device("pump");
+        let is = |live: &Live| replay.flow(live).reason;
+        assert_eq!(is(&flow(LAN1, PUMP_MAC, pump)), Reason::Rule);
+        assert_eq!(
+            is(&flow(LAN1, 0x02_00_00_00_ee_ee, pump)),
+            Reason::UnknownDevice
+        );
+        assert_eq!(is(&flow(LAN1, CAMERA_MAC, pump)), Reason::SpoofedSource);
+        assert_eq!(is(&flow(LAN1, PUMP_MAC, pump + 1)), Reason::SpoofedSource);
+        // Who no longer comes through a guarded port is not asked for a place.
+        assert_eq!(is(&flow(UPLINK, CAMERA_MAC, pump)), Reason::Rule);
+    }
+}

@@ -101,3 +101,54 @@ fn names(ids: &Ids) -> BTreeMap<(&'static str, u32), String> {
     });
     names.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ward::{LAN1, Ward};
+
+    fn snapshot(ward: Ward, ids: &Arc<Ids>, before: Option<&Snapshot>) -> Snapshot {
+        let quarantined = BTreeSet::new();
+        Snapshot::new(
+            7,
+            ward.policy,
+            ward.intent,
+            ward.inventory,
+            quarantined,
+            Arc::clone(ids),
+            ward.tables,
+            ward.clock,
+            before,
+        )
+    }
+
+    #[test]
+    fn numbers_have_names_also_of_what_is_gone() {
+        let ward = Ward::new(|_| (), &[]);
+        let (pump, web, pumps) = (ward.device("pump"), ward.rule("web"), ward.zone("pumps"));
+        let ids = Arc::new(ward.ids.clone());
+        let first = snapshot(ward, &ids, None);
+        let fewer = Ward::new(|policy| policy.rules.clear(), &[]);
+        let next = snapshot(fewer, &ids, Some(&first));
+        for snapshot in [&first, &next] {
+            assert_eq!(snapshot.name(numbered::DEVICE, pump), "pump");
+            assert_eq!(snapshot.name(numbered::RULE, web), "web");
+            assert_eq!(snapshot.name(numbered::ZONE, pumps), "pumps");
+            assert_eq!(snapshot.name(numbered::RULE, 99), "");
+            assert_eq!(snapshot.interface(LAN1), "lan1");
+            assert_eq!(snapshot.interface(99), "");
+        }
+        assert!(Arc::ptr_eq(&first.names, &next.names));
+    }
+
+    #[test]
+    fn other_numbers_have_names_of_their_own() {
+        let ward = Ward::new(|_| (), &[]);
+        let first = snapshot(ward, &Arc::default(), None);
+        assert_eq!(first.name(numbered::DEVICE, 2), "");
+        let ward = Ward::new(|_| (), &[]);
+        let (number, ids) = (ward.device("pump"), Arc::new(ward.ids.clone()));
+        let next = snapshot(ward, &ids, Some(&first));
+        assert_eq!(next.name(numbered::DEVICE, number), "pump");
+    }
+}

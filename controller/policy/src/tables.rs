@@ -92,3 +92,54 @@ impl Amendment {
 
 /// What a pair may do: sorted, from 0 on, never empty. Equal ones are the same allocation.
 pub type Intervals = Arc<[Interval]>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ward::Ward;
+
+    #[test]
+    fn an_amendment_is_what_compiling_anew_would_have_made_of_the_device() {
+        let (free, cut) = (
+            Ward::new(|_| (), &[]),
+            Ward::new(|_| (), &["pump", "visitor"]),
+        );
+        for (from, to, quarantined) in [(&free, &cut, true), (&cut, &free, false)] {
+            for name in ["pump", "visitor"] {
+                let mut devices = from.intent.devices.iter();
+                let device = devices.find(|device| device.name == name);
+                let device = device.expect("a device of the ward");
+                let number = from.device(name);
+                let amended = Amendment::quarantine(&from.tables, device, number, quarantined);
+                assert!(!amended.macs.is_empty());
+                assert_eq!(amended.addresses.len(), device.addresses.len());
+                for (key, mac) in &amended.macs {
+                    assert_eq!(*mac, to.tables.macs[key], "{name}");
+                }
+                for (address, end) in &amended.addresses {
+                    assert_eq!(*end, to.tables.addresses[address], "{name}");
+                }
+                for (number, end) in &amended.devices {
+                    assert_eq!(*end, to.tables.devices[number], "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_amendments_the_later_one_stands() {
+        let ward = Ward::new(|_| (), &[]);
+        let of = |name: &str, quarantined| {
+            let mut devices = ward.intent.devices.iter();
+            let device = devices.find(|device| device.name == name);
+            let device = device.expect("a device of the ward");
+            Amendment::quarantine(&ward.tables, device, ward.device(name), quarantined)
+        };
+        let mut amended = of("pump", true);
+        amended.extend(of("camera", true));
+        amended.extend(of("pump", false));
+        let mut expected = of("camera", true);
+        expected.extend(of("pump", false));
+        assert_eq!(amended, expected);
+    }
+}

@@ -44,3 +44,32 @@ impl FromStr for Mac {
 pub fn mac_number(mac: &Mac) -> u64 {
     wardline_ebpf::packet::mac(&mac.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_is_six_pairs_of_digits_with_one_separator() {
+        let read = Ok(Mac([2, 0, 0, 0, 0xab, 1]));
+        for text in ["02:00:00:00:ab:01", "02-00-00-00-AB-01"] {
+            assert_eq!(text.parse(), read);
+        }
+        for text in [
+            "",
+            "02:00:00:00:ab",
+            "02:00:00:00:ab:01:02",
+            "2:0:0:0:ab:1",
+            "02:00:00-00:ab:01",
+            "02:00:00:00:ab:+1",
+            "0200.0000.ab01",
+        ] {
+            assert_eq!(text.parse::<Mac>(), Err(MacError), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_tables_hold_a_mac_as_a_number_with_its_first_byte_first() {
+        assert_eq!(mac_number(&Mac([2, 0, 0, 0, 1, 0x11])), 0x0200_0000_0111);
+    }
+}

@@ -89,3 +89,69 @@ pub(crate) fn parse_address(text: &str) -> Result<IpAddr, String> {
         IpAddr::V4(_) => Ok(address),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused<T: std::fmt::Debug>(read: Result<T, String>, cure: &str) {
+        let why = read.expect_err(cure);
+        assert!(why.contains(cure), "{why}");
+    }
+
+    #[test]
+    fn a_prefix_is_read_as_it_must_be_written() {
+        for text in ["10.20.0.0/16", "2001:db8::/32", "0.0.0.0/0", "::/0"] {
+            assert_eq!(
+                parse_prefix(text).map(|net| net.to_string()).as_deref(),
+                Ok(text)
+            );
+        }
+        refused(parse_prefix("10.20.0.1"), "write 10.20.0.1/32");
+        refused(parse_prefix("10.20.0.1/16"), "the prefix is 10.20.0.0/16");
+        refused(parse_prefix("::ffff:10.0.0.0/104"), "write 10.0.0.0/8");
+        refused(parse_prefix("pumps"), "is not a prefix");
+    }
+
+    #[test]
+    fn no_zone_owns_groups_the_loopback_or_the_link() {
+        let ordinary = |text: &str| parse_prefix(text).and_then(ordinary_prefix);
+        for (text, why) in [
+            ("224.0.0.0/24", "multicast"),
+            ("ff02::/16", "multicast"),
+            ("127.0.0.0/8", "loopback"),
+            ("::1/128", "loopback"),
+            ("fe80::/64", "link-local"),
+        ] {
+            refused(ordinary(text), why);
+        }
+        // What only has them in it is somebody's.
+        assert!(ordinary("0.0.0.0/0").is_ok() && ordinary("::/0").is_ok());
+    }
+
+    #[test]
+    fn an_address_is_one_that_a_device_can_send_from() {
+        for text in ["10.20.1.11", "2001:db8::11", "fd00::1"] {
+            assert_eq!(
+                parse_address(text).map(|it| it.to_string()).as_deref(),
+                Ok(text)
+            );
+        }
+        for (text, why) in [
+            (
+                "10.20.0.0/16",
+                "is a prefix; write the address, as 10.20.0.0",
+            ),
+            ("0.0.0.0", "the unspecified address"),
+            ("255.255.255.255", "the broadcast address"),
+            ("239.1.2.3", "multicast"),
+            ("127.0.0.1", "loopback"),
+            ("169.254.1.1", "link-local"),
+            ("fe80::1", "leave it out"),
+            ("::ffff:10.0.0.1", "write 10.0.0.1"),
+            ("pump", "is not an address"),
+        ] {
+            refused(parse_address(text), why);
+        }
+    }
+}
