@@ -41,13 +41,7 @@ fn what_runs_goes_on_when_a_rule_allows_it() {
          to: [device:device-1], services: [tcp/8], action: allow}\n",
     );
     guard.apply(&document);
-    let guarded = || {
-        guard
-            .attached()
-            .get("lan1")
-            .is_some_and(|hook| hook != "none")
-    };
-    assert!(eventually(PATIENCE, guarded));
+    guard.wait_until_guarded("lan1");
     // An answer that was under way when the port was guarded: nobody saw who asked.
     let answer = Ipv4::new(
         FAR[0].parse().unwrap(),
@@ -98,13 +92,7 @@ fn what_shows_itself_too_late_is_cut() {
         .map(|_| device.session(FAR[0], 7).unwrap())
         .collect();
     guard.apply(&policy(&[zone(1, "", "")], "tcp/7"));
-    let guarded = || {
-        guard
-            .attached()
-            .get("lan1")
-            .is_some_and(|hook| hook != "none")
-    };
-    assert!(eventually(PATIENCE, guarded));
+    guard.wait_until_guarded("lan1");
     // One after the other speaks up, the first at once, until one is too late.
     let mut adopted = Vec::new();
     let too_late = eventually(PATIENCE, || {
@@ -142,13 +130,7 @@ fn nothing_is_adopted_where_that_is_off() {
     let _server = ward.far.tcp_serve(7).unwrap();
     let mut session = device.session(FAR[0], 7).unwrap();
     guard.apply(&policy(&[zone(1, "", "")], "tcp/7"));
-    let guarded = || {
-        guard
-            .attached()
-            .get("lan1")
-            .is_some_and(|hook| hook != "none")
-    };
-    assert!(eventually(PATIENCE, guarded));
+    guard.wait_until_guarded("lan1");
     assert!(!session.echo(b"still there"));
     assert!(device.session(FAR[0], 7).unwrap().echo(b"a new one"));
     assert_eq!(guard.drops().keys().collect::<Vec<_>>(), ["mid_flow"]);

@@ -136,7 +136,7 @@ fn ports_of_a_bridge_are_judged_like_others() {
 }
 
 #[test]
-fn so_are_those_of_a_bridge_that_filters_vlans() {
+fn ports_of_a_bridge_that_filters_vlans_are_judged_like_others() {
     let lab = Lab::new("filtering").unwrap();
     judged(&lab, |router| {
         let filters = router.ip("link set br0 type bridge vlan_filtering 1");

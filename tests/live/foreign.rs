@@ -1,4 +1,4 @@
-//! Programs of somebody else, on the hooks that Wardline would use.
+//! XDP and TC programs of somebody else, on the hooks that Wardline would use.
 #![expect(unsafe_code, reason = "bpf(2) has no safe wrapper for instructions")]
 
 use std::{

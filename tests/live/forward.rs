@@ -1,4 +1,4 @@
-//! Fast-forward, live: what is forwarded in the driver is what the stack would have forwarded.
+//! Fast-forward: what leaves in the driver is what the stack would have forwarded.
 
 use std::process::Command;
 

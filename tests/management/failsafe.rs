@@ -1,4 +1,4 @@
-//! The failsafe, live: who the router's own configuration names reaches it under every policy.
+//! The failsafe: whoever the router's own configuration names reaches it under every policy.
 
 use serde_json::json;
 use wardline_tests::{

@@ -1,4 +1,4 @@
-//! Plans, live: what a document would do is told before it does anything.
+//! Plans: what a document would do is told before it does anything, and then comes true.
 
 use serde_json::{Value, json};
 use wardline_tests::{

@@ -1,4 +1,4 @@
-//! Quarantine, live: a device that is cut off reaches nothing, at once and for as long as it is.
+//! Quarantine: a device that is cut off reaches nothing, at once and until it is released.
 
 use wardline_tests::{
     Host, Outcome, TIMEOUT, eventually,

@@ -1,4 +1,5 @@
-//! What the running kernel says of the programs, and what it lacks.
+//! What the running kernel says of the programs: whether it takes them, how large they are, and what it
+//! lacks.
 //!
 //! `cargo xtask kernels` reads the lines that this prints, one kernel after the other.
 
@@ -15,6 +16,8 @@ use aya::{
 };
 use wardline_datapath::load::OBJECT;
 use wardline_tests::Lab;
+
+use super::judge;
 
 const LOOPBACK: u32 = 1;
 const FRAME: [u8; 64] = [0; 64];
@@ -58,6 +61,37 @@ fn takes_every_program() {
         "the kernel refuses {}",
         refused.join(", ")
     );
+}
+
+#[test]
+fn programs_stay_within_their_budgets() {
+    // Recorded on 6.18, with some room: a program that grows past it is looked at.
+    const BUDGETS: [(&str, u32, u32); 6] = [
+        ("xdp_ingress", 14_600, 350_000),
+        ("tc_ingress", 13_900, 330_000),
+        ("tc_egress", 12_300, 330_000),
+        ("tag_ingress", 1_100, 1_800),
+        ("sweep", 400, 5_000),
+        ("clock", 40, 20),
+    ];
+    for size in judge::datapath().sizes().unwrap() {
+        println!(
+            "{}: {} instructions, {} verified",
+            size.name, size.instructions, size.verified
+        );
+        let (_, instructions, verified) = BUDGETS
+            .into_iter()
+            .find(|(name, ..)| *name == size.name)
+            .unwrap();
+        assert!(
+            size.instructions <= instructions,
+            "{size:?} of at most {instructions}"
+        );
+        assert!(
+            size.verified <= verified,
+            "{size:?} of at most {verified} verified"
+        );
+    }
 }
 
 /// Loads a program; its instructions, and how many the verifier looked at.

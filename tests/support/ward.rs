@@ -181,6 +181,16 @@ impl Guard {
             .collect()
     }
 
+    /// Waits for a port to be judged.
+    pub fn wait_until_guarded(&self, interface: &str) {
+        let guarded = || {
+            self.attached()
+                .get(interface)
+                .is_some_and(|hook| hook != "none")
+        };
+        assert!(eventually(PATIENCE, guarded), "{:?}", self.attached());
+    }
+
     /// Packets by reason, without those that no packet has met.
     pub fn reasons(&self) -> BTreeMap<String, u64> {
         let counters = self.ctl.json(&["counters"]).unwrap();

@@ -7,7 +7,7 @@
 //! report     lines ─▶ a table
 //! ```
 //!
-//! In each guest the suite loads every program and says what the kernel lacks (`packets::programs`), judges
+//! In each guest the suite loads every program and says what the kernel lacks (`packets::programs::takes_every_program`), judges
 //! the packet matrix by `BPF_PROG_TEST_RUN`, and runs hosts in namespaces with the daemon between
 //! them. Nothing is concluded from a version: a kernel lacks what a call to it refused.
 //!

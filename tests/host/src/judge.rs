@@ -223,21 +223,27 @@ pub fn clock(now: Timestamp) -> Clock {
 
 /// Interfaces that are not there, for the host.
 pub fn inventory(interfaces: &[&str], addresses: &[IpAddr]) -> Inventory {
+    inventory_of((10..).zip(interfaces.iter().copied()), addresses)
+}
+
+/// The same, with indices.
+pub fn inventory_of<'a>(
+    interfaces: impl IntoIterator<Item = (u32, &'a str)>,
+    addresses: &[IpAddr],
+) -> Inventory {
     let mut inventory = Inventory::default();
-    for (index, name) in (10..).zip(interfaces) {
-        inventory.links.insert(
+    for (index, name) in interfaces {
+        let link = Link {
             index,
-            Link {
-                index,
-                name: (*name).to_owned(),
-                mac: None,
-                up: true,
-                controller: None,
-                parent: None,
-                vlan: None,
-                kind: None,
-            },
-        );
+            name: name.to_owned(),
+            mac: None,
+            up: true,
+            controller: None,
+            parent: None,
+            vlan: None,
+            kind: None,
+        };
+        inventory.links.insert(index, link);
     }
     inventory.addresses.extend(addresses);
     inventory

@@ -1,7 +1,8 @@
 //! The packet matrix: what becomes of every kind of packet that filters are bypassed with.
 //!
 //! One row is a frame or a few, and what is said of each under each setting that matters. The host
-//! must say it, and so must XDP and TC, which the suite asks; and `docs/packet-matrix.md` is rendered from the same rows.
+//! must say it, and so must XDP and TC, which the suite asks. `docs/packet-matrix.md` is rendered from
+//! the same rows.
 
 pub mod case;
 mod control;

@@ -1,5 +1,5 @@
-//! What random frames once found wrong: frames in their order, and what must become of each by the
-//! oracle, on the host, and in the kernel by XDP and by TC.
+//! What random frames once found wrong: frames in their order, and what must become of each. The
+//! oracle and the host are asked here, the kernel by the suite.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -251,12 +251,12 @@ pub fn wrong(bench: &mut Bench) -> Vec<String> {
 
 const ROUTER_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 1, 0, 0, 0, 0, 1);
 
-/// The router's only address, for [`wrong_of_who_has_no_address`].
+/// The router's only address, for [`wrong_of_the_failsafe`].
 pub const ROUTERS_6: [IpAddr; 1] = [IpAddr::V6(ROUTER_6)];
 
-/// What the judges of a bench say otherwise of frames that no failsafe spares: who has no address is
-/// not spared.
-pub fn wrong_of_who_has_no_address(bench: &mut Bench) -> Vec<String> {
+/// What the judges of a bench say otherwise of frames that a failsafe must not admit: their sender has
+/// no address.
+pub fn wrong_of_the_failsafe(bench: &mut Bench) -> Vec<String> {
     let policy = parsed(POLICY);
     // It asks whether the router's own address is free: the router would take it for taken.
     let probe = icmpv6::neighbour_solicitation(ROUTER_6, &[]);
@@ -310,8 +310,8 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_address_is_not_spared() {
-        let wrong = wrong_of_who_has_no_address(&mut Bench::host(&ROUTERS_6));
+    fn the_failsafe_does_not_admit_who_has_no_address() {
+        let wrong = wrong_of_the_failsafe(&mut Bench::host(&ROUTERS_6));
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 }

@@ -1,4 +1,4 @@
-//! How the daemon attaches ports, and what it says when it can not do as it was told.
+//! How the daemon attaches ports, and what it says when it can't do as it was told.
 
 use std::{
     fs::{self, File},
@@ -102,6 +102,19 @@ fn whose_xdp_program_is_in_the_way_is_said() {
     });
 }
 
+/// Without XDP, `auto` takes TC, and `xdp` leaves the port unguarded; the reason has these parts.
+fn assert_xdp_is_refused(ctl: &Ctl, parts: [&str; 3]) {
+    for (attach, expected) in [("auto", "tc"), ("xdp", "none")] {
+        let document = port("lan1", &format!(", attach: {attach}"));
+        ctl.apply(&document).unwrap().ok().unwrap();
+        let (attached, reason) = only_port(ctl);
+        assert_eq!(attached, expected, "{reason}");
+        for part in parts {
+            assert!(reason.contains(part), "{part}: {reason}");
+        }
+    }
+}
+
 #[test]
 fn xdp_above_or_generic_is_said_with_its_cure() {
     with_daemon("above", |lab, _, ctl| {
@@ -115,32 +128,13 @@ fn xdp_above_or_generic_is_said_with_its_cure() {
         program.pin(&pin).unwrap();
         let set = format!("link set dev br0 xdpgeneric pinned {}", pin.display());
         tool(router, "ip", &set);
-        for (attach, expected) in [("auto", "tc"), ("xdp", "none")] {
-            let document = port("lan1", &format!(", attach: {attach}"));
-            ctl.apply(&document).unwrap().ok().unwrap();
-            let (attached, reason) = only_port(ctl);
-            assert_eq!(attached, expected, "{reason}");
-            for part in ["br0", "\"watch\"", "ip link set dev br0 xdp off"] {
-                assert!(reason.contains(part), "{part}: {reason}");
-            }
-        }
+        assert_xdp_is_refused(ctl, ["br0", "\"watch\"", "ip link set dev br0 xdp off"]);
         tool(router, "ip", "link set dev br0 xdp off");
 
         let set = format!("link set dev lan1 xdpgeneric pinned {}", pin.display());
         tool(router, "ip", &set);
-        for (attach, expected) in [("auto", "tc"), ("xdp", "none")] {
-            let document = port("lan1", &format!(", attach: {attach}"));
-            ctl.apply(&document).unwrap().ok().unwrap();
-            let (attached, reason) = only_port(ctl);
-            assert_eq!(attached, expected, "{reason}");
-            for part in [
-                "generic",
-                "\"watch\"",
-                "ip link set dev lan1 xdpgeneric off",
-            ] {
-                assert!(reason.contains(part), "{part}: {reason}");
-            }
-        }
+        let cure = "ip link set dev lan1 xdpgeneric off";
+        assert_xdp_is_refused(ctl, ["generic", "\"watch\"", cure]);
         tool(router, "ip", "link set dev lan1 xdpgeneric off");
         // The cure helps.
         ctl.apply(&port("lan1", "")).unwrap().ok().unwrap();

@@ -186,14 +186,6 @@ impl<'a> Sequence<'a> {
     /// Whether what is dropped, but not by form, passes between the router and who may always reach
     /// it.
     fn is_spared(&self, drop: &Drop, at: &Where, tag: Option<u16>, bytes: &[u8]) -> bool {
-        let by_form = [
-            Reason::Malformed,
-            Reason::UnknownEthertype,
-            Reason::IpOptions,
-            Reason::ExtensionHeader,
-            Reason::Fragment,
-            Reason::BadTcpFlags,
-        ];
         let enters = match at {
             Where::Entering { .. } => true,
             Where::Leaving {
@@ -204,7 +196,7 @@ impl<'a> Sequence<'a> {
         let Ok(frame) = dissect::frame(bytes, tag) else {
             return false;
         };
-        if by_form.contains(&drop.reason) {
+        if form::ORDER.contains(&drop.reason) {
             return false;
         }
         let spares = |other: IpAddr, router: IpAddr, asks: Option<Asks>| {

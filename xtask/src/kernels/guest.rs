@@ -93,7 +93,7 @@ pub(crate) fn init(kernel: &Kernel, live: &[&str]) -> String {
     // Kernels that take no context for XDP judge on the loopback, whose index they assume.
     let _ = write!(
         init,
-        "run programs packets::programs::\n\
+        "run programs packets::programs::takes_every_program\n\
          if grep -q '^skipped: context of XDP' /tmp/programs; then export WARDLINE_MATRIX_AT=lo; fi\n\
          if [ $code = 0 ]; then\n\
          \x20 run matrix packets::matrix::the_kernel_says_what_the_rows_say\n\

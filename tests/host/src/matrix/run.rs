@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 
 use wardline_ebpf::abi::TICK_SHIFT;
 use wardline_oracle::random::NOW;
-use wardline_policy::{
-    clock::Clock,
-    inventory::{Inventory, Link},
-};
+use wardline_policy::{clock::Clock, inventory::Inventory};
 
 use super::{
     case::{Case, Origin, Place, Says, Setting, Step},
@@ -188,34 +185,17 @@ fn taken_out(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
 /// The interfaces of the matrix, which need not be there; the one that is named has the loopback's
 /// index.
 pub fn interfaces(loopback: &str) -> Inventory {
-    let mut inventory = Inventory::default();
     let names = GUARDED.into_iter().chain(["uplink", "br0"]);
-    for (number, name) in (10..).zip(names) {
+    let links = (10..).zip(names).map(|(number, name)| {
         let index = if name == loopback { 1 } else { number };
-        let link = Link {
-            index,
-            name: name.to_owned(),
-            mac: None,
-            up: true,
-            controller: None,
-            parent: None,
-            vlan: None,
-            kind: None,
-        };
-        inventory.links.insert(index, link);
-    }
+        (index, name)
+    });
+    let addresses = [ROUTER, ROUTER_2].map(|router| [router.v4.into(), router.v6.into()]);
+    let mut inventory = judge::inventory_of(links, addresses.as_flattened());
     let bridge = inventory.link("br0").map(|link| link.index);
-    for link in inventory
-        .links
-        .values_mut()
-        .filter(|link| link.name == LAN3)
-    {
-        link.controller = bridge;
-    }
-    for router in [ROUTER, ROUTER_2] {
-        inventory
-            .addresses
-            .extend([router.v4.into(), router.v6.into()] as [std::net::IpAddr; 2]);
+    let port = inventory.links.values_mut().find(|link| link.name == LAN3);
+    if let Some(port) = port {
+        port.controller = bridge;
     }
     inventory
 }

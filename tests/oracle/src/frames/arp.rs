@@ -1,4 +1,4 @@
-//! ARP.
+//! How ARP is written: requests, replies, and what does not fit.
 
 use std::net::Ipv4Addr;
 

@@ -1,4 +1,4 @@
-//! DHCP and DHCPv6.
+//! How messages of DHCP and DHCPv6 are written.
 
 use std::net::Ipv4Addr;
 

@@ -1,4 +1,4 @@
-//! ICMP, ICMPv6 with neighbour discovery, and reports of groups.
+//! How ICMP is written: echo, errors, neighbour discovery, reports of groups.
 
 use std::net::Ipv4Addr;
 

@@ -1,4 +1,4 @@
-//! IPv4 and IPv6: headers, options, extension headers, fragments.
+//! How IPv4 and IPv6 are written: headers, options, extension headers, fragments.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! What IP carries: TCP, UDP, or bytes.
+//! How that is written which IP carries: TCP, UDP, or bytes.
 
 use std::net::IpAddr;
 

@@ -13,6 +13,16 @@ use crate::{
     oracle::Drop,
 };
 
+/// The reasons of form, in the contract's order.
+pub(super) const ORDER: [Reason; 6] = [
+    Reason::Malformed,
+    Reason::UnknownEthertype,
+    Reason::IpOptions,
+    Reason::ExtensionHeader,
+    Reason::Fragment,
+    Reason::BadTcpFlags,
+];
+
 /// What the zone and the way of a frame let pass by form.
 #[derive(Clone, Copy, Default)]
 struct Leave {
@@ -60,17 +70,8 @@ impl Sequence<'_> {
             }
             Content::Ip(ip) => self.ip_faults(leave, frame, ip, at),
         };
-        // The contract's order.
-        let order = [
-            Reason::Malformed,
-            Reason::UnknownEthertype,
-            Reason::IpOptions,
-            Reason::ExtensionHeader,
-            Reason::Fragment,
-            Reason::BadTcpFlags,
-        ];
         self.faults = faults;
-        let mut order = order.into_iter();
+        let mut order = ORDER.into_iter();
         match order.find(|reason| self.faults.contains(reason)) {
             Some(reason) => Err(Drop::because(reason)),
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! Control, right and wrong, and packets in parts.
+//! Control as devices and attackers send it, and packets in fragments.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! Where all that is random in a stream comes from.
+//! Random numbers: everything that is random in a stream is drawn here, from its seed.
 
 /// Random numbers from a seed (SplitMix64).
 #[derive(Clone, Debug)]
