@@ -326,13 +326,16 @@ mod tests {
         };
         assert_eq!(zone_of([10, 1, 6, 255]), Some(ward.zone("pumps")));
         assert_eq!(zone_of([10, 1, 7, 0]), Some(ward.zone("cameras")));
-        assert_eq!(zone_of([10, 3, 0, 1]), None);
+        // In no zone.
+        assert_eq!(zone_of([10, 3, 0, 1]), Some(0));
     }
 
     #[test]
     fn what_is_amended_stands_in_place_of_what_was_compiled() {
         let ward = Ward::new(|_| (), &[]);
-        let pump = &ward.intent.devices[0];
+        let mut devices = ward.intent.devices.iter();
+        let pump = devices.find(|device| device.name == "pump");
+        let pump = pump.expect("a device of the ward");
         let amended = Amendment::quarantine(&ward.tables, pump, ward.device("pump"), true);
         let mut model = Model::new(&ward.tables, settings());
         let key = mac_key(0, 0x02_00_00_00_01_01);
