@@ -18,3 +18,32 @@ pub fn excess(document: &Document, limits: &Limits) -> Vec<Problem> {
     })
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use wardline_proto::v1::{Device, Rule};
+
+    use super::*;
+
+    #[test]
+    fn what_fits_is_no_excess_and_each_kind_that_does_not_is_told_once() {
+        let limits = Limits {
+            devices: 2,
+            rules: 1,
+            ..Limits::default()
+        };
+        let with = |devices, rules| Document {
+            devices: vec![Device::default(); devices],
+            rules: vec![Rule::default(); rules],
+            ..Document::default()
+        };
+        assert_eq!(excess(&with(2, 1), &limits), []);
+        let told = excess(&with(3, 5), &limits);
+        let told: Vec<&str> = told.iter().map(|it| it.message.as_str()).collect();
+        let expected = [
+            "3 devices, but limits.devices is 2",
+            "5 rules, but limits.rules is 1",
+        ];
+        assert_eq!(told, expected);
+    }
+}
