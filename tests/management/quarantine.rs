@@ -6,6 +6,46 @@ use wardline_tests::{
 };
 
 #[test]
+fn a_quarantine_that_the_kernel_refuses_is_not_kept() {
+    let ward = Ward::new("refused");
+    let (one, two) = (ward.device(1), ward.device(2));
+    ward.lab.settle().unwrap();
+    let _two = two.tcp_serve(7).unwrap();
+    let mut guard = Guard::start(&ward.lab, "");
+    guard.apply(
+        &(policy(&[zone(1, "", ""), zone(2, "", "")], "tcp/7")
+            + "  - {name: peers, from: [any], to: [any], services: [tcp/7], action: allow}\n"),
+    );
+    guard
+        .daemon
+        .set_environment("WARDLINE_REFUSE", Some("amend"));
+    guard.daemon.kill9().unwrap();
+    guard.daemon.restart().unwrap();
+    let opens = || one.tcp_connect(&v4(2), 7, TIMEOUT) == Outcome::Connected;
+    let quarantined =
+        |guard: &Guard| guard.ctl.json(&["devices"]).unwrap()["devices"][0]["quarantined"].clone();
+    let quarantine = ["quarantine", "device-1", "--reason", "odd"];
+
+    let refused = guard.ctl.run(&quarantine).unwrap();
+    assert!(
+        refused.code == 1 && refused.stderr.contains("table DEVICES"),
+        "{refused:?}"
+    );
+    // The revision that was stored is followed by what is in force, and a restart finds that.
+    assert!(opens() && quarantined(&guard) == false);
+    let history = guard.ctl.json(&["history"]).unwrap();
+    let kinds = [0, 1].map(|at| history["revisions"][at]["kind"].clone());
+    assert_eq!(kinds, ["revert", "quarantine"], "{history:#}");
+    guard.daemon.set_environment("WARDLINE_REFUSE", None);
+    guard.daemon.kill9().unwrap();
+    guard.daemon.restart().unwrap();
+    assert!(opens() && quarantined(&guard) == false);
+
+    guard.ctl.run(&quarantine).unwrap().ok().unwrap();
+    assert!(!opens() && quarantined(&guard) == true);
+}
+
+#[test]
 fn a_device_is_cut_off_at_once_until_it_is_released() {
     let ward = Ward::new("quarantine");
     let (one, two) = (ward.device(1), ward.device(2));

@@ -18,6 +18,7 @@ use crate::{
         calls::Service,
         metrics::{self, Metrics},
         serve,
+        view::View,
     },
     thread::{self, Handle},
 };
@@ -34,6 +35,8 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
     let metrics_at = config.metrics.listen;
     let certificates = api.tls.as_ref().map(Certificates::load).transpose()?;
     let state_dir = config.state_dir.clone();
+    let (router, limits) = (config.router.clone(), config.limits);
+    let failsafe = config.failsafe.as_slice().into();
     // Before the first look, so that no change is missed between.
     let changes = observe::watch()?;
     let inventory = observe::observe().await?;
@@ -41,29 +44,35 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
     // Loading blocks for as long as the kernel verifies.
     tokio::task::spawn_blocking(move || {
         let _ = ready.send(Engine::start(config, inventory).map(|mut engine| {
-            let ring = engine.datapath().events();
+            let ring = engine.ring();
             (engine, ring)
         }));
     });
     let (engine, ring) = loaded.await.context("the datapath did not load")??;
     let ring = ring?;
-    let snapshots = engine.snapshots();
     let events = engine.events();
+    let view = View {
+        router,
+        limits,
+        failsafe,
+        states: engine.states(),
+        reader: engine.reader(),
+        events: events.clone(),
+    };
     // The store has made the folder, and holds its lock.
     let audit = Audit::open(&state_dir)?;
-    audit.catch_up(engine.revisions_after(audit.revision())?);
+    audit.catch_up(engine.store().after(audit.revision())?);
     let (handle, thread) = thread::run(engine)?;
     let (stop, stopped) = watch::channel(false);
     let keeper = Arc::new(Keeper::new(audit.clone()));
 
     let service = Service {
         engine: handle.clone(),
-        snapshots,
+        view: view.clone(),
         audit,
-        events: events.clone(),
     };
     let metrics = Metrics {
-        engine: handle.clone(),
+        view,
         keeper: keeper.clone(),
         certificates: certificates.clone(),
     };
@@ -131,7 +140,7 @@ async fn follow_routes(engine: Handle, mut stop: watch::Receiver<bool>) {
                     let told = if changed {
                         engine.call(Engine::routes_changed).await
                     } else {
-                        engine.call(Engine::vouch).await
+                        engine.call(Engine::extend_route_lease).await
                     };
                     match told {
                         Ok(Ok(())) => {}

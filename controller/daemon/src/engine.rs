@@ -1,56 +1,96 @@
-//! The one who changes things: takes documents, puts them in force, keeps hooks on the interfaces
-//! that exist.
+//! The engine: the one that changes what is in force. It owns the store and the datapath, and
+//! publishes a [`State`] after each change.
 //!
-//! An [`Engine`] owns the store and the datapath and lives on a thread of its own, because both
-//! block. Others hold a [`Handle`](crate::thread::Handle) and send it what to do; one thing is done at a time.
+//! It lives on a thread of its own ([`thread`](crate::thread)), because store and kernel block, and
+//! does one thing at a time. Nothing that only reads asks it: states, [`Reader`] and
+//! [`prepare`](prepare::prepare) are for any thread.
+//!
+//! Every change goes one way, [`Engine::commit`]: it is stored, then enforced. When the kernel refuses
+//! it, what was in force is stored again as the newest revision, because the newest revision is what
+//! the next daemon puts in force.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+pub mod grants;
+mod guard;
+pub mod pending;
+pub(crate) mod prepare;
+mod quarantine;
+pub mod refusal;
+pub mod state;
+pub mod terms;
 
-use tokio::sync::watch;
-use tracing::{info, warn};
-use wardline_datapath::{
-    Datapath, Hook, error::AttachError, fast_forward, fault, offload, reader::Fill,
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
 };
-use wardline_ebpf::abi::Port;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use wardline_datapath::{Datapath, Reader, error::DatapathError, fault, ring::Ring};
 use wardline_policy::{
-    compile, document,
+    document::{
+        diff::{self, Extent},
+        edit,
+    },
     failsafe::Failsafe,
-    intent::{self, Attach, Intent},
-    inventory::{Inventory, Link},
-    numbers::{self, numbered},
+    intent::{Device, Intent},
+    inventory::Inventory,
+    numbers::{Ids, number_of, numbered},
     snapshot::Snapshot,
-    tables::Tables,
-    words::problem::Problem,
+    tables::{Amendment, Tables},
 };
 use wardline_proto::v1;
 
-pub mod change;
-pub mod grants;
-pub mod pending;
-pub(crate) mod prepare;
-pub mod refusal;
-
 use self::{
+    grants::Granted,
+    guard::guard,
     pending::Pending,
-    prepare::{Prepared, missing},
+    prepare::{Prepared, prepare},
     refusal::Refusal,
+    state::State,
+    terms::{Applied, Author, Terms},
 };
-use crate::{config::Config, store::Store, telemetry::events::Events};
+use crate::{
+    config::Config,
+    store::{
+        Store,
+        revision::{Document, Fact, NewRevision},
+    },
+    telemetry::events::Events,
+};
 
-/// The store, the datapath and what is in force.
+/// The store, the datapath, and what they hold as it was published last.
 pub struct Engine {
-    pub(crate) config: Config,
-    pub(crate) store: Store,
-    pub(crate) datapath: Datapath,
-    pub(crate) inventory: Arc<Inventory>,
-    pub(crate) events: Events,
-    /// The change that waits for its confirmation.
-    pub(crate) pending: Option<Pending>,
-    pub(crate) ports: Vec<v1::PortStatus>,
-    /// Whether a document has been taken apart since memory was last given back.
-    pub(crate) outgrown: bool,
-    snapshots: watch::Sender<Arc<Snapshot>>,
+    config: Config,
+    store: Store,
+    datapath: Datapath,
+    state: watch::Sender<State>,
+    events: Events,
+    /// Whether a document has been read since [`Engine::has_read_a_document`] was asked.
+    read_a_document: bool,
 }
+
+/// Where the next document comes from, for the store.
+enum Origin {
+    Whole,
+    Of(u64),
+    Edit(v1::EditRequest),
+}
+
+/// A change as the store keeps it.
+struct Change<'a> {
+    document: Document<'a>,
+    extent: Extent,
+    /// What the store keeps beside the document.
+    facts: &'a [Fact<'a>],
+    /// What it keeps again if the kernel refuses the change.
+    undo: &'a [Fact<'a>],
+    ids: &'a Arc<Ids>,
+    author: &'a Author,
+}
+
+// ── life ───────────────────────────────────────────────────────────────────────────────────────
 
 impl Engine {
     /// Loads the datapath and takes over what is stored and pinned.
@@ -65,12 +105,11 @@ impl Engine {
         let failsafe: Arc<[_]> = config.failsafe.iter().flat_map(Failsafe::entries).collect();
         datapath.set_failsafe(&failsafe)?;
         let clock = datapath.reader().clock()?;
-        let inventory = Arc::new(inventory);
         let mut nothing = Snapshot::new(
             0,
             v1::Policy::default(),
             Intent::default(),
-            Arc::clone(&inventory),
+            inventory,
             store.quarantined().clone(),
             Arc::clone(store.ids()),
             Tables::default(),
@@ -78,48 +117,34 @@ impl Engine {
             None,
         );
         nothing.failsafe = failsafe;
-        let (snapshots, _) = watch::channel(Arc::new(nothing));
-        let pending = match store
-            .meta(Pending::KEY)?
-            .as_deref()
-            .map(str::parse::<Pending>)
-        {
-            Some(Ok(pending)) => Some(pending.taken_over(clock.now)),
+        let mut state = State::of(Arc::new(nothing));
+        state.pending = match store.meta(Pending::KEY)?.as_deref().map(str::parse) {
+            None => None,
+            Some(Ok(pending)) => Some(Pending::taken_over(pending, clock.now)),
             Some(Err(_)) => {
                 return Err(store.damaged("it tells of no known pending change").into());
             }
-            None => None,
         };
+        let (state, states) = watch::channel(state);
         let mut engine = Self {
             config,
             store,
             datapath,
-            inventory,
-            events: Events::new(snapshots.subscribe()),
-            pending,
-            ports: Vec::new(),
-            outgrown: false,
-            snapshots,
+            state,
+            events: Events::new(states),
+            read_a_document: false,
         };
         // A document without a version is what is in force before the first.
-        if let Some(stored) = engine
-            .store
-            .latest()?
-            .filter(|stored| stored.policy.version != 0)
-        {
+        let latest = engine.store.latest()?;
+        if let Some(stored) = latest.filter(|stored| stored.policy.version != 0) {
             let revision = stored.revision.revision;
-            let prepared = engine.prepare(Arc::new(stored.policy))?;
-            engine.take_force(revision, prepared)?;
+            let prepared = engine.prepare(stored.policy)?;
+            engine.enforce(revision, prepared)?;
             info!(revision, "took over");
         }
         engine.do_what_is_due()?;
         fault::started();
         Ok(engine)
-    }
-
-    /// Who may always reach the router.
-    pub(crate) fn failsafe(&self) -> &[Failsafe] {
-        &self.config.failsafe
     }
 
     /// What happens.
@@ -128,15 +153,262 @@ impl Engine {
     }
 
     /// What is in force, now and from now on.
-    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.snapshots.subscribe()
+    pub fn states(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
     }
 
-    /// The datapath, for what reads it and nothing else.
-    pub fn datapath(&mut self) -> &mut Datapath {
-        &mut self.datapath
+    /// Reads the kernel's side, on any thread.
+    pub fn reader(&self) -> Arc<Reader> {
+        Arc::clone(self.datapath.reader())
     }
 
+    /// The ring of events, once.
+    ///
+    /// # Errors
+    ///
+    /// When it was taken before.
+    pub fn ring(&mut self) -> Result<Ring, DatapathError> {
+        self.datapath.events()
+    }
+
+    /// The history.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What is in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.state.borrow().snapshot)
+    }
+
+    /// Waits out the grace period of the last change, so that the next one need not.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn settle(&mut self) -> Result<(), DatapathError> {
+        self.datapath.settle()
+    }
+
+    /// Whether a document has been read since this was asked last.
+    pub(crate) fn has_read_a_document(&mut self) -> bool {
+        std::mem::take(&mut self.read_a_document)
+    }
+}
+
+// ── changes that people make ───────────────────────────────────────────────────────────────────
+
+impl Engine {
+    /// Puts a document in force.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused.
+    pub fn apply(
+        &mut self,
+        policy: v1::Policy,
+        terms: &Terms,
+        author: &Author,
+    ) -> Result<Applied, Refusal> {
+        self.accepts(terms)?;
+        let prepared = self.prepare(policy)?;
+        self.change(&Origin::Whole, prepared, &[], terms, author)
+    }
+
+    /// Puts and deletes objects of the document in force.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused.
+    pub fn edit(
+        &mut self,
+        edit: v1::EditRequest,
+        terms: &Terms,
+        author: &Author,
+    ) -> Result<Applied, Refusal> {
+        self.edit_with(edit, &[], terms, author)
+    }
+
+    /// Returns to the document of an earlier revision; 0: to the one that was in force before.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused.
+    pub fn rollback(&mut self, revision: u64, author: &Author) -> Result<Applied, Refusal> {
+        let terms = Terms::default();
+        self.accepts(&terms)?;
+        let current = self.snapshot().revision;
+        let to = match revision {
+            0 => self.store.before(current)?,
+            revision => revision,
+        };
+        let stored = match to {
+            0 => return Err(Refusal::NothingBefore(current)),
+            to => self.store.get(to)?.ok_or(Refusal::NoRevision(to))?,
+        };
+        if stored.policy.version == 0 {
+            return Err(Refusal::NothingBefore(current));
+        }
+        let prepared = self.prepare(stored.policy)?;
+        self.change(&Origin::Of(to), prepared, &[], &terms, author)
+    }
+
+    /// Keeps the change that waits for this.
+    ///
+    /// `arrived` is when the connection was made that the call came on.
+    ///
+    /// # Errors
+    ///
+    /// When another change waits, or none, or the connection is older than the change.
+    pub fn confirm(&mut self, revision: u64, arrived: Instant) -> Result<Applied, Refusal> {
+        let Some(pending) = self.state.borrow().pending.clone() else {
+            return Err(Refusal::NothingPending);
+        };
+        if revision != pending.revision {
+            return Err(Refusal::OtherPending {
+                revision,
+                pending: pending.revision,
+            });
+        }
+        if !pending.is_proved_by(arrived) {
+            return Err(Refusal::OldConnection(revision));
+        }
+        self.store.set_meta(Pending::KEY, None)?;
+        self.state.send_modify(|state| state.pending = None);
+        info!(revision, "confirmed");
+        Ok(Applied {
+            revision,
+            parent: revision,
+            ..Applied::default()
+        })
+    }
+
+    /// Cuts a device off, or ends that. The fewest writes: nothing is compiled, no slot is filled.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused.
+    pub fn set_quarantine(
+        &mut self,
+        device: &str,
+        quarantined: bool,
+        author: &Author,
+    ) -> Result<Applied, Refusal> {
+        let current = self.snapshot();
+        let devices = &current.intent.devices;
+        let known = devices
+            .binary_search_by(|known| known.name.as_str().cmp(device))
+            .ok()
+            .map(|at| &devices[at]);
+        if !quarantined && !current.quarantined.contains(device) {
+            return Err(match known {
+                Some(_) => Refusal::NotInQuarantine(device.to_owned()),
+                None => Refusal::missing("device", device),
+            });
+        }
+        if quarantined && known.is_none() {
+            return Err(Refusal::missing("device", device));
+        }
+        let was = current.quarantined.contains(device);
+        let revision = self.commit(
+            &Change {
+                document: Document::Of(current.revision),
+                extent: Extent::default(),
+                facts: &[Fact::Quarantined(device, quarantined)],
+                undo: &[Fact::Quarantined(device, was)],
+                ids: &current.ids,
+                author,
+            },
+            |engine, revision| {
+                let amended = engine.amend(revision, known, quarantined);
+                if amended.is_err()
+                    && let Err(error) = engine.amend(current.revision, known, was)
+                {
+                    error!(%error, device, "the kernel may have a part of a refused quarantine");
+                }
+                let mut next = Snapshot::clone(&current);
+                next.amended.extend(amended?);
+                next.revision = revision;
+                next.quarantined.clone_from(engine.store.quarantined());
+                engine
+                    .state
+                    .send_modify(|state| state.snapshot = Arc::new(next));
+                Ok(())
+            },
+        )?;
+        let warnings = match known {
+            Some(known) if quarantined => {
+                quarantine::goes_on(&current.intent, known, &self.config.failsafe)
+            }
+            _ => Vec::new(),
+        };
+        info!(
+            revision,
+            device,
+            quarantined,
+            actor = author.actor,
+            reason = author.reason,
+            "quarantine"
+        );
+        Ok(Applied {
+            revision,
+            parent: current.revision,
+            warnings,
+            ..Applied::default()
+        })
+    }
+
+    /// Adds an allow rule with a lifetime.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused.
+    pub fn grant(
+        &mut self,
+        request: v1::GrantRequest,
+        author: &Author,
+    ) -> Result<Granted, Refusal> {
+        let name = || Ok(format!("grant-{}", self.store.next()?));
+        let policy = &self.snapshot().policy;
+        let (edit, name, expires) = grants::edit(request, name, policy, Timestamp::now())?;
+        let facts = [Fact::Grant(&name, expires)];
+        let applied = self
+            .edit_with(edit, &facts, &Terms::default(), author)
+            .map_err(grants::in_request)?;
+        Ok(Granted {
+            applied,
+            name,
+            expires,
+        })
+    }
+
+    /// Ends a grant before its time.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused.
+    pub fn revoke(&mut self, name: &str, author: &Author) -> Result<Applied, Refusal> {
+        let state = self.state.borrow().clone();
+        if !state
+            .snapshot
+            .intent
+            .rules
+            .iter()
+            .any(|rule| rule.name == name)
+        {
+            return Err(Refusal::missing("rule", name));
+        }
+        if !state.grants.iter().any(|grant| grant.name == name) {
+            return Err(Refusal::NoGrant(name.to_owned()));
+        }
+        let edit = grants::delete(vec![name.to_owned()]);
+        self.edit(edit, &Terms::default(), author)
+    }
+}
+
+// ── what changes by itself ─────────────────────────────────────────────────────────────────────
+
+impl Engine {
     /// Puts hooks and tables right, whether interfaces or addresses changed or not: a hook may have
     /// been taken off or become free, and an offload switched.
     ///
@@ -144,12 +416,13 @@ impl Engine {
     ///
     /// When the kernel refuses.
     pub fn set_inventory(&mut self, inventory: Inventory) -> Result<(), Refusal> {
-        if inventory != *self.inventory {
+        let state = self.state.borrow().clone();
+        if inventory != *state.snapshot.inventory {
             return self.catch_up(inventory);
         }
-        let current = self.snapshot();
-        if current.revision != 0 {
-            self.guard(&current);
+        if state.snapshot.revision != 0 {
+            let ports = guard(&mut self.datapath, &state.snapshot, &state.ports);
+            self.state.send_modify(|state| state.ports = ports);
         }
         Ok(())
     }
@@ -158,31 +431,21 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses.
+    /// When the kernel refuses. Then what interfaces there are is as unknown as before, and the next
+    /// call tries again.
     pub fn catch_up(&mut self, inventory: Inventory) -> Result<(), Refusal> {
-        if inventory == *self.inventory {
+        let mut current = Snapshot::clone(&self.snapshot());
+        if inventory == *current.inventory {
             return Ok(());
         }
-        let current = self.snapshot();
-        self.inventory = Arc::new(inventory);
+        current.inventory = Arc::new(inventory);
         if current.revision == 0 {
+            self.state
+                .send_modify(|state| state.snapshot = Arc::new(current));
             return Ok(());
         }
-        let tables = compile::compile(
-            &current.intent,
-            &self.inventory,
-            &current.ids,
-            &current.quarantined,
-            &current.clock,
-        );
-        let prepared = Prepared {
-            policy: Arc::clone(&current.policy),
-            intent: Arc::clone(&current.intent),
-            ids: Arc::clone(&current.ids),
-            tables: Arc::new(tables),
-            clock: current.clock,
-        };
-        self.take_force(current.revision, prepared)
+        let prepared = prepare::recompile(&current);
+        self.enforce_on(&current, current.revision, prepared)
     }
 
     /// Ends flows that have timed out, also in buckets where no packet comes by, and does what else
@@ -211,76 +474,293 @@ impl Engine {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn vouch(&mut self) -> Result<(), Refusal> {
+    pub fn extend_route_lease(&mut self) -> Result<(), Refusal> {
         Ok(self.datapath.vouch()?)
     }
 
-    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshots.borrow().clone()
+    /// Does what is due: takes back a change that was not confirmed in time, and lets grants go that
+    /// have ended.
+    ///
+    /// # Errors
+    ///
+    /// When something could not be done; it is tried again the next time.
+    pub fn do_what_is_due(&mut self) -> Result<(), Refusal> {
+        let pending = self.state.borrow().pending.clone();
+        match pending {
+            Some(pending) if pending.is_over(Instant::now()) => self.take_back(&pending),
+            Some(_) => Ok(()),
+            None => self.forget_ended_grants(Timestamp::now()),
+        }
     }
 
-    pub(crate) fn publish(&self, snapshot: Snapshot) {
-        self.snapshots.send_replace(Arc::new(snapshot));
+    /// Puts what was in force before a change back in force.
+    fn take_back(&mut self, pending: &Pending) -> Result<(), Refusal> {
+        let Pending {
+            revision, previous, ..
+        } = *pending;
+        // Before the first document there was nothing, which has a revision when it has returned.
+        let stored = match previous {
+            0 => None,
+            previous => Some(
+                self.store
+                    .get(previous)?
+                    .ok_or(Refusal::NoRevision(previous))?,
+            ),
+        };
+        let (prepared, origin) = match stored.filter(|stored| stored.policy.version != 0) {
+            None => {
+                let nothing = prepare::nothing(&self.snapshot(), self.datapath.reader())?;
+                (nothing, Origin::Whole)
+            }
+            Some(stored) => (self.prepare(stored.policy)?, Origin::Of(previous)),
+        };
+        let author = Author::daemon(
+            "revert",
+            format!("revision {revision} was not confirmed in time"),
+        );
+        let facts = [Fact::Meta(Pending::KEY, None)];
+        let applied = self.change(&origin, prepared, &facts, &Terms::default(), &author)?;
+        let back = match previous {
+            0 => "no policy is in force again".to_owned(),
+            previous => format!("what revision {previous} says is in force again"),
+        };
+        let message = format!(
+            "{}: {back}, as revision {}",
+            author.reason, applied.revision
+        );
+        warn!("{message}");
+        self.events
+            .note(applied.revision, message, Timestamp::now());
+        Ok(())
     }
 
-    /// What is in force before the first document: nothing.
-    pub(crate) fn prepare_nothing(&mut self) -> Result<Prepared, Refusal> {
-        Ok(Prepared {
-            policy: Arc::default(),
-            intent: Arc::default(),
-            ids: Arc::clone(&self.snapshot().ids),
-            tables: Arc::default(),
-            clock: self.datapath.reader().clock()?,
+    /// Takes grants that have ended out of the document.
+    fn forget_ended_grants(&mut self, now: Timestamp) -> Result<(), Refusal> {
+        let grants = Arc::clone(&self.state.borrow().grants);
+        let ended = grants.iter().filter(|grant| grant.expires <= now);
+        let ended: Vec<String> = ended.map(|grant| grant.name.clone()).collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let reason = format!("the grants {} have ended", ended.join(", "));
+        let author = Author::daemon("expire", reason);
+        let applied = self.edit(grants::delete(ended), &Terms::default(), &author)?;
+        self.events.note(applied.revision, author.reason, now);
+        Ok(())
+    }
+}
+
+// ── the way of every change ────────────────────────────────────────────────────────────────────
+
+impl Engine {
+    /// Whether a change of the document may be made at all.
+    fn accepts(&self, terms: &Terms) -> Result<(), Refusal> {
+        let state = self.state.borrow();
+        if let Some(pending) = &state.pending {
+            return Err(Refusal::Pending {
+                revision: pending.revision,
+                confirm_by: pending.confirm_by,
+            });
+        }
+        let current = state.snapshot.revision;
+        match terms.base {
+            0 => Ok(()),
+            base if base == current => Ok(()),
+            base => Err(Refusal::Stale { base, current }),
+        }
+    }
+
+    fn prepare(&mut self, policy: impl Into<Arc<v1::Policy>>) -> Result<Prepared, Refusal> {
+        self.read_a_document = true;
+        let current = self.snapshot();
+        let (limits, reader) = (&self.config.limits, self.datapath.reader());
+        prepare(policy.into(), &current, limits, reader)
+    }
+
+    fn edit_with(
+        &mut self,
+        edit: v1::EditRequest,
+        facts: &[Fact<'_>],
+        terms: &Terms,
+        author: &Author,
+    ) -> Result<Applied, Refusal> {
+        self.accepts(terms)?;
+        let mut policy = v1::Policy::clone(&self.snapshot().policy);
+        let edited = edit::change(&mut policy, &edit).map_err(Refusal::of_edit)?;
+        let policy = Arc::new(policy);
+        let prepared = match self.prepare(Arc::clone(&policy)) {
+            Err(Refusal::Invalid(problems)) => {
+                let used = edit::used(&policy, &edit);
+                return Err(if used.is_empty() {
+                    Refusal::Invalid(edit::placed(&policy, &edited, problems))
+                } else {
+                    Refusal::Used(used)
+                });
+            }
+            prepared => prepared?,
+        };
+        let kept = v1::EditRequest {
+            put: edit.put,
+            delete: edit.delete,
+            ..v1::EditRequest::default()
+        };
+        self.change(&Origin::Edit(kept), prepared, facts, terms, author)
+    }
+
+    /// Keeps a prepared document as the next revision, then puts it in force.
+    fn change(
+        &mut self,
+        origin: &Origin,
+        prepared: Prepared,
+        facts: &[Fact<'_>],
+        terms: &Terms,
+        author: &Author,
+    ) -> Result<Applied, Refusal> {
+        let State {
+            snapshot: current,
+            pending: waiting,
+            ..
+        } = self.state.borrow().clone();
+        let extent = diff::extent(&diff::changes(&current.policy, &prepared.policy));
+        let policy = Arc::clone(&prepared.policy);
+        let document = match origin {
+            Origin::Whole => Document::Whole(&policy),
+            Origin::Of(revision) => Document::Of(*revision),
+            Origin::Edit(edit) => Document::Edited {
+                edit,
+                whole: &policy,
+            },
+        };
+        let pending = match terms.confirm_within {
+            Some(within) => Some(self.pending(current.revision, within)?),
+            None => None,
+        };
+        let kept = pending.as_ref().map(Pending::to_string);
+        let kept = kept
+            .as_deref()
+            .map(|kept| Fact::Meta(Pending::KEY, Some(kept)));
+        let facts: Vec<Fact<'_>> = facts.iter().copied().chain(kept).collect();
+        let waited = waiting.as_ref().map(Pending::to_string);
+        let ids = Arc::clone(&prepared.ids);
+        let mut warnings = prepared.intent.warnings.clone();
+        let change = Change {
+            document,
+            extent,
+            facts: &facts,
+            undo: &[Fact::Meta(Pending::KEY, waited.as_deref())],
+            ids: &ids,
+            author,
+        };
+        let revision = self.commit(&change, |engine, revision| {
+            engine.enforce(revision, prepared)
+        })?;
+        fault::point("in-force");
+        info!(
+            revision,
+            actor = author.actor,
+            reason = author.reason,
+            "policy in force"
+        );
+        let confirm_by = pending.as_ref().map(|pending| pending.confirm_by);
+        // Only a connection that is made from now on shows that the router can be reached.
+        let pending = pending.map(Pending::in_force);
+        self.state.send_modify(|state| state.pending = pending);
+        warnings.extend(self.state.borrow().unguarded());
+        Ok(Applied {
+            revision,
+            parent: current.revision,
+            confirm_by,
+            warnings,
         })
     }
 
-    /// Everything that can be refused, before anything changes.
-    pub(crate) fn prepare(&mut self, policy: Arc<v1::Policy>) -> Result<Prepared, Refusal> {
-        self.outgrown = true;
+    /// Stores a change, then enforces it. When the kernel refuses it, what was in force is stored
+    /// again.
+    fn commit(
+        &mut self,
+        change: &Change<'_>,
+        enforce: impl FnOnce(&mut Self, u64) -> Result<(), Refusal>,
+    ) -> Result<u64, Refusal> {
         let current = self.snapshot();
-        let clock = self.datapath.reader().clock()?;
-        let limits = &self.config.limits;
-        let excess = document::excess(&policy, limits);
-        if !excess.is_empty() {
-            return Err(Refusal::TooLarge(excess));
-        }
-        let mut intent =
-            Intent::from_policy(&policy, limits, clock.now).map_err(Refusal::Invalid)?;
-        let quarantined = self.store.quarantined();
-        intent.warnings.extend(missing(&intent, quarantined));
-        let ids = if numbers::is_numbered(&intent, &current.ids, limits) {
-            Arc::clone(&current.ids)
-        } else {
-            let ids = numbers::number(&intent, &current.ids, limits);
-            Arc::new(ids.map_err(Refusal::TooLarge)?)
+        fault::point("before-store");
+        let revision = self.append(change)?;
+        fault::point("after-store");
+        let Err(refusal) = enforce(self, revision) else {
+            return Ok(revision);
         };
-        let tables = compile::compile(&intent, &self.inventory, &ids, quarantined, &clock);
-        let full: Vec<Problem> = self
-            .datapath
-            .reader()
-            .needs(&tables)
-            .into_iter()
-            .filter(|fill| fill.used > fill.max)
-            .map(|Fill { name, used, max }| Problem {
-                path: name.to_owned(),
-                message: format!("the policy needs {used} {name}, but the table holds {max}"),
-            })
-            .collect();
-        if full.is_empty() {
-            Ok(Prepared {
-                policy,
-                intent: Arc::new(intent),
-                ids,
-                tables: Arc::new(tables),
-                clock,
-            })
-        } else {
-            Err(Refusal::TooLarge(full))
-        }
+        error!(%refusal, revision, "the kernel did not take a stored revision");
+        let document = match current.revision {
+            0 => Document::Whole(&current.policy),
+            revision => Document::Of(revision),
+        };
+        let reason = "the kernel did not take the revision before".to_owned();
+        self.append(&Change {
+            document,
+            extent: Extent::default(),
+            facts: change.undo,
+            undo: &[],
+            ids: &current.ids,
+            author: &Author::daemon("revert", reason),
+        })?;
+        Err(refusal)
     }
 
-    /// Makes tables the ones that judge, then puts hooks where they belong.
-    pub(crate) fn take_force(&mut self, revision: u64, prepared: Prepared) -> Result<(), Refusal> {
+    fn append(&mut self, change: &Change<'_>) -> Result<u64, Refusal> {
+        let Author {
+            actor,
+            reason,
+            request_id,
+            kind,
+        } = change.author;
+        let new = NewRevision {
+            parent: self.snapshot().revision,
+            time: Timestamp::now(),
+            actor,
+            reason,
+            kind,
+            request_id,
+            document: change.document,
+            extent: change.extent,
+            facts: change.facts,
+        };
+        Ok(self.store.append(&new, change.ids)?)
+    }
+
+    fn pending(&self, previous: u64, within: Duration) -> Result<Pending, Refusal> {
+        let revision = self.store.next()?;
+        Ok(Pending::new(revision, previous, within, Timestamp::now()))
+    }
+
+    /// Has the kernel cut a device off where its entries stand, or end that.
+    fn amend(
+        &mut self,
+        revision: u64,
+        device: Option<&Device>,
+        quarantined: bool,
+    ) -> Result<Amendment, DatapathError> {
+        let Some(device) = device else {
+            return Ok(Amendment::default());
+        };
+        let current = self.snapshot();
+        let number = number_of(&current.ids, numbered::DEVICE, &device.name);
+        let amendment = Amendment::quarantine(&current.tables, device, number, quarantined);
+        self.datapath.amend(revision, number, &amendment)?;
+        Ok(amendment)
+    }
+
+    fn enforce(&mut self, revision: u64, prepared: Prepared) -> Result<(), Refusal> {
+        let current = self.snapshot();
+        self.enforce_on(&current, revision, prepared)
+    }
+
+    /// Makes tables the ones that judge, puts hooks where they belong, and publishes both. `current`
+    /// is what was in force, with the interfaces that there are now.
+    fn enforce_on(
+        &mut self,
+        current: &Snapshot,
+        revision: u64,
+        prepared: Prepared,
+    ) -> Result<(), Refusal> {
         let Prepared {
             policy,
             intent,
@@ -288,157 +768,41 @@ impl Engine {
             tables,
             clock,
         } = prepared;
-        let current = self.snapshot();
         self.datapath.put(revision, &tables)?;
         fault::point("judges");
-        let renumbered = !Arc::ptr_eq(&ids, &current.ids) && current.revision != 0;
-        let fresh = ids.iter().filter(|(key, _)| {
-            renumbered && key.0 == numbered::RULE && !current.ids.contains_key(key)
-        });
-        for (_, number) in fresh {
-            self.datapath.reset_rule(*number)?;
+        // From here on the tables are in force, and nothing may refuse them any more.
+        if !Arc::ptr_eq(&ids, &current.ids) && current.revision != 0 {
+            let fresh = ids
+                .iter()
+                .filter(|(key, _)| key.0 == numbered::RULE && !current.ids.contains_key(key));
+            for ((_, rule), number) in fresh {
+                if let Err(error) = self.datapath.reset_rule(*number) {
+                    warn!(%error, rule, "the rule's counters go on from another's");
+                }
+            }
         }
         let mut snapshot = Snapshot::new(
             revision,
             policy,
             intent,
-            Arc::clone(&self.inventory),
+            Arc::clone(&current.inventory),
             self.store.quarantined().clone(),
             ids,
             tables,
             clock,
-            Some(&current),
+            Some(current),
         );
         snapshot.failsafe = Arc::clone(&current.failsafe);
-        self.guard(&snapshot);
-        self.publish(snapshot);
+        let before = Arc::clone(&self.state.borrow().ports);
+        let ports = guard(&mut self.datapath, &snapshot, &before);
+        let grants = grants::of(&snapshot.policy, |rule, ends| {
+            self.store.is_grant(rule, ends)
+        });
+        self.state.send_modify(|state| {
+            state.snapshot = Arc::new(snapshot);
+            state.ports = ports;
+            state.grants = grants.into();
+        });
         Ok(())
-    }
-
-    /// Puts hooks on the ports that exist, and takes them off everything else.
-    fn guard(&mut self, snapshot: &Snapshot) {
-        let mut statuses = Vec::new();
-        let mut forwards = BTreeMap::new();
-        for (ifindex, entry) in &snapshot.tables.ports {
-            if entry.flags & Port::GUARDED == 0 {
-                continue;
-            }
-            let Some(link) = self.inventory.links.get(ifindex).cloned() else {
-                continue;
-            };
-            let Some(port) = snapshot.intent.port_for(&link.name) else {
-                continue;
-            };
-            let (attached, reason) = self.guard_port(&link, port);
-            if port.fast_forward {
-                forwards.insert(*ifindex, attached == v1::Attached::Xdp);
-            }
-            let status = v1::PortStatus {
-                zone: snapshot
-                    .name(numbered::ZONE, u32::from(entry.zone))
-                    .to_owned(),
-                interface: link.name,
-                attached: attached.into(),
-                reason,
-                ifindex: *ifindex,
-                fast_forward: false,
-            };
-            if attached == v1::Attached::None && !self.ports.contains(&status) {
-                warn!(
-                    port = status.interface,
-                    reason = status.reason,
-                    "port is not guarded"
-                );
-            }
-            statuses.push(status);
-        }
-        let wanted = |index: &u32| {
-            snapshot
-                .tables
-                .ports
-                .get(index)
-                .is_some_and(|port| port.flags & Port::GUARDED != 0)
-        };
-        match self.datapath.attached() {
-            Ok(attached) => {
-                for index in attached.into_iter().filter(|index| !wanted(index)) {
-                    if let Err(error) = self.datapath.attach(index, &[]) {
-                        warn!(ifindex = index, %error, "hooks stay on an interface");
-                    }
-                }
-            }
-            Err(error) => warn!(%error, "hooks may stay on interfaces that are no ports"),
-        }
-        // After the hooks: XDP on a port is what makes its driver take frames from XDP.
-        let roads = fast_forward::roads(&forwards, &self.inventory, &snapshot.tables);
-        if let Err(error) = self.datapath.set_forwarding(&roads.open) {
-            warn!(%error, "what may be forwarded in the driver is not as it should be");
-        }
-        for status in &mut statuses {
-            status.fast_forward =
-                forwards.contains_key(&status.ifindex) && roads.open.contains_key(&status.ifindex);
-            if let Some(why) = roads.refused.get(&status.ifindex) {
-                let and = if status.reason.is_empty() { "" } else { "; " };
-                status.reason += &format!("{and}no fast-forward: {why}");
-            }
-        }
-        statuses.sort_by(|a, b| a.interface.cmp(&b.interface));
-        self.ports = statuses;
-    }
-
-    /// Attaches a port the best way that its policy and its interface allow; says which, and why.
-    fn guard_port(&mut self, link: &Link, port: &intent::Port) -> (v1::Attached, String) {
-        const TC: &[Hook] = &[Hook::TcIngress, Hook::TcEgress];
-        let ifindex = link.index;
-        let outside = offload::tags_outside(link);
-        let tagged = !port.vlans.is_empty();
-        // Where no VLAN is, what carries a tag is dropped: XDP does it for those that it sees.
-        let xdp: &[Hook] = match &outside {
-            Some(_) if !tagged => &[Hook::Tags, Hook::Xdp, Hook::TcEgress],
-            _ => &[Hook::Xdp, Hook::TcEgress],
-        };
-        let blind = outside.filter(|_| tagged);
-        let datapath = &mut self.datapath;
-        // Then a program that appears on its XDP hook is no reason to stop guarding it.
-        let at_tc = TC
-            .iter()
-            .all(|hook| datapath.is_attached(ifindex, *hook).unwrap_or(false));
-        let mut attach = |hooks: &[Hook]| datapath.attach(ifindex, hooks);
-        let failed = match (port.attach, blind) {
-            (Attach::Auto, Some(blind)) => match attach(TC) {
-                Ok(()) => return (v1::Attached::Tc, blind),
-                Err(error) => error.to_string(),
-            },
-            (Attach::Auto, None) => match attach(xdp) {
-                Ok(()) => return (v1::Attached::Xdp, String::new()),
-                Err(taken @ AttachError::Taken(_)) if !at_tc => taken.to_string(),
-                Err(no_xdp) => match attach(TC) {
-                    Ok(()) => return (v1::Attached::Tc, format!("no XDP: {no_xdp}")),
-                    Err(error) => error.to_string(),
-                },
-            },
-            (Attach::Tc, _) => match attach(TC) {
-                Ok(()) => return (v1::Attached::Tc, "asked for".to_owned()),
-                Err(error) => error.to_string(),
-            },
-            (Attach::Xdp, Some(blind)) => blind,
-            (Attach::Xdp, None) => match attach(xdp) {
-                Ok(()) => return (v1::Attached::Xdp, "asked for".to_owned()),
-                Err(error) => error.to_string(),
-            },
-        };
-        // Half a guard judges replies without their requests.
-        match self.datapath.attach(ifindex, &[]) {
-            Ok(()) => (v1::Attached::None, failed),
-            Err(error) => (v1::Attached::None, format!("{failed}; {error}")),
-        }
-    }
-
-    /// What to say of ports that are not guarded.
-    pub(crate) fn unguarded(&self) -> impl Iterator<Item = String> {
-        self.ports
-            .iter()
-            .filter(|port| port.attached() == v1::Attached::None)
-            .map(|port| format!("port {} is not guarded: {}", port.interface, port.reason))
     }
 }

@@ -17,6 +17,7 @@ pub mod access;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+mod memory;
 pub mod server;
 pub mod store;
 pub mod telemetry;

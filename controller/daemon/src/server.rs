@@ -1,9 +1,10 @@
 //! The API and the metrics: reads requests, asks the engine, and tells what it answers.
 
 pub mod calls;
-pub(crate) mod convert;
+mod convert;
 mod history;
 pub mod metrics;
 mod plan;
 pub mod serve;
 mod status;
+pub mod view;

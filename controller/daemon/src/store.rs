@@ -193,6 +193,19 @@ impl Store {
             .collect()
     }
 
+    /// The newest revisions after one, at most a thousand, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When they can't be read.
+    pub fn after(&self, revision: u64) -> Result<Vec<Revision>, StoreError> {
+        const MOST: u32 = 1000;
+        let mut revisions = self.list(MOST)?;
+        revisions.retain(|known| known.revision > revision);
+        revisions.reverse();
+        Ok(revisions)
+    }
+
     /// The numbers that hold.
     pub fn ids(&self) -> &Arc<Ids> {
         &self.ids

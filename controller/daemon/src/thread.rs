@@ -3,21 +3,7 @@
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use crate::engine::Engine;
-
-/// Gives memory back that the allocator keeps for more of the same: a large document is taken apart
-/// once, and what it was made into stands for months.
-#[cfg_attr(
-    target_env = "gnu",
-    expect(unsafe_code, reason = "the C library's call for it")
-)]
-fn give_back() {
-    // SAFETY: takes no pointer.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0)
-    };
-}
+use crate::{engine::Engine, memory::give_back};
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
 
@@ -65,10 +51,10 @@ pub fn run(mut engine: Engine) -> std::io::Result<(Handle, std::thread::JoinHand
             while let Some(job) = waiting.blocking_recv() {
                 job(&mut engine);
                 // After the answer, so that nobody waits for it.
-                if let Err(error) = engine.datapath.settle() {
-                    error!(%error, "the last change is not settled");
+                if let Err(error) = engine.settle() {
+                    error!(%error, "the grace period of the last change could not be waited out");
                 }
-                if std::mem::take(&mut engine.outgrown) {
+                if engine.has_read_a_document() {
                     give_back();
                 }
             }

@@ -1,6 +1,9 @@
-//! Where a test can have the daemon die: at one point of a change, as by a power cut.
+//! Where a test can have the daemon die, as by a power cut, or the kernel refuse: at one point of a change.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -12,13 +15,28 @@ pub fn started() {
     STARTED.store(true, Ordering::Relaxed);
 }
 
+/// Whether the kernel has refused already: it does so once.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Fails here once, as a kernel without memory does, when a test has asked for it. Does nothing in a
+/// release.
+pub(crate) fn refuse(name: &str) -> io::Result<()> {
+    if is_asked_for("WARDLINE_REFUSE", name) && !REFUSED.swap(true, Ordering::Relaxed) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    Ok(())
+}
+
 /// Dies here when a test has asked for it. Does nothing in a release.
 pub fn point(name: &str) {
-    if cfg!(debug_assertions)
-        && STARTED.load(Ordering::Relaxed)
-        && std::env::var_os("WARDLINE_FAULT").is_some_and(|at| at == name)
-    {
+    if is_asked_for("WARDLINE_FAULT", name) {
         // As by a power cut: nothing is cleaned up, and nothing after it runs.
         let _killed = kill_process(getpid(), Signal::KILL);
     }
+}
+
+fn is_asked_for(fault: &str, name: &str) -> bool {
+    cfg!(debug_assertions)
+        && STARTED.load(Ordering::Relaxed)
+        && std::env::var_os(fault).is_some_and(|at| at == name)
 }

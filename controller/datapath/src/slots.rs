@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use aya::maps::{PerCpuArray, lpm_trie::Key};
+use aya::maps::{MapError, PerCpuArray, lpm_trie::Key};
 use jiff::Timestamp;
 use rustix::thread::{MembarrierCommand, membarrier};
 use wardline_ebpf::abi::{
@@ -148,6 +148,7 @@ impl Datapath {
         hash(ebpf, "MACS", &BTreeMap::new(), &amendment.macs, |key| {
             top | key
         })?;
+        fault::refuse("amend").map_err(|source| map_error("DEVICES")(MapError::IoError(source)))?;
         hash(
             ebpf,
             "DEVICES",

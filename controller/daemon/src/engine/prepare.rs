@@ -1,9 +1,24 @@
-//! A revision that has been checked and can take force.
+//! Checks everything about a revision that can be refused, before anything changes.
+//!
+//! It needs neither the engine nor its thread: a plan is prepared as a change is.
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use wardline_policy::{clock::Clock, intent::Intent, numbers::Ids, tables::Tables};
+use wardline_datapath::{Reader, error::DatapathError, reader::Fill};
+use wardline_policy::{
+    clock::Clock,
+    compile,
+    document::excess,
+    intent::Intent,
+    limits::Limits,
+    numbers::{self, Ids},
+    snapshot::Snapshot,
+    tables::Tables,
+    words::problem::Problem,
+};
 use wardline_proto::v1;
+
+use super::refusal::Refusal;
 
 /// Everything that a revision needs, checked.
 pub(crate) struct Prepared {
@@ -14,8 +29,82 @@ pub(crate) struct Prepared {
     pub(crate) clock: Clock,
 }
 
+/// Prepares a document to take force after what is in force now.
+pub(crate) fn prepare(
+    policy: Arc<v1::Policy>,
+    current: &Snapshot,
+    limits: &Limits,
+    reader: &Reader,
+) -> Result<Prepared, Refusal> {
+    let excess = excess(&policy, limits);
+    if !excess.is_empty() {
+        return Err(Refusal::TooLarge(excess));
+    }
+    let clock = reader.clock()?;
+    let mut intent = Intent::from_policy(&policy, limits, clock.now).map_err(Refusal::Invalid)?;
+    intent
+        .warnings
+        .extend(missing(&intent, &current.quarantined));
+    let ids = if numbers::is_numbered(&intent, &current.ids, limits) {
+        Arc::clone(&current.ids)
+    } else {
+        let ids = numbers::number(&intent, &current.ids, limits);
+        Arc::new(ids.map_err(Refusal::TooLarge)?)
+    };
+    let inventory = &current.inventory;
+    let tables = compile::compile(&intent, inventory, &ids, &current.quarantined, &clock);
+    let full: Vec<Problem> = reader
+        .needs(&tables)
+        .into_iter()
+        .filter(|fill| fill.used > fill.max)
+        .map(|Fill { name, used, max }| Problem {
+            path: name.to_owned(),
+            message: format!("the policy needs {used} {name}, but the table holds {max}"),
+        })
+        .collect();
+    if !full.is_empty() {
+        return Err(Refusal::TooLarge(full));
+    }
+    Ok(Prepared {
+        policy,
+        intent: Arc::new(intent),
+        ids,
+        tables: Arc::new(tables),
+        clock,
+    })
+}
+
+/// What is in force before the first document: nothing.
+pub(crate) fn nothing(current: &Snapshot, reader: &Reader) -> Result<Prepared, DatapathError> {
+    Ok(Prepared {
+        policy: Arc::default(),
+        intent: Arc::default(),
+        ids: Arc::clone(&current.ids),
+        tables: Arc::default(),
+        clock: reader.clock()?,
+    })
+}
+
+/// The document in force, on other interfaces.
+pub(crate) fn recompile(current: &Snapshot) -> Prepared {
+    let tables = compile::compile(
+        &current.intent,
+        &current.inventory,
+        &current.ids,
+        &current.quarantined,
+        &current.clock,
+    );
+    Prepared {
+        policy: Arc::clone(&current.policy),
+        intent: Arc::clone(&current.intent),
+        ids: Arc::clone(&current.ids),
+        tables: Arc::new(tables),
+        clock: current.clock,
+    }
+}
+
 /// What to say of devices in quarantine that a document does not have.
-pub(super) fn missing(intent: &Intent, quarantined: &BTreeSet<String>) -> Vec<String> {
+fn missing(intent: &Intent, quarantined: &BTreeSet<String>) -> Vec<String> {
     let has = |name: &String| {
         let devices = &intent.devices;
         devices

@@ -78,6 +78,16 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// What an edit can't do to the document.
+    pub(super) fn of_edit(problems: Vec<Problem>) -> Self {
+        let missing = |problem: &Problem| problem.message == edit::MISSING;
+        if problems.iter().all(missing) {
+            Self::Missing(problems)
+        } else {
+            Self::Invalid(problems)
+        }
+    }
+
     /// One object that is not there.
     pub(crate) fn missing(kind: &str, name: &str) -> Self {
         Self::Missing(vec![Problem {

@@ -1,24 +1,24 @@
 //! The calls of the API: converts in, calls, converts out.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{broadcast::error::RecvError, watch};
+use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use wardline_datapath::observe;
-use wardline_policy::{
-    explain,
-    snapshot::Snapshot,
-    words::{address::ip_of, problem::Problem},
-};
+use wardline_policy::words::problem::Problem;
 use wardline_proto::{
     time::to_proto,
     v1::{self, segmentation_server::Segmentation},
 };
 
-use super::convert::{explained, question};
+use super::{
+    convert::{explained, question},
+    history,
+    view::View,
+};
 use crate::{
     access::{
         audit::Audit,
@@ -26,11 +26,10 @@ use crate::{
     },
     engine::{
         Engine,
-        change::{Applied, Author, Terms},
         grants::Granted,
         refusal::Refusal,
+        terms::{Applied, Author, Terms},
     },
-    telemetry::events::Events,
     thread::{Handle, Stopped},
 };
 
@@ -40,12 +39,10 @@ const MOST_PROBLEMS: usize = 200;
 /// What the calls work on.
 #[derive(Clone)]
 pub struct Service {
-    /// Who changes and reads.
+    /// Who changes.
     pub engine: Handle,
-    /// What is in force.
-    pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// What happened.
-    pub events: Events,
+    /// What is read.
+    pub view: View,
     /// Who did what.
     pub audit: Audit,
 }
@@ -183,17 +180,13 @@ type Many<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl Segmentation for Service {
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Answer<v1::GetStatusResponse> {
-        Ok(Response::new(
-            self.engine.call(|engine| engine.status()).await??,
-        ))
+        Ok(Response::new(self.view.read(View::status).await?))
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
         let policy = required(request.into_inner().policy)?;
         Ok(Response::new(
-            self.engine
-                .call(move |engine| engine.plan(policy))
-                .await??,
+            self.view.read(move |view| view.plan(policy)).await?,
         ))
     }
 
@@ -241,7 +234,9 @@ impl Segmentation for Service {
         let v1::GetPolicyRequest { revision, diff } = request.into_inner();
         Ok(Response::new(
             self.engine
-                .call(move |engine| engine.policy(revision, diff))
+                .call(move |engine| {
+                    history::policy(engine.store(), &engine.snapshot(), revision, diff)
+                })
                 .await??,
         ))
     }
@@ -256,31 +251,19 @@ impl Segmentation for Service {
         };
         let revisions = self
             .engine
-            .call(move |engine| engine.history(limit))
+            .call(move |engine| history::history(engine.store(), limit))
             .await??;
         Ok(Response::new(v1::ListRevisionsResponse { revisions }))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
-        let snapshot = self.snapshots.borrow().clone();
-        let (tick, learned) = self
-            .engine
-            .call(|engine| {
-                let datapath = engine.datapath();
-                Ok::<_, Refusal>((datapath.reader().tick()?, datapath.reader().learned()?))
-            })
-            .await??;
-        let learned: Vec<_> = learned
-            .into_iter()
-            .map(|(address, device, _)| (ip_of(address), device))
-            .collect();
         let question = question(request.into_inner());
-        explain::explain(&snapshot, &question, &learned, tick)
-            .map(|answer| Response::new(explained(answer)))
-            .map_err(|problems| {
-                let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>();
-                violations(Code::InvalidArgument, message.join("; "), problems)
-            })
+        let answer = self.view.read(move |view| view.explain(&question)).await?;
+        let answer = answer.map(|answer| Response::new(explained(answer)));
+        answer.map_err(|problems| {
+            let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+            violations(Code::InvalidArgument, message.join("; "), problems)
+        })
     }
 
     // Who cuts something off does not wait for a look at what interfaces there are.
@@ -336,7 +319,7 @@ impl Segmentation for Service {
         &self,
         _: Request<v1::ListDevicesRequest>,
     ) -> Answer<v1::ListDevicesResponse> {
-        let devices = self.engine.call(|engine| engine.devices()).await??;
+        let devices = self.view.read(View::devices).await?;
         Ok(Response::new(v1::ListDevicesResponse { devices }))
     }
 
@@ -347,10 +330,7 @@ impl Segmentation for Service {
         request: Request<v1::ListFlowsRequest>,
     ) -> Answer<Self::ListFlowsStream> {
         let limit = request.into_inner().limit;
-        let flows = self
-            .engine
-            .call(move |engine| engine.flows(limit))
-            .await??;
+        let flows = self.view.read(move |view| view.flows(limit)).await?;
         Ok(Response::new(Box::pin(tokio_stream::iter(
             flows.into_iter().map(Ok),
         ))))
@@ -360,9 +340,7 @@ impl Segmentation for Service {
         &self,
         _: Request<v1::GetCountersRequest>,
     ) -> Answer<v1::GetCountersResponse> {
-        Ok(Response::new(
-            self.engine.call(|engine| engine.counters()).await??,
-        ))
+        Ok(Response::new(self.view.read(View::counters).await?))
     }
 
     type WatchEventsStream = Many<v1::Event>;
@@ -379,7 +357,7 @@ impl Segmentation for Service {
                 Timestamp::now().checked_sub(ago).ok()
             }
         };
-        let (kept, mut next) = self.events.watch(since);
+        let (kept, mut next) = self.view.events.watch(since);
         let kept = tokio_stream::iter(kept.into_iter().map(Ok));
         if !request.follow {
             return Ok(Response::new(Box::pin(kept)));

@@ -15,7 +15,13 @@ use wardline_policy::{
 };
 use wardline_proto::{time::to_proto, v1};
 
-use crate::store::revision::Revision;
+use crate::{
+    engine::{
+        pending::Pending,
+        state::{Attached, Grant, PortState},
+    },
+    store::revision::Revision,
+};
 
 /// How full a table is, as the proto has it.
 pub(crate) fn table_status(fill: Fill) -> v1::TableStatus {
@@ -146,6 +152,42 @@ pub(crate) fn revision(kept: Revision) -> v1::Revision {
         added: extent.added,
         changed: extent.changed,
         removed: extent.removed,
+    }
+}
+
+/// A port, as the proto has it.
+pub(super) fn port(port: &PortState) -> v1::PortStatus {
+    let attached = match port.attached {
+        Attached::Xdp => v1::Attached::Xdp,
+        Attached::Tc => v1::Attached::Tc,
+        Attached::None => v1::Attached::None,
+    };
+    v1::PortStatus {
+        zone: port.zone.clone(),
+        interface: port.interface.clone(),
+        attached: attached.into(),
+        reason: port.reason.clone(),
+        ifindex: port.ifindex,
+        fast_forward: port.fast_forward,
+    }
+}
+
+/// A change that waits, as the proto has it.
+pub(super) fn pending(pending: &Pending) -> v1::Pending {
+    v1::Pending {
+        revision: pending.revision,
+        confirm_by: Some(to_proto(pending.confirm_by)),
+    }
+}
+
+/// A grant, as the proto has it.
+pub(super) fn grant(grant: &Grant) -> v1::GrantStatus {
+    v1::GrantStatus {
+        name: grant.name.clone(),
+        from: grant.from.clone(),
+        to: grant.to.clone(),
+        services: grant.services.clone(),
+        expires: Some(to_proto(grant.expires)),
     }
 }
 

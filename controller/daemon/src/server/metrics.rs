@@ -33,24 +33,21 @@ use tracing::warn;
 use wardline_ebpf::abi::{Reason, gauge};
 use wardline_proto::v1;
 
-use crate::{
-    access::{gate::Keeper, tls::Certificates},
-    engine::refusal::Refusal,
-    thread::Handle,
-};
+use super::view::View;
+use crate::access::{gate::Keeper, tls::Certificates};
 
 /// How long a client may take to ask, and then for all that it wants.
 const QUESTION: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Clients at a time.
 const MOST: usize = 16;
-/// How old an answer may be: whoever asks all the time does not keep the engine busy.
+/// How old an answer may be: whoever asks all the time does not keep a processor busy.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Where the numbers come from.
 pub struct Metrics {
-    /// Who knows the datapath.
-    pub engine: Handle,
+    /// What is in force, and what the kernel has counted.
+    pub view: View,
     /// Who knows the calls.
     pub keeper: Arc<Keeper>,
     /// Who knows when the router's certificate ends.
@@ -146,21 +143,17 @@ type Labels = Vec<(&'static str, String)>;
 
 impl Metrics {
     async fn text(&self) -> Option<String> {
-        let numbers = self
-            .engine
-            .call(|engine| {
-                let reasons = engine.datapath().reader().reasons()?;
-                let lost = engine.datapath().reader().gauge(gauge::LOST_EVENTS)?;
-                Ok::<_, Refusal>((engine.status()?, reasons, lost))
-            })
-            .await;
-        let (status, reasons, lost) = match numbers {
-            Ok(Ok(numbers)) => numbers,
-            Ok(Err(error)) => {
-                warn!(%error, "no numbers for metrics");
+        let numbers = self.view.read(|view| {
+            let reasons = view.reader.reasons()?;
+            let lost = view.reader.gauge(gauge::LOST_EVENTS)?;
+            Ok((view.status()?, reasons, lost))
+        });
+        let (status, reasons, lost) = match numbers.await {
+            Ok(numbers) => numbers,
+            Err(error) => {
+                warn!(error = error.message(), "no numbers for metrics");
                 return None;
             }
-            Err(_) => return None,
         };
         let mut registry = Registry::with_prefix("wardline");
         let mut gauges = |name: &str, help: &str, values: Vec<(Labels, i64)>| {

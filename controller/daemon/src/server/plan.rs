@@ -15,8 +15,13 @@ use wardline_policy::{
 use wardline_proto::{time::to_proto, v1};
 
 use super::convert::{described, failsafe, reason_number, table_status};
+use super::view::View;
 use crate::{
-    engine::{Engine, prepare::Prepared, refusal::Refusal},
+    engine::{
+        prepare::{Prepared, prepare},
+        refusal::Refusal,
+    },
+    memory::give_back,
     telemetry::observed::Observed,
 };
 
@@ -25,17 +30,23 @@ const LISTED: usize = 100;
 /// Pairs that are listed.
 const PAIRS: usize = 2000;
 
-impl Engine {
+impl View {
     /// What a document would change, and what that does.
     ///
     /// # Errors
     ///
     /// Why it would be refused.
-    pub fn plan(&mut self, policy: v1::Policy) -> Result<v1::PlanResponse, Refusal> {
-        let prepared = self.prepare(policy.into())?;
-        let current = self.snapshot();
+    pub(super) fn plan(&self, policy: v1::Policy) -> Result<v1::PlanResponse, Refusal> {
+        let planned = self.planned(policy);
+        give_back();
+        planned
+    }
+
+    fn planned(&self, policy: v1::Policy) -> Result<v1::PlanResponse, Refusal> {
+        let current = self.state().snapshot;
+        let prepared = prepare(policy.into(), &current, &self.limits, &self.reader)?;
         let now = Timestamp::now();
-        let tick = self.datapath.reader().tick()?;
+        let tick = self.reader.tick()?;
         let next = Replay::new(&prepared.tables, tick);
         let cut = self.cut(&next, &prepared, &current, tick)?;
         let observed = self.observed(&next, &prepared)?;
@@ -48,8 +59,7 @@ impl Engine {
             changes: diff::changes(&current.policy, &prepared.policy),
             warnings: prepared.intent.warnings.clone(),
             tables: self
-                .datapath
-                .reader()
+                .reader
                 .needs(&prepared.tables)
                 .into_iter()
                 .map(table_status)
@@ -73,7 +83,7 @@ impl Engine {
                 .map(str::to_owned)
                 .collect(),
             observed,
-            failsafe: self.failsafe().iter().map(failsafe).collect(),
+            failsafe: self.failsafe.iter().map(failsafe).collect(),
         })
     }
 
@@ -85,11 +95,11 @@ impl Engine {
         current: &Snapshot,
         tick: u32,
     ) -> Result<Cut, Refusal> {
-        let settings = self.datapath.reader().settings()?;
+        let settings = self.reader.settings()?;
         let names = names(prepared);
         let mut cut = Cut::default();
         let mut others = Vec::new();
-        self.datapath.reader().flows(|flow| {
+        self.reader.flows(|flow| {
             let Outcome {
                 reason,
                 rule,
@@ -131,7 +141,7 @@ impl Engine {
             .collect();
         // Live flows that were told of only once, also by an earlier daemon. A flow knows both its
         // devices, an event one.
-        self.datapath.reader().flows(|flow| {
+        self.reader.flows(|flow| {
             if flow.state & wardline_ebpf::abi::state::OBSERVED != 0 {
                 let packets = flow.packets.iter().map(|it| u64::from(*it)).sum();
                 let asked = replay::asked(flow);

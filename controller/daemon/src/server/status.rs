@@ -5,75 +5,60 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use wardline_ebpf::abi::{self, Counter, gauge};
 use wardline_policy::{
+    explain::{self, Answer, Question},
     intent,
     numbers::{number_of, numbered},
-    words::address::ip_of,
+    words::{address::ip_of, problem::Problem},
 };
 use wardline_proto::{time::to_proto, v1};
 
-use super::convert::{described, failsafe, reason_number, table_status};
-use crate::engine::{Engine, refusal::Refusal};
+use super::convert::{described, failsafe, grant, pending, port, reason_number, table_status};
+use super::view::View;
+use crate::engine::refusal::Refusal;
 
-impl Engine {
+impl View {
     /// What runs.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn status(&self) -> Result<v1::GetStatusResponse, Refusal> {
-        let current = self.snapshot();
+    pub(super) fn status(&self) -> Result<v1::GetStatusResponse, Refusal> {
+        let state = self.state();
+        let current = &state.snapshot;
         let mut warnings = current.intent.warnings.clone();
-        let lost = self.datapath.reader().gauge(gauge::LOST_EVENTS)?;
+        let lost = self.reader.gauge(gauge::LOST_EVENTS)?;
         if lost != 0 {
             warnings.push(format!("{lost} events were lost: the ring was full"));
         }
-        warnings.extend(self.unguarded());
+        warnings.extend(state.unguarded());
         let matched = |port: &intent::Port| {
-            self.inventory.links.values().any(|link| {
-                current
-                    .intent
-                    .port_for(&link.name)
-                    .is_some_and(|p| p.pattern == port.pattern)
+            current.inventory.links.values().any(|link| {
+                let found = current.intent.port_for(&link.name);
+                found.is_some_and(|found| found.pattern == port.pattern)
             })
         };
         for port in current.intent.ports.iter().filter(|port| !matched(port)) {
-            warnings.push(format!(
-                "port {}: no such interface yet",
-                port.pattern.as_str()
-            ));
+            let pattern = port.pattern.as_str();
+            warnings.push(format!("port {pattern}: no such interface yet"));
         }
-        for fill in self
-            .datapath
-            .reader()
-            .fill(&current.tables)?
-            .iter()
-            .filter(|fill| fill.used * 10 >= fill.max * 9)
-        {
+        let tables = self.reader.fill(&current.tables)?;
+        for fill in tables.iter().filter(|it| it.used * 10 >= it.max * 9) {
             warnings.push(format!(
                 "table {} is nearly full: {} of {}",
                 fill.name, fill.used, fill.max
             ));
         }
         Ok(v1::GetStatusResponse {
-            router: self.config.router.clone(),
+            router: self.router.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: current.revision,
-            pending: self.pending.as_ref().map(|pending| v1::Pending {
-                revision: pending.revision,
-                confirm_by: Some(to_proto(pending.confirm_by)),
-            }),
-            ports: self.ports.clone(),
-            tables: self
-                .datapath
-                .reader()
-                .fill(&current.tables)?
-                .into_iter()
-                .map(table_status)
-                .collect(),
+            pending: state.pending.as_ref().map(pending),
+            ports: state.ports.iter().map(port).collect(),
+            tables: tables.into_iter().map(table_status).collect(),
             warnings,
-            grants: self.grants(),
-            quarantined: self.store.quarantined().iter().cloned().collect(),
-            failsafe: self.failsafe().iter().map(failsafe).collect(),
+            grants: state.grants.iter().map(grant).collect(),
+            quarantined: current.quarantined.iter().cloned().collect(),
+            failsafe: self.failsafe.iter().map(failsafe).collect(),
         })
     }
 
@@ -82,14 +67,14 @@ impl Engine {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn counters(&self) -> Result<v1::GetCountersResponse, Refusal> {
-        let current = self.snapshot();
-        let reasons = self.datapath.reader().reasons()?;
+    pub(super) fn counters(&self) -> Result<v1::GetCountersResponse, Refusal> {
+        let current = self.state().snapshot;
+        let reasons = self.reader.reasons()?;
         let names: Vec<&String> = current.intent.rules.iter().map(|rule| &rule.name).collect();
         let numbers = names
             .iter()
             .map(|name| number_of(&current.ids, numbered::RULE, name));
-        let rules = self.datapath.reader().rules(numbers)?;
+        let rules = self.reader.rules(numbers)?;
         Ok(v1::GetCountersResponse {
             reasons: reasons
                 .into_iter()
@@ -109,8 +94,8 @@ impl Engine {
                     bytes: counter.bytes,
                 })
                 .collect(),
-            lost_events: u64::from(self.datapath.reader().gauge(gauge::LOST_EVENTS)?),
-            forwarded: self.datapath.reader().forwarded()?.packets,
+            lost_events: u64::from(self.reader.gauge(gauge::LOST_EVENTS)?),
+            forwarded: self.reader.forwarded()?.packets,
         })
     }
 
@@ -119,17 +104,17 @@ impl Engine {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn flows(&mut self, limit: u32) -> Result<Vec<v1::Flow>, Refusal> {
+    pub(super) fn flows(&self, limit: u32) -> Result<Vec<v1::Flow>, Refusal> {
         let limit = if limit == 0 {
             usize::MAX
         } else {
             limit as usize
         };
-        let current = self.snapshot();
-        let now = self.datapath.reader().tick()?;
-        let settings = self.datapath.reader().settings()?;
+        let current = self.state().snapshot;
+        let now = self.reader.tick()?;
+        let settings = self.reader.settings()?;
         let mut found = Vec::new();
-        self.datapath.reader().flows(|flow| {
+        self.reader.flows(|flow| {
             if flow.is_live(&settings, now) && found.len() < limit {
                 found.push(described(flow, &current, now));
             }
@@ -142,12 +127,12 @@ impl Engine {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn devices(&mut self) -> Result<Vec<v1::DeviceStatus>, Refusal> {
-        let current = self.snapshot();
-        let tick = self.datapath.reader().tick()?;
+    pub(super) fn devices(&self) -> Result<Vec<v1::DeviceStatus>, Refusal> {
+        let current = self.state().snapshot;
+        let tick = self.reader.tick()?;
         let now = Timestamp::now();
         let mut latest: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
-        self.datapath.reader().flows(|flow| {
+        self.reader.flows(|flow| {
             for leg in [0, 1] {
                 let (device, bind) = (flow.devices[leg], flow.bind[leg]);
                 let (last, ifindex) = (flow.last, bind as u16);
@@ -160,7 +145,7 @@ impl Engine {
             }
         })?;
         let mut learned: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        for (address, device, _) in self.datapath.reader().learned()? {
+        for (address, device, _) in self.reader.learned()? {
             learned
                 .entry(device)
                 .or_default()
@@ -170,7 +155,7 @@ impl Engine {
         for device in &current.intent.devices {
             let number = number_of(&current.ids, numbered::DEVICE, &device.name);
             let by_flow = latest.get(&number).copied();
-            let seen = match (self.datapath.reader().seen(number)?, by_flow) {
+            let seen = match (self.reader.seen(number)?, by_flow) {
                 (Some(a), Some(b)) if (b.0.wrapping_sub(a.0) as i32) > 0 => Some(b),
                 (Some(a), _) => Some(a),
                 (None, by_flow) => by_flow,
@@ -198,5 +183,24 @@ impl Engine {
             });
         }
         Ok(devices)
+    }
+
+    /// Judges the packet that a question describes: an answer, or what about the question can't be.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub(super) fn explain(
+        &self,
+        question: &Question,
+    ) -> Result<Result<Answer, Vec<Problem>>, Refusal> {
+        let learned = self.reader.learned()?;
+        let learned: Vec<_> = learned
+            .into_iter()
+            .map(|(address, device, _)| (ip_of(address), device))
+            .collect();
+        let snapshot = self.state().snapshot;
+        let tick = self.reader.tick()?;
+        Ok(explain::explain(&snapshot, question, &learned, tick))
     }
 }

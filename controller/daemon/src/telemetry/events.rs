@@ -13,10 +13,11 @@ use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 use wardline_datapath::ring::{EventsError, NotAnEvent, Ring};
 use wardline_ebpf::abi::{self};
-use wardline_policy::{replay::Asked, snapshot::Snapshot, words::address::ip_of};
+use wardline_policy::{replay::Asked, words::address::ip_of};
 use wardline_proto::{time::to_proto, v1};
 
 use super::{log::log, named::named, observed::Observed};
+use crate::engine::state::State;
 
 /// Events that are kept for those who ask later.
 const KEPT: usize = 10_000;
@@ -40,7 +41,7 @@ pub struct Events(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    states: watch::Receiver<State>,
     /// Oldest first. Never locked across an await.
     kept: Mutex<VecDeque<(Timestamp, Arc<v1::Event>)>>,
     /// What mode observe has let pass in this daemon's life. Never locked across an await.
@@ -50,10 +51,10 @@ struct Shared {
 }
 
 impl Events {
-    /// No events yet. Names come from the newest snapshot.
-    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
+    /// No events yet. Names come from the newest state.
+    pub fn new(states: watch::Receiver<State>) -> Self {
         Self(Arc::new(Shared {
-            snapshots,
+            states,
             kept: Mutex::default(),
             observed: Mutex::default(),
             stream: broadcast::Sender::new(BEHIND),
@@ -64,7 +65,7 @@ impl Events {
     /// Logs an event, keeps it and hands it to the streams. One whose reason has an unknown number
     /// is only counted, in [`Events::unreadable`].
     pub fn publish(&self, raw: &abi::Event, time: Timestamp) {
-        let snapshot = Arc::clone(&self.0.snapshots.borrow());
+        let snapshot = Arc::clone(&self.0.states.borrow().snapshot);
         let Some(event) = named(raw, &snapshot, time) else {
             self.0.unreadable.fetch_add(1, Ordering::Relaxed);
             return;
@@ -208,6 +209,7 @@ mod tests {
         inventory::{Inventory, Link},
         limits::Limits,
         numbers::{self, Ids, number_of, numbered},
+        snapshot::Snapshot,
     };
     use wardline_proto::document;
 
@@ -495,7 +497,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             5, policy, intent, inventory, none, ids, tables, clock, None,
         ));
         // The last snapshot outlives its sender.
-        let (_, snapshots) = watch::channel(Arc::clone(&snapshot));
-        (Events::new(snapshots), snapshot)
+        let (_, states) = watch::channel(State::of(Arc::clone(&snapshot)));
+        (Events::new(states), snapshot)
     }
 }

@@ -1,0 +1,147 @@
+//! Puts hooks on the ports that exist, and takes them off everything else.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tracing::warn;
+use wardline_datapath::{Datapath, Hook, error::AttachError, fast_forward, offload};
+use wardline_ebpf::abi;
+use wardline_policy::{
+    intent::{Attach, Port},
+    inventory::Link,
+    numbers::numbered,
+    snapshot::Snapshot,
+};
+
+use super::state::{Attached, PortState};
+
+/// Guards the ports of a snapshot, and answers how each is guarded. `before` is how they were, so that
+/// a port that stays unguarded is logged once.
+pub(super) fn guard(
+    datapath: &mut Datapath,
+    snapshot: &Snapshot,
+    before: &[PortState],
+) -> Arc<[PortState]> {
+    let mut states = Vec::new();
+    let mut forwards = BTreeMap::new();
+    for (ifindex, entry) in &snapshot.tables.ports {
+        if entry.flags & abi::Port::GUARDED == 0 {
+            continue;
+        }
+        let Some(link) = snapshot.inventory.links.get(ifindex) else {
+            continue;
+        };
+        let Some(port) = snapshot.intent.port_for(&link.name) else {
+            continue;
+        };
+        let (attached, reason) = guard_port(datapath, link, port);
+        if port.fast_forward {
+            forwards.insert(*ifindex, attached == Attached::Xdp);
+        }
+        let zone = snapshot.name(numbered::ZONE, u32::from(entry.zone));
+        states.push(PortState {
+            interface: link.name.clone(),
+            ifindex: *ifindex,
+            zone: zone.to_owned(),
+            attached,
+            reason,
+            fast_forward: false,
+        });
+    }
+    for state in &states {
+        let known = before.iter().any(|it| {
+            it.ifindex == state.ifindex
+                && it.attached == Attached::None
+                && it.reason == state.reason
+        });
+        if state.attached == Attached::None && !known {
+            warn!(
+                port = state.interface,
+                reason = state.reason,
+                "port is not guarded"
+            );
+        }
+    }
+    release_others(datapath, snapshot);
+    // After the hooks: XDP on a port is what makes its driver take frames from XDP.
+    let roads = fast_forward::roads(&forwards, &snapshot.inventory, &snapshot.tables);
+    if let Err(error) = datapath.set_forwarding(&roads.open) {
+        warn!(%error, "what may be forwarded in the driver is not as it should be");
+    }
+    for state in &mut states {
+        state.fast_forward =
+            forwards.contains_key(&state.ifindex) && roads.open.contains_key(&state.ifindex);
+        if let Some(why) = roads.refused.get(&state.ifindex) {
+            let and = if state.reason.is_empty() { "" } else { "; " };
+            state.reason += &format!("{and}no fast-forward: {why}");
+        }
+    }
+    states.sort_by(|a, b| a.interface.cmp(&b.interface));
+    states.into()
+}
+
+/// Takes hooks off interfaces that are no ports.
+fn release_others(datapath: &mut Datapath, snapshot: &Snapshot) {
+    let guarded = |index: &u32| {
+        let port = snapshot.tables.ports.get(index);
+        port.is_some_and(|port| port.flags & abi::Port::GUARDED != 0)
+    };
+    let attached = match datapath.attached() {
+        Ok(attached) => attached,
+        Err(error) => {
+            warn!(%error, "hooks may stay on interfaces that are no ports");
+            return;
+        }
+    };
+    for index in attached.into_iter().filter(|index| !guarded(index)) {
+        if let Err(error) = datapath.attach(index, &[]) {
+            warn!(ifindex = index, %error, "hooks stay on an interface");
+        }
+    }
+}
+
+/// Attaches a port the best way that its policy and its interface allow; says which, and why.
+fn guard_port(datapath: &mut Datapath, link: &Link, port: &Port) -> (Attached, String) {
+    const TC: &[Hook] = &[Hook::TcIngress, Hook::TcEgress];
+    let ifindex = link.index;
+    let outside = offload::tags_outside(link);
+    let tagged = !port.vlans.is_empty();
+    // Where no VLAN is, what carries a tag is dropped: XDP does it for those that it sees.
+    let xdp: &[Hook] = match &outside {
+        Some(_) if !tagged => &[Hook::Tags, Hook::Xdp, Hook::TcEgress],
+        _ => &[Hook::Xdp, Hook::TcEgress],
+    };
+    let blind = outside.filter(|_| tagged);
+    // Then a program that appears on its XDP hook is no reason to stop guarding it.
+    let at_tc = TC
+        .iter()
+        .all(|hook| datapath.is_attached(ifindex, *hook).unwrap_or(false));
+    let mut attach = |hooks: &[Hook]| datapath.attach(ifindex, hooks);
+    let failed = match (port.attach, blind) {
+        (Attach::Auto, Some(blind)) => match attach(TC) {
+            Ok(()) => return (Attached::Tc, blind),
+            Err(error) => error.to_string(),
+        },
+        (Attach::Auto, None) => match attach(xdp) {
+            Ok(()) => return (Attached::Xdp, String::new()),
+            Err(taken @ AttachError::Taken(_)) if !at_tc => taken.to_string(),
+            Err(no_xdp) => match attach(TC) {
+                Ok(()) => return (Attached::Tc, format!("no XDP: {no_xdp}")),
+                Err(error) => error.to_string(),
+            },
+        },
+        (Attach::Tc, _) => match attach(TC) {
+            Ok(()) => return (Attached::Tc, "asked for".to_owned()),
+            Err(error) => error.to_string(),
+        },
+        (Attach::Xdp, Some(blind)) => blind,
+        (Attach::Xdp, None) => match attach(xdp) {
+            Ok(()) => return (Attached::Xdp, "asked for".to_owned()),
+            Err(error) => error.to_string(),
+        },
+    };
+    // Half a guard judges replies without their requests.
+    match datapath.attach(ifindex, &[]) {
+        Ok(()) => (Attached::None, failed),
+        Err(error) => (Attached::None, format!("{failed}; {error}")),
+    }
+}

@@ -1,0 +1,85 @@
+//! What is in force, and what the daemon knows beside it: published whole, read by anyone.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use wardline_policy::snapshot::Snapshot;
+
+use super::pending::Pending;
+
+/// What the engine has published last. Never changed, only replaced.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The revision in force, on the interfaces that exist.
+    pub snapshot: Arc<Snapshot>,
+    /// The ports that exist, by interface.
+    pub ports: Arc<[PortState]>,
+    /// The change that waits for its confirmation.
+    pub pending: Option<Pending>,
+    /// The grants of the document in force.
+    pub grants: Arc<[Grant]>,
+}
+
+/// A port of the policy whose interface exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortState {
+    /// Its interface.
+    pub interface: String,
+    /// The interface's number.
+    pub ifindex: u32,
+    /// The zone of its untagged frames; empty: none.
+    pub zone: String,
+    /// Where what enters is judged.
+    pub attached: Attached,
+    /// Why it is attached so, or not at all.
+    pub reason: String,
+    /// Whether packets of answered flows may leave in the driver.
+    pub fast_forward: bool,
+}
+
+/// Where what enters a port is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// In the driver.
+    Xdp,
+    /// Above the driver.
+    Tc,
+    /// Nowhere: the port is not guarded.
+    None,
+}
+
+/// An allow rule that ends, and then goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The rule.
+    pub name: String,
+    /// One end, as the document has it.
+    pub from: Vec<String>,
+    /// The other end.
+    pub to: Vec<String>,
+    /// What may be asked for.
+    pub services: Vec<String>,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+impl State {
+    /// A revision about which nothing else is known yet.
+    pub fn of(snapshot: Arc<Snapshot>) -> Self {
+        Self {
+            snapshot,
+            ports: Arc::default(),
+            pending: None,
+            grants: Arc::default(),
+        }
+    }
+
+    /// What to say of ports that are not guarded.
+    pub fn unguarded(&self) -> impl Iterator<Item = String> {
+        let unguarded = self
+            .ports
+            .iter()
+            .filter(|port| port.attached == Attached::None);
+        unguarded.map(|port| format!("port {} is not guarded: {}", port.interface, port.reason))
+    }
+}
