@@ -1,5 +1,10 @@
 //! Plans: what a document would do is told before it does anything, and then comes true.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
 use serde_json::{Value, json};
 use wardline_tests::{
     Outcome, TIMEOUT, eventually,
@@ -181,4 +186,57 @@ fn what_was_observed_is_what_enforcing_would_drop() {
     guard.apply(&enforcing);
     assert_ne!(device.tcp_connect(FAR[0], 8, TIMEOUT), Outcome::Connected);
     assert_eq!(device.tcp_connect(FAR[0], 7, TIMEOUT), Outcome::Connected);
+}
+
+#[test]
+fn a_plan_holds_up_no_quarantine() {
+    let ward = Ward::new("beside");
+    let _device = ward.device(1);
+    ward.lab.settle().unwrap();
+    let guard = Guard::start(&ward.lab, "");
+    guard.apply(&policy(&[zone(1, "", "")], "tcp/7"));
+    let file = ward.lab.dir().join("large.yaml");
+    std::fs::write(&file, large()).unwrap();
+
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let plan = threads.spawn(|| {
+            let begun = Instant::now();
+            let plan = guard.ctl.run(&["plan", "-f", file.to_str().unwrap()]);
+            ended.store(true, Ordering::Relaxed);
+            plan.unwrap().ok().unwrap();
+            begun.elapsed()
+        });
+        let mut slowest = Duration::ZERO;
+        while !ended.load(Ordering::Relaxed) {
+            for call in [
+                &["quarantine", "device-1", "--reason", "odd"][..],
+                &["release", "device-1"],
+            ] {
+                let begun = Instant::now();
+                guard.ctl.run(call).unwrap().ok().unwrap();
+                slowest = slowest.max(begun.elapsed());
+            }
+        }
+        // On one thread with it, one of them would wait for nearly all of it.
+        let planned = plan.join().unwrap();
+        assert!(slowest < planned / 2, "{slowest:?} beside {planned:?}");
+    });
+}
+
+/// Two hundred zones, and rules between many pairs of them.
+fn large() -> String {
+    let mut text = "version: 1\nzones:\n".to_owned();
+    for at in 0..200 {
+        text += &format!("  - {{name: z{at}, subnets: [10.77.{at}.0/24]}}\n");
+    }
+    text += "rules:\n";
+    for at in 0..4000 {
+        let (from, to) = (at % 200, at / 20);
+        text += &format!(
+            "  - {{name: r{at}, from: ['zone:z{from}'], to: ['zone:z{to}'], services: [tcp/{}], action: allow}}\n",
+            at + 1
+        );
+    }
+    text
 }
