@@ -175,6 +175,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         layer: "wardline-daemon",
+        paths: &["wardline_proto::v1"],
+        except: &[("server", "it converts messages on their way in and out")],
+        why: "what is sent over the wire may change without what is done",
+    },
+    Rule {
+        layer: "wardline-daemon",
         paths: &["tonic", "tonic_types", "tonic_health", "tonic_reflection"],
         except: &[
             ("access", "it answers who may not"),

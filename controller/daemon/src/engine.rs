@@ -30,8 +30,10 @@ use tracing::{error, info, warn};
 use wardline_datapath::{Datapath, Reader, error::DatapathError, fault, ring::Ring};
 use wardline_policy::{
     document::{
+        Document as Policy,
         diff::{self, Extent},
-        edit,
+        edit::{self, Edit},
+        ending_rules,
     },
     failsafe::Failsafe,
     intent::{Device, Intent},
@@ -40,10 +42,9 @@ use wardline_policy::{
     snapshot::Snapshot,
     tables::{Amendment, Tables},
 };
-use wardline_proto::v1;
 
 use self::{
-    grants::Granted,
+    grants::{GrantRequest, Granted},
     guard::guard,
     pending::Pending,
     prepare::{Prepared, prepare},
@@ -75,7 +76,7 @@ pub struct Engine {
 enum Origin {
     Whole,
     Of(u64),
-    Edit(v1::EditRequest),
+    Edit(Edit),
 }
 
 /// A change as the store keeps it.
@@ -107,7 +108,7 @@ impl Engine {
         let clock = datapath.reader().clock()?;
         let mut nothing = Snapshot::new(
             0,
-            v1::Policy::default(),
+            Policy::default(),
             Intent::default(),
             inventory,
             store.quarantined().clone(),
@@ -206,7 +207,7 @@ impl Engine {
     /// Why it was refused.
     pub fn apply(
         &mut self,
-        policy: v1::Policy,
+        policy: Policy,
         terms: &Terms,
         author: &Author,
     ) -> Result<Applied, Refusal> {
@@ -220,12 +221,7 @@ impl Engine {
     /// # Errors
     ///
     /// Why it was refused.
-    pub fn edit(
-        &mut self,
-        edit: v1::EditRequest,
-        terms: &Terms,
-        author: &Author,
-    ) -> Result<Applied, Refusal> {
+    pub fn edit(&mut self, edit: Edit, terms: &Terms, author: &Author) -> Result<Applied, Refusal> {
         self.edit_with(edit, &[], terms, author)
     }
 
@@ -363,17 +359,14 @@ impl Engine {
     /// # Errors
     ///
     /// Why it was refused.
-    pub fn grant(
-        &mut self,
-        request: v1::GrantRequest,
-        author: &Author,
-    ) -> Result<Granted, Refusal> {
+    pub fn grant(&mut self, request: GrantRequest, author: &Author) -> Result<Granted, Refusal> {
         let name = || Ok(format!("grant-{}", self.store.next()?));
         let policy = &self.snapshot().policy;
-        let (edit, name, expires) = grants::edit(request, name, policy, Timestamp::now())?;
+        let rule = grants::rule(request, name, policy, Timestamp::now())?;
+        let (name, expires) = (rule.name.clone(), rule.expires);
         let facts = [Fact::Grant(&name, expires)];
         let applied = self
-            .edit_with(edit, &facts, &Terms::default(), author)
+            .edit_with(rule.put(), &facts, &Terms::default(), author)
             .map_err(grants::in_request)?;
         Ok(Granted {
             applied,
@@ -570,7 +563,7 @@ impl Engine {
         }
     }
 
-    fn prepare(&mut self, policy: impl Into<Arc<v1::Policy>>) -> Result<Prepared, Refusal> {
+    fn prepare(&mut self, policy: impl Into<Arc<Policy>>) -> Result<Prepared, Refusal> {
         self.read_a_document = true;
         let current = self.snapshot();
         let (limits, reader) = (&self.config.limits, self.datapath.reader());
@@ -579,13 +572,13 @@ impl Engine {
 
     fn edit_with(
         &mut self,
-        edit: v1::EditRequest,
+        edit: Edit,
         facts: &[Fact<'_>],
         terms: &Terms,
         author: &Author,
     ) -> Result<Applied, Refusal> {
         self.accepts(terms)?;
-        let mut policy = v1::Policy::clone(&self.snapshot().policy);
+        let mut policy = Policy::clone(&self.snapshot().policy);
         let edited = edit::change(&mut policy, &edit).map_err(Refusal::of_edit)?;
         let policy = Arc::new(policy);
         let prepared = match self.prepare(Arc::clone(&policy)) {
@@ -599,12 +592,7 @@ impl Engine {
             }
             prepared => prepared?,
         };
-        let kept = v1::EditRequest {
-            put: edit.put,
-            delete: edit.delete,
-            ..v1::EditRequest::default()
-        };
-        self.change(&Origin::Edit(kept), prepared, facts, terms, author)
+        self.change(&Origin::Edit(edit), prepared, facts, terms, author)
     }
 
     /// Keeps a prepared document as the next revision, then puts it in force.
@@ -795,13 +783,13 @@ impl Engine {
         snapshot.failsafe = Arc::clone(&current.failsafe);
         let before = Arc::clone(&self.state.borrow().ports);
         let ports = guard(&mut self.datapath, &snapshot, &before);
-        let grants = grants::of(&snapshot.policy, |rule, ends| {
-            self.store.is_grant(rule, ends)
-        });
+        let grants: Arc<[_]> = ending_rules(&snapshot.policy)
+            .filter(|rule| self.store.is_grant(&rule.name, rule.expires))
+            .collect();
         self.state.send_modify(|state| {
             state.snapshot = Arc::new(snapshot);
             state.ports = ports;
-            state.grants = grants.into();
+            state.grants = grants;
         });
         Ok(())
     }

@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,10 +19,13 @@ use jiff::Timestamp;
 use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use wardline_policy::{
-    document::{diff::Extent, edit},
+    document::{
+        Document as Policy,
+        diff::Extent,
+        edit::{self, Edit},
+    },
     numbers::Ids,
 };
-use wardline_proto::v1;
 
 pub mod error;
 pub mod revision;
@@ -89,7 +93,7 @@ impl Store {
             Document::Of(revision) => (self.origin(revision)?, Vec::new()),
             Document::Edited { edit, whole } => {
                 if (1..LONGEST_CHAIN).contains(&self.chain(new.parent)?.len()) {
-                    (new.parent, edit.encode_to_vec())
+                    (new.parent, edit.encode())
                 } else {
                     (0, whole.encode_to_vec())
                 }
@@ -291,10 +295,14 @@ impl Store {
         Ok((base, same))
     }
 
-    /// A message that a revision keeps as its document.
-    fn kept<M: prost::Message + Default>(&self, revision: u64) -> Result<M, StoreError> {
+    /// What a revision keeps as its document, as `decode` reads it.
+    fn kept<T, E: fmt::Display>(
+        &self,
+        revision: u64,
+        decode: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<T, StoreError> {
         let document: Vec<u8> = self.of(revision, "document", |row| row.get(0))?;
-        M::decode(&document[..])
+        decode(&document)
             .map_err(|error| self.damaged(&format!("the document of revision {revision}: {error}")))
     }
 
@@ -317,11 +325,11 @@ impl Store {
     fn with_document(&self, revision: Revision) -> Result<StoredRevision, StoreError> {
         let mut chain = self.chain(revision.revision)?;
         let mut policy = match chain.pop() {
-            None => v1::Policy::default(),
-            Some(whole) => self.kept(whole)?,
+            None => Policy::default(),
+            Some(whole) => self.kept(whole, |bytes| Policy::decode(bytes))?,
         };
         while let Some(at) = chain.pop() {
-            edit::change(&mut policy, &self.kept(at)?)
+            edit::change(&mut policy, &self.kept(at, Edit::decode)?)
                 .map_err(|_| self.damaged(&format!("revision {at} edits what is not there")))?;
         }
         Ok(StoredRevision { revision, policy })

@@ -8,11 +8,15 @@ pub use wardline_proto::v1::Policy as Document;
 
 pub mod diff;
 pub mod edit;
+mod ending;
 mod excess;
 mod read;
 mod warnings;
 
-pub use self::excess::excess;
+pub use self::{
+    ending::{EndingRule, ending_rules},
+    excess::excess,
+};
 
 #[cfg(test)]
 mod tests;

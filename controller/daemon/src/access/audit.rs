@@ -17,13 +17,19 @@ use std::{
 
 use jiff::Timestamp;
 use tracing::{error, warn};
-use wardline_proto::{
-    audit::{self, Check, Head, Record},
-    v1,
-};
+use wardline_proto::audit::{self, Check, Head, Record};
 
 use super::throttle::Rate;
 use crate::store::revision::Revision;
+
+/// What is told of an audit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A record, as it stands in the file.
+    Record(String),
+    /// What the last record hashes to; told last.
+    Head(String),
+}
 
 /// The audit of a router. A handle: clones are the same audit.
 #[derive(Clone, Debug)]
@@ -153,11 +159,7 @@ impl Audit {
     ///
     /// # Errors
     /// When the file can't be read.
-    pub fn tell(
-        &self,
-        limit: u32,
-        mut listens: impl FnMut(v1::AuditEntry) -> bool,
-    ) -> io::Result<()> {
+    pub fn tell(&self, limit: u32, mut listens: impl FnMut(Entry) -> bool) -> io::Result<()> {
         // What is written from now on is not told: the head must be that of what is.
         let (path, length, head) = {
             let log = self.lock();
@@ -178,15 +180,11 @@ impl Audit {
         };
         for line in lines()?.into_iter().flatten().skip(skipped) {
             let line = String::from_utf8_lossy(&line?).into_owned();
-            let head = String::new();
-            if !listens(v1::AuditEntry { line, head }) {
+            if !listens(Entry::Record(line)) {
                 return Ok(());
             }
         }
-        listens(v1::AuditEntry {
-            line: String::new(),
-            head: head.to_string(),
-        });
+        listens(Entry::Head(head.to_string()));
         Ok(())
     }
 

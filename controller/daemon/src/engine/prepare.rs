@@ -8,7 +8,7 @@ use wardline_datapath::{Reader, error::DatapathError, reader::Fill};
 use wardline_policy::{
     clock::Clock,
     compile,
-    document::excess,
+    document::{Document as Policy, excess},
     intent::Intent,
     limits::Limits,
     numbers::{self, Ids},
@@ -16,13 +16,12 @@ use wardline_policy::{
     tables::Tables,
     words::problem::Problem,
 };
-use wardline_proto::v1;
 
 use super::refusal::Refusal;
 
 /// Everything that a revision needs, checked.
 pub(crate) struct Prepared {
-    pub(crate) policy: Arc<v1::Policy>,
+    pub(crate) policy: Arc<Policy>,
     pub(crate) intent: Arc<Intent>,
     pub(crate) ids: Arc<Ids>,
     pub(crate) tables: Arc<Tables>,
@@ -31,7 +30,7 @@ pub(crate) struct Prepared {
 
 /// Prepares a document to take force after what is in force now.
 pub(crate) fn prepare(
-    policy: Arc<v1::Policy>,
+    policy: Arc<Policy>,
     current: &Snapshot,
     limits: &Limits,
     reader: &Reader,

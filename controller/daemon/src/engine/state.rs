@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use wardline_policy::snapshot::Snapshot;
+use wardline_policy::{document::EndingRule, snapshot::Snapshot};
 
 use super::pending::Pending;
 
@@ -17,7 +16,7 @@ pub struct State {
     /// The change that waits for its confirmation.
     pub pending: Option<Pending>,
     /// The grants of the document in force.
-    pub grants: Arc<[Grant]>,
+    pub grants: Arc<[EndingRule]>,
 }
 
 /// A port of the policy whose interface exists.
@@ -46,21 +45,6 @@ pub enum Attached {
     Tc,
     /// Nowhere: the port is not guarded.
     None,
-}
-
-/// An allow rule that ends, and then goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// The rule.
-    pub name: String,
-    /// One end, as the document has it.
-    pub from: Vec<String>,
-    /// The other end.
-    pub to: Vec<String>,
-    /// What may be asked for.
-    pub services: Vec<String>,
-    /// When it ends.
-    pub expires: Timestamp,
 }
 
 impl State {

@@ -15,13 +15,13 @@ use wardline_proto::{
 };
 
 use super::{
-    convert::{explained, question},
+    convert::{edit, explained, question},
     history,
     view::View,
 };
 use crate::{
     access::{
-        audit::Audit,
+        audit::{Audit, Entry},
         roles::{Caller, Revisions},
     },
     engine::{
@@ -203,7 +203,8 @@ impl Segmentation for Service {
         let author = author(&request, "edit", &request.get_ref().reason)?;
         let request = request.into_inner();
         let terms = terms(request.base, request.confirm_within_s);
-        self.change(move |engine| engine.edit(request, &terms, &author))
+        let edit = edit(request);
+        self.change(move |engine| engine.edit(edit, &terms, &author))
             .await
     }
 
@@ -300,7 +301,7 @@ impl Segmentation for Service {
             expires,
         } = self
             .engine
-            .call(move |engine| engine.grant(request, &author))
+            .call(move |engine| engine.grant(request.into(), &author))
             .await??;
         let mut response = changed(applied);
         response.get_mut().name = name;
@@ -358,7 +359,7 @@ impl Segmentation for Service {
             }
         };
         let (kept, mut next) = self.view.events.watch(since);
-        let kept = tokio_stream::iter(kept.into_iter().map(Ok));
+        let kept = tokio_stream::iter(kept.into_iter().map(|event| Ok(v1::Event::from(&*event))));
         if !request.follow {
             return Ok(Response::new(Box::pin(kept)));
         }
@@ -366,7 +367,7 @@ impl Segmentation for Service {
         tokio::spawn(async move {
             loop {
                 let event = match next.recv().await {
-                    Ok(event) => Ok((*event).clone()),
+                    Ok(event) => Ok(v1::Event::from(&*event)),
                     // A client that reads too slowly is told so, and loses nothing unnoticed.
                     Err(RecvError::Lagged(lost)) => Err(Status::data_loss(format!(
                         "{lost} events came faster than read"
@@ -394,7 +395,7 @@ impl Segmentation for Service {
         let (send, receive) = tokio::sync::mpsc::channel(64);
         // A client that goes away ends the thread with its next line.
         tokio::task::spawn_blocking(move || {
-            let told = |entry| send.blocking_send(Ok(entry)).is_ok();
+            let told = |entry: Entry| send.blocking_send(Ok(entry.into())).is_ok();
             if let Err(error) = audit.tell(limit, told) {
                 let status = Status::internal(format!("the audit can't be read: {error}"));
                 let _ = send.blocking_send(Err(status));

@@ -1,11 +1,14 @@
 //! The daemon's values as the API tells them.
 
+use std::time::Duration;
+
 use wardline_datapath::reader::Fill;
 use wardline_ebpf::{
     abi::{Reason, state},
     flows,
 };
 use wardline_policy::{
+    document::{EndingRule, edit::Edit},
     explain::{Answer, Question},
     failsafe::Failsafe,
     live::Live,
@@ -16,11 +19,14 @@ use wardline_policy::{
 use wardline_proto::{time::to_proto, v1};
 
 use crate::{
+    access::audit::Entry,
     engine::{
+        grants::GrantRequest,
         pending::Pending,
-        state::{Attached, Grant, PortState},
+        state::{Attached, PortState},
     },
     store::revision::Revision,
+    telemetry::event::{Event, Verdict},
 };
 
 /// How full a table is, as the proto has it.
@@ -181,13 +187,73 @@ pub(super) fn pending(pending: &Pending) -> v1::Pending {
 }
 
 /// A grant, as the proto has it.
-pub(super) fn grant(grant: &Grant) -> v1::GrantStatus {
+pub(super) fn grant(grant: &EndingRule) -> v1::GrantStatus {
     v1::GrantStatus {
         name: grant.name.clone(),
         from: grant.from.clone(),
         to: grant.to.clone(),
         services: grant.services.clone(),
         expires: Some(to_proto(grant.expires)),
+    }
+}
+
+/// What a request asks to put and to delete.
+pub(super) fn edit(request: v1::EditRequest) -> Edit {
+    Edit {
+        put: request.put,
+        delete: request.delete,
+    }
+}
+
+impl From<v1::GrantRequest> for GrantRequest {
+    fn from(request: v1::GrantRequest) -> Self {
+        Self {
+            name: request.name,
+            from: request.from,
+            to: request.to,
+            services: request.services,
+            lifetime: Duration::from_secs(request.for_s),
+            keep_in_quarantine: request.keep_in_quarantine,
+        }
+    }
+}
+
+impl From<&Event> for v1::Event {
+    fn from(event: &Event) -> Self {
+        let verdict = match event.verdict {
+            Verdict::None => v1::Verdict::None,
+            Verdict::Pass => v1::Verdict::Pass,
+            Verdict::Drop => v1::Verdict::Drop,
+        };
+        Self {
+            time: Some(to_proto(event.time)),
+            verdict: verdict.into(),
+            reason: event.reason.map_or(0, reason_number),
+            rule: event.rule.clone(),
+            device: event.device.clone(),
+            zone: event.zone.clone(),
+            interface: event.interface.clone(),
+            vlan: event.vlan.into(),
+            source: event.source.clone(),
+            destination: event.destination.clone(),
+            service: event.service.clone(),
+            count: event.count,
+            revision: event.revision,
+            source_mac: event.source_mac.clone(),
+            source_port: event.source_port.into(),
+            observed: event.observed,
+            message: event.message.clone(),
+        }
+    }
+}
+
+impl From<Entry> for v1::AuditEntry {
+    fn from(entry: Entry) -> Self {
+        let (line, head) = match entry {
+            Entry::Record(line) => (line, String::new()),
+            Entry::Head(head) => (String::new(), head),
+        };
+        Self { line, head }
     }
 }
 

@@ -1,8 +1,7 @@
 //! A revision: as it is given to the store, and as the store gives it back.
 
 use jiff::Timestamp;
-use wardline_policy::document::diff::Extent;
-use wardline_proto::v1;
+use wardline_policy::document::{Document as Policy, diff::Extent, edit::Edit};
 
 /// A change that was accepted and is to be kept.
 #[derive(Clone, Debug)]
@@ -31,15 +30,15 @@ pub struct NewRevision<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Document<'a> {
     /// This one.
-    Whole(&'a v1::Policy),
+    Whole(&'a Policy),
     /// That of an earlier revision.
     Of(u64),
     /// That of the parent after an edit.
     Edited {
         /// What is put and deleted.
-        edit: &'a v1::EditRequest,
+        edit: &'a Edit,
         /// What comes of it; kept instead where too many edits would have to be read.
-        whole: &'a v1::Policy,
+        whole: &'a Policy,
     },
 }
 
@@ -82,5 +81,5 @@ pub struct StoredRevision {
     /// The change.
     pub revision: Revision,
     /// The document.
-    pub policy: v1::Policy,
+    pub policy: Policy,
 }

@@ -6,6 +6,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use wardline_proto::v1;
+
 use super::*;
 
 #[test]
@@ -75,13 +77,13 @@ fn an_edit_keeps_only_itself_and_is_read_whole() {
             name: format!("zone-{n}"),
             ..v1::Zone::default()
         };
-        let edit = v1::EditRequest {
-            put: Some(v1::Policy {
+        let edit = Edit {
+            put: Some(Policy {
                 version: 1,
                 zones: vec![zone.clone()],
-                ..v1::Policy::default()
+                ..Policy::default()
             }),
-            ..v1::EditRequest::default()
+            delete: Vec::new(),
         };
         whole.zones.push(zone);
         let edited = Document::Edited {
@@ -267,7 +269,7 @@ fn append(store: &mut Store, name: &str, ids: &Arc<Ids>, facts: &[Fact<'_>]) -> 
     store.append(&new, ids).expect("kept")
 }
 
-fn new<'a>(reason: &'a str, policy: &'a v1::Policy, facts: &'a [Fact<'a>]) -> NewRevision<'a> {
+fn new<'a>(reason: &'a str, policy: &'a Policy, facts: &'a [Fact<'a>]) -> NewRevision<'a> {
     NewRevision {
         parent: 0,
         time: TIME,
@@ -281,13 +283,13 @@ fn new<'a>(reason: &'a str, policy: &'a v1::Policy, facts: &'a [Fact<'a>]) -> Ne
     }
 }
 
-fn policy(name: &str) -> v1::Policy {
+fn policy(name: &str) -> Policy {
     let zone = v1::Zone {
         name: name.to_owned(),
         description: "of some length, so that pages fill. ".repeat(20),
         ..Default::default()
     };
-    v1::Policy {
+    Policy {
         version: 1,
         zones: vec![zone],
         ..Default::default()

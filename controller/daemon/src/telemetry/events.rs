@@ -14,9 +14,8 @@ use tokio::sync::{broadcast, watch};
 use wardline_datapath::ring::{EventsError, NotAnEvent, Ring};
 use wardline_ebpf::abi::{self};
 use wardline_policy::{replay::Asked, words::address::ip_of};
-use wardline_proto::{time::to_proto, v1};
 
-use super::{log::log, named::named, observed::Observed};
+use super::{event::Event, log::log, named::named, observed::Observed};
 use crate::engine::state::State;
 
 /// Events that are kept for those who ask later.
@@ -43,10 +42,10 @@ pub struct Events(Arc<Shared>);
 struct Shared {
     states: watch::Receiver<State>,
     /// Oldest first. Never locked across an await.
-    kept: Mutex<VecDeque<(Timestamp, Arc<v1::Event>)>>,
+    kept: Mutex<VecDeque<(Timestamp, Arc<Event>)>>,
     /// What mode observe has let pass in this daemon's life. Never locked across an await.
     observed: Mutex<BTreeMap<Asked, Observed>>,
-    stream: broadcast::Sender<Arc<v1::Event>>,
+    stream: broadcast::Sender<Arc<Event>>,
     unreadable: AtomicU64,
 }
 
@@ -106,17 +105,16 @@ impl Events {
 
     /// Tells of something that happened by itself and is no packet.
     pub fn note(&self, revision: u64, message: String, time: Timestamp) {
-        let event = v1::Event {
-            time: Some(to_proto(time)),
-            verdict: v1::Verdict::None.into(),
+        let event = Event {
+            time,
             revision,
             message,
-            ..v1::Event::default()
+            ..Event::default()
         };
         self.keep(event, time);
     }
 
-    fn keep(&self, event: v1::Event, time: Timestamp) {
+    fn keep(&self, event: Event, time: Timestamp) {
         let event = Arc::new(event);
         let mut kept = self.lock();
         if kept.len() == KEPT {
@@ -129,7 +127,7 @@ impl Events {
     }
 
     /// The events that are kept, oldest first; with a time, those from then on.
-    pub fn kept(&self, since: Option<Timestamp>) -> Vec<v1::Event> {
+    pub fn kept(&self, since: Option<Timestamp>) -> Vec<Arc<Event>> {
         from(&self.lock(), since)
     }
 
@@ -137,7 +135,7 @@ impl Events {
     pub fn watch(
         &self,
         since: Option<Timestamp>,
-    ) -> (Vec<v1::Event>, broadcast::Receiver<Arc<v1::Event>>) {
+    ) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         let kept = self.lock();
         (from(&kept, since), self.0.stream.subscribe())
     }
@@ -180,17 +178,17 @@ impl Events {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Arc<v1::Event>)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Arc<Event>)>> {
         // Nothing that holds it leaves it half done.
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn from(kept: &VecDeque<(Timestamp, Arc<v1::Event>)>, since: Option<Timestamp>) -> Vec<v1::Event> {
+fn from(kept: &VecDeque<(Timestamp, Arc<Event>)>, since: Option<Timestamp>) -> Vec<Arc<Event>> {
     let wanted = kept
         .iter()
         .filter(|(time, _)| since.is_none_or(|since| *time >= since));
-    wanted.map(|(_, event)| v1::Event::clone(event)).collect()
+    wanted.map(|(_, event)| Arc::clone(event)).collect()
 }
 
 #[cfg(test)]
@@ -214,7 +212,7 @@ mod tests {
     use wardline_proto::document;
 
     use super::*;
-    use crate::telemetry::named::service;
+    use crate::telemetry::{event::Verdict, named::service};
 
     const POLICY: &str = r#"
 version: 1
@@ -229,13 +227,10 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         let (events, snapshot) = events();
         let time: Timestamp = "2026-03-01T10:00:00.5Z".parse().unwrap();
         events.publish(&drop_of(&snapshot), time);
-        let expected = v1::Event {
-            time: Some(prost_types::Timestamp {
-                seconds: 1_772_359_200,
-                nanos: 500_000_000,
-            }),
-            verdict: v1::Verdict::Drop.into(),
-            reason: v1::Reason::DeniedByRule.into(),
+        let expected = Event {
+            time,
+            verdict: Verdict::Drop,
+            reason: Some(Reason::DeniedByRule),
             rule: "web".into(),
             device: "pump-1".into(),
             zone: "pumps".into(),
@@ -251,7 +246,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             observed: false,
             message: String::new(),
         };
-        assert_eq!(events.kept(None), [expected]);
+        assert_eq!(events.kept(None), [Arc::new(expected)]);
     }
 
     #[test]
@@ -275,13 +270,13 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         let kept = events.kept(None);
         let seen: Vec<_> = kept
             .iter()
-            .map(|event| (event.verdict(), event.reason(), event.observed))
+            .map(|event| (event.verdict, event.reason, event.observed))
             .collect();
         assert_eq!(
             seen,
             [
-                (v1::Verdict::Pass, v1::Reason::DeniedByRule, true),
-                (v1::Verdict::Pass, v1::Reason::Rule, false),
+                (Verdict::Pass, Some(Reason::DeniedByRule), true),
+                (Verdict::Pass, Some(Reason::Rule), false),
             ]
         );
     }
@@ -307,7 +302,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         let zones: Vec<_> = events
             .kept(None)
             .into_iter()
-            .map(|event| event.zone)
+            .map(|event| event.zone.clone())
             .collect();
         assert_eq!(zones, ["pumps", "cameras", ""]);
     }
@@ -374,7 +369,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         let seen: Vec<_> = events
             .kept(None)
             .into_iter()
-            .map(|event| [event.source, event.destination, event.service])
+            .map(|event| [&event.source, &event.destination, &event.service].map(String::clone))
             .collect();
         assert_eq!(
             seen,

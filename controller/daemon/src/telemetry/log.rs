@@ -1,13 +1,15 @@
 //! The line of the daemon's log that an event makes.
 
-use wardline_proto::v1;
+use wardline_policy::words::reason::reason_word;
 
-pub(super) fn log(event: &v1::Event) {
+use super::event::{Event, Verdict};
+
+pub(super) fn log(event: &Event) {
     macro_rules! line {
         ($level:ident, $what:literal) => {
             tracing::$level!(
                 target: "wardline::events",
-                reason = event.reason().as_str_name().trim_start_matches("REASON_").to_lowercase(),
+                reason = event.reason.map(reason_word),
                 rule = event.rule,
                 device = event.device,
                 zone = event.zone,
@@ -25,7 +27,7 @@ pub(super) fn log(event: &v1::Event) {
             )
         };
     }
-    if event.verdict() == v1::Verdict::Drop {
+    if event.verdict == Verdict::Drop {
         line!(info, "drop")
     } else {
         line!(debug, "pass")

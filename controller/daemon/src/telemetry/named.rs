@@ -10,38 +10,34 @@ use wardline_policy::{
     snapshot::Snapshot,
     words::{address::ip_of, mac::Mac, service::service_text},
 };
-use wardline_proto::{time::to_proto, v1};
+
+use super::event::{Event, Verdict};
 
 /// The event with names for its numbers; nothing when its reason is unknown.
-pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> Option<v1::Event> {
+pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> Option<Event> {
     let reason = Reason::from_number(raw.reason)?;
     let observed = raw.flags & abi::Event::OBSERVED != 0;
     let passes = observed || reason.passes();
     let device = snapshot.name(numbered::DEVICE, raw.device);
     let (source, destination) = ends(raw);
-    Some(v1::Event {
-        time: Some(to_proto(time)),
-        verdict: if passes {
-            v1::Verdict::Pass
-        } else {
-            v1::Verdict::Drop
-        }
-        .into(),
-        reason: i32::from(raw.reason),
+    Some(Event {
+        time,
+        verdict: if passes { Verdict::Pass } else { Verdict::Drop },
+        reason: Some(reason),
         rule: snapshot.name(numbered::RULE, raw.rule).to_owned(),
         device: device.to_owned(),
         zone: zone_of(snapshot, device)
             .unwrap_or_else(|| snapshot.name(numbered::ZONE, u32::from(raw.zone)))
             .to_owned(),
         interface: snapshot.interface(raw.ifindex).to_owned(),
-        vlan: u32::from(raw.vlan),
+        vlan: raw.vlan,
         source,
         destination,
         service: service(raw, reason),
         count: raw.count,
         revision: raw.revision,
         source_mac: mac(raw.source_mac).to_string(),
-        source_port: u32::from(raw.source_port),
+        source_port: raw.source_port,
         observed,
         message: String::new(),
     })

@@ -2,16 +2,54 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use prost::Message as _;
 use wardline_proto::v1::{Device, EditRequest, Policy, Port, Rule, Service, Zone};
 
-use super::diff::Extent;
+use super::Document;
 use crate::words::problem::Problem;
+
+/// Objects to put into a document, and objects to take out of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Edit {
+    /// A document with the objects to put; its version may be left out.
+    pub put: Option<Document>,
+    /// Objects to delete, as `rule/web`.
+    pub delete: Vec<String>,
+}
+
+/// Bytes that hold no edit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct EditError(prost::DecodeError);
+
+impl Edit {
+    /// The edit as it is stored.
+    pub fn encode(&self) -> Vec<u8> {
+        let Self { put, delete } = self.clone();
+        let message = EditRequest {
+            put,
+            delete,
+            ..EditRequest::default()
+        };
+        message.encode_to_vec()
+    }
+
+    /// Reads what [`encode`](Self::encode) has made.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EditError> {
+        let message = EditRequest::decode(bytes).map_err(EditError)?;
+        Ok(Self {
+            put: message.put,
+            delete: message.delete,
+        })
+    }
+}
 
 /// What is known of an edit after it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edited {
-    /// How many objects it concerned.
-    pub extent: Extent,
     /// By kind and position in the document: the position in the edit.
     put: BTreeMap<(&'static str, usize), usize>,
 }
@@ -23,7 +61,7 @@ pub struct Edited {
 ///
 /// What of the edit can't be, by its fields: an object that is put twice, or one to delete that
 /// is not there. Then the document is half edited.
-pub fn change(policy: &mut Policy, edit: &EditRequest) -> Result<Edited, Vec<Problem>> {
+pub fn change(policy: &mut Policy, edit: &Edit) -> Result<Edited, Vec<Problem>> {
     let mut edited = Edited::default();
     let mut problems = Vec::new();
     let mut gone: BTreeMap<&str, Vec<(usize, &str)>> = BTreeMap::new();
@@ -99,7 +137,7 @@ pub fn placed(policy: &Policy, edited: &Edited, problems: Vec<Problem>) -> Vec<P
 }
 
 /// What still refers to objects that an edit has deleted: one problem for each object.
-pub fn used(policy: &Policy, edit: &EditRequest) -> Vec<Problem> {
+pub fn used(policy: &Policy, edit: &Edit) -> Vec<Problem> {
     /// Users that are named of one object.
     const NAMED: usize = 5;
     let mut users: HashMap<&str, Vec<String>> = edit
@@ -211,13 +249,11 @@ impl Merge<'_> {
             let position = match wanted.get(object.name()).copied().flatten() {
                 Some(position) => {
                     if objects[position] != *object {
-                        self.edited.extent.changed += 1;
                         objects[position] = object.clone();
                     }
                     position
                 }
                 None => {
-                    self.edited.extent.added += 1;
                     objects.push(object.clone());
                     objects.len() - 1
                 }
@@ -242,7 +278,6 @@ impl Merge<'_> {
             return;
         }
         positions.sort_unstable();
-        self.edited.extent.removed += positions.len() as u32;
         let mut position = 0;
         objects.retain(|_| {
             position += 1;
@@ -290,14 +325,13 @@ mod tests {
         }
     }
 
-    fn edit(zones: Vec<Zone>, delete: &[&str]) -> EditRequest {
-        EditRequest {
+    fn edit(zones: Vec<Zone>, delete: &[&str]) -> Edit {
+        Edit {
             put: Some(Policy {
                 zones,
                 ..Policy::default()
             }),
             delete: delete.iter().map(ToString::to_string).collect(),
-            ..EditRequest::default()
         }
     }
 
@@ -315,12 +349,7 @@ mod tests {
         let edited = change(&mut policy, &change_all).unwrap();
         let zones = [zone("b", ""), zone("c", "new"), zone("e", "")];
         assert_eq!(policy.zones, zones);
-        let extent = Extent {
-            added: 1,
-            changed: 1,
-            removed: 1,
-        };
-        assert_eq!(edited.extent, extent);
+        assert_eq!(Edit::decode(&change_all.encode()), Ok(change_all));
         // Places are those of the edit; what is not of it has its name.
         let problem = |path: &str| Problem {
             path: path.to_owned(),
@@ -340,7 +369,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_there_or_said_twice() {
-        let refused = |edit: &EditRequest| lines(&change(&mut document(), edit).unwrap_err());
+        let refused = |edit: &Edit| lines(&change(&mut document(), edit).unwrap_err());
         assert_eq!(
             refused(&edit(vec![], &["zone/x"])),
             ["zone/x: is not there"]
