@@ -17,9 +17,9 @@ use std::net::{IpAddr, Ipv6Addr};
 pub use self::{
     arp::Arp,
     dhcp::{Dhcp, dhcpv6},
-    icmp_messages::{Icmp, ROUTER_ALERT, icmp, icmpv6, igmp_report},
+    icmp_messages::{ROUTER_ALERT, icmp, icmpv6, igmp_report},
     ip::{Extension, Ipv4, Ipv6},
-    upper::{Tcp, Udp, Upper},
+    upper::{Icmp, Tcp, Udp, Upper},
 };
 
 /// A hardware address.

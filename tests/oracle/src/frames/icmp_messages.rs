@@ -2,32 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Mac, Packet, Upper, checksum};
-
-/// An ICMP or ICMPv6 message.
-#[derive(Clone, Debug)]
-pub struct Icmp {
-    pub kind: u8,
-    pub code: u8,
-    pub checksum: Option<u16>,
-    /// What follows the checksum.
-    pub body: Vec<u8>,
-}
-
-impl Icmp {
-    pub fn new(kind: u8, code: u8, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            kind,
-            code,
-            checksum: None,
-            body: body.into(),
-        }
-    }
-
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        [&[self.kind, self.code, 0, 0], self.body.as_slice()].concat()
-    }
-}
+use super::{Icmp, Mac, Packet, Upper, checksum};
 
 /// ICMP, for IPv4.
 pub mod icmp {

@@ -1,8 +1,8 @@
-//! How that is written which IP carries: TCP, UDP, or bytes.
+//! How what IP carries is written: TCP, UDP, ICMP, or bytes.
 
 use std::net::IpAddr;
 
-use super::{ACK, Icmp, checksum, padded, pseudo_header};
+use super::{ACK, checksum, padded, pseudo_header};
 
 /// What an IP packet carries.
 #[derive(Clone, Debug)]
@@ -120,5 +120,30 @@ impl Udp {
         datagram.extend([0; 2]);
         datagram.extend(&self.data);
         datagram
+    }
+}
+
+/// An ICMP or ICMPv6 message.
+#[derive(Clone, Debug)]
+pub struct Icmp {
+    pub kind: u8,
+    pub code: u8,
+    pub checksum: Option<u16>,
+    /// What follows the checksum.
+    pub body: Vec<u8>,
+}
+
+impl Icmp {
+    pub fn new(kind: u8, code: u8, body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            kind,
+            code,
+            checksum: None,
+            body: body.into(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        [&[self.kind, self.code, 0, 0], self.body.as_slice()].concat()
     }
 }
