@@ -3,9 +3,9 @@
 //!
 //! It lives on a thread of its own ([`thread`](crate::thread)), because store and kernel block, and
 //! does one thing at a time. Nothing that only reads asks it: states, [`Reader`] and
-//! [`prepare`](prepare::prepare) are for any thread.
+//! `prepare::prepare` are for any thread.
 //!
-//! Every change goes one way, [`Engine::commit`]: it is stored, then enforced. When the kernel refuses
+//! Every change goes one way, `Engine::commit`: it is stored, then enforced. When the kernel refuses
 //! it, what was in force is stored again as the newest revision, because the newest revision is what
 //! the next daemon puts in force.
 

@@ -90,7 +90,7 @@ pub mod icmpv6 {
         discovery(137, &[&[0; 4], addresses.as_slice()].concat(), &[])
     }
 
-    /// An MLDv2 report of joining one group; it goes with [`super::Extension::router_alert`].
+    /// An MLDv2 report of joining one group; it goes with [`Extension::router_alert`](crate::frames::Extension::router_alert).
     pub fn listener_report(group: Ipv6Addr) -> Upper {
         let record = [&[4, 0, 0, 0], group.octets().as_slice()].concat();
         discovery(143, &[&[0, 0, 0, 1], record.as_slice()].concat(), &[])
