@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::mpsc,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use wardline_datapath::{observe, routes};
 
@@ -63,7 +64,7 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
     let audit = Audit::open(&state_dir)?;
     audit.catch_up(engine.store().after(audit.revision())?);
     let (handle, thread) = thread::run(engine)?;
-    let (stop, stopped) = watch::channel(false);
+    let stop = CancellationToken::new();
     let keeper = Arc::new(Keeper::new(audit.clone()));
 
     let service = Service {
@@ -76,16 +77,16 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
         keeper: keeper.clone(),
         certificates: certificates.clone(),
     };
-    let measuring = metrics_at.map(|at| tokio::spawn(metrics::serve(metrics, at, stopped.clone())));
+    let measuring = metrics_at.map(|at| tokio::spawn(metrics::serve(metrics, at, stop.clone())));
     let serving = tokio::spawn({
-        let (api, keeper, stopped) = (api.clone(), keeper.clone(), stopped.clone());
-        async move { serve::serve(service, &api, certificates, keeper, stopped).await }
+        let (api, keeper, stop) = (api.clone(), keeper.clone(), stop.clone());
+        async move { serve::serve(service, &api, certificates, keeper, stop).await }
     });
-    let (served, ended) = watch::channel(false);
-    let recording = tokio::spawn(keeper.keep(ended));
-    let draining = tokio::spawn(events.drain(ring, stopped.clone()));
-    let following = tokio::spawn(follow_routes(handle.clone(), stopped.clone()));
-    let keeping = tokio::spawn(keep_up(handle, changes, stopped));
+    let served = CancellationToken::new();
+    let recording = tokio::spawn(keeper.keep(served.clone()));
+    let draining = tokio::spawn(events.drain(ring, stop.clone()));
+    let following = tokio::spawn(follow_routes(handle.clone(), stop.clone()));
+    let keeping = tokio::spawn(keep_up(handle, changes, stop.clone()));
     info!(socket = %api.socket.display(), "ready");
 
     let mut serving = serving;
@@ -95,7 +96,7 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
         ended = &mut serving => Some(ended),
     };
     info!("stopping; what is attached stays");
-    stop.send_replace(true);
+    stop.cancel();
     let ended = match failed {
         Some(ended) => ended,
         // Streams that clients follow do not end by themselves.
@@ -108,7 +109,7 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
             }
         },
     };
-    served.send_replace(true);
+    served.cancel();
     let recorded = tokio::time::timeout(Duration::from_secs(10), recording).await;
     keeping.await?;
     following.await?;
@@ -129,7 +130,7 @@ const LEASE: Duration = Duration::from_millis(300);
 
 /// Tells the datapath of routes and neighbours that change, and renews its trust in the next hops
 /// that flows remember. Without this they are looked up more often.
-async fn follow_routes(engine: Handle, mut stop: watch::Receiver<bool>) {
+async fn follow_routes(engine: Handle, stop: CancellationToken) {
     let mut lease = tokio::time::interval(LEASE);
     loop {
         match routes::watch() {
@@ -150,7 +151,7 @@ async fn follow_routes(engine: Handle, mut stop: watch::Receiver<bool>) {
                     changed = tokio::select! {
                         // A change that has been announced comes before the word that there is none.
                         biased;
-                        _ = stop.wait_for(|stop| *stop) => return,
+                        () = stop.cancelled() => return,
                         change = changes.recv() => match change {
                             Some(()) => true,
                             None => break,
@@ -163,20 +164,20 @@ async fn follow_routes(engine: Handle, mut stop: watch::Receiver<bool>) {
             Err(error) => warn!(%error, "changes of routes go unseen"),
         }
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stop.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     }
 }
 
 /// Keeps the datapath in step with interfaces and addresses, and forgets flows that have ended.
-async fn keep_up(engine: Handle, mut changes: mpsc::Receiver<()>, mut stop: watch::Receiver<bool>) {
+async fn keep_up(engine: Handle, mut changes: mpsc::Receiver<()>, stop: CancellationToken) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     // Notifications can be lost; what is there can be looked at.
     let mut minute = tokio::time::interval(Duration::from_secs(30));
     loop {
         let look = tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stop.cancelled() => return,
             changed = changes.recv() => changed.is_some(),
             _ = minute.tick() => true,
             _ = second.tick() => false,

@@ -17,11 +17,8 @@ use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use jiff::Timestamp;
-use tokio::{
-    sync::watch,
-    time::{Sleep, sleep},
-};
-use tokio_util::task::TaskTracker;
+use tokio::time::{Sleep, sleep};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use wardline_proto::audit::Record;
@@ -71,11 +68,11 @@ impl Keeper {
     ///
     /// # Errors
     /// When a task of the audit can't be waited for.
-    pub async fn keep(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+    pub async fn keep(self: Arc<Self>, stop: CancellationToken) -> io::Result<()> {
         let mut minute = tokio::time::interval(Duration::from_secs(60));
         loop {
             let ends = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => true,
+                () = stop.cancelled() => true,
                 _ = minute.tick() => false,
             };
             if ends {

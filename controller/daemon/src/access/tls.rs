@@ -26,6 +26,7 @@ use tokio_rustls::{
     },
     server::TlsStream,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
@@ -136,12 +137,12 @@ impl Certificates {
     }
 
     /// Follows the files until told to stop.
-    pub async fn follow(self, mut stop: watch::Receiver<bool>) {
+    pub async fn follow(self, stop: CancellationToken) {
         let mut told = String::new();
         let mut clock = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stop.cancelled() => return,
                 _ = clock.tick() => {}
             }
             let complaint = match self.look() {

@@ -25,10 +25,11 @@ use prometheus_client::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Mutex, watch},
+    sync::Mutex,
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use wardline_ebpf::abi::{Reason, gauge};
 use wardline_proto::v1;
@@ -55,7 +56,7 @@ pub struct Metrics {
 }
 
 /// Serves metrics until told to stop. Without its address the router is guarded all the same.
-pub async fn serve(metrics: Metrics, address: SocketAddr, mut stop: watch::Receiver<bool>) {
+pub async fn serve(metrics: Metrics, address: SocketAddr, stop: CancellationToken) {
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {
@@ -67,10 +68,7 @@ pub async fn serve(metrics: Metrics, address: SocketAddr, mut stop: watch::Recei
         metrics,
         last: Mutex::default(),
     });
-    let mut stopped = pin!(async move {
-        // An error means that who would stop us is gone.
-        let _ = stop.wait_for(|stop| *stop).await;
-    });
+    let mut stopped = pin!(stop.cancelled());
     // Ends with this function.
     let mut clients = JoinSet::new();
     loop {

@@ -20,11 +20,12 @@ use jiff::Timestamp;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::Connected};
 use tracing::{info, warn};
 use wardline_proto::{DESCRIPTOR_SET, v1::segmentation_server::SegmentationServer};
@@ -89,7 +90,7 @@ pub async fn serve(
     api: &Api,
     certificates: Option<Certificates>,
     keeper: Arc<Keeper>,
-    mut stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let socket = &api.socket;
     let local = listen(socket).await.map_err(|source| ServeError::Socket {
@@ -132,10 +133,7 @@ pub async fn serve(
         .add_service(segmentation)
         .serve_with_incoming_shutdown(
             ReceiverStream::new(connections).map(Ok::<_, Infallible>),
-            async move {
-                // An error means that who would stop us is gone.
-                let _ = stop.wait_for(|stop| *stop).await;
-            },
+            stop.cancelled_owned(),
         )
         .await?;
     // The next daemon may have made it again.

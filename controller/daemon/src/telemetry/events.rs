@@ -11,6 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
 use wardline_datapath::ring::{EventsError, NotAnEvent, Ring};
 use wardline_ebpf::abi::{self};
 use wardline_policy::{replay::Asked, words::address::ip_of};
@@ -145,22 +146,18 @@ impl Events {
         self.0.unreadable.load(Ordering::Relaxed)
     }
 
-    /// Publishes what the kernel tells, until `stop` is true or its sender is gone; what the ring
+    /// Publishes what the kernel tells, until it is to stop; what the ring
     /// holds then is still published.
     ///
     /// # Errors
     ///
     /// When the ring can't be waited for.
-    pub async fn drain(
-        self,
-        ring: Ring,
-        mut stop: watch::Receiver<bool>,
-    ) -> Result<(), EventsError> {
+    pub async fn drain(self, ring: Ring, stop: CancellationToken) -> Result<(), EventsError> {
         let mut ring = ring.listen()?;
         loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = stop.cancelled() => break,
                 read = ring.wait(BATCH, |event| self.take(event)) => read?,
             }
             tokio::task::yield_now().await;
