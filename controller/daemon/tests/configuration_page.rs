@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use wardline_daemon::config::Config;
 
 /// Where the keys are declared, as the file has them.
-const SOURCE: &str = "src/config.rs";
+const SOURCES: [&str; 2] = ["src/config.rs", "src/config/file.rs"];
 
 const INTRO: &str = "\
 # Configuration
@@ -142,9 +142,13 @@ const NUMBER: &str = "number";
 
 /// The keys in the order of the source: those of the file itself, then each of its tables.
 fn sections() -> Vec<Section> {
-    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(SOURCE);
-    let source = fs::read_to_string(source).expect("the source");
-    let items = items(&syn::parse_file(&source).expect("Rust"));
+    let mut declared = BTreeMap::new();
+    for source in SOURCES {
+        let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(source);
+        let source = fs::read_to_string(source).expect("the source");
+        declared.extend(items(&syn::parse_file(&source).expect("Rust")));
+    }
+    let items = declared;
     let mut top = Section {
         title: "The router".to_owned(),
         about: "What is not in a table.".to_owned(),

@@ -1,0 +1,413 @@
+//! The file of the configuration: its keys, and how they become a [`Config`] with every bound checked.
+//!
+//! `docs/configuration.md` is made from what is said here of each key.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use globset::Glob;
+use serde::Deserialize;
+use toml::Spanned;
+use wardline_datapath::timeouts::Timeouts;
+use wardline_ebpf::abi::FAILSAFES;
+use wardline_policy::{failsafe::Failsafe, limits::Limits};
+
+use super::{Api, Config, ConfigError, Metrics, Role, RoleMatch, Tls};
+
+/// The whole file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// The router's name, as `wardctl status` and metrics show it.
+    ///
+    /// Example: `router = "edge-ward-3"`
+    router: Option<Spanned<String>>,
+    /// Where the history of revisions and the audit are kept. Only root may read it. A backup is a copy of it.
+    ///
+    /// Example: `state_dir = "/var/lib/wardline"`
+    state_dir: Option<Spanned<PathBuf>>,
+    /// Where maps and hooks are pinned. It must be below a BPF file system, which is mounted if it is
+    /// missing. Two daemons on one machine need two folders.
+    ///
+    /// Example: `pin_dir = "/sys/fs/bpf/wardline"`
+    pin_dir: Option<Spanned<PathBuf>>,
+    /// Who may always reach the router, whatever a policy says, also in quarantine. At most 32 pairs of
+    /// a prefix and a service, in all entries together.
+    ///
+    /// Example: `failsafe = [{ from = ["10.20.0.5", "fd20::5"], services = ["tcp/22", "tcp/7443"] }]`
+    #[serde(default)]
+    failsafe: Vec<Spanned<FileFailsafe>>,
+    /// Where and for whom the API is served.
+    #[serde(default)]
+    api: FileApi,
+    /// Where metrics are served.
+    #[serde(default)]
+    metrics: FileMetrics,
+    /// How much the tables hold. Tables keep the size that they were made with; for larger ones stop the
+    /// daemon, run `wardlined --detach`, and start it.
+    #[serde(default)]
+    limits: BTreeMap<Limit, Spanned<i64>>,
+    /// How long a flow lives without a packet, in seconds.
+    #[serde(default)]
+    timeouts: BTreeMap<Timeout, Spanned<i64>>,
+}
+
+/// Who may always reach the router.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileFailsafe {
+    /// Addresses or prefixes. List single addresses: any device may use an address that is listed here.
+    from: Vec<String>,
+    /// What they may reach: `tcp/22`, `udp/161`, `icmp/8`, as in a policy.
+    services: Vec<String>,
+}
+
+/// Where and for whom the API is served.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileApi {
+    /// The Unix socket; its path has at most 107 bytes. Only root may use it, as admin.
+    ///
+    /// Example: `api.socket = "/run/wardline/api.sock"`
+    socket: Option<Spanned<PathBuf>>,
+    /// The TCP address. It needs `api.tls`: there is no plaintext TCP.
+    ///
+    /// Example: `api.listen = "0.0.0.0:7443"`
+    listen: Option<Spanned<String>>,
+    /// The files of mutual TLS, in PEM. They are read again when they change.
+    ///
+    /// Example: `api.tls = { cert = "/etc/wardline/router.pem", key = "/etc/wardline/router.key", client_ca = "/etc/wardline/clients.pem" }`
+    tls: Option<Spanned<Tls>>,
+    /// Which clients have which role over TCP. The highest role of all that match counts; who matches
+    /// none is refused.
+    ///
+    /// Example: `api.roles = [{ match = "spiffe://clinic/netops/*", role = "operator" }, { match = "*@clinic.example", role = "admin" }]`
+    #[serde(default)]
+    roles: Vec<FileRole>,
+}
+
+/// Which clients have which role.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRole {
+    /// A glob on the names of the client's certificate: URI, DNS, e-mail and IP alternative names, and
+    /// common names.
+    r#match: Spanned<String>,
+    /// `viewer`, `operator` or `admin`.
+    role: Role,
+}
+
+/// Where metrics are served.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileMetrics {
+    /// The TCP address of OpenMetrics over HTTP; an empty text turns them off.
+    ///
+    /// Example: `metrics.listen = "127.0.0.1:9643"`
+    listen: Option<Spanned<String>>,
+}
+
+/// How much the tables hold.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Limit {
+    /// Devices of a policy.
+    ///
+    /// Example: `limits.devices = 20000`
+    Devices,
+    /// Live flows. Each takes about 400 bytes of the kernel's memory, allocated at the start.
+    ///
+    /// Example: `limits.flows = 65536`
+    Flows,
+    /// Live flows that one device may have opened.
+    ///
+    /// Example: `limits.flows_per_device = 1000`
+    FlowsPerDevice,
+    /// Rules of a policy.
+    ///
+    /// Example: `limits.rules = 20000`
+    Rules,
+}
+
+/// How long a silent flow lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Timeout {
+    /// TCP before the answer.
+    ///
+    /// Example: `timeouts.tcp_unanswered = 30`
+    TcpUnanswered,
+    /// TCP after the handshake.
+    ///
+    /// Example: `timeouts.tcp_established = 86400`
+    TcpEstablished,
+    /// TCP after both ends have sent a FIN, or one a RST.
+    ///
+    /// Example: `timeouts.tcp_closing = 10`
+    TcpClosing,
+    /// UDP before the answer, and what has no time-out of its own.
+    ///
+    /// Example: `timeouts.udp = 30`
+    Udp,
+    /// The same after the answer.
+    ///
+    /// Example: `timeouts.udp_answered = 300`
+    UdpAnswered,
+    /// ICMP.
+    ///
+    /// Example: `timeouts.icmp = 30`
+    Icmp,
+    /// How long after a port is first guarded running flows that a rule allows are adopted; 0: not at all.
+    ///
+    /// Example: `timeouts.adoption = 10`
+    Adoption,
+}
+
+impl File {
+    pub(super) fn into_config(self, place: &Place<'_>) -> Result<Config, ConfigError> {
+        let path = |value: Option<Spanned<PathBuf>>, default: &str| match value {
+            None => Ok(PathBuf::from(default)),
+            Some(value) if value.get_ref().is_absolute() => Ok(value.into_inner()),
+            Some(value) => Err(place.wrong(&value, "not an absolute path")),
+        };
+        let router = match self.router {
+            None => host_name()?,
+            Some(router) => {
+                let name = router.get_ref();
+                if !(1..=253).contains(&name.len()) || name.contains(char::is_control) {
+                    return Err(place.wrong(&router, "not a name of 1 to 253 characters"));
+                }
+                router.into_inner()
+            }
+        };
+        Ok(Config {
+            router,
+            state_dir: path(self.state_dir, "/var/lib/wardline")?,
+            pin_dir: path(self.pin_dir, "/sys/fs/bpf/wardline")?,
+            api: self.api.into_api(place)?,
+            metrics: Metrics {
+                listen: match self.metrics.listen {
+                    None => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9643)),
+                    Some(off) if off.get_ref().is_empty() => None,
+                    Some(listen) => Some(place.socket(&listen)?),
+                },
+            },
+            limits: limits(&self.limits, place)?,
+            timeouts: timeouts(&self.timeouts, place)?,
+            failsafe: failsafes(self.failsafe, place)?,
+        })
+    }
+}
+
+/// The kernel's sun_path, without its terminator.
+const MAX_SOCKET_PATH: usize = 107;
+
+impl FileApi {
+    fn into_api(self, place: &Place<'_>) -> Result<Api, ConfigError> {
+        let socket = match self.socket {
+            None => PathBuf::from("/run/wardline/api.sock"),
+            Some(socket) => {
+                let path = socket.get_ref();
+                if !path.is_absolute() || path.as_os_str().len() > MAX_SOCKET_PATH {
+                    let message =
+                        format!("not an absolute path of at most {MAX_SOCKET_PATH} bytes");
+                    return Err(place.wrong(&socket, message));
+                }
+                socket.into_inner()
+            }
+        };
+        let listen = match &self.listen {
+            Some(listen) if self.tls.is_none() => {
+                return Err(place.wrong(listen, "needs api.tls; there is no plaintext TCP"));
+            }
+            Some(listen) => Some(place.socket(listen)?),
+            None => None,
+        };
+        let tls = match self.tls {
+            Some(tls) => {
+                let Tls {
+                    cert,
+                    key,
+                    client_ca,
+                } = tls.get_ref();
+                if ![cert, key, client_ca].iter().all(|path| path.is_absolute()) {
+                    return Err(place.wrong(&tls, "cert, key and client_ca must be absolute paths"));
+                }
+                Some(tls.into_inner())
+            }
+            None => None,
+        };
+        let mut roles = Vec::with_capacity(self.roles.len());
+        for FileRole {
+            r#match: pattern,
+            role,
+        } in self.roles
+        {
+            if pattern.get_ref().is_empty() {
+                return Err(place.wrong(&pattern, "empty; write a name or a glob"));
+            }
+            let glob =
+                Glob::new(pattern.get_ref()).map_err(|error| place.wrong(&pattern, error))?;
+            roles.push(RoleMatch {
+                names: glob.compile_matcher(),
+                role,
+            });
+        }
+        Ok(Api {
+            socket,
+            listen,
+            tls,
+            roles,
+        })
+    }
+}
+
+fn limits(file: &BTreeMap<Limit, Spanned<i64>>, place: &Place<'_>) -> Result<Limits, ConfigError> {
+    let mut limits = Limits::default();
+    for (limit, value) in file {
+        let (field, bounds) = match limit {
+            Limit::Devices => (&mut limits.devices, 1..=1 << 20),
+            Limit::Flows => (&mut limits.flows, 64..=1 << 24),
+            Limit::FlowsPerDevice => (&mut limits.flows_per_device, 1..=1 << 24),
+            Limit::Rules => (&mut limits.rules, 1..=1 << 20),
+        };
+        *field = place.number(value, bounds)?;
+    }
+    Ok(limits)
+}
+
+fn timeouts(
+    file: &BTreeMap<Timeout, Spanned<i64>>,
+    place: &Place<'_>,
+) -> Result<Timeouts, ConfigError> {
+    const WEEK: u32 = 7 * 24 * 60 * 60;
+    let mut timeouts = Timeouts::default();
+    for (timeout, value) in file {
+        let field = match timeout {
+            Timeout::TcpUnanswered => &mut timeouts.tcp_unanswered,
+            Timeout::TcpEstablished => &mut timeouts.tcp_established,
+            Timeout::TcpClosing => &mut timeouts.tcp_closing,
+            Timeout::Udp => &mut timeouts.udp,
+            Timeout::UdpAnswered => &mut timeouts.udp_answered,
+            Timeout::Icmp => &mut timeouts.icmp,
+            Timeout::Adoption => &mut timeouts.adoption,
+        };
+        let least = u32::from(*timeout != Timeout::Adoption);
+        *field = Duration::from_secs(place.number(value, least..=WEEK)?.into());
+    }
+    Ok(timeouts)
+}
+
+fn failsafes(
+    file: Vec<Spanned<FileFailsafe>>,
+    place: &Place<'_>,
+) -> Result<Vec<Failsafe>, ConfigError> {
+    let mut failsafes = Vec::new();
+    let mut entries = 0;
+    for value in file {
+        let FileFailsafe { from, services } = value.get_ref();
+        let failsafe =
+            Failsafe::read(from, services.clone()).map_err(|error| place.wrong(&value, error))?;
+        entries += failsafe.entries().count();
+        if entries > FAILSAFES as usize {
+            let message = format!(
+                "with this there are {entries} pairs of a prefix and a service, the table holds \
+                 {FAILSAFES}"
+            );
+            return Err(place.wrong(&value, message));
+        }
+        failsafes.push(failsafe);
+    }
+    Ok(failsafes)
+}
+
+fn host_name() -> Result<String, ConfigError> {
+    let path = Path::new("/proc/sys/kernel/hostname");
+    let name = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(name.trim().to_owned())
+}
+
+pub(super) struct Place<'a> {
+    pub(super) text: &'a str,
+    pub(super) path: &'a Path,
+}
+
+impl Place<'_> {
+    fn number(
+        &self,
+        value: &Spanned<i64>,
+        bounds: RangeInclusive<u32>,
+    ) -> Result<u32, ConfigError> {
+        u32::try_from(*value.get_ref())
+            .ok()
+            .filter(|number| bounds.contains(number))
+            .ok_or_else(|| {
+                let (number, low, high) = (value.get_ref(), bounds.start(), bounds.end());
+                self.wrong(value, format!("{number} is not from {low} to {high}"))
+            })
+    }
+
+    fn socket(&self, value: &Spanned<String>) -> Result<SocketAddr, ConfigError> {
+        let text = value.get_ref();
+        text.parse().map_err(|_| {
+            self.wrong(
+                value,
+                format!("{text:?} is not an address and port, as 127.0.0.1:7443"),
+            )
+        })
+    }
+
+    fn wrong<T>(&self, value: &Spanned<T>, message: impl fmt::Display) -> ConfigError {
+        self.at(value.span().start, message)
+    }
+
+    pub(super) fn refused(&self, error: &toml::de::Error) -> ConfigError {
+        self.at(error.span().map_or(0, |span| span.start), error.message())
+    }
+
+    /// The parser tells bytes, people want line and key: the table's header above and the word
+    /// before the equals sign.
+    fn at(&self, byte: usize, message: impl fmt::Display) -> ConfigError {
+        let before = &self.text[..self.text.floor_char_boundary(byte)];
+        let line = before.matches('\n').count() + 1;
+        let lines = || self.text.lines().take(line).map(str::trim);
+        let header = |line: &str| {
+            let name = line
+                .strip_prefix('[')?
+                .split(']')
+                .next()?
+                .trim_matches(['[', ' ']);
+            (!line.contains('=')).then(|| name.to_owned())
+        };
+        let table = lines().filter_map(header).last();
+        let assigned = |line: &str| Some(line.split_once('=')?.0.trim().to_owned());
+        let word = lines().last().and_then(assigned);
+        let key: Vec<_> = table
+            .into_iter()
+            .chain(word)
+            .filter(|key| !key.is_empty())
+            .collect();
+        let key = if key.is_empty() {
+            "syntax".to_owned()
+        } else {
+            key.join(".")
+        };
+        // The parser's message may go on with a hint on a line of its own.
+        let message = message.to_string().trim().replace('\n', "; ");
+        ConfigError::Value {
+            path: self.path.to_owned(),
+            line,
+            key,
+            message,
+        }
+    }
+}

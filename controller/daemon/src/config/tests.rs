@@ -1,0 +1,205 @@
+//! What the configuration may say, and what is said of what it may not.
+
+use clap::Parser as _;
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    let config = parse("").expect("the defaults");
+    assert!(!config.router.is_empty());
+    assert_eq!(config.state_dir, Path::new("/var/lib/wardline"));
+    assert_eq!(config.pin_dir, Path::new("/sys/fs/bpf/wardline"));
+    assert_eq!(config.api.socket, Path::new("/run/wardline/api.sock"));
+    assert_eq!(
+        (config.api.listen, &config.api.tls, config.api.roles.len()),
+        (None, &None, 0)
+    );
+    assert_eq!(config.metrics.listen, "127.0.0.1:9643".parse().ok());
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.timeouts, Timeouts::default());
+}
+
+const WHOLE: &str = r#"
+router    = "edge-ward-3"
+state_dir = "/tmp/state"
+pin_dir   = "/sys/fs/bpf/other"
+failsafe  = [{ from = ["10.0.9.5", "fd00::/64"], services = ["tcp/22"] }]
+[api]
+socket = "/tmp/api.sock"
+listen = "0.0.0.0:7443"
+tls    = { cert = "/a", key = "/b", client_ca = "/c" }
+roles  = [{ match = "spiffe://clinic/netops/*", role = "operator" }, { match = "root", role = "admin" }]
+[metrics]
+listen = ""
+[limits]
+devices = 10
+flows = 64
+flows_per_device = 1
+rules = 20
+[timeouts]
+tcp_unanswered = 1
+tcp_established = 2
+tcp_closing = 3
+udp = 4
+udp_answered = 5
+icmp = 6
+"#;
+
+#[test]
+fn reads_every_key() {
+    let config = parse(WHOLE).expect("a configuration");
+    assert_eq!(config.router, "edge-ward-3");
+    assert_eq!(config.api.listen, "0.0.0.0:7443".parse().ok());
+    assert_eq!(
+        config.api.tls.as_ref().map(|tls| tls.key.as_path()),
+        Some(Path::new("/b"))
+    );
+    assert_eq!(config.metrics.listen, None);
+    assert_eq!(config.failsafe[0].from.len(), 2);
+    let limits = Limits {
+        devices: 10,
+        flows: 64,
+        flows_per_device: 1,
+        rules: 20,
+    };
+    assert_eq!(config.limits, limits);
+    assert_eq!(config.timeouts.udp_answered, Duration::from_secs(5));
+}
+
+#[test]
+fn says_what_it_read_in_its_own_format() {
+    for text in ["", WHOLE] {
+        let config = parse(text).expect("a configuration");
+        assert_eq!(parse(&config.to_string()).expect("the same"), config);
+    }
+}
+
+#[test]
+fn refuses_with_file_line_and_key() {
+    for (text, expected) in [
+        (
+            "rooter = 'x'",
+            "f.toml:1: rooter: unknown field `rooter`, expected one of",
+        ),
+        ("router = ''", "f.toml:1: router: not a name"),
+        (
+            "router = 'x'\nstate_dir = 'a'",
+            "f.toml:2: state_dir: not an absolute path",
+        ),
+        (
+            "\n[api]\n\nlisten = '0.0.0.0:1'",
+            "f.toml:4: api.listen: needs api.tls",
+        ),
+        (
+            "[api]\nlissen = ''",
+            "f.toml:2: api.lissen: unknown field `lissen`, expected one of",
+        ),
+        (
+            "[api]\ntls = { cert = '/a' }",
+            "f.toml:2: api.tls: missing field `key`",
+        ),
+        (
+            "[api]\nsocket = 'x'",
+            "f.toml:2: api.socket: not an absolute path",
+        ),
+        (
+            "[api]\nroles = [{ match = '', role = 'viewer' }]",
+            "f.toml:2: api.roles: empty",
+        ),
+        (
+            "[api]\nroles = [{ match = '[', role = 'viewer' }]",
+            "f.toml:2: api.roles: error parsing glob",
+        ),
+        (
+            "[api]\nroles = [{ match = 'x', role = 'root' }]",
+            "f.toml:2: api.roles: unknown variant `root`",
+        ),
+        (
+            "failsafe = [{ from = ['x'], services = ['tcp/22'] }]",
+            "f.toml:1: failsafe: \"x\" is no address or prefix",
+        ),
+        (
+            "[[failsafe]]\nfrom = ['10.0.0.1']",
+            "f.toml:1: failsafe: missing field `services`",
+        ),
+        (
+            "[metrics]\nlisten = 'here'",
+            "f.toml:2: metrics.listen: \"here\" is not an address",
+        ),
+        (
+            "[limits]\nflows = 63",
+            "f.toml:2: limits.flows: 63 is not from 64 to 16777216",
+        ),
+        (
+            "[limits]\nflows = 16777217",
+            "f.toml:2: limits.flows: 16777217 is not from",
+        ),
+        (
+            "[limits]\nflows_per_device = 0",
+            "f.toml:2: limits.flows_per_device: 0 is not from 1",
+        ),
+        (
+            "[limits]\ndevices = -1",
+            "f.toml:2: limits.devices: -1 is not from 1",
+        ),
+        (
+            "[limits]\ndevices = 'x'",
+            "f.toml:2: limits.devices: invalid type: string",
+        ),
+        (
+            "[limits]\nzones = 1",
+            "f.toml:2: limits.zones: unknown variant `zones`",
+        ),
+        (
+            "[timeouts]\nudp = 0",
+            "f.toml:2: timeouts.udp: 0 is not from 1 to 604800",
+        ),
+        (
+            "router = 'a'\nrouter = 'b'",
+            "f.toml:2: router: duplicate key",
+        ),
+        ("# é\nrouter", "f.toml:2: "),
+    ] {
+        let error = parse(text).expect_err("must be refused").to_string();
+        assert!(error.starts_with(expected), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error_only_when_named() {
+    let flags = Flags::try_parse_from(["wardlined", "--config", "/nowhere/x.toml"]);
+    let error = Config::load(&flags.expect("flags"))
+        .expect_err("no such file")
+        .to_string();
+    assert!(
+        error.starts_with("/nowhere/x.toml: No such file"),
+        "{error}"
+    );
+    assert!(Flags::try_parse_from(["wardlined", "--check", "--detach"]).is_err());
+    assert!(Flags::try_parse_from(["wardlined", "--log", "loud"]).is_err());
+    let flags = Flags::try_parse_from(["wardlined"]).expect("no flags");
+    assert_eq!((flags.config, flags.log), (None, tracing::Level::INFO));
+}
+
+#[test]
+fn a_client_has_the_highest_role_of_its_names() {
+    let api = parse(WHOLE).expect("a configuration").api;
+    assert_eq!(
+        api.role(["spiffe://clinic/netops/ada"]),
+        Some((Role::Operator, "spiffe://clinic/netops/ada"))
+    );
+    assert_eq!(
+        api.role(["spiffe://clinic/netops/ada", "root"]),
+        Some((Role::Admin, "root"))
+    );
+    assert_eq!(api.role(["spiffe://clinic/ward/ada", "Root", ""]), None);
+    assert_eq!(api.role([]), None);
+}
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("f.toml"))
+}

@@ -1,0 +1,185 @@
+//! What a changed document opens and closes, in words.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use wardline_proto::document;
+
+use super::*;
+use crate::{limits::Limits, words::service::service_words};
+
+const WARD: &str = "version: 1
+zones:
+  - {name: pumps, subnets: [10.1.0.0/16]}
+  - {name: cameras, subnets: [10.2.0.0/16]}
+  - {name: void}
+devices:
+  - {name: pump-1, zone: pumps, addresses: [10.1.0.1]}
+  - {name: pump-2, zone: pumps, addresses: [10.1.0.2]}
+  - {name: server, zone: cameras, addresses: [10.2.0.1]}
+";
+
+fn intent(more: &str) -> Intent {
+    let text = if more.starts_with("version") {
+        more.to_owned()
+    } else {
+        format!("{WARD}rules:\n{more}")
+    };
+    let (policy, problems) = document::parse(&text);
+    assert!(problems.is_empty(), "{problems:?}");
+    Intent::from_policy(&policy, &Limits::default(), Timestamp::UNIX_EPOCH).unwrap()
+}
+
+fn rule(name: &str, from: &str, to: &str, services: &str, action: &str) -> String {
+    format!(
+        "  - {{name: {name}, from: [{from}], to: [{to}], services: [{services}], action: {action}}}\n"
+    )
+}
+
+fn told(old: &str, new: &str) -> Vec<String> {
+    let (old, new) = (intent(old), intent(new));
+    let line = |it: &Reach<'_>| {
+        let sign = if it.opens { '+' } else { '-' };
+        let alike = if it.alike == 0 {
+            String::new()
+        } else {
+            format!(" x{}", it.alike)
+        };
+        let except = if it.except.is_empty() {
+            String::new()
+        } else {
+            format!(" but {}", it.except.join(","))
+        };
+        format!(
+            "{sign} {} > {} {} by {}{except}{alike}",
+            it.from,
+            it.to,
+            service_words(&it.services).join(","),
+            it.rules.join(","),
+        )
+    };
+    changes(&old, &new, Timestamp::now())
+        .iter()
+        .map(line)
+        .collect()
+}
+
+#[test]
+fn tells_what_a_changed_rule_opens_and_closes() {
+    let old = rule("a", "zone:pumps", "zone:cameras", "tcp/80-90", "allow")
+        + &rule("c", "any", "router", "tcp/22", "allow");
+    let new = rule("a", "zone:pumps", "zone:cameras", "tcp/85-100", "allow")
+        + &rule("b", "device:pump-1", "zone:cameras", "tcp/90", "allow");
+    assert_eq!(
+        told(&old, &new),
+        [
+            "- any > router tcp/22 by c",
+            "- zone:pumps > zone:cameras tcp/80-84 by a",
+            "+ zone:pumps > zone:cameras tcp/91-100 by a",
+        ]
+    );
+    assert_eq!(told(&new, &new), [""; 0]);
+}
+
+#[test]
+fn a_deny_counts_and_one_for_a_part_is_an_exception() {
+    let allow = rule("a", "zone:pumps", "zone:cameras", "tcp/80", "allow");
+    let denied = allow.clone() + &rule("d", "any", "zone:cameras", "tcp/*", "deny");
+    assert_eq!(
+        told(&allow, &denied),
+        ["- zone:pumps > zone:cameras tcp/80 by a"]
+    );
+    let part = rule("d", "device:pump-2", "device:server", "tcp/80", "deny");
+    let both = allow.clone() + &part;
+    assert_eq!(
+        told(&part, &both),
+        ["+ zone:pumps > zone:cameras tcp/80 by a but d"]
+    );
+    assert_eq!(
+        told(&allow, &both),
+        ["- device:pump-2 > device:server tcp/80 by a"]
+    );
+    // What another rule goes on to allow is no change.
+    let wide = allow.clone() + &rule("w", "any", "any", "", "allow");
+    let wide_only = rule("w", "any", "any", "", "allow");
+    assert_eq!(told(&wide, &wide_only), [""; 0]);
+}
+
+#[test]
+fn devices_that_come_alike_are_told_once() {
+    let rules = rule("a", "zone:pumps", "device:server", "tcp/80", "allow")
+        + &rule("b", "device:pump-9", "router", "udp/53", "allow");
+    let mut new = WARD.to_owned();
+    for n in 7..=9 {
+        new += &format!("  - {{name: pump-{n}, zone: pumps, addresses: [10.1.0.{n}]}}\n");
+    }
+    let new = new + "rules:\n" + &rules;
+    let old = rule("a", "zone:pumps", "device:server", "tcp/80", "allow");
+    assert_eq!(
+        told(&old, &new),
+        [
+            "+ device:pump-9 > router udp/53 by b",
+            "+ device:pump-7 > device:server tcp/80 by a x2",
+            "+ device:pump-9 > device:server tcp/80 by a",
+        ]
+    );
+    let moved = (WARD.to_owned() + "rules:\n" + &old).replace(
+        "pump-2, zone: pumps, addresses: [10.1.0.2]",
+        "pump-2, zone: cameras, addresses: [10.2.0.2]",
+    );
+    assert_eq!(
+        told(&old, &moved),
+        ["- device:pump-2 > device:server tcp/80 by a"]
+    );
+}
+
+#[test]
+fn says_which_rules_do_nothing_and_which_cover_them() {
+    let rules = rule("a-wide", "any", "zone:cameras", "tcp/*", "allow")
+        + &rule(
+            "narrow",
+            "device:pump-1",
+            "device:server",
+            "tcp/80",
+            "allow",
+        )
+        + &rule("other", "device:pump-1", "device:server", "udp/80", "allow")
+        + &rule("dead", "cidr:10.1.2.0/24", "router", "tcp/22", "allow")
+        + &rule("no", "zone:pumps", "router", "", "deny")
+        + &rule("twin", "any", "zone:cameras", "tcp/*", "allow")
+        + &rule("nobody", "zone:void", "any", "", "allow");
+    let intent = intent(&rules);
+    let found: Vec<_> = idle(&intent, Timestamp::now())
+        .iter()
+        .map(|it| format!("{} {} {}", it.rule, it.matches, it.covered_by.join(",")))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "dead true no",
+            "narrow true a-wide",
+            "nobody false ",
+            "twin true a-wide"
+        ]
+    );
+    assert_eq!(empty_zones(&intent), ["void"]);
+}
+
+#[test]
+fn services_are_told_as_documents_write_them() {
+    let words = |text: &str| {
+        let service: Service = text.parse().unwrap();
+        assert_eq!(service_words(&[service]), [text]);
+    };
+    for text in [
+        "tcp/443",
+        "udp/5000-5100",
+        "tcp/*",
+        "icmp/8",
+        "icmp/3/4",
+        "icmpv6/*",
+        "proto/47",
+    ] {
+        words(text);
+    }
+    assert_eq!(service_words(&[Service::ALL]), ["every service"]);
+}
