@@ -227,7 +227,7 @@ fn is_test(attributes: &[Attribute]) -> bool {
     attributes.any(|it| it.path().is_ident("cfg") && tokens(it).contains("test"))
 }
 
-/// The sources of this module, but for this file, and the declarations of the maps.
+/// The sources of this module, but for this file, and the maps of the kernel's side.
 fn sources() -> Vec<String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = fs::read_dir(src.join("abi")).expect("the folder of this file");
@@ -238,10 +238,25 @@ fn sources() -> Vec<String> {
     files.push(src.join("abi.rs"));
     let read = |path: &PathBuf| fs::read_to_string(path).expect("source is text");
     let mut sources: Vec<_> = files.iter().map(read).collect();
-    let maps = syn::parse_file(&read(&src.join("kernel/maps.rs"))).expect("source of the maps");
-    let maps = maps.items.iter().filter(|it| matches!(it, Item::Static(_)));
-    sources.extend(maps.map(tokens));
+    let kernel = fs::read_dir(src.join("kernel")).expect("the kernel's side");
+    let mut kernel: Vec<_> = kernel
+        .map(|file| file.expect("a file of the kernel's side").path())
+        .collect();
+    kernel.sort();
+    for file in kernel {
+        let file = syn::parse_file(&read(&file)).expect("source of the kernel's side");
+        sources.extend(file.items.iter().filter_map(map));
+    }
     sources
+}
+
+/// What of a map's declaration counts: its name and its type, wherever it stands.
+fn map(item: &Item) -> Option<String> {
+    let Item::Static(item) = item else {
+        return None;
+    };
+    let is_map = item.attrs.iter().any(|it| it.path().is_ident("btf_map"));
+    is_map.then(|| format!("static {}: {} = ();", item.ident, tokens(&item.ty)))
 }
 
 fn layout(source: &str) -> Result<Layout, Problem> {
