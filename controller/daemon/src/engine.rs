@@ -187,8 +187,8 @@ impl Engine {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn settle(&mut self) -> Result<(), DatapathError> {
-        self.datapath.settle()
+    pub fn finish_change(&mut self) -> Result<(), DatapathError> {
+        self.datapath.finish_change()
     }
 
     /// Whether a document has been read since this was asked last.
@@ -235,7 +235,7 @@ impl Engine {
         self.accepts(&terms)?;
         let current = self.snapshot().revision;
         let to = match revision {
-            0 => self.store.before(current)?,
+            0 => self.store.previous_document(current)?,
             revision => revision,
         };
         let stored = match to {
@@ -462,13 +462,14 @@ impl Engine {
         Ok(self.datapath.routes_changed()?)
     }
 
-    /// Says for a second that [`routes_changed`](Self::routes_changed) is called after every change.
+    /// Lets flows trust the next hops that they remember for one more second: after every change
+    /// [`routes_changed`](Self::routes_changed) is called.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     pub fn extend_route_lease(&mut self) -> Result<(), Refusal> {
-        Ok(self.datapath.vouch()?)
+        Ok(self.datapath.extend_route_lease()?)
     }
 
     /// Does what is due: takes back a change that was not confirmed in time, and lets grants go that

@@ -169,7 +169,7 @@ impl Store {
     ///
     /// # Errors
     /// When the history can't be read.
-    pub fn before(&self, revision: u64) -> Result<u64, StoreError> {
+    pub fn previous_document(&self, revision: u64) -> Result<u64, StoreError> {
         let mut at = revision;
         while let Some(row) = self.row(at)? {
             at = row.parent;
@@ -288,7 +288,7 @@ impl Store {
 
     /// The revision whose document a revision edits, and whether it is the same.
     fn base(&self, revision: u64) -> Result<(u64, bool), StoreError> {
-        let (base, same) = self.of(revision, "base, length(document) = 0", |row| {
+        let (base, same) = self.query_revision(revision, "base, length(document) = 0", |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
         let base = number(base).ok_or_else(|| self.damaged("a revision's base is negative"))?;
@@ -296,17 +296,17 @@ impl Store {
     }
 
     /// What a revision keeps as its document, as `decode` reads it.
-    fn kept<T, E: fmt::Display>(
+    fn decode_document<T, E: fmt::Display>(
         &self,
         revision: u64,
         decode: impl FnOnce(&[u8]) -> Result<T, E>,
     ) -> Result<T, StoreError> {
-        let document: Vec<u8> = self.of(revision, "document", |row| row.get(0))?;
+        let document: Vec<u8> = self.query_revision(revision, "document", |row| row.get(0))?;
         decode(&document)
             .map_err(|error| self.damaged(&format!("the document of revision {revision}: {error}")))
     }
 
-    fn of<T>(
+    fn query_revision<T>(
         &self,
         revision: u64,
         columns: &str,
@@ -326,10 +326,10 @@ impl Store {
         let mut chain = self.chain(revision.revision)?;
         let mut policy = match chain.pop() {
             None => Policy::default(),
-            Some(whole) => self.kept(whole, |bytes| Policy::decode(bytes))?,
+            Some(whole) => self.decode_document(whole, |bytes| Policy::decode(bytes))?,
         };
         while let Some(at) = chain.pop() {
-            edit::change(&mut policy, &self.kept(at, Edit::decode)?)
+            edit::change(&mut policy, &self.decode_document(at, Edit::decode)?)
                 .map_err(|_| self.damaged(&format!("revision {at} edits what is not there")))?;
         }
         Ok(StoredRevision { revision, policy })

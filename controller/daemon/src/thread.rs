@@ -51,7 +51,7 @@ pub fn run(mut engine: Engine) -> std::io::Result<(Handle, std::thread::JoinHand
             while let Some(job) = waiting.blocking_recv() {
                 job(&mut engine);
                 // After the answer, so that nobody waits for it.
-                if let Err(error) = engine.settle() {
+                if let Err(error) = engine.finish_change() {
                     error!(%error, "the grace period of the last change could not be waited out");
                 }
                 if engine.has_read_a_document() {

@@ -157,8 +157,13 @@ impl Datapath {
         set(&mut self.ebpf, "ROUTES", 0, Routes { version, ..routes })
     }
 
-    /// Says for a second that every change of routes and neighbours is told.
-    pub fn vouch(&mut self) -> Result<()> {
+    /// Lets flows trust the next hops that they remember for one more second: every change of routes and
+    /// neighbours is reported through [`routes_changed`](Self::routes_changed).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn extend_route_lease(&mut self) -> Result<()> {
         if self.forwarding.as_ref().is_none_or(BTreeMap::is_empty) {
             return Ok(());
         }

@@ -47,7 +47,7 @@ impl Datapath {
     pub fn put(&mut self, revision: u64, tables: &Tables) -> Result<usize> {
         let mut written = 0;
         let standby = self.active.map_or(0, |active| 1 - active);
-        self.settle()?;
+        self.finish_change()?;
         self.fits(tables)?;
         let sets = self.allot(tables, &mut written)?;
         let epochs = self.epochs(tables);
@@ -201,13 +201,13 @@ impl Datapath {
         Ok(())
     }
 
-    /// Waits until no packet reads what was in force before the last change, so that the next
-    /// change need not.
+    /// Waits out the grace period of the last change, so that the next one need not: until then a packet
+    /// may still read what was in force before.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn settle(&mut self) -> Result<()> {
+    pub fn finish_change(&mut self) -> Result<()> {
         if self.settling || !self.amended.is_empty() {
             grace();
             self.settling = false;

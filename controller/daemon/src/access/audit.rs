@@ -140,8 +140,8 @@ impl Audit {
         log.write();
     }
 
-    /// Keeps what was only counted. Blocks.
-    pub fn settle(&self) {
+    /// Writes records for refused calls that were only counted. Blocks.
+    pub fn record_refusals(&self) {
         let mut log = self.lock();
         // The last of each actor stands for those before it.
         let more: Vec<Record> = log.more.drain().map(|(_, record)| record).collect();
@@ -213,7 +213,7 @@ impl Log {
         for finding in check.end().iter().take(10) {
             error!(path = %path.display(), finding, "the audit was tampered with");
         }
-        let head = match remembered(path)? {
+        let head = match read_head(path)? {
             Some(head) if head.sequence > last.sequence => {
                 error!(path = %path.display(), last = last.sequence, remembered = head.sequence, "the audit was tampered with: records at its end are missing");
                 head
@@ -281,7 +281,7 @@ impl Log {
         self.length += text.len() as u64;
         self.head = head;
         self.waiting.clear();
-        remember(&self.path, &self.head)
+        write_head(&self.path, &self.head)
     }
 
     /// What must be written before the next record when somebody else has changed the file: a new
@@ -348,7 +348,7 @@ fn head_path(path: &Path) -> PathBuf {
     path.with_extension("head")
 }
 
-fn remembered(path: &Path) -> io::Result<Option<Head>> {
+fn read_head(path: &Path) -> io::Result<Option<Head>> {
     let path = head_path(path);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -362,7 +362,7 @@ fn remembered(path: &Path) -> io::Result<Option<Head>> {
     Ok(head)
 }
 
-fn remember(path: &Path, head: &Head) -> io::Result<()> {
+fn write_head(path: &Path, head: &Head) -> io::Result<()> {
     let path = head_path(path);
     let next = path.with_extension("head.next");
     let mut file = OpenOptions::new()
@@ -415,7 +415,7 @@ mod tests {
         }
 
         fn findings(&self) -> Vec<String> {
-            let mut check = Check::with(remembered(&self.file()).expect("a head"));
+            let mut check = Check::with(read_head(&self.file()).expect("a head"));
             self.lines().iter().for_each(|line| check.line(line));
             check.end()
         }
@@ -543,7 +543,7 @@ mod tests {
         let own = directory.lines().len();
         assert!(own < 120, "{own} records");
         assert!(directory.lines()[own - 2].contains("cert:other"));
-        audit.settle();
+        audit.record_refusals();
         let lines = directory.lines();
         let records = lines.iter().filter_map(|line| audit::read(line));
         let loud = records.filter(|(record, _)| record.actor == "cert:loud");

@@ -80,7 +80,7 @@ impl Keeper {
                 self.changes.wait().await;
             }
             let audit = self.audit.clone();
-            tokio::task::spawn_blocking(move || audit.settle()).await?;
+            tokio::task::spawn_blocking(move || audit.record_refusals()).await?;
             if ends {
                 return Ok(());
             }
@@ -230,7 +230,7 @@ where
     S::Error: Send,
 {
     let Some(peer) = request.extensions().get::<Peer>().cloned() else {
-        return Ok(Status::unauthenticated("nobody says who calls").into_http());
+        return Ok(Status::unauthenticated("no peer identity on this connection").into_http());
     };
     let caller = Caller {
         peer,

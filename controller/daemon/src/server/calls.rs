@@ -89,7 +89,7 @@ fn author<T>(request: &Request<T>, kind: &'static str, reason: &str) -> Result<A
 
 fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
     let caller = request.extensions().get();
-    caller.ok_or_else(|| Status::unauthenticated("nobody says who calls"))
+    caller.ok_or_else(|| Status::unauthenticated("no peer identity on this connection"))
 }
 
 /// The answer to a change. The audit reads from it which revision became which.

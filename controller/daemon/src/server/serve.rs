@@ -100,13 +100,13 @@ pub async fn serve(
     let (sender, connections) = mpsc::channel(16);
     // Ends with this function.
     let mut doors = JoinSet::new();
-    doors.spawn(let_in_local(local, sender.clone()));
+    doors.spawn(accept_unix(local, sender.clone()));
     if let (Some(address), Some(certificates)) = (api.listen, certificates) {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| ServeError::Listen { address, source })?;
         doors.spawn(certificates.clone().follow(stop.clone()));
-        doors.spawn(let_in_remote(listener, certificates, api.clone(), sender));
+        doors.spawn(accept_tls(listener, certificates, api.clone(), sender));
         info!(%address, "serves TCP");
     }
 
@@ -167,7 +167,7 @@ async fn listen(socket: &Path) -> io::Result<UnixListener> {
 
 // ── the doors ──────────────────────────────────────────────────────────────────────────────────
 
-async fn let_in_local(listener: UnixListener, server: mpsc::Sender<Connection>) {
+async fn accept_unix(listener: UnixListener, server: mpsc::Sender<Connection>) {
     let places = Arc::new(Places::new(256, 128));
     let mut greetings = JoinSet::new();
     loop {
@@ -175,7 +175,7 @@ async fn let_in_local(listener: UnixListener, server: mpsc::Sender<Connection>) 
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    rest(&error).await;
+                    back_off(&error).await;
                     continue;
                 }
             },
@@ -208,7 +208,7 @@ async fn let_in_local(listener: UnixListener, server: mpsc::Sender<Connection>) 
     }
 }
 
-async fn let_in_remote(
+async fn accept_tls(
     listener: TcpListener,
     certificates: Certificates,
     api: Api,
@@ -223,20 +223,20 @@ async fn let_in_remote(
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    rest(&error).await;
+                    back_off(&error).await;
                     continue;
                 }
             },
             Some(_) = greetings.join_next() => continue,
         };
-        let Some(stranger) = strangers.take(&neighbourhood(address.ip())) else {
+        let Some(stranger) = strangers.take(&client_network(address.ip())) else {
             continue;
         };
         let server = server.clone();
         let (certificates, api) = (certificates.clone(), api.clone());
         let places = places.clone();
         greetings.spawn(async move {
-            let greeting = greet(stream, address, &certificates, &api, &places);
+            let greeting = authenticate(stream, address, &certificates, &api, &places);
             match timeout(GREETING, greeting).await {
                 Ok(Ok(connection)) => {
                     drop(stranger);
@@ -250,7 +250,7 @@ async fn let_in_remote(
 }
 
 /// Learns who a client is.
-async fn greet(
+async fn authenticate(
     stream: TcpStream,
     address: SocketAddr,
     certificates: &Certificates,
@@ -291,7 +291,7 @@ async fn greet(
 
 /// Who shares what strangers may take: an IPv4 address, or the network of an IPv6 address, since
 /// a host there can have as many addresses as it likes.
-fn neighbourhood(address: IpAddr) -> IpAddr {
+fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
@@ -301,7 +301,7 @@ fn neighbourhood(address: IpAddr) -> IpAddr {
 }
 
 /// Descriptors or memory have run out; what is open needs time to end.
-async fn rest(error: &io::Error) {
+async fn back_off(error: &io::Error) {
     warn!(%error, "can't accept a connection");
     sleep(Duration::from_millis(100)).await;
 }

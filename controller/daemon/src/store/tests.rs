@@ -132,7 +132,7 @@ fn what_was_in_force_before_is_another_document() {
     assert_eq!(same(4, 4, Fact::Quarantined("camera", false)), 5);
     assert_eq!(same(1, 5, Fact::Grant("fix", TIME)), 6);
     for (of, before) in [(1, 0), (2, 1), (3, 1), (5, 1), (6, 5)] {
-        assert_eq!(store.before(of).expect("read"), before, "{of}");
+        assert_eq!(store.previous_document(of).expect("read"), before, "{of}");
     }
     drop(store);
     let store = scratch.open();
