@@ -12,7 +12,6 @@ use std::{
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -85,7 +84,7 @@ impl Audit {
         let log = Log::open(&path).map_err(|source| AuditError { path, source })?;
         Ok(Self(Arc::new(Shared {
             log: Mutex::new(log),
-            refusals: Rate::new(100.0, 1.0),
+            refusals: Rate::new(100, 1),
         })))
     }
 
@@ -126,9 +125,7 @@ impl Audit {
         let refused = record.outcome != OK;
         let mut log = self.lock();
         let actor = &record.actor;
-        if refused
-            && (log.waiting.len() >= MOST_WAITING
-                || self.0.refusals.take(actor, 1.0, Instant::now()).is_err())
+        if refused && (log.waiting.len() >= MOST_WAITING || self.0.refusals.take(actor, 1).is_err())
         {
             let more = log.more.get(actor).map_or(0, |record| record.more) + 1;
             log.more.insert(actor.clone(), Record { more, ..record });

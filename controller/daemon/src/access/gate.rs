@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
@@ -48,7 +48,7 @@ impl Keeper {
         Self {
             audit,
             // A script over a thousand devices passes at once; who goes on like that is slowed.
-            rate: Rate::new(2000.0, 200.0),
+            rate: Rate::new(2000, 200),
             calls: Places::new(4096, 128),
             // With the largest requests that is 512 MB for each role.
             heavy: std::array::from_fn(|_| Places::new(8, 4)),
@@ -101,10 +101,7 @@ impl Keeper {
                 )));
             }
         };
-        if let Err(wait) = self
-            .rate
-            .take(&peer.actor, call.weight.tokens(), Instant::now())
-        {
+        if let Err(wait) = self.rate.take(&peer.actor, call.weight.tokens()) {
             return Err(Status::resource_exhausted(format!(
                 "{} calls too fast; again in {:.1} s",
                 peer.actor,

@@ -177,10 +177,10 @@ pub const LARGEST_MESSAGE: usize = 64 << 20;
 
 impl Weight {
     /// Tokens of the actor's bucket.
-    pub(crate) fn tokens(self) -> f64 {
+    pub(crate) fn tokens(self) -> u32 {
         match self {
-            Self::Light => 1.0,
-            Self::Heavy => 10.0,
+            Self::Light => 1,
+            Self::Heavy => 10,
         }
     }
 

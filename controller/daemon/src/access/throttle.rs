@@ -3,8 +3,16 @@
 use std::{
     collections::HashMap,
     hash::Hash,
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, MonotonicClock},
+    middleware::NoOpMiddleware,
+    state::keyed::HashMapStateStore,
 };
 
 /// Places that are held for a while: so many in all, and so many for each holder.
@@ -66,57 +74,47 @@ impl<K: Eq + Hash> Drop for Place<K> {
 
 /// How fast each may go on, after a burst: a bucket of tokens for everybody.
 #[derive(Debug)]
-pub struct Rate {
-    /// Tokens that a full bucket has.
-    burst: f64,
-    /// Tokens that come each second.
-    refill: f64,
-    buckets: Mutex<HashMap<String, Bucket>>,
+pub struct Rate<C: Clock = MonotonicClock> {
+    buckets: RateLimiter<String, HashMapStateStore<String>, C, NoOpMiddleware<C::Instant>>,
 }
 
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
+/// Buckets from which on those that are full again are forgotten: they tell nothing, and names that
+/// never come back would stay.
+const MANY: usize = 1024;
 
 impl Rate {
-    /// Every bucket is full.
-    pub fn new(burst: f64, refill: f64) -> Self {
+    /// Every bucket is full: it has as many tokens as a burst, and so many come each second.
+    pub fn new(burst: u32, per_second: u32) -> Self {
+        Self::by(MonotonicClock, burst, per_second)
+    }
+}
+
+impl<C: Clock> Rate<C> {
+    fn by(clock: C, burst: u32, per_second: u32) -> Self {
+        let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));
         Self {
-            burst,
-            refill,
-            buckets: Mutex::default(),
+            buckets: RateLimiter::new(quota, HashMapStateStore::default(), clock),
         }
     }
 
     /// Takes tokens; when there are too few, none, and how long it takes until there are enough.
-    pub fn take(&self, who: &str, tokens: f64, now: Instant) -> Result<(), Duration> {
-        // A bucket that is full again tells nothing; without this, names that never come back
-        // would stay.
-        const MANY: usize = 1024;
-        let mut buckets = lock(&self.buckets);
-        let filled = |bucket: &Bucket| {
-            let since = now.saturating_duration_since(bucket.at).as_secs_f64();
-            (bucket.tokens + since * self.refill).min(self.burst)
-        };
-        if buckets.len() >= MANY {
-            buckets.retain(|_, bucket| filled(bucket) < self.burst);
+    pub fn take(&self, who: &str, tokens: u32) -> Result<(), Duration> {
+        if self.buckets.len() >= MANY {
+            self.buckets.retain_recent();
         }
-        let bucket = buckets.entry(who.to_owned()).or_insert(Bucket {
-            tokens: self.burst,
-            at: now,
-        });
-        bucket.tokens = filled(bucket);
-        bucket.at = now;
-        if bucket.tokens < tokens {
-            return Err(Duration::from_secs_f64(
-                (tokens - bucket.tokens) / self.refill,
-            ));
+        match self
+            .buckets
+            .check_key_n(&who.to_owned(), at_least_one(tokens))
+        {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(later)) => Err(later.wait_time_from(self.buckets.clock().now())),
+            Err(_more_than_a_burst) => Err(Duration::MAX),
         }
-        bucket.tokens -= tokens;
-        Ok(())
     }
+}
+
+fn at_least_one(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
 
 /// Nothing that holds a lock here leaves things half done.
@@ -126,6 +124,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use governor::clock::FakeRelativeClock;
+
     use super::*;
 
     #[test]
@@ -146,27 +146,29 @@ mod tests {
 
     #[test]
     fn a_burst_then_a_rate_for_each_alone() {
-        let rate = Rate::new(3.0, 2.0);
-        let now = Instant::now();
+        let clock = FakeRelativeClock::default();
+        let rate = Rate::by(clock.clone(), 3, 2);
         for _ in 0..3 {
-            assert_eq!(rate.take("a", 1.0, now), Ok(()));
+            assert_eq!(rate.take("a", 1), Ok(()));
         }
-        assert_eq!(rate.take("a", 1.0, now), Err(Duration::from_millis(500)));
-        assert_eq!(rate.take("b", 3.0, now), Ok(()));
-        let later = now + Duration::from_secs(1);
-        assert_eq!(rate.take("a", 2.0, later), Ok(()));
-        assert!(rate.take("a", 0.5, later).is_err());
-        assert_eq!(rate.take("a", 3.0, now + Duration::from_secs(60)), Ok(()));
+        assert_eq!(rate.take("a", 1), Err(Duration::from_millis(500)));
+        assert_eq!(rate.take("b", 3), Ok(()));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(rate.take("a", 2), Ok(()));
+        assert!(rate.take("a", 1).is_err());
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(rate.take("a", 3), Ok(()));
+        assert_eq!(rate.take("a", 4), Err(Duration::MAX));
     }
 
     #[test]
     fn names_that_never_come_back_are_forgotten() {
-        let rate = Rate::new(1.0, 1.0);
-        let now = Instant::now();
+        let clock = FakeRelativeClock::default();
+        let rate = Rate::by(clock.clone(), 1, 1);
         for n in 0..10_000_u32 {
-            let at = now + Duration::from_millis(u64::from(n) * 10);
-            assert_eq!(rate.take(&n.to_string(), 1.0, at), Ok(()));
+            clock.advance(Duration::from_millis(10));
+            assert_eq!(rate.take(&n.to_string(), 1), Ok(()));
         }
-        assert!(lock(&rate.buckets).len() <= 1024);
+        assert!(rate.buckets.len() <= MANY);
     }
 }
