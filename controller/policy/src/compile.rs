@@ -8,7 +8,8 @@
 use std::collections::BTreeSet;
 
 use wardline_ebpf::abi::{
-    End, MAX_IFINDEX, Mac, Port, ROUTER, carries_key, ethertype_key, mac_key, vlan_key, zone,
+    Address, End, MAX_IFINDEX, Mac, Port, ROUTER, carries_key, ethertype_key, mac_key, vlan_key,
+    zone,
 };
 
 mod networks;
@@ -24,7 +25,7 @@ use crate::{
     inventory::Inventory,
     numbers::{Ids, number_of, numbered},
     tables::Tables,
-    words::{address::address_of, mac::mac_number},
+    words::mac::mac_number,
 };
 
 /// The tables that make the kernel do what the intent says, on the interfaces that exist.
@@ -95,7 +96,7 @@ pub fn compile(
             ..End::default()
         };
         for address in &device.addresses {
-            let address = address_of(*address);
+            let address = Address::from(*address);
             let end = End {
                 region: networks.region(address),
                 ..end
@@ -129,11 +130,11 @@ pub fn compile(
         };
         tables
             .addresses
-            .insert(address_of(*address), kinds.mark(end));
+            .insert(Address::from(*address), kinds.mark(end));
     }
     // Last, when every address is what it is.
     for device in &intent.devices {
-        let Some(address) = device.addresses.first().map(|it| address_of(*it)) else {
+        let Some(address) = device.addresses.first().map(|it| Address::from(*it)) else {
             continue;
         };
         for mac in &device.macs {

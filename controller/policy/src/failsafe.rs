@@ -8,9 +8,9 @@
 use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
-use wardline_ebpf::abi;
+use wardline_ebpf::abi::{self, Address};
 
-use crate::words::{address::address_of, service::Service};
+use crate::words::service::Service;
 
 /// Some who may always reach the router, and what they may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Failsafe {
     /// What the kernel's table has of this: each prefix with each service.
     pub fn entries(&self) -> impl Iterator<Item = abi::Failsafe> {
         self.from.iter().flat_map(|net| {
-            let (network, mask) = (address_of(net.network()), mask(*net));
+            let (network, mask) = (Address::from(net.network()), mask(*net));
             self.services.iter().map(move |(_, service)| abi::Failsafe {
                 network,
                 mask,
@@ -104,13 +104,13 @@ fn network(text: &str) -> Result<IpNet, FailsafeError> {
 }
 
 /// The bits that a prefix has, in an address as the tables hold it.
-fn mask(net: IpNet) -> abi::Address {
+fn mask(net: IpNet) -> Address {
     let length = match net {
         IpNet::V4(net) => 96 + u32::from(net.prefix_len()),
         IpNet::V6(net) => u32::from(net.prefix_len()),
     };
     let bits = u128::MAX.checked_shl(128 - length).unwrap_or(0);
-    abi::Address::v6(&bits.to_be_bytes())
+    Address::v6(&bits.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -133,7 +133,7 @@ mod tests {
         let entries: Vec<abi::Failsafe> = failsafe.entries().collect();
         assert_eq!(entries.len(), 4);
         let has = |entry: &abi::Failsafe, text: &str| {
-            entry.has(&address_of(text.parse::<IpAddr>().unwrap()))
+            entry.has(&Address::from(text.parse::<IpAddr>().unwrap()))
         };
         assert!(has(&entries[0], "10.0.9.255") && !has(&entries[0], "10.0.8.255"));
         assert!(!has(&entries[0], "::a00:9ff") && !has(&entries[0], "fd00::5"));

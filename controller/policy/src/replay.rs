@@ -6,17 +6,12 @@
 use std::net::IpAddr;
 
 use wardline_ebpf::{
-    abi::{self, End, Port, Reason, Settings, mac_key, zone},
+    abi::{Address, End, Port, Reason, Settings, mac_key, zone},
     cell::Cell32,
     flows, policy,
 };
 
-use crate::{
-    live::Live,
-    model::Model,
-    tables::Tables,
-    words::address::{address_of, ip_of},
-};
+use crate::{live::Live, model::Model, tables::Tables};
 
 /// Tables that take force next, or may.
 pub struct Replay<'a> {
@@ -106,7 +101,7 @@ impl<'a> Replay<'a> {
     /// What an address is: also one that its device has learned.
     fn end(&self, address: IpAddr, device: u32) -> End {
         let mut end = End::default();
-        policy::end(&self.model, 0, &address_of(address), &mut end);
+        policy::end(&self.model, 0, &Address::from(address), &mut end);
         if end.device == 0
             && let Some(known) = self.tables.devices.get(&device)
             && known.zone == end.zone
@@ -123,7 +118,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Why packets from an interface and a MAC would not get as far as policy.
-    fn misplaced(&self, bind: u64, device: u32, address: abi::Address) -> Option<Reason> {
+    fn misplaced(&self, bind: u64, device: u32, address: Address) -> Option<Reason> {
         let port = self.tables.ports.get(&(bind as u32 & 0xffff))?;
         if port.flags & Port::GUARDED == 0 {
             return None;
@@ -165,7 +160,7 @@ pub fn asked(flow: &Live) -> Asked {
     } else {
         (1, 0)
     };
-    let address = |leg: usize| ip_of(if leg == 0 { key.low } else { key.high });
+    let address = |leg: usize| IpAddr::from(if leg == 0 { key.low } else { key.high });
     let low = if matches!(protocol, 1 | 58) {
         (key.ports as u32 >> 8 & 0xff) << 8
     } else {
@@ -251,10 +246,7 @@ mod tests {
     fn flow(ifindex: u32, mac: u64, device: u32) -> Live {
         let bucket = Bucket::default();
         let FlowEntry { flow, ends } = &bucket.ways[0];
-        let (low, high) = (
-            abi::Address::v4([10, 1, 0, 11]),
-            abi::Address::v4([192, 0, 2, 1]),
-        );
+        let (low, high) = (Address::v4([10, 1, 0, 11]), Address::v4([192, 0, 2, 1]));
         for (cell, word) in ends.addresses.iter().zip([low.0, high.0].concat()) {
             cell.store(word);
         }

@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use wardline_ebpf::abi::{Address, End, Interval, Mac, Port, mac_key};
 
-use crate::{
-    intent,
-    words::{address::address_of, mac::mac_number},
-};
+use crate::{intent, words::mac::mac_number};
 
 /// What the maps of one revision hold. Keys that have a slot in the kernel have slot 0 here.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,7 +68,7 @@ impl Amendment {
             Some((key, entry))
         });
         let addresses = device.addresses.iter().filter_map(|address| {
-            let address = address_of(*address);
+            let address = Address::from(*address);
             Some((address, end(tables.addresses.get(&address)?)))
         });
         let own = tables.devices.get(&number);

@@ -1,7 +1,6 @@
 //! The small languages of a policy document: each module has one kind of word, how it is read and
 //! how it is written.
 
-pub mod address;
 pub mod interface;
 pub mod mac;
 pub(crate) mod name;

@@ -1,6 +1,6 @@
 //! The daemon's values as the API tells them.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use wardline_datapath::reader::Fill;
 use wardline_ebpf::{
@@ -14,7 +14,6 @@ use wardline_policy::{
     live::Live,
     numbers::numbered,
     snapshot::Snapshot,
-    words::address::ip_of,
 };
 use wardline_proto::{time::to_proto, v1};
 
@@ -95,7 +94,7 @@ pub(crate) fn described(flow: &Live, snapshot: &Snapshot, now: u32) -> v1::Flow 
     } else {
         (1, 0)
     };
-    let address = |leg: usize| ip_of(if leg == 0 { key.low } else { key.high }).to_string();
+    let address = |leg: usize| IpAddr::from(if leg == 0 { key.low } else { key.high }).to_string();
     let port = |leg: usize| (key.ports >> if leg == 0 { 48 } else { 32 }) as u16;
     let protocol = flow.protocol();
     let state = match protocol {

@@ -14,8 +14,10 @@ use wardline_policy::{
 };
 use wardline_proto::{time::to_proto, v1};
 
-use super::convert::{described, failsafe, reason_number, table_status};
-use super::view::View;
+use super::{
+    convert::{described, failsafe, reason_number, table_status},
+    view::View,
+};
 use crate::{
     engine::{
         prepare::{Prepared, prepare},

@@ -1,6 +1,6 @@
 //! What runs, as the API tells it: status, counters, flows, devices.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 use wardline_ebpf::abi::{self, Counter, gauge};
@@ -8,12 +8,14 @@ use wardline_policy::{
     explain::{self, Answer, Question},
     intent,
     numbers::{number_of, numbered},
-    words::{address::ip_of, problem::Problem},
+    words::problem::Problem,
 };
 use wardline_proto::{time::to_proto, v1};
 
-use super::convert::{described, failsafe, grant, pending, port, reason_number, table_status};
-use super::view::View;
+use super::{
+    convert::{described, failsafe, grant, pending, port, reason_number, table_status},
+    view::View,
+};
 use crate::engine::refusal::Refusal;
 
 impl View {
@@ -149,7 +151,7 @@ impl View {
             learned
                 .entry(device)
                 .or_default()
-                .push(ip_of(address).to_string());
+                .push(IpAddr::from(address).to_string());
         }
         let mut devices = Vec::new();
         for device in &current.intent.devices {
@@ -197,7 +199,7 @@ impl View {
         let learned = self.reader.learned()?;
         let learned: Vec<_> = learned
             .into_iter()
-            .map(|(address, device, _)| (ip_of(address), device))
+            .map(|(address, device, _)| (IpAddr::from(address), device))
             .collect();
         let snapshot = self.state().snapshot;
         let tick = self.reader.tick()?;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +15,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use wardline_datapath::ring::{EventsError, NotAnEvent, Ring};
 use wardline_ebpf::abi::{self};
-use wardline_policy::{replay::Asked, words::address::ip_of};
+use wardline_policy::replay::Asked;
 
 use super::{event::Event, log::log, named::named, observed::Observed};
 use crate::engine::state::State;
@@ -84,7 +85,7 @@ impl Events {
 
     fn note_observed(&self, raw: &abi::Event, time: Timestamp) {
         let asked = Asked {
-            addresses: [ip_of(raw.source), ip_of(raw.destination)],
+            addresses: [IpAddr::from(raw.source), IpAddr::from(raw.destination)],
             // An event knows one device; what was learned is looked up by either.
             devices: [raw.device; 2],
             service: u32::from(raw.protocol) << 16 | u32::from(raw.destination_port),

@@ -1,5 +1,7 @@
 //! An event of the kernel with names for its numbers, by the snapshot in force.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use wardline_ebpf::{
     abi::{self, Address, Reason},
@@ -8,7 +10,7 @@ use wardline_ebpf::{
 use wardline_policy::{
     numbers::numbered,
     snapshot::Snapshot,
-    words::{address::ip_of, mac::Mac, service::service_text},
+    words::{mac::Mac, service::service_text},
 };
 
 use super::event::{Event, Verdict};
@@ -58,8 +60,8 @@ fn zone_of<'a>(snapshot: &'a Snapshot, device: &str) -> Option<&'a str> {
 fn ends(raw: &abi::Event) -> (String, String) {
     if has_addresses(raw) {
         return (
-            ip_of(raw.source).to_string(),
-            ip_of(raw.destination).to_string(),
+            IpAddr::from(raw.source).to_string(),
+            IpAddr::from(raw.destination).to_string(),
         );
     }
     (

@@ -11,7 +11,6 @@ use wardline_ebpf::abi::Address;
 use crate::{
     intent::{Intent, ZoneIndex},
     numbers::{Ids, cidrs, number_of, numbered},
-    words::address::address_of,
 };
 
 /// Every prefix that zones and rules name, with what an address in it belongs to.
@@ -42,7 +41,7 @@ impl Networks {
             .collect();
         // Whatever nothing names is somewhere too.
         let everywhere = [
-            (address_of(IpAddr::from([0u8; 4])), 96),
+            (Address::from(IpAddr::from([0u8; 4])), 96),
             (Address::UNSPECIFIED, 0),
         ];
         let mut prefixes = BTreeMap::new();

@@ -3,8 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-
-use crate::words::address::address_of;
+use wardline_ebpf::abi::Address;
 
 pub(super) fn is_v4(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(_))
@@ -12,7 +11,7 @@ pub(super) fn is_v4(address: IpAddr) -> bool {
 
 /// Whether hosts send from such addresses, and rules speak of them.
 pub(super) fn is_usable(address: IpAddr) -> bool {
-    let address = address_of(address);
+    let address = Address::from(address);
     let is_reserved = !address.is_v4() && address.number()[0] == 0;
     !address.is_martian_source() && !address.is_link_local() && !is_reserved
 }

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use wardline_ebpf::{
-    abi::{self, End, Port, PrefixKey, ROUTER, Settings, carries_key, mac_key, vlan_key},
+    abi::{self, Address, End, Port, PrefixKey, ROUTER, Settings, carries_key, mac_key, vlan_key},
     lookup::Lookup as _,
     policy,
 };
@@ -21,7 +21,6 @@ use crate::{
     numbers::{number_of, numbered},
     snapshot::Snapshot,
     words::{
-        address::address_of,
         mac::{Mac, mac_number},
         problem::Problem,
     },
@@ -163,7 +162,7 @@ impl<'a> Resolver<'a> {
     pub(super) fn router(&self) -> Vec<Candidate<'a>> {
         // Link-local ones are for control; no rule names them.
         let addresses = self.snapshot.inventory.addresses.iter();
-        let usable = addresses.filter(|address| !address_of(**address).is_link_local());
+        let usable = addresses.filter(|address| !Address::from(**address).is_link_local());
         usable
             .map(|address| Candidate {
                 address: *address,
@@ -319,11 +318,11 @@ impl<'a> Resolver<'a> {
                 .snapshot
                 .tables
                 .addresses
-                .contains_key(&address_of(address))
+                .contains_key(&Address::from(address))
     }
 
     pub(super) fn owner(&self, address: IpAddr) -> Owner<'a> {
-        let named = self.snapshot.tables.addresses.get(&address_of(address));
+        let named = self.snapshot.tables.addresses.get(&Address::from(address));
         let number = named
             .map(|end| end.device)
             .or_else(|| self.learned.get(&address).copied());
@@ -358,7 +357,7 @@ impl<'a> Resolver<'a> {
     pub(super) fn around(&self, address: IpAddr) -> End {
         let key = PrefixKey {
             slot: [0; 4],
-            address: address_of(address).octets(),
+            address: Address::from(address).octets(),
         };
         self.model.prefix(&key).copied().unwrap_or_default()
     }
@@ -368,7 +367,7 @@ impl<'a> Resolver<'a> {
         if let Owner::Device(device) = candidate.owner
             && learns(device)
         {
-            let address = address_of(candidate.address);
+            let address = Address::from(candidate.address);
             // There is room: nothing else is presumed.
             let _ = self
                 .model
@@ -379,7 +378,7 @@ impl<'a> Resolver<'a> {
     /// What the tables take an address for.
     pub(super) fn end(&self, address: IpAddr) -> End {
         let mut end = End::default();
-        if policy::end(&self.model, 0, &address_of(address), &mut end) {
+        if policy::end(&self.model, 0, &Address::from(address), &mut end) {
             end
         } else {
             End::default()

@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
-use wardline_ebpf::packet::{number, tcp};
+use wardline_ebpf::{
+    abi::Address,
+    packet::{number, tcp},
+};
 
-use crate::words::{address::address_of, mac::Mac};
+use crate::words::mac::Mac;
 
 /// The first dynamic port (RFC 6335 section 6).
 pub(super) const EPHEMERAL: u16 = 49152;
@@ -52,8 +55,8 @@ impl Packet {
                 bytes.extend(length.to_be_bytes());
                 // RFC 4861 section 7.1: neighbours only.
                 bytes.extend([self.protocol(), if is_discovery { 255 } else { HOP_LIMIT }]);
-                bytes.extend(address_of(source).octets());
-                bytes.extend(address_of(destination).octets());
+                bytes.extend(Address::from(source).octets());
+                bytes.extend(Address::from(destination).octets());
             }
         }
         bytes.extend(transport);
@@ -87,8 +90,8 @@ impl Packet {
                 if self.protocol() == number::ICMPV6 {
                     // RFC 4861 sections 4.3 and 4.4: who is asked for, or who one is.
                     match self.kind() {
-                        135 => message.extend(address_of(self.destination).octets()),
-                        136 => message.extend(address_of(self.source).octets()),
+                        135 => message.extend(Address::from(self.destination).octets()),
+                        136 => message.extend(Address::from(self.source).octets()),
                         _ => {}
                     }
                 }
