@@ -19,7 +19,7 @@ use crate::{
         calls::Service,
         metrics::{self, Metrics},
         serve,
-        view::View,
+        view::{Plans, View},
     },
     thread::{self, Handle},
 };
@@ -59,6 +59,7 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
         states: engine.states(),
         reader: engine.reader(),
         events: events.clone(),
+        plans: Plans::default(),
     };
     // The store has made the folder, and holds its lock.
     let audit = Audit::open(&state_dir)?;

@@ -185,9 +185,13 @@ impl Segmentation for Service {
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
         let policy = required(request.into_inner().policy)?;
-        Ok(Response::new(
-            self.view.read(move |view| view.plan(policy)).await?,
-        ))
+        let place = self.view.plans.place().await?;
+        let planned = self.view.read(move |view| {
+            let planned = view.plan(policy);
+            drop(place);
+            planned
+        });
+        Ok(Response::new(planned.await?))
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ChangeResponse> {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::spawn_blocking,
+};
 use tonic::Status;
 use wardline_datapath::Reader;
 use wardline_policy::{failsafe::Failsafe, limits::Limits};
@@ -27,6 +30,29 @@ pub struct View {
     pub reader: Arc<Reader>,
     /// What happened.
     pub events: Events,
+    /// The plans that may be made at the same time.
+    pub plans: Plans,
+}
+
+/// Places for those who make a plan: each may need as much memory as the policy in force.
+#[derive(Clone)]
+pub struct Plans(Arc<Semaphore>);
+
+impl Default for Plans {
+    fn default() -> Self {
+        // Two, so that one large plan does not keep all others waiting.
+        const AT_ONCE: usize = 2;
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+impl Plans {
+    /// Waits for a place. It is held for as long as the plan is being made, also when its client has
+    /// left.
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let place = Arc::clone(&self.0).acquire_owned().await;
+        place.map_err(|closed| Status::internal(closed.to_string()))
+    }
 }
 
 impl View {
