@@ -1,4 +1,4 @@
-//! What runs, as the API tells it: status, counters, flows, devices.
+//! What runs, as the API tells it: status, counters, flows, devices, explanations.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
