@@ -19,7 +19,7 @@ use crate::{
         calls::Service,
         metrics::{self, Metrics},
         serve,
-        view::{Plans, View},
+        view::{Places, View},
     },
     thread::{self, Handle},
 };
@@ -59,11 +59,13 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
         states: engine.states(),
         reader: engine.reader(),
         events: events.clone(),
-        plans: Plans::default(),
+        history: engine.history(),
+        plans: Places::default(),
+        documents: Places::default(),
     };
     // The store has made the folder, and holds its lock.
     let audit = Audit::open(&state_dir)?;
-    audit.catch_up(engine.store().after(audit.revision())?);
+    audit.catch_up(engine.history().after(audit.revision())?);
     let (handle, thread) = thread::run(engine)?;
     let stop = CancellationToken::new();
     let keeper = Arc::new(Keeper::new(audit.clone()));

@@ -16,7 +16,6 @@ use wardline_proto::{
 
 use super::{
     convert::{edit, explained, question},
-    history,
     view::View,
 };
 use crate::{
@@ -185,12 +184,9 @@ impl Segmentation for Service {
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
         let policy = required(request.into_inner().policy)?;
-        let place = self.view.plans.place().await?;
-        let planned = self.view.read(move |view| {
-            let planned = view.plan(policy);
-            drop(place);
-            planned
-        });
+        let planned = self
+            .view
+            .read_in(&self.view.plans, move |view| view.plan(policy));
         Ok(Response::new(planned.await?))
     }
 
@@ -237,13 +233,10 @@ impl Segmentation for Service {
         request: Request<v1::GetPolicyRequest>,
     ) -> Answer<v1::GetPolicyResponse> {
         let v1::GetPolicyRequest { revision, diff } = request.into_inner();
-        Ok(Response::new(
-            self.engine
-                .call(move |engine| {
-                    history::policy(engine.store(), &engine.snapshot(), revision, diff)
-                })
-                .await??,
-        ))
+        let read = self.view.read_in(&self.view.documents, move |view| {
+            view.policy(revision, diff)
+        });
+        Ok(Response::new(read.await?))
     }
 
     async fn list_revisions(
@@ -254,10 +247,7 @@ impl Segmentation for Service {
             0 => 100,
             limit => limit,
         };
-        let revisions = self
-            .engine
-            .call(move |engine| history::history(engine.store(), limit))
-            .await??;
+        let revisions = self.view.read(move |view| view.revisions(limit)).await?;
         Ok(Response::new(v1::ListRevisionsResponse { revisions }))
     }
 

@@ -12,6 +12,7 @@ use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
 use crate::{
     engine::{refusal::Refusal, state::State},
+    store::history::History,
     telemetry::events::Events,
 };
 
@@ -30,26 +31,28 @@ pub struct View {
     pub reader: Arc<Reader>,
     /// What happened.
     pub events: Events,
+    /// What was accepted.
+    pub history: History,
     /// The plans that may be made at the same time.
-    pub plans: Plans,
+    pub plans: Places,
+    /// The documents of the past that may be read at the same time.
+    pub documents: Places,
 }
 
-/// Places for those who make a plan: each may need as much memory as the policy in force.
+/// Places for those who need much memory, up to what the policy in force needs.
 #[derive(Clone)]
-pub struct Plans(Arc<Semaphore>);
+pub struct Places(Arc<Semaphore>);
 
-impl Default for Plans {
+impl Default for Places {
     fn default() -> Self {
-        // Two, so that one large plan does not keep all others waiting.
+        // Two, so that one that is large does not keep all others waiting.
         const AT_ONCE: usize = 2;
         Self(Arc::new(Semaphore::new(AT_ONCE)))
     }
 }
 
-impl Plans {
-    /// Waits for a place. It is held for as long as the plan is being made, also when its client has
-    /// left.
-    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+impl Places {
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         let place = Arc::clone(&self.0).acquire_owned().await;
         place.map_err(|closed| Status::internal(closed.to_string()))
     }
@@ -72,5 +75,21 @@ impl View {
             Status::internal(format!("the answer could not be put together: {error}"))
         })?;
         Ok(read?)
+    }
+
+    /// Waits for a place, then reads. The place is held until that ends, also when the client has
+    /// left.
+    pub(super) async fn read_in<T: Send + 'static>(
+        &self,
+        places: &Places,
+        read: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Status> {
+        let place = places.place().await?;
+        let read = self.read(move |view| {
+            let answer = read(view);
+            drop(place);
+            answer
+        });
+        read.await
     }
 }

@@ -3,9 +3,11 @@
 use std::{
     env, fs,
     os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use wardline_policy::document::{Document as Policy, diff::Extent, edit::Edit};
 use wardline_proto::v1;
 
 use super::*;
@@ -19,7 +21,7 @@ fn keeps_revisions_and_numbers_across_opening() {
     ]));
     let fewer = Arc::new(Ids::from([(key("zone", "pumps"), 2)]));
     let mut store = scratch.open();
-    assert_eq!(store.latest().expect("read"), None);
+    assert_eq!(store.history().latest().expect("read"), None);
     assert_eq!(
         append(
             &mut store,
@@ -35,22 +37,23 @@ fn keeps_revisions_and_numbers_across_opening() {
 
     let mut store = scratch.open();
     assert_eq!(store.ids(), &fewer);
-    let latest = store.latest().expect("read").expect("a revision");
+    let latest = store.history().latest().expect("read").expect("a revision");
     assert_eq!((latest.revision.revision, latest.revision.parent), (2, 1));
     assert_eq!(
         (latest.revision.time, latest.revision.actor.as_str()),
         (TIME, "uid 0")
     );
     assert_eq!(latest.policy, policy("second"));
-    let first = store.get(1).expect("read").expect("a revision");
+    let first = store.history().get(1).expect("read").expect("a revision");
     assert_eq!(
         (first.policy, first.revision.reason.as_str()),
         (policy("first"), "first")
     );
-    assert_eq!(store.get(3).expect("read"), None);
-    assert_eq!(store.get(u64::MAX).expect("read"), None);
+    assert_eq!(store.history().get(3).expect("read"), None);
+    assert_eq!(store.history().get(u64::MAX).expect("read"), None);
     let listed = |limit| {
         store
+            .history()
             .list(limit)
             .expect("read")
             .iter()
@@ -58,9 +61,12 @@ fn keeps_revisions_and_numbers_across_opening() {
             .collect()
     };
     assert_eq!((listed(10), listed(1)), (vec![2, 1], vec![2]));
-    assert_eq!(store.meta("pending").expect("read").as_deref(), Some("1"));
+    assert_eq!(
+        store.history().meta("pending").expect("read").as_deref(),
+        Some("1")
+    );
     store.set_meta("pending", None).expect("write");
-    assert_eq!(store.meta("pending").expect("read"), None);
+    assert_eq!(store.history().meta("pending").expect("read"), None);
     assert_eq!(append(&mut store, "third", &fewer, &[]), 3);
 }
 
@@ -97,17 +103,22 @@ fn an_edit_keeps_only_itself_and_is_read_whole() {
             ..new("edit", &whole, &[])
         };
         assert_eq!(store.append(&new, &ids).expect("kept"), parent + 1);
-        assert!(store.chain(parent + 1).expect("read").len() <= LONGEST_CHAIN);
+        assert!(store.history().chain(parent + 1).expect("read").len() <= LONGEST_CHAIN);
     }
     drop(store);
     let store = scratch.open();
     assert_eq!(
-        store.latest().expect("read").map(|it| it.policy),
+        store.history().latest().expect("read").map(|it| it.policy),
         Some(whole)
     );
-    let third = store.get(3).expect("read").expect("a revision").policy;
+    let third = store
+        .history()
+        .get(3)
+        .expect("read")
+        .expect("a revision")
+        .policy;
     assert_eq!(third.zones.len(), 3);
-    assert_eq!(store.base(3).expect("read"), (2, false));
+    assert_eq!(store.history().base(3).expect("read"), (2, false));
 }
 
 #[test]
@@ -132,15 +143,52 @@ fn what_was_in_force_before_is_another_document() {
     assert_eq!(same(4, 4, Fact::Quarantined("camera", false)), 5);
     assert_eq!(same(1, 5, Fact::Grant("fix", TIME)), 6);
     for (of, before) in [(1, 0), (2, 1), (3, 1), (5, 1), (6, 5)] {
-        assert_eq!(store.previous_document(of).expect("read"), before, "{of}");
+        assert_eq!(
+            store.history().previous_document(of).expect("read"),
+            before,
+            "{of}"
+        );
     }
     drop(store);
     let store = scratch.open();
     assert_eq!(store.quarantined().iter().collect::<Vec<_>>(), ["pump"]);
     assert!(store.is_grant("fix", TIME) && !store.is_grant("fix", Timestamp::UNIX_EPOCH));
-    let documents = |revision| store.get(revision).expect("read").map(|it| it.policy);
+    let documents = |revision| {
+        store
+            .history()
+            .get(revision)
+            .expect("read")
+            .map(|it| it.policy)
+    };
     assert_eq!(documents(5), Some(policy("second")));
     assert_eq!(documents(6), Some(policy("first")));
+}
+
+#[test]
+fn reads_beside_changes() {
+    let scratch = Scratch::new();
+    let mut store = scratch.open();
+    append(&mut store, "first", &Arc::default(), &[]);
+    let history = store.history().clone();
+    let reading = std::thread::spawn(move || {
+        let mut seen = 0;
+        // Ends with the last that is appended, longer than one statement reads.
+        while seen < 600 {
+            let listed = history.list(u32::MAX).expect("read");
+            let numbers: Vec<u64> = listed.iter().map(|it| it.revision).collect();
+            assert!(numbers.len() >= seen, "{numbers:?}");
+            seen = numbers.len();
+            assert_eq!(numbers, (1..=seen as u64).rev().collect::<Vec<_>>());
+            let some = history.list(300).expect("read").len();
+            assert!((seen.min(300)..=300).contains(&some), "{some} of {seen}");
+            let newest = history.get(numbers[0]).expect("read").expect("kept");
+            assert_eq!(newest.policy.version, 1);
+        }
+    });
+    for n in 1..600 {
+        append(&mut store, &n.to_string(), &Arc::default(), &[]);
+    }
+    reading.join().expect("read");
 }
 
 #[test]
@@ -160,12 +208,12 @@ fn takes_over_a_history_of_the_first_schema() {
     drop(old);
     let mut store = scratch.open();
     assert_eq!(
-        store.get(1).expect("read").expect("kept").policy,
+        store.history().get(1).expect("read").expect("kept").policy,
         policy("old")
     );
     assert_eq!(append(&mut store, "new", &Arc::default(), &[]), 2);
     drop(store);
-    assert_eq!(scratch.open().list(10).expect("read").len(), 2);
+    assert_eq!(scratch.open().history().list(10).expect("read").len(), 2);
 }
 
 #[test]
@@ -234,7 +282,10 @@ fn tells_of_a_damaged_file() {
     fs::write(scratch.file(), &spoilt).expect("written");
     assert_damaged(Store::open(&scratch.0));
     fs::write(scratch.file(), &whole).expect("written");
-    assert_eq!(scratch.open().list(1000).expect("read").len(), 200);
+    assert_eq!(
+        scratch.open().history().list(1000).expect("read").len(),
+        200
+    );
 }
 
 #[test]
@@ -243,14 +294,15 @@ fn a_failed_append_leaves_nothing() {
     let mut store = scratch.open();
     append(&mut store, "first", &Arc::default(), &[]);
     store
-        .connection
+        .history
+        .lock()
         .execute_batch("DROP TABLE ids")
         .expect("dropped");
     let ids = Arc::new(Ids::from([(key("zone", "pumps"), 1)]));
     let policy = policy("second");
     let new = new("second", &policy, &[]);
     assert!(store.append(&new, &ids).is_err());
-    assert_eq!(store.list(10).expect("read").len(), 1);
+    assert_eq!(store.history().list(10).expect("read").len(), 1);
     assert_eq!(store.ids(), &Arc::default());
 }
 
@@ -258,6 +310,7 @@ const TIME: Timestamp = Timestamp::constant(1_790_000_000, 5);
 
 fn append(store: &mut Store, name: &str, ids: &Arc<Ids>, facts: &[Fact<'_>]) -> u64 {
     let parent = store
+        .history()
         .latest()
         .expect("read")
         .map_or(0, |latest| latest.revision.revision);

@@ -1,0 +1,325 @@
+//! What is read of the history, on any thread.
+//!
+//! The history has one connection, because its file stays locked for one. Who reads holds it for one
+//! statement at a time, and makes documents of what was read afterwards: a change waits for a
+//! statement at most. What stands in the history never changes, so that statements agree.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use prost::Message as _;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use wardline_policy::document::{
+    Document as Policy,
+    diff::Extent,
+    edit::{self, Edit},
+};
+
+use super::{
+    error::{StoreError, database_error},
+    revision::{Revision, StoredRevision},
+};
+
+/// The history of a router, to read.
+#[derive(Clone, Debug)]
+pub struct History {
+    connection: Arc<Mutex<Connection>>,
+    path: Arc<Path>,
+}
+
+const COLUMNS: &str =
+    "revision, parent, time, actor, reason, kind, request_id, added, changed, removed";
+
+/// Revisions that one statement reads, at most.
+const AT_ONCE: u32 = 256;
+
+impl History {
+    pub(super) fn of(connection: Connection, path: &Path) -> Self {
+        Self {
+            connection: Arc::new(Mutex::new(connection)),
+            path: path.into(),
+        }
+    }
+
+    /// The number that the next revision will have.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn next(&self) -> Result<u64, StoreError> {
+        let newest = self.list(1)?.pop().map_or(0, |it| it.revision);
+        Ok(newest + 1)
+    }
+
+    /// The newest revision.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn latest(&self) -> Result<Option<StoredRevision>, StoreError> {
+        self.list(1)?
+            .pop()
+            .map(|it| self.with_document(it))
+            .transpose()
+    }
+
+    /// One revision.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn get(&self, revision: u64) -> Result<Option<StoredRevision>, StoreError> {
+        self.row(revision)?
+            .map(|it| self.with_document(it))
+            .transpose()
+    }
+
+    /// The revision that one changed; 0: none.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn parent(&self, revision: u64) -> Result<u64, StoreError> {
+        Ok(self.row(revision)?.map_or(0, |row| row.parent))
+    }
+
+    /// The revision before one: the parent of the first that has its document. A change that left
+    /// the document alone, as a quarantine does, is passed over. 0: there is none.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn previous_document(&self, revision: u64) -> Result<u64, StoreError> {
+        let mut at = revision;
+        while let Some(row) = self.row(at)? {
+            at = row.parent;
+            if at == 0 || self.origin(at)? != self.origin(row.revision)? {
+                break;
+            }
+        }
+        Ok(at)
+    }
+
+    /// The newest revisions, newest first, at most so many.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn list(&self, limit: u32) -> Result<Vec<Revision>, StoreError> {
+        let query = format!(
+            "SELECT {COLUMNS} FROM revisions WHERE revision < ?1 ORDER BY revision DESC LIMIT ?2"
+        );
+        let mut before = i64::MAX;
+        let mut revisions = Vec::new();
+        loop {
+            let left = limit.saturating_sub(u32::try_from(revisions.len()).unwrap_or(u32::MAX));
+            let piece = left.min(AT_ONCE);
+            let rows = self.query(|connection| {
+                let mut statement = connection.prepare_cached(&query)?;
+                let rows = statement.query_map([before, piece.into()], read_row)?;
+                rows.collect::<rusqlite::Result<Vec<_>>>()
+            })?;
+            let last = rows.len() < piece as usize || piece == left;
+            before = rows.last().map_or(0, |row| row.revision);
+            for row in rows {
+                revisions.push(self.revision(row)?);
+            }
+            if last {
+                return Ok(revisions);
+            }
+        }
+    }
+
+    /// The newest revisions after one, at most a thousand, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When they can't be read.
+    pub fn after(&self, revision: u64) -> Result<Vec<Revision>, StoreError> {
+        const MOST: u32 = 1000;
+        let mut revisions = self.list(MOST)?;
+        revisions.retain(|known| known.revision > revision);
+        revisions.reverse();
+        Ok(revisions)
+    }
+
+    /// What is kept under a key beside the history.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.query(|connection| {
+            connection
+                .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+                .query_row([key], |row| row.get(0))
+                .optional()
+        })
+    }
+
+    fn row(&self, revision: u64) -> Result<Option<Revision>, StoreError> {
+        let row = self.query_revision(revision, COLUMNS, read_row)?;
+        row.map(|row| self.revision(row)).transpose()
+    }
+
+    /// The revision that has a revision's document itself, whole or as an edit.
+    pub(super) fn origin(&self, revision: u64) -> Result<u64, StoreError> {
+        match self.base(revision)? {
+            (0, _) | (_, false) => Ok(revision),
+            (base, true) => Ok(base),
+        }
+    }
+
+    /// The revisions that a document is made of, the whole one last.
+    pub(super) fn chain(&self, revision: u64) -> Result<Vec<u64>, StoreError> {
+        let mut chain = Vec::new();
+        let mut at = revision;
+        while at != 0 {
+            chain.push(at);
+            let (base, _) = self.base(at)?;
+            // What edits a later one would be read for ever.
+            if base >= at {
+                return Err(self.damaged(&format!("revision {at} edits revision {base}")));
+            }
+            at = base;
+        }
+        Ok(chain)
+    }
+
+    /// The revision whose document a revision edits, and whether it is the same.
+    pub(super) fn base(&self, revision: u64) -> Result<(u64, bool), StoreError> {
+        let row = self.query_revision(revision, "base, length(document) = 0", |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+        let (base, same) = row.ok_or_else(|| self.lost(revision))?;
+        let base = number(base).ok_or_else(|| self.damaged("a revision's base is negative"))?;
+        Ok((base, same))
+    }
+
+    /// What a revision keeps as its document, as `decode` reads it.
+    fn decode_document<T, E: fmt::Display>(
+        &self,
+        revision: u64,
+        decode: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<T, StoreError> {
+        let document = self.query_revision(revision, "document", |row| row.get::<_, Vec<u8>>(0))?;
+        decode(&document.ok_or_else(|| self.lost(revision))?)
+            .map_err(|error| self.damaged(&format!("the document of revision {revision}: {error}")))
+    }
+
+    /// Columns of a revision's row, if there is one.
+    fn query_revision<T>(
+        &self,
+        revision: u64,
+        columns: &str,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let query = format!("SELECT {columns} FROM revisions WHERE revision = ?1");
+        let revision = i64::try_from(revision).unwrap_or(-1);
+        self.query(|connection| {
+            let mut statement = connection.prepare_cached(&query)?;
+            statement.query_row([revision], read).optional()
+        })
+    }
+
+    /// Runs a statement. Nobody else does until it ends.
+    fn query<T>(
+        &self,
+        run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        run(&self.lock()).map_err(|source| self.failed(source))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A statement that panicked has changed nothing: transactions end with their guard.
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_document(&self, revision: Revision) -> Result<StoredRevision, StoreError> {
+        let mut chain = self.chain(revision.revision)?;
+        let mut policy = match chain.pop() {
+            None => Policy::default(),
+            Some(whole) => self.decode_document(whole, |bytes| Policy::decode(bytes))?,
+        };
+        while let Some(at) = chain.pop() {
+            edit::change(&mut policy, &self.decode_document(at, Edit::decode)?)
+                .map_err(|_| self.damaged(&format!("revision {at} edits what is not there")))?;
+        }
+        Ok(StoredRevision { revision, policy })
+    }
+
+    fn revision(&self, row: RevisionRow) -> Result<Revision, StoreError> {
+        let RevisionRow {
+            revision,
+            parent,
+            time,
+            actor,
+            reason,
+            kind,
+            request_id,
+            extent,
+        } = row;
+        let (Some(revision), Some(parent), Ok(time)) =
+            (number(revision), number(parent), time.parse())
+        else {
+            return Err(self.damaged(&format!("revision {revision} has no time or number")));
+        };
+        Ok(Revision {
+            revision,
+            parent,
+            time,
+            actor,
+            reason,
+            kind,
+            request_id,
+            extent,
+        })
+    }
+
+    /// An error of this file.
+    pub(crate) fn damaged(&self, why: &str) -> StoreError {
+        StoreError::Damaged {
+            path: self.path.to_path_buf(),
+            why: why.to_owned(),
+        }
+    }
+
+    fn lost(&self, revision: u64) -> StoreError {
+        self.damaged(&format!("revision {revision} is missing"))
+    }
+
+    pub(super) fn failed(&self, source: rusqlite::Error) -> StoreError {
+        database_error(&self.path, source)
+    }
+}
+
+/// A row before its texts and numbers are checked.
+struct RevisionRow {
+    revision: i64,
+    parent: i64,
+    time: String,
+    actor: String,
+    reason: String,
+    kind: String,
+    request_id: String,
+    extent: Extent,
+}
+
+fn read_row(row: &Row<'_>) -> rusqlite::Result<RevisionRow> {
+    Ok(RevisionRow {
+        revision: row.get(0)?,
+        parent: row.get(1)?,
+        time: row.get(2)?,
+        actor: row.get(3)?,
+        reason: row.get(4)?,
+        kind: row.get(5)?,
+        request_id: row.get(6)?,
+        extent: Extent {
+            added: row.get(7)?,
+            changed: row.get(8)?,
+            removed: row.get(9)?,
+        },
+    })
+}
+
+pub(super) fn number(value: i64) -> Option<u64> {
+    u64::try_from(value).ok()
+}
