@@ -171,3 +171,39 @@ pub(crate) fn port_for(ports: &[Port], interface: &str) -> Option<usize> {
             (!pattern.is_exact(), Reverse(pattern.literals()), pattern)
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefers_the_exact_port_then_the_longer_glob() {
+        let port = |pattern: &str| Port {
+            pattern: Pattern(pattern.to_owned()),
+            zone: None,
+            vlans: BTreeMap::new(),
+            attach: Attach::Auto,
+            dhcp_server: false,
+            router: false,
+            fast_forward: false,
+        };
+        let ports = ["*", "lan*", "lan1", "lan1*", "l?n*", "*n22"]
+            .map(port)
+            .to_vec();
+        let intent = Intent {
+            ports,
+            ..Default::default()
+        };
+        let chosen = |interface| intent.port_for(interface).map(|port| port.pattern.as_str());
+        assert_eq!(chosen("lan1"), Some("lan1"));
+        assert_eq!(chosen("lan12"), Some("lan1*"));
+        assert_eq!(
+            chosen("lan22"),
+            Some("*n22"),
+            "equal numbers: the first by name"
+        );
+        assert_eq!(chosen("lin2"), Some("l?n*"));
+        assert_eq!(chosen("eth0"), Some("*"));
+        assert_eq!(chosen("lo"), None, "a glob never takes the loopback");
+    }
+}

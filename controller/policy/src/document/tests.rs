@@ -8,14 +8,9 @@ use proptest::prelude::*;
 use wardline_proto::v1;
 
 use crate::{
-    intent::{Attach, DeviceIndex, Intent, Port, Rule, Selector, ZoneIndex},
+    intent::{Attach, DeviceIndex, Intent, Rule, Selector, ZoneIndex},
     limits::Limits,
-    words::{
-        interface::Pattern,
-        mac::{Mac, MacError},
-        name::distance,
-        service::{Service, TCP, merge},
-    },
+    words::{mac::Mac, service::Service},
 };
 
 const LIMITS: Limits = Limits {
@@ -443,111 +438,6 @@ fn only_a_service_that_names_a_tunnel_allows_it() {
     assert!(covers(v1::Action::Deny, &[], gre) && covers(v1::Action::Deny, &["udp/*"], vxlan));
 }
 
-#[test]
-fn reads_services() {
-    let key = |text: &str| text.parse::<Service>().map(|s| (s.first, s.last)).ok();
-    assert_eq!(key("tcp/443"), Some((0x06_01bb, 0x06_01bb)));
-    assert_eq!(key("udp/5000-5100"), Some((0x11_1388, 0x11_13ec)));
-    assert_eq!(key("tcp/*"), Some((0x06_0000, 0x06_ffff)));
-    assert_eq!(key("tcp/0-65535"), Some((0x06_0000, 0x06_ffff)));
-    assert_eq!(key("icmp/8"), Some((0x01_0800, 0x01_08ff)));
-    assert_eq!(key("icmp/8/0"), Some((0x01_0800, 0x01_0800)));
-    assert_eq!(key("icmpv6/128"), Some((0x3a_8000, 0x3a_80ff)));
-    assert_eq!(key("icmpv6/*"), Some((0x3a_0000, 0x3a_ffff)));
-    assert_eq!(key("proto/47"), Some((0x2f_0000, 0x2f_ffff)));
-    for text in [
-        "",
-        "/",
-        "tcp",
-        "tcp/",
-        "tcp/-",
-        "tcp/1-",
-        "tcp/+1",
-        "tcp/ 1",
-        "TCP/1",
-        "icmp/256",
-        "icmp/8/",
-        "proto/256",
-        "proto/*",
-        "tcp/443/1",
-        "udp/000001",
-    ] {
-        assert_eq!(key(text), None, "{text:?}");
-    }
-}
-
-#[test]
-fn joins_services_that_touch() {
-    let tcp = |first, last| Service::of(TCP, first, last);
-    let joined = merge(vec![
-        tcp(30, 40),
-        tcp(1, 5),
-        tcp(6, 9),
-        tcp(2, 3),
-        tcp(11, 12),
-        tcp(35, 50),
-    ]);
-    assert_eq!(joined, [tcp(1, 9), tcp(11, 12), tcp(30, 50)]);
-    assert_eq!(merge(vec![Service::ALL, tcp(1, 2)]), [Service::ALL]);
-}
-
-#[test]
-fn prefers_the_exact_port_then_the_longer_glob() {
-    let port = |pattern: &str| Port {
-        pattern: Pattern(pattern.to_owned()),
-        zone: None,
-        vlans: BTreeMap::new(),
-        attach: Attach::Auto,
-        dhcp_server: false,
-        router: false,
-        fast_forward: false,
-    };
-    let ports = ["*", "lan*", "lan1", "lan1*", "l?n*", "*n22"]
-        .map(port)
-        .to_vec();
-    let intent = Intent {
-        ports,
-        ..Default::default()
-    };
-    let chosen = |interface| intent.port_for(interface).map(|port| port.pattern.as_str());
-    assert_eq!(chosen("lan1"), Some("lan1"));
-    assert_eq!(chosen("lan12"), Some("lan1*"));
-    assert_eq!(
-        chosen("lan22"),
-        Some("*n22"),
-        "equal numbers: the first by name"
-    );
-    assert_eq!(chosen("lin2"), Some("l?n*"));
-    assert_eq!(chosen("eth0"), Some("*"));
-    assert_eq!(chosen("lo"), None, "a glob never takes the loopback");
-}
-
-#[test]
-fn matches_globs() {
-    let matches = |pattern: &str, name| Pattern(pattern.to_owned()).matches(name);
-    assert!(matches("lan*", "lan") && matches("lan*", "lan10") && !matches("lan*", "wlan0"));
-    assert!(matches("*an?", "lan1") && !matches("*an?", "lan"));
-    assert!(matches("a*b*c", "aXbYbZc") && !matches("a*b*c", "aXbYbZ"));
-    assert!(matches("**", "x") && !matches("?", "") && !matches("eth0", "eth01"));
-    assert!(matches("e[0]*", "e[0]1") && !matches("e[0]*", "e01"));
-}
-
-#[test]
-fn writes_macs_as_it_reads_them() {
-    let mac: Mac = "02-00-0A-00-01-fF".parse().expect("a MAC");
-    assert_eq!(mac.to_string(), "02:00:0a:00:01:ff");
-    assert_eq!(mac.to_string().parse(), Ok(mac));
-    for text in [
-        "",
-        "02:00:00:00:01:01:02",
-        "2:0:0:0:1:1",
-        "02-00:00:00:01:01",
-        "02:00:00:00:01:+1",
-    ] {
-        assert_eq!(text.parse::<Mac>(), Err(MacError), "{text:?}");
-    }
-}
-
 proptest! {
     #[test]
     fn order_means_nothing(policy in Just(clinic()).prop_flat_map(|policy| {
@@ -583,14 +473,6 @@ proptest! {
         policy.rules[0].from.push(text.clone());
         policy.rules[0].services.push(text);
         prop_assert!(Intent::from_policy(&policy, &LIMITS, Timestamp::UNIX_EPOCH).is_err());
-    }
-
-    #[test]
-    fn distance_is_symmetric_and_zero_only_for_equal(a in "[a-d]{0,8}", b in "[a-d]{0,8}") {
-        let there = distance(&a, &b);
-        prop_assert_eq!(there, distance(&b, &a));
-        prop_assert_eq!(there == 0, a == b);
-        prop_assert!(there <= a.len().max(b.len()));
     }
 }
 

@@ -112,3 +112,18 @@ pub(crate) fn check_characters(interface: &str) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_globs() {
+        let matches = |pattern: &str, name| Pattern(pattern.to_owned()).matches(name);
+        assert!(matches("lan*", "lan") && matches("lan*", "lan10") && !matches("lan*", "wlan0"));
+        assert!(matches("*an?", "lan1") && !matches("*an?", "lan"));
+        assert!(matches("a*b*c", "aXbYbZc") && !matches("a*b*c", "aXbYbZ"));
+        assert!(matches("**", "x") && !matches("?", "") && !matches("eth0", "eth01"));
+        assert!(matches("e[0]*", "e[0]1") && !matches("e[0]*", "e01"));
+    }
+}

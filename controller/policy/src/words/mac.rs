@@ -69,6 +69,13 @@ mod tests {
     }
 
     #[test]
+    fn a_mac_is_written_as_it_is_read() {
+        let mac: Mac = "02-00-0A-00-01-fF".parse().expect("a MAC");
+        assert_eq!(mac.to_string(), "02:00:0a:00:01:ff");
+        assert_eq!(mac.to_string().parse(), Ok(mac));
+    }
+
+    #[test]
     fn the_tables_hold_a_mac_as_a_number_with_its_first_byte_first() {
         assert_eq!(mac_number(&Mac([2, 0, 0, 0, 1, 0x11])), 0x0200_0000_0111);
     }

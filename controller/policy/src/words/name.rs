@@ -134,3 +134,20 @@ pub(crate) fn distance(a: &str, b: &str) -> usize {
 
 /// After so many names compared, unknown names get no suggestion.
 const MAX_COMPARISONS: usize = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn distance_is_symmetric_and_zero_only_for_equal(a in "[a-d]{0,8}", b in "[a-d]{0,8}") {
+            let there = distance(&a, &b);
+            prop_assert_eq!(there, distance(&b, &a));
+            prop_assert_eq!(there == 0, a == b);
+            prop_assert!(there <= a.len().max(b.len()));
+        }
+    }
+}

@@ -260,3 +260,56 @@ pub fn service_text(protocol: u8, low: u16) -> String {
         protocol => format!("proto/{protocol}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_services() {
+        let key = |text: &str| text.parse::<Service>().map(|s| (s.first, s.last)).ok();
+        assert_eq!(key("tcp/443"), Some((0x06_01bb, 0x06_01bb)));
+        assert_eq!(key("udp/5000-5100"), Some((0x11_1388, 0x11_13ec)));
+        assert_eq!(key("tcp/*"), Some((0x06_0000, 0x06_ffff)));
+        assert_eq!(key("tcp/0-65535"), Some((0x06_0000, 0x06_ffff)));
+        assert_eq!(key("icmp/8"), Some((0x01_0800, 0x01_08ff)));
+        assert_eq!(key("icmp/8/0"), Some((0x01_0800, 0x01_0800)));
+        assert_eq!(key("icmpv6/128"), Some((0x3a_8000, 0x3a_80ff)));
+        assert_eq!(key("icmpv6/*"), Some((0x3a_0000, 0x3a_ffff)));
+        assert_eq!(key("proto/47"), Some((0x2f_0000, 0x2f_ffff)));
+        for text in [
+            "",
+            "/",
+            "tcp",
+            "tcp/",
+            "tcp/-",
+            "tcp/1-",
+            "tcp/+1",
+            "tcp/ 1",
+            "TCP/1",
+            "icmp/256",
+            "icmp/8/",
+            "proto/256",
+            "proto/*",
+            "tcp/443/1",
+            "udp/000001",
+        ] {
+            assert_eq!(key(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn joins_services_that_touch() {
+        let tcp = |first, last| Service::of(TCP, first, last);
+        let joined = merge(vec![
+            tcp(30, 40),
+            tcp(1, 5),
+            tcp(6, 9),
+            tcp(2, 3),
+            tcp(11, 12),
+            tcp(35, 50),
+        ]);
+        assert_eq!(joined, [tcp(1, 9), tcp(11, 12), tcp(30, 50)]);
+        assert_eq!(merge(vec![Service::ALL, tcp(1, 2)]), [Service::ALL]);
+    }
+}
