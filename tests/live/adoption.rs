@@ -1,4 +1,4 @@
-//! What becomes of connections that run when a port is first guarded, and when policy changes?
+//! Which open connections go on, and which are cut, when a port is first guarded or policy changes?
 
 use std::{thread, time::Duration};
 
@@ -10,7 +10,7 @@ use wardline_tests::{
     ward::{FAR, Guard, PATIENCE, Ward, policy, v4, v6, zone},
 };
 
-/// Between chunks of a transfer, so that it leaves the processors to others.
+/// Pause between chunks of a transfer, so that it does not take all processor time.
 const PAUSE: Duration = Duration::from_millis(2);
 
 #[test]
@@ -22,7 +22,7 @@ fn what_runs_goes_on_when_a_rule_allows_it() {
     let servers = [7, 9].map(|port| ward.far.tcp_serve(port).unwrap());
     let inner = device.tcp_serve(8).unwrap();
     let open = |session: Session| session.transfer(PAUSE).unwrap();
-    // Both families; opened by either end; and some that no rule is for.
+    // Sessions of both families, opened by either end; and two that no rule allows.
     let kept: Vec<_> = [
         device.session(FAR[0], 7),
         device.session(FAR[1], 7),
@@ -42,7 +42,7 @@ fn what_runs_goes_on_when_a_rule_allows_it() {
     );
     guard.apply(&document);
     guard.wait_until_guarded("lan1");
-    // An answer that was under way when the port was guarded: nobody saw who asked.
+    // An echo reply whose request was sent before the port was guarded: no flow is known for it.
     let answer = Ipv4::new(
         FAR[0].parse().unwrap(),
         v4(1).parse().unwrap(),
@@ -51,7 +51,7 @@ fn what_runs_goes_on_when_a_rule_allows_it() {
     let gateway = ward.lab.router().mac("uplink").unwrap();
     let answer = Ethernet::new(gateway, ward.far.mac("eth0").unwrap(), answer).bytes();
     let came = eventually(PATIENCE, || {
-        // Anew each time: among the transfers' frames, what nobody reads is soon lost.
+        // A new sniffer each time: the transfers' frames soon overrun one that is not read.
         let sniffer = device.sniff("eth0").unwrap();
         ward.far.send_frame("eth0", &answer).unwrap();
         let is_answer = |frame: &[u8]| frame[23] == 1 && frame[34..].starts_with(&answer[34..]);
@@ -93,7 +93,7 @@ fn what_shows_itself_too_late_is_cut() {
         .collect();
     guard.apply(&policy(&[zone(1, "", "")], "tcp/7"));
     guard.wait_until_guarded("lan1");
-    // One after the other speaks up, the first at once, until one is too late.
+    // The idle sessions send one after the other, the first at once, until one is too late.
     let mut adopted = Vec::new();
     let too_late = eventually(PATIENCE, || {
         let mut session = idle.pop().unwrap();
@@ -107,7 +107,7 @@ fn what_shows_itself_too_late_is_cut() {
     assert!(too_late && !adopted.is_empty(), "{} adopted", adopted.len());
     assert!(guard.packets("mid_flow") > 0);
 
-    // Another daemon is no other guard.
+    // A restarted daemon does not begin another adoption period.
     for kill in [true, false] {
         if kill {
             guard.daemon.kill9().unwrap();
@@ -136,7 +136,8 @@ fn nothing_is_adopted_where_that_is_off() {
     assert_eq!(guard.drops().keys().collect::<Vec<_>>(), ["mid_flow"]);
 }
 
-/// Two devices and what each may do; `first` are the lines that a change is about.
+/// A policy of two devices with a rule each; `device` and `rule` are the lines of the first one,
+/// which the test changes.
 fn changes(device: &str, rule: &str) -> String {
     let [one, two] = [zone(1, "", ""), zone(2, "", "")];
     format!(
@@ -179,7 +180,7 @@ fn a_change_cuts_what_it_is_about_and_nothing_else() {
         assert!(eventually(PATIENCE, || transfer.echoed() > 1 << 18));
         guard.apply(&document);
         changed += 1;
-        // What was past the hook at that moment is still under way, and in the sockets' buffers.
+        // Packets that passed the hook before the change are still under way or in socket buffers.
         let drained = || {
             let before = transfer.echoed();
             thread::sleep(Duration::from_secs(1));
@@ -193,7 +194,7 @@ fn a_change_cuts_what_it_is_about_and_nothing_else() {
         assert!(guard.packets(reason) > 0, "{:?}", guard.drops());
     }
 
-    // A rule ends by itself, with nobody there who could end it.
+    // A rule expires on time while no daemon runs.
     let expiry = Timestamp::now() + 3.seconds();
     guard.apply(&changes(
         &listed,
@@ -219,7 +220,7 @@ fn a_change_cuts_what_it_is_about_and_nothing_else() {
     guard.daemon.restart().unwrap();
     assert!(guard.packets("expired") > 0, "{:?}", guard.drops());
 
-    // All the while, nobody else noticed.
+    // None of this affected the other device's flow.
     let flows = guard.flows(&v4(2), FAR[0]);
     assert_eq!(flows.len(), 1, "{flows:#?}");
     assert_eq!(flows[0]["state"], "established");

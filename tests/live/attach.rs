@@ -1,5 +1,5 @@
 //! How programs are attached: by links and by filters, across restarts and upgrades under traffic,
-//! beside what others have attached, and with tags that XDP can't see.
+//! beside programs of other software, and with tags that XDP can't see.
 
 mod bench;
 mod reported;
@@ -36,19 +36,19 @@ fn an_upgrade_in_place_loses_nothing_and_lets_nothing_through() {
         assert_eq!(before.len(), hooks.len(), "{way:?} {hooks:?}: {before:?}");
         let mut next = None;
         bench.under_traffic(|| {
-            // The daemon ends, and the next finds what it has left.
+            // The daemon ends, and the next one finds the attachments that it left.
             drop(first);
             let next = next.insert(bench.datapath());
             let found = bench.in_router(|| next.attached().unwrap());
             assert_eq!(found, BTreeSet::from([bench.lan1]), "{way:?}");
-            // Also when it would choose another way by itself.
+            // It takes them over even where it would attach in another way itself.
             bench.attach(next, Way::Best, hooks).unwrap();
         });
         let on = hooks.iter().copied().collect();
         assert_eq!(bench.attached(&next.unwrap()), on, "{way:?}");
         let by_filter = bench.filters().contains("wardline");
         assert_eq!(by_filter, way == Way::Clsact || !bench.has_tcx());
-        // Its own programs judge, all of them and no other.
+        // All programs of the new daemon are attached, and none of the old one.
         let after = bench.programs();
         assert_eq!(after.len(), hooks.len(), "{way:?} {hooks:?}: {after:?}");
         assert!(after.is_disjoint(&before), "{before:?} {after:?}");
@@ -70,7 +70,7 @@ fn detach_takes_everything_off_and_leaves_no_qdisc() {
         assert!(!bench.pins.exists());
         assert_eq!(bench.filters(), "");
         assert!(!bench.has_qdisc());
-        // It may be repeated.
+        // Detaching twice is no error.
         let errors = bench.in_router(|| links::detach(&bench.pins));
         assert!(errors.is_empty(), "{errors:?}");
         bench.lab.close().unwrap();
@@ -83,7 +83,7 @@ fn the_links_of_an_earlier_version_are_taken_over() {
     let mut earlier = bench.datapath();
     bench.attach(&mut earlier, Way::Best, &XDP).unwrap();
     drop(earlier);
-    // As if the bytes had been others: its own maps, which nobody else reads.
+    // As if another ABI version had made these pins: this one never reads their maps.
     let versions = fs::read_dir(&bench.pins).unwrap();
     let version = versions.last().unwrap().unwrap().path();
     fs::rename(&version, bench.pins.join("v0")).unwrap();
@@ -134,7 +134,7 @@ fn what_others_have_attached_stays() {
     let before = bench.filters();
     let mut datapath = bench.datapath();
     bench.attach(&mut datapath, Way::Clsact, &TC).unwrap();
-    // A program that says pass ends the round: ours must be asked before it.
+    // A filter that answers pass ends the chain, so ours must run before it.
     bench.assert_judged();
     bench.under_traffic(|| {
         let mut next = bench.datapath();
@@ -144,7 +144,7 @@ fn what_others_have_attached_stays() {
     bench.assert_unjudged();
     assert_eq!(bench.filters(), before);
 
-    // A qdisc that somebody else has made stays without a filter too.
+    // A qdisc that other software made stays, even without a filter.
     for side in ["ingress", "egress"] {
         bench.tc(&format!("filter del dev lan1 {side} prio 7"));
     }
@@ -152,7 +152,7 @@ fn what_others_have_attached_stays() {
     bench.attach(&mut datapath, Way::Clsact, &[]).unwrap();
     assert!(bench.has_qdisc());
 
-    // One that we have made stays while somebody else's filter is on it.
+    // A qdisc that Wardline made stays while a foreign filter is on it.
     bench.tc("qdisc del dev lan1 clsact");
     bench.attach(&mut datapath, Way::Clsact, &TC).unwrap();
     bench.tc(&format!(
@@ -196,7 +196,7 @@ fn nothing_of_a_deleted_interface_counts_as_attached() {
         bench.attach(&mut datapath, way, hooks).unwrap();
         router.ip("link del lan1").unwrap();
         assert_eq!(bench.attached(&datapath), BTreeSet::new(), "{way:?}");
-        // Another interface gets its number.
+        // A new interface gets the deleted one's index.
         let number = bench.lan1;
         router
             .ip(&format!(
@@ -219,7 +219,7 @@ fn nothing_of_a_deleted_interface_counts_as_attached() {
         bench.assert_unjudged();
         bench.attach(&mut datapath, way, hooks).unwrap();
         bench.assert_judged();
-        // And what is left of it can be taken off.
+        // What is left of a deleted interface can be detached.
         router.ip("link del lan1").unwrap();
         bench.attach(&mut datapath, way, &[]).unwrap();
         assert_eq!(
@@ -274,12 +274,12 @@ fn a_filter_in_the_way_is_named() {
         why.contains("sitting") && why.contains("sched_cls"),
         "{why}"
     );
-    // Nothing of ours is left where not all could be attached.
+    // Unless every hook could be attached, none of our programs stays.
     assert_eq!(bench.attached(&datapath), BTreeSet::new());
     assert!(!bench.filters().contains("wardline"));
     bench.assert_unjudged();
 
-    // A filter of the same priority and kind is none in the way.
+    // A BPF filter of the same priority with another handle is not in the way.
     bench.tc("filter del dev lan1 egress prio 1");
     bench.tc(&format!(
         "filter add dev lan1 egress prio 1 handle 1 protocol all bpf da object-pinned {}",
@@ -298,7 +298,7 @@ fn a_guard_is_whole_or_what_it_was() {
         return;
     }
     let mut datapath = bench.datapath();
-    // As many as the kernel takes on one hook.
+    // As many programs as the kernel takes on one hook.
     let full: Vec<(Foreign, Foreign)> = bench.in_router(|| {
         std::iter::from_fn(|| {
             let next = foreign::load(Kind::Tc, Does::Answers(-1), "crowd").unwrap();
@@ -315,7 +315,7 @@ fn a_guard_is_whole_or_what_it_was() {
     }
     drop(full);
 
-    // A guard that can't be changed goes on as it is.
+    // When its hooks can't be changed, a port stays guarded as it was.
     bench.attach(&mut datapath, Way::Best, &TC).unwrap();
     bench.tc("qdisc add dev lan1 ingress");
     bench.under_traffic(|| {
@@ -342,8 +342,8 @@ fn the_way_of_a_port_changes_under_traffic() {
     bench.lab.close().unwrap();
 }
 
-/// A pump and a neighbour on a bridge, and a program of somebody else that puts the pump's frames
-/// into a VLAN, beside the frame. Gives how many frames of so many the neighbour hears.
+/// Broadcasts frames from the pump; a foreign program puts their VLAN tag beside the frame. Returns
+/// how many of them the far host, on the same bridge, hears.
 fn tagged_frames(bench: &Bench, tag: u16, frames: usize) -> usize {
     let tags = foreign::load(Kind::Tc, Does::Tags(tag), "tags").unwrap();
     let eth0 = index(&bench.pump, "eth0");
@@ -388,7 +388,7 @@ fn a_tag_that_xdp_cannot_see_is_dropped() {
         assert_eq!(tagged_frames(&bench, 21, 5), 0, "{way:?}");
         let after = datapath.reader().reasons().unwrap()[&Reason::WrongVlan].packets;
         assert_eq!(after - before, 5, "{way:?}");
-        // A priority is no VLAN.
+        // A tag with only a priority names no VLAN.
         assert_eq!(tagged_frames(&bench, 5 << 13, 5), 5, "{way:?}");
         bench.lab.close().unwrap();
     }

@@ -1,4 +1,4 @@
-//! Are devices on ports of one bridge as far apart as any others, tagged or not?
+//! Are devices on ports of one bridge segmented like any others, tagged or not?
 //!
 //! The router only bridges here: what is not judged at the port is not judged at all.
 
@@ -108,7 +108,7 @@ devices:
     text
 }
 
-/// Devices on one bridge of a router.
+/// Plugs devices into one bridge on the router.
 fn plug_in(lab: &Lab, devices: &[&Device]) -> Vec<Host> {
     let router = lab.router();
     lab.bridge(router, "br0", &["10.20.1.1/24", "fd20:0:0:1::1/64"])
@@ -225,7 +225,7 @@ fn heard(from: &Host, frames: &[Vec<u8>], marker: &Ethernet, at: &[&Sniffer]) ->
     at.iter().map(heard).collect()
 }
 
-/// What every port of the zone may hear: a device that says where it is.
+/// An ARP announcement of a device, which every port of the zone may hear.
 fn announcement(device: &Device) -> Ethernet {
     let arp = Arp::request(device.mac(), device.v4(), device.v4());
     Ethernet::new(BROADCAST, device.mac(), arp)
@@ -339,12 +339,12 @@ fn a_neighbour_cannot_be_impersonated() {
         *expected.entry((*reason).to_owned()).or_default() += 1_u64;
     }
     assert_eq!(guard.drops(), expected);
-    // They are where they were.
+    // Both devices still have their own addresses.
     assert!(hosts[0].ping("10.20.1.1") && hosts[0].ping("fd20:0:0:1::1"));
     assert!(hosts[0].ping(PUMP_2.v4) && hosts[1].ping(PUMP_1.v6));
 }
 
-/// The address by which neighbours know a router: advertisements come from it.
+/// The link-local address of an interface: router advertisements come from it.
 fn link_local(host: &Host, interface: &str) -> Ipv6Addr {
     let links = host.ip(&format!("-json address show dev {interface}"));
     let links: serde_json::Value = serde_json::from_str(&links.unwrap()).unwrap();
@@ -377,7 +377,7 @@ fn a_group_is_judged_for_each_port() {
     let to_group = rule("group", "zone:pumps", group, "allow");
     let to_cameras = rule("cameras", "zone:pumps", "zone:cameras", "allow");
     let to_any = rule("any", "zone:pumps", "any", "allow");
-    // Who hears it: the pump beside it, the camera.
+    // Whether the other pump and the camera hear the frame, and the reason of the drop, if any.
     for (rules, hears, reason) in [
         (String::new(), [false, false], "no_rule"),
         (to_group.clone(), [true, false], "no_rule"),
@@ -409,7 +409,7 @@ fn a_group_is_judged_for_each_port() {
         assert_eq!(after, before, "{rules}");
     }
 
-    // What the router says to a group, all may hear, if a rule lets it.
+    // A frame from the router to a group reaches all ports, if a rule allows it.
     let say = || {
         lab.router()
             .run(|| {
@@ -487,8 +487,9 @@ const CAMERA_2: Device = Device {
     v6: "",
 };
 
-/// A device on a port of the router's bridge; through a switch, whose kernel takes the tag out of
-/// the frame and hands it on beside it, or in the frame again.
+/// Connects a device to a port of the router's bridge, directly or through a switch. The switch
+/// takes the tag out of the frame, and sends it on beside the frame (`true`) or in it again
+/// (`false`).
 fn plug_in_tagged(lab: &Lab, device: &Device, switch: Option<bool>) -> Host {
     let host = lab.host(device.name).unwrap();
     let near = End::new(&host, "eth0").mac(device.mac);
@@ -542,7 +543,7 @@ fn tags(switch: Option<bool>) {
         .map(|(name, ..)| *name)
         .collect();
     assert_eq!(heard, may);
-    // And back.
+    // The answer passes as well.
     let sniffer = one.sniff("eth0").unwrap();
     let answer = Ipv4::new(CAMERA_2.v4(), CAMERA_1.v4(), Udp::new(9, 9, *b"answer"));
     let answer = Ethernet::new(CAMERA_1.mac(), CAMERA_2.mac(), answer).tagged(20);
@@ -568,7 +569,7 @@ fn untagged(switch: Option<bool>) {
     lab.bridge(lab.router(), "br0", &[]).unwrap();
     let one = plug_in_tagged(&lab, &CAMERA_1, switch);
     let two = plug_in_tagged(&lab, &CAMERA_2, None);
-    // Behind a port that nobody guards: what leaves through it is not judged again.
+    // A host behind an unguarded port, where frames are not judged as they leave.
     let outside = lab.host("outside").unwrap();
     lab.wire(
         &End::new(&outside, "eth0"),
@@ -583,7 +584,7 @@ fn untagged(switch: Option<bool>) {
     ));
     assert!(guard.attached().values().all(|hook| hook == "xdp"));
     let sniffers = [&two, &outside].map(|host| host.sniff("eth0").unwrap());
-    // To a MAC that the bridge does not know, so that it tries every port.
+    // To a MAC that the bridge does not know, so that it floods all ports.
     let mut frames = tagged(&CAMERA_1, &CAMERA_2);
     for (_, frame, _) in &mut frames {
         frame.destination = [2, 0, 0, 0, 0xdd, 1];
@@ -592,7 +593,7 @@ fn untagged(switch: Option<bool>) {
     let at = sniffers.each_ref();
     for heard in heard(&one, &sent, &announcement(&CAMERA_1), &at) {
         let heard: Vec<&str> = heard.iter().map(|number| frames[*number].0).collect();
-        // A tag for priority alone is none.
+        // A priority tag counts as no tag.
         assert_eq!(heard, ["no tag", "a priority tag"], "{switch:?}");
     }
     let drops: u64 = guard.drops().values().sum();

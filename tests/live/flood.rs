@@ -1,7 +1,7 @@
-//! Does a flood from one port hurt those on others, and what is said when there is no room?
+//! Does a flood from one port hurt devices on others, and what is reported when the table is full?
 //!
-//! Ten times as many flows as the table holds, as fast as the interface takes them. The others'
-//! flows must live, they must open new ones, and the table must not run over.
+//! A flood is ten times as many flows as the table holds, as fast as the interface takes them. The
+//! other devices' flows must live, they must open new ones, and the table must not overflow.
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
@@ -22,12 +22,12 @@ const FLOWS: usize = 16_384;
 const PER_DEVICE: usize = 2_048;
 /// Flows of each kind that each of the other devices has before the flood.
 const HELD: usize = 32;
-/// Flows of each kind that each of them opens at least while it lasts, and after it; and at most:
-/// they have quotas too.
+/// Flows of each kind that each of them opens: at least `NEW` during the flood and after it, at
+/// most `MOST` during it, as they have quotas too.
 const NEW: usize = 50;
 const MOST: usize = 400;
 
-/// Devices that are not to notice, and what they have open.
+/// Devices that must not be affected, and what they have open.
 struct Others<'a> {
     devices: &'a [Host],
     sessions: Vec<Session>,
@@ -65,7 +65,7 @@ impl<'a> Others<'a> {
         others
     }
 
-    /// Every flow that they hold goes on.
+    /// Asserts that every flow that they hold still works.
     fn all_answer(&mut self, when: &str) {
         let mut buffer = [0; 16];
         for (number, session) in self.sessions.iter_mut().enumerate() {
@@ -78,7 +78,7 @@ impl<'a> Others<'a> {
             socket
                 .set_read_timeout(Some(Duration::from_secs(1)))
                 .unwrap();
-            // A busy machine loses a datagram; a flow that is gone loses each.
+            // A busy machine may lose a datagram; a flow that is gone loses all of them.
             let answers = (0..5).any(|_| {
                 socket.send(b"there?").unwrap();
                 socket.recv(&mut buffer).is_ok()
@@ -87,8 +87,8 @@ impl<'a> Others<'a> {
         }
     }
 
-    /// How many flows of each kind each of them opens until it is told to stop, at least [`NEW`];
-    /// and how many attempts were in vain.
+    /// Opens flows until `goes_on` is cleared, at least [`NEW`]. Returns how many of each kind each
+    /// device opened, and how many attempts failed.
     fn open_new(&self, goes_on: &AtomicBool) -> (usize, usize) {
         // Long enough for TCP's first retransmission: a busy interface loses a frame.
         let once = Duration::from_millis(1500);
@@ -107,10 +107,10 @@ impl<'a> Others<'a> {
     }
 }
 
-/// What is left of a ward after a flood from its first port.
+/// A ward after a flood from its first port.
 struct Flood {
     guard: Guard,
-    /// Attempts of the others to open a flow, and how many of them were in vain.
+    /// Attempts of the others to open a flow, and how many of them failed.
     attempts: usize,
     refused: usize,
     _ward: Ward,
@@ -121,7 +121,7 @@ fn flood(name: &str, flooder_zone: &str, frames: impl FnOnce(Mac) -> Vec<Vec<u8>
     let ward = Ward::new(name);
     let flooder = ward.device(1);
     let others = [ward.device(2), ward.device(3)];
-    // Where the flood goes: nobody answers, nobody complains.
+    // The flood's destination, from where neither answers nor ICMP errors come.
     ward.lab
         .router()
         .ip("route add blackhole 203.0.113.0/24")
@@ -148,7 +148,7 @@ fn flood(name: &str, flooder_zone: &str, frames: impl FnOnce(Mac) -> Vec<Vec<u8>
 
     let frames = frames(ward.lab.router().mac("lan1").unwrap());
     assert!(frames.len() >= 10 * FLOWS);
-    // Processors that open flows at the same instant may each be one over.
+    // Processors that open flows at the same instant may each exceed the limit by one.
     let spare = processors().unwrap().len() as u64;
     let goes_on = AtomicBool::new(true);
     let (mut sent, mut took) = (0, Duration::ZERO);
@@ -165,7 +165,7 @@ fn flood(name: &str, flooder_zone: &str, frames: impl FnOnce(Mac) -> Vec<Vec<u8>
             (most, looks)
         });
         let opener = scope.spawn(|| held.open_new(&goes_on));
-        // Whole rounds, until the others have opened what they want to open meanwhile.
+        // Whole rounds for three seconds, so that the others have time to open flows.
         let start = Instant::now();
         while sent == 0 || start.elapsed() < Duration::from_secs(3) {
             took += flooder.flood("eth0", &frames).unwrap();
@@ -188,7 +188,7 @@ fn flood(name: &str, flooder_zone: &str, frames: impl FnOnce(Mac) -> Vec<Vec<u8>
     held.all_answer("in the end");
     let (used, max) = fill(&guard);
     assert!(used <= max + spare, "{used} flows of at most {max}");
-    // The flood was there: its frames were judged, if not by the interface's queue.
+    // The flood reached the programs, except for frames that the interface's queue dropped.
     let judged: u64 = guard.reasons().values().sum();
     assert!(judged >= 10 * FLOWS as u64, "{:?}", guard.reasons());
     Flood {
@@ -213,7 +213,7 @@ fn fill(guard: &Guard) -> (u64, u64) {
     )
 }
 
-/// A SYN and a datagram of flows that no other frame is of.
+/// A SYN and a datagram, each of a flow that no other frame belongs to.
 fn pair(gateway: Mac, source: (Mac, Ipv4Addr), number: usize) -> [Vec<u8>; 2] {
     let far = Ipv4Addr::new(203, 0, 113, (number % 250) as u8 + 1);
     let port = 1024 + (number / 250) as u16;
@@ -280,10 +280,10 @@ fn strangers_that_flood_hurt_each_other() {
         "{attempts} attempts, {refused} in vain: {:?}",
         guard.drops()
     );
-    // A flow whose bucket has nothing to put out finds no room while the table is full.
+    // While the table is full, a flow is refused when its bucket has none to evict.
     assert!(refused * 20 <= *attempts, "{refused} of {attempts}");
     let drops = guard.drops();
-    // An answer to a flow that was put out before it came has no rule, or no flow.
+    // The answer to a flow that was evicted before it came is `no_rule` or `mid_flow`.
     let room = ["device_quota", "flow_table_full", "mid_flow", "no_rule"];
     let reasons: Vec<&str> = drops.keys().map(String::as_str).collect();
     assert!(reasons.iter().all(|it| room.contains(it)), "{drops:?}");
@@ -295,7 +295,7 @@ fn a_full_table_shows_before_it_is_full_and_drops_with_its_reason() {
     let ward = Ward::new("full");
     let devices = [ward.device(1), ward.device(2)];
     ward.lab.settle().unwrap();
-    // Neither device's quota is what ends it.
+    // The table is full before either device reaches its quota.
     let limits = format!("[limits]\nflows = {ROOM}\nflows_per_device = 48\n");
     let guard = Guard::start(&ward.lab, &limits);
     let zones = [zone(1, "", ""), zone(2, "", "")];
@@ -305,7 +305,7 @@ fn a_full_table_shows_before_it_is_full_and_drops_with_its_reason() {
     let mut held = devices[0].session(FAR[0], 7).unwrap();
     let opens = |device: &Host| device.udp_exchange(FAR[0], 7, TIMEOUT) == Connected;
 
-    // It shows while there is room.
+    // The status shows the fill level while there is still room.
     let mut seen = Vec::new();
     for device in devices.iter().cycle().take(48) {
         assert!(opens(device), "{:?}", guard.drops());
@@ -317,7 +317,7 @@ fn a_full_table_shows_before_it_is_full_and_drops_with_its_reason() {
     assert!((48..ROOM).contains(&used), "{used} flows");
     assert!(guard.drops().is_empty(), "{:?}", guard.drops());
 
-    // Answered flows are put out for nobody.
+    // Answered flows are never evicted.
     let more = devices.iter().cycle().take_while(|device| opens(device));
     assert!(more.take(48).count() < 48, "{:?}", fill(&guard));
     assert_eq!(fill(&guard), (ROOM, ROOM));

@@ -1,4 +1,4 @@
-//! XDP and TC programs of somebody else, on the hooks that Wardline would use.
+//! Foreign XDP and TC programs, on the hooks that Wardline would use.
 #![expect(unsafe_code, reason = "bpf(2) has no safe wrapper for instructions")]
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-/// What kind of program.
+/// The type of a program, as the kernel numbers it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     Tc = 3,
@@ -77,7 +77,7 @@ impl Foreign {
         bpf(OBJ_PIN, &mut words).map(drop)
     }
 
-    /// Puts it on an interface of any namespace by a link, XDP in the driver.
+    /// Links it to an interface of the calling thread's namespace, XDP in the driver.
     pub(crate) fn link(&self, ifindex: u32, hook: Hook) -> io::Result<Foreign> {
         const LINK_CREATE: libc::c_int = 28;
         let (attach_type, flags) = match hook {
@@ -101,7 +101,7 @@ impl Foreign {
     }
 }
 
-/// Where a link puts a program, behind those that are there.
+/// The hook of a link; a TCX link goes behind those that are there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Hook {
     Xdp,
@@ -132,7 +132,7 @@ fn bpf(command: libc::c_int, words: &mut [u32]) -> io::Result<libc::c_int> {
 }
 
 fn own(descriptor: libc::c_int) -> Foreign {
-    // SAFETY: the kernel has just made it, for nobody else.
+    // SAFETY: the kernel has just made the descriptor, and nothing else owns it.
     Foreign(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 

@@ -1,4 +1,4 @@
-//! Fast-forward: what leaves in the driver is what the stack would have forwarded.
+//! Fast-forward: packets leave in the driver as the stack would have forwarded them.
 
 use std::process::Command;
 
@@ -14,10 +14,10 @@ fn forwarded(guard: &Guard) -> u64 {
     counters["forwarded"].as_u64().unwrap()
 }
 
-/// Exchanges of a session that are looked at.
+/// Exchanges of a session in one measurement.
 const ECHOES: u64 = 10;
 
-/// How many packets are forwarded in the driver while a session's come back whole.
+/// How many packets are forwarded in the driver during [`ECHOES`] exchanges of a session.
 fn ahead(guard: &Guard, session: &mut Session) -> u64 {
     let before = forwarded(guard);
     for _ in 0..ECHOES {
@@ -30,7 +30,7 @@ fn goes_ahead(guard: &Guard, session: &mut Session) -> bool {
     ahead(guard, session) >= ECHOES
 }
 
-/// None is; but other sessions may still acknowledge something.
+/// Whether the session stays in the stack. Other sessions may still acknowledge something.
 fn stays_back(guard: &Guard, session: &mut Session) -> bool {
     ahead(guard, session) < ECHOES / 2
 }
@@ -53,7 +53,7 @@ fn answered_flows_go_ahead_and_are_judged_all_the_same() {
     let ward = Ward::new("forward");
     let (one, two) = (ward.device(1), ward.device(2));
     ward.lab.settle().unwrap();
-    // The far ends of veth pairs say whether they take frames from XDP.
+    // The far end of a veth pair decides whether it takes frames from XDP.
     for host in [&one, &two, &ward.far] {
         host.meet_xdp("eth0").unwrap();
     }
@@ -65,7 +65,7 @@ fn answered_flows_go_ahead_and_are_judged_all_the_same() {
     let document = |one: &str, two: &str| {
         policy(&[zone(1, "", one), zone(2, "", two)], "tcp/7, udp/7") + peers
     };
-    // Not asked for: never.
+    // Without `fast_forward`, no packet is forwarded in the driver.
     guard.apply(&document("", ""));
     let mut out = one.session(FAR[0], 7).unwrap();
     assert!(out.echo(b"x"));
@@ -79,7 +79,7 @@ fn answered_flows_go_ahead_and_are_judged_all_the_same() {
         "{:#}",
         port(&guard, "lan1")
     );
-    // A flow that was there, both families, and between two such ports.
+    // An existing flow is fast-forwarded, in both families, also between two such ports.
     assert!(goes_ahead(&guard, &mut out));
     let mut six = one.session(FAR[1], 7).unwrap();
     assert!(goes_ahead(&guard, &mut six));
@@ -93,7 +93,7 @@ fn answered_flows_go_ahead_and_are_judged_all_the_same() {
     }
     assert_eq!(guard.drops().get("spoofed_source"), None);
 
-    // The packets arrive as from the stack: one hop less, the router's MAC, a right checksum.
+    // The packets arrive as from the stack: one hop less, the router's MAC, a correct checksum.
     let sniffer = ward.far.sniff("eth0").unwrap();
     assert!(out.echo(b"x"));
     let router = ward.lab.router().mac("uplink").unwrap();
@@ -107,18 +107,18 @@ fn answered_flows_go_ahead_and_are_judged_all_the_same() {
         .sum();
     assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
 
-    // One end that does not ask for it keeps what leaves through it in the stack.
+    // What leaves through a port without `fast_forward` stays in the stack.
     guard.apply(&document(FAST, ""));
     assert!(stays_back(&guard, &mut across));
     guard.apply(&document(FAST, FAST));
 
-    // The daemon's death changes nothing, and a new neighbour is found in time.
+    // Killing the daemon cuts nothing, and after its restart fast-forward goes on.
     guard.daemon.kill9().unwrap();
     assert!(across.echo(b"x") && out.echo(b"x"));
     guard.daemon.restart().unwrap();
     assert!(goes_ahead(&guard, &mut out));
 
-    // What policy cuts is cut, whatever the flow remembers.
+    // A flow that policy cuts is cut, whatever next hop it remembers.
     let answer = guard.ctl.run(&["quarantine", "device-2", "--reason", "x"]);
     answer.unwrap().ok().unwrap();
     assert!(!across.echo(b"x") && out.echo(b"x"));
@@ -139,7 +139,7 @@ fn a_route_that_changes_is_followed() {
     guard.apply(&policy(&[zone(1, "", FAST)], "tcp/7"));
     let mut out = one.session(FAR[0], 7).unwrap();
     assert!(goes_ahead(&guard, &mut out));
-    // The far host gets another MAC: who sends to the old one sends to nobody.
+    // The far host gets another MAC; frames to the old one reach no host.
     let other = "02:00:00:00:fa:02";
     ward.far
         .ip(&format!("link set eth0 address {other}"))
@@ -153,7 +153,7 @@ fn a_route_that_changes_is_followed() {
         .unwrap();
     assert!(eventually(PATIENCE, || out.echo(b"x")));
     assert!(eventually(PATIENCE, || goes_ahead(&guard, &mut out)));
-    // No route at all: nothing is sent where it once went.
+    // Without a usable route, nothing is sent to the old next hop.
     router.ip("route add blackhole 198.51.100.7/32").unwrap();
     assert!(eventually(PATIENCE, || !out.echo(b"x")));
     router.ip("route del blackhole 198.51.100.7/32").unwrap();
@@ -204,7 +204,7 @@ fn it_is_refused_where_others_have_a_say() {
             assert!(router.spawn(&mut tc).unwrap().wait().unwrap().success());
         }
     }
-    // Rules of nftables that see what is forwarded, as NAT would.
+    // nftables rules that see forwarded packets, as NAT does.
     let nft = |text: &str| {
         let mut nft = Command::new("nft");
         nft.args(text.split(' '));
@@ -223,7 +223,7 @@ fn it_is_refused_where_others_have_a_say() {
     } else {
         skip("nftables beside fast-forward", "there is no nft");
     }
-    // A device that XDP does not judge.
+    // A port that is not judged by XDP.
     guard.apply(&document.replace(FAST, ", attach: tc, fast_forward: true"));
     let tc = port(&guard, "lan1");
     assert_eq!(

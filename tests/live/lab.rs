@@ -1,4 +1,4 @@
-//! The lab itself: without a daemon, what is sent arrives, and nothing stays behind.
+//! The lab itself: without a daemon, all that is sent arrives, and nothing is left behind.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 use std::fs;
@@ -140,7 +140,7 @@ fn what_a_dead_process_left_goes_with_the_next_lab() {
         .unwrap();
     assert!(made.success());
     let _lab = Lab::new("next").unwrap();
-    // Another test's lab may have found them first and be at it.
+    // Another test's lab may have found them first and still be removing them.
     let gone = || !Path::new(&dir).exists() && !Path::new("/run/netns").join(&netns).exists();
     assert!(eventually(Duration::from_secs(5), gone));
 }

@@ -1,6 +1,6 @@
 //! Does traffic that a rule allows, or that needs none, pass unharmed?
 //!
-//! Real stacks, real servers: every test ends with no packet dropped but those that it meant to be.
+//! With real stacks and servers, every test checks that only what it meant to be dropped was.
 
 mod addresses;
 
@@ -67,7 +67,7 @@ fn large_datagrams_pass_where_fragments_may() {
         zone(3, ", fragments: allow", ", attach: tc"),
     ];
     let mut policy = policy(&zones, "udp/7, icmp/8, icmpv6/128");
-    // From outside, and from the router itself.
+    // Also from outside, and from the router itself.
     policy.push_str(
         "  - {name: in, from: [\"cidr:198.51.100.0/24\", \"cidr:2001:db8:100::/64\", router], \
          to: [zone:zone-1, zone:zone-2, zone:zone-3], services: [udp/7, icmp/8, icmpv6/128], \
@@ -93,7 +93,7 @@ fn large_datagrams_pass_where_fragments_may() {
             exchange(device, far);
             exchange(&ward.far, own);
             exchange(ward.lab.router(), own);
-            // What is whole passes anyway.
+            // An unfragmented datagram passes anyway.
             assert_eq!(
                 device.udp_exchange_of(1400, far, 7, TIMEOUT),
                 Outcome::Connected
@@ -139,8 +139,8 @@ fn the_path_mtu_is_found() {
     const MTU: usize = 1300;
     let ward = Ward::new("path-mtu");
     let devices = [ward.device(1), ward.device(2)];
-    // Behind the far host, a router by now, a link that carries less, and another host behind
-    // that: its own link carries as much as any, so it asks for no less.
+    // Behind the far host, which is a router here, come a link with a smaller MTU and another host.
+    // That host's own link has the full MTU, so it does not ask for smaller segments.
     let middle = ward.lab.host("middle").unwrap();
     let end = ward.lab.host("end").unwrap();
     for host in [&ward.far, &middle] {
@@ -194,7 +194,7 @@ fn the_path_mtu_is_found() {
     for device in &devices {
         for address in ["198.51.200.7", "2001:db8:200::7"] {
             let before = guard.packets("related");
-            // TCP first: it has to find out for itself.
+            // TCP first, so that it has to discover the path MTU itself.
             let transfer = device.session(address, 7).unwrap();
             let transfer = transfer.transfer(Duration::ZERO).unwrap();
             let done = eventually(Duration::from_secs(30), || transfer.echoed() >= 4 << 20);
@@ -240,7 +240,7 @@ fn neighbours_are_found_without_any_rule() {
     ] {
         for address in other {
             device.ip("neigh flush dev eth0").unwrap();
-            // What is sent is dropped; that it can be sent is what matters.
+            // The datagram is dropped, but to send it the device must resolve the neighbour.
             device.udp_send(address, 9, b"where are you").unwrap();
             let found = eventually(PATIENCE, || {
                 let known = device.ip(&format!("neigh show {address}")).unwrap();
@@ -300,7 +300,7 @@ fn names_are_asked_for_in_groups() {
     for family in 0..2 {
         assert_eq!(heard(&devices, &listeners, 1, family), [false, true, true]);
     }
-    // It may not ask itself: no rule is for it.
+    // A query from that device itself reaches no other device: no rule allows it.
     for family in 0..2 {
         assert_eq!(heard(&devices, &listeners, 3, family), [false; 3]);
     }
@@ -308,7 +308,7 @@ fn names_are_asked_for_in_groups() {
     assert_eq!(drops.keys().collect::<Vec<_>>(), ["no_rule"], "{drops:?}");
 }
 
-/// Sockets that listen where multicast DNS is spoken, one for each family.
+/// Sockets that listen for multicast DNS, one for each family.
 struct Listener([UdpSocket; 2]);
 
 const GROUPS: [IpAddr; 2] = [
@@ -334,7 +334,7 @@ impl Listener {
                 socket.bind(&SocketAddr::new(any, 5353).into()).unwrap();
                 match group {
                     IpAddr::V4(group) => socket.join_multicast_v4(&group, &own).unwrap(),
-                    // The loopback is 1, and there is one interface beside it.
+                    // Interface 0 lets the kernel choose: there is only one beside the loopback.
                     IpAddr::V6(group) => socket.join_multicast_v6(&group, 0).unwrap(),
                 }
                 UdpSocket::from(socket)
@@ -344,7 +344,7 @@ impl Listener {
     }
 }
 
-/// Who hears what one device asks its group.
+/// Which devices hear a query that device `one` sends to the group.
 fn heard(devices: &[Host; 3], listeners: &[Listener; 3], one: u8, family: usize) -> [bool; 3] {
     static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let count = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -369,7 +369,7 @@ fn heard(devices: &[Host; 3], listeners: &[Listener; 3], one: u8, family: usize)
         .unwrap();
     let heard = |listener: &Listener| {
         let socket = &listener.0[family];
-        // Whoever hears it does so at once; what is not for a listener is waited for in vain.
+        // A query that is heard at all is heard at once, so a short wait is enough.
         socket
             .set_read_timeout(Some(Duration::from_millis(300)))
             .unwrap();
@@ -408,7 +408,7 @@ fn connections_close_in_every_way() {
         };
         let ends = |stream: &mut TcpStream| stream.read(&mut [0]).unwrap() == 0;
 
-        // One end, then the other; by either.
+        // One end closes, then the other; each end is first once.
         let (mut opener, mut other) = pair();
         opener.write_all(b"last words").unwrap();
         drop(opener);
@@ -421,7 +421,7 @@ fn connections_close_in_every_way() {
         assert!(ends(&mut opener));
         drop(opener);
 
-        // One end, and long after it the other.
+        // One end closes its half, and the other sends on before it closes.
         let (mut opener, mut other) = pair();
         opener.shutdown(Shutdown::Write).unwrap();
         assert!(ends(&mut other));
@@ -436,7 +436,7 @@ fn connections_close_in_every_way() {
         });
         assert!(came == sent);
 
-        // Without a word, by either.
+        // A reset instead of a close, by either end.
         for opener_resets in [true, false] {
             let (opener, other) = pair();
             let (resets, mut stays) = if opener_resets {
@@ -452,7 +452,7 @@ fn connections_close_in_every_way() {
             assert_eq!(end.kind(), ErrorKind::ConnectionReset);
         }
 
-        // Both at once: while nothing is forwarded, neither end hears of the other's.
+        // Both close at once: with forwarding off, neither end sees the other's FIN first.
         let (mut opener, mut other) = pair();
         let key = match opener.local_addr().unwrap() {
             SocketAddr::V4(_) => "ipv4/ip_forward",
@@ -465,7 +465,7 @@ fn connections_close_in_every_way() {
         assert!(ends(&mut opener) && ends(&mut other));
         let port = opener.local_addr().unwrap().port();
         drop((opener, other));
-        // Only the end that closes first waits; here, both did.
+        // Only an end that closes first enters TIME-WAIT; here both did.
         for host in [&device, &ward.far] {
             assert!(
                 eventually(PATIENCE, || waits(host, port)),
@@ -479,7 +479,7 @@ fn connections_close_in_every_way() {
 /// Whether a host has a connection with this port, at either end, in TIME-WAIT.
 fn waits(host: &Host, port: u16) -> bool {
     let tables = host.run(|| {
-        // Those of the thread: the process is in another namespace.
+        // The thread's own tables: the process is in another namespace.
         ["tcp", "tcp6"]
             .map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap())
     });
@@ -532,15 +532,15 @@ fn an_answered_flow_may_be_silent() {
     far.set_read_timeout(Some(PATIENCE)).unwrap();
     far.recv(&mut [0; 16]).unwrap();
     assert!(arrives(b"answer", PATIENCE));
-    // Another flow gets no answer: when that is gone, this one has been silent for longer than an
-    // unanswered one may be.
+    // Another flow gets no answer. Once it has timed out, this one has been silent for longer than
+    // an unanswered flow may be.
     device.udp_send(FAR[0], 9, b"anybody?").unwrap();
     assert!(eventually(PATIENCE, || is_there(9)));
     assert!(eventually(PATIENCE, || !is_there(9)));
     assert!(is_there(7));
     assert!(arrives(b"late", PATIENCE));
     assert_eq!(guard.drops(), BTreeMap::new());
-    // But it does not live for ever.
+    // But it times out in the end.
     assert!(eventually(Duration::from_secs(20), || !is_there(7)));
     assert!(!arrives(b"too late", TIMEOUT));
     assert_eq!(guard.drops(), BTreeMap::from([("no_rule".to_owned(), 1)]));

@@ -20,7 +20,7 @@ pub(crate) fn start(lab: &Lab) -> (Daemon, Ctl) {
     (daemon, ctl)
 }
 
-/// What differs between what the clinic's hosts reach and what its policy says.
+/// Where the clinic's hosts reach more or less than its policy says.
 fn differences(clinic: &Clinic) -> Vec<String> {
     let matrix = clinic.matrix().unwrap();
     let mut wrong = Vec::new();
@@ -57,9 +57,9 @@ fn the_clinic_is_what_its_policy_says() {
     );
     assert_eq!(differences(&clinic), [""; 0]);
 
-    // Explain says what a real packet met, and so does the event.
+    // Event and explanation agree with what happened to a real packet.
     let told = eventually(PATIENCE, || {
-        // One event a second: another drop of this camera may have had this second's.
+        // Events are limited to one a second: another drop of this camera may have used it.
         let outcome = clinic.camera1.tcp_connect("10.20.2.22", SSH, TIMEOUT);
         assert_eq!(outcome, Outcome::Dropped);
         ctl.events().unwrap().iter().any(|event| {
@@ -84,7 +84,7 @@ fn the_clinic_is_what_its_policy_says() {
     assert_eq!(answer.code, 3, "{answer:?}");
     assert!(answer.stdout.contains("no_rule"), "{answer:?}");
 
-    // Without a daemon the verdicts stay, and the next one finds them.
+    // Without a daemon the verdicts stay, and a restarted daemon takes them over.
     let mut session = clinic.nurse.session("10.20.2.21", RTSP).unwrap();
     assert!(session.echo(b"before"));
     daemon.kill9().unwrap();
@@ -104,7 +104,7 @@ fn the_clinic_is_what_its_policy_says() {
         "{flows:#}"
     );
 
-    // Taking its rule away cuts a session, and no other.
+    // Removing a session's rule cuts that session, and no other.
     let (mut policy, _) = wardline_proto::document::parse(CLINIC);
     policy
         .rules
@@ -172,7 +172,7 @@ rules:
     assert_eq!(status["revision"], 1);
     let kept = ctl.run(&["get"]).unwrap();
     assert!(kept.stdout.contains("10.1.0.0/16") && !kept.stdout.contains("nowhere"));
-    // A plan changes nothing and says what it would.
+    // A plan says what would change, and changes nothing.
     let plan = "version: 1\nzones: [{name: b}]\n";
     let file = lab.dir().join("plan.yaml");
     std::fs::write(&file, plan).unwrap();
@@ -185,7 +185,7 @@ rules:
         "{answer:?}"
     );
     assert_eq!(ctl.json(&["status"]).unwrap()["revision"], 1);
-    // Stale, usage, no such file, no server.
+    // Exit codes: stale base, wrong usage, no such file, no server.
     let answer = ctl
         .run(&["apply", "-f", file.to_str().unwrap(), "--base", "7"])
         .unwrap();

@@ -1,4 +1,4 @@
-//! A port between two hosts: programs are attached to it by hand, while packets pass or not.
+//! A port between two hosts, for tests that attach programs by hand and check what passes.
 
 use std::{
     collections::BTreeSet,
@@ -141,24 +141,24 @@ impl Bench {
             .is_some()
     }
 
-    /// Whether what the policy says is what happens.
+    /// Asserts that the allowed service is reached and the forbidden one is not.
     #[track_caller]
     pub(super) fn assert_judged(&self) {
-        assert!(self.arrives(ALLOWED), "what is allowed was lost");
-        assert!(!self.arrives(FORBIDDEN), "what is forbidden arrived");
+        assert!(self.arrives(ALLOWED), "an allowed packet was lost");
+        assert!(!self.arrives(FORBIDDEN), "a forbidden packet arrived");
     }
 
     #[track_caller]
     pub(super) fn assert_unjudged(&self) {
         let arrived = eventually(PATIENCE, || self.arrives(FORBIDDEN));
-        assert!(arrived, "something still judges");
+        assert!(arrived, "the port is still judged");
     }
 
-    /// Does something while allowed and forbidden packets pass both ways: no allowed one may be
-    /// lost, and no forbidden one may arrive.
+    /// Runs `work` while allowed and forbidden packets go both ways: no allowed one may be lost,
+    /// and no forbidden one may arrive.
     #[track_caller]
     pub(super) fn under_traffic(&self, work: impl FnOnce()) {
-        // The flow, and the neighbours that the router must know.
+        // First opens the flow and lets the router resolve its neighbours.
         assert!(self.arrives(ALLOWED));
         let back = self.pump.sniff("eth0").unwrap();
         let answer = self.far_sends(ALLOWED, b"once");
@@ -167,7 +167,7 @@ impl Bench {
             back.wait_for(QUIET, |frame| ports(frame).0 == ALLOWED)
                 .is_some()
         });
-        assert!(answered, "no answer comes through");
+        assert!(answered, "no answer arrived");
 
         let flow = Flow::default();
         let (out, back) = thread::scope(|scope| {
@@ -186,7 +186,7 @@ impl Bench {
                 work();
             }
             flow.stop.store(true, Ordering::Relaxed);
-            assert!(flows, "the streams do not begin");
+            assert!(flows, "the streams did not start");
             (out.join().unwrap(), back.join().unwrap())
         });
         for (way, stream) in [("out", out), ("back", back)] {
@@ -199,7 +199,7 @@ impl Bench {
         }
     }
 
-    /// Pins a program of somebody else where `tc` finds it.
+    /// Pins a foreign program where `tc` finds it.
     pub(super) fn foreign(&self, name: &str, answer: i32) -> PathBuf {
         let directory = format!("/sys/fs/bpf/wardline-{}-foreign", self.lab.id());
         fs::create_dir_all(&directory).unwrap();
@@ -217,7 +217,7 @@ impl Bench {
         self.tc("filter show dev lan1 ingress") + &self.tc("filter show dev lan1 egress")
     }
 
-    /// Ids of the programs on `lan1`, anybody's.
+    /// Ids of all programs on `lan1`, whoever attached them.
     pub(super) fn programs(&self) -> BTreeSet<u32> {
         let xdp = tool(self.lab.router(), "ip", "-details link show dev lan1");
         let told = xdp + &self.filters();
@@ -233,7 +233,7 @@ impl Bench {
         ids
     }
 
-    /// Whether the kernel has TCX; without it TC programs are filters whatever is asked for.
+    /// Whether the kernel has TCX; without it, TC programs are attached as filters in any case.
     pub(super) fn has_tcx(&self) -> bool {
         let program = foreign::load(Kind::Tc, Does::Answers(-1), "probe").unwrap();
         let link = self.in_router(|| program.link(self.lan1, foreign::Hook::TcxEgress));
@@ -245,10 +245,10 @@ impl Bench {
     }
 }
 
-/// Two streams, and when they end.
+/// State shared by the two streams.
 #[derive(Default)]
 pub(super) struct Flow {
-    /// Streams that run.
+    /// Streams that have started.
     pub(super) streams: AtomicUsize,
     pub(super) stop: AtomicBool,
 }
@@ -269,13 +269,13 @@ pub(super) fn stream(
     port: impl Fn(&[u8]) -> u16 + Sync,
     flow: &Flow,
 ) -> Stream {
-    /// Packets before and after which there is something to see.
+    /// Least number of packets before and after `work`.
     const SOME: u32 = 50;
     let (allowed, forbidden) = (make(ALLOWED, &[0; 4]), make(FORBIDDEN, &[0; 4]));
     let sender = from.sniff("eth0").unwrap();
     let heard = to.sniff("eth0").unwrap();
     let send = |frame: &[u8], number: u32| {
-        // Nobody on the way looks at the checksum of UDP.
+        // Nothing on the way checks the UDP checksum, so it need not be right.
         let mut frame = frame.to_vec();
         let at = frame.len() - 4;
         frame[at..].copy_from_slice(&number.to_be_bytes());
@@ -288,7 +288,7 @@ pub(super) fn stream(
             let (mut numbers, mut leaked) = (BTreeSet::new(), 0);
             loop {
                 let ended = done.load(Ordering::Relaxed);
-                // After the end it is quiet for a while before all has come.
+                // Once the sender is done, silence means that every frame has arrived.
                 let Some(frame) = next(heard) else {
                     if ended {
                         return (numbers, leaked);

@@ -1,4 +1,4 @@
-//! How the daemon attaches ports, and what it says when it can't do as it was told.
+//! How the daemon attaches ports, and what it reports when it can't attach as asked.
 
 use std::{
     fs::{self, File},
@@ -77,22 +77,22 @@ fn whose_xdp_program_is_in_the_way_is_said() {
                 .lines()
                 .any(|line| line.starts_with("warning: "));
             assert!(warned, "{answer:?}");
-            // Not half of it either.
+            // None of our programs is attached either.
             let details = tool(router, "ip", "-details link show dev lan1");
             assert!(!details.contains("xdp_ingress"), "{details}");
         }
-        // Who asks for TC is judged behind it.
+        // With `attach: tc`, the port is judged at TC, behind the foreign XDP program.
         ctl.apply(&port("lan1", ", attach: tc"))
             .unwrap()
             .ok()
             .unwrap();
         assert_eq!(only_port(ctl).0, "tc");
-        // And goes on being judged, though XDP would be the choice.
+        // With `auto` it stays at TC, as the XDP hook is still taken.
         ctl.apply(&port("lan1", "")).unwrap().ok().unwrap();
         let (attached, reason) = only_port(ctl);
         assert_eq!(attached, "tc", "{reason}");
         assert!(reason.contains("their_filter"), "{reason}");
-        // When it is gone, the next look finds the hook free.
+        // Once the foreign program is gone, the next check finds the hook free.
         drop((link, program));
         router
             .ip("link add other type veth peer name other1")
@@ -136,7 +136,7 @@ fn xdp_above_or_generic_is_said_with_its_cure() {
         let cure = "ip link set dev lan1 xdpgeneric off";
         assert_xdp_is_refused(ctl, ["generic", "\"watch\"", cure]);
         tool(router, "ip", "link set dev lan1 xdpgeneric off");
-        // The cure helps.
+        // The command that the reason names frees the hook.
         ctl.apply(&port("lan1", "")).unwrap().ok().unwrap();
         assert_eq!(only_port(ctl), ("xdp".to_owned(), String::new()));
     });
@@ -186,7 +186,7 @@ fn a_port_with_vlans_has_xdp_only_where_tags_are_seen() {
         };
         ctl.apply(&port("tap1", &asked)).unwrap().ok().unwrap();
         assert_eq!(only_port(ctl), ("xdp".to_owned(), "asked for".to_owned()));
-        // The tag is in the frame: of VLAN 20, and of one that the port has not.
+        // Tags in the frame: of VLAN 20, and of one that the port does not have.
         for (tag, reason) in [(20, "unknown_device"), (21, "wrong_vlan")] {
             let udp = Udp::new(OWN_PORT, ALLOWED, *b"tagged");
             let frame = Ethernet::new(BROADCAST, PUMP_MAC, Ipv4::new(PUMP, FAR, udp)).tagged(tag);
@@ -228,7 +228,7 @@ fn an_unseen_tag_makes_an_event_like_others() {
         })
     });
     assert!(told, "{:#?}", ctl.events());
-    // What fails by form is the sender's too, though nobody had to know it.
+    // An event for a fault of form names the device too, though the verdict did not need it.
     let nonsense = Tcp::new(OWN_PORT, ALLOWED, SYN | FIN);
     let frame = Ethernet::new(BROADCAST, PUMP_MAC, Ipv4::new(PUMP, FAR, nonsense));
     bench.pump.send_frame("eth0", &frame.bytes()).unwrap();
@@ -264,7 +264,7 @@ fn a_port_that_is_none_any_more_is_let_go() {
     });
 }
 
-/// A tap device of a host, up; frames that are written enter through it. Gone when dropped.
+/// A tap device on a host, up; frames written to it enter the host. Gone when dropped.
 fn tap(host: &Host, name: &str) -> std::io::Result<File> {
     let file = host.run(|| foreign::tap(name)).unwrap()?;
     host.ip(&format!("link set {name} up")).unwrap();

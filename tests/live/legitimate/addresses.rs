@@ -47,7 +47,7 @@ fn a_host_configures_itself_from_advertisements() {
         ],
     );
 
-    // From here on the host does what a host does that has just been plugged in.
+    // From here on the host behaves as if it had just been plugged in.
     device.ip("link set eth0 down").unwrap();
     device.ip("link set eth0 up").unwrap();
     let mut own = None;
@@ -58,7 +58,7 @@ fn a_host_configures_itself_from_advertisements() {
     assert!(configured, "{}", device.ip("address show eth0").unwrap());
     let own: Ipv6Addr = own.unwrap().parse().unwrap();
     assert_eq!(own.segments()[..4], [0xfd20, 0, 0, 1], "{own}");
-    // It asked whether somebody has the address: a solicitation from nobody.
+    // It probed for duplicates: a neighbour solicitation from the unspecified address.
     let asked = sniffer.wait_for(TIMEOUT, |frame| {
         frame[12..14] == [0x86, 0xdd]
             && frame[20] == 58
@@ -87,7 +87,7 @@ fn a_lease_comes_through_a_port_that_may() {
     lease(true);
 }
 
-/// A client without an address gets one, and then talks by rule.
+/// A client without an address gets one by DHCP; then its traffic passes by a rule.
 fn lease(through_port: bool) {
     if !has_dnsmasq("DHCP") || !has("DHCP", "busybox", "--list") {
         return;
@@ -167,13 +167,13 @@ fn lease(through_port: bool) {
     assert_eq!(guard.drops(), BTreeMap::new());
 }
 
-/// The policy of one device that has a MAC and learns its addresses.
+/// The policy of one device that is listed with a MAC only and learns its addresses.
 fn learning(net: u8, services: &str) -> String {
     let listed = format!(", addresses: [{}, \"{}\"]", v4(net), v6(net));
     policy(&[zone(net, "", "")], services).replace(&listed, "")
 }
 
-/// The first address of a host that is for more than the link, and ready.
+/// The first global address of a host that is not tentative any more.
 fn global_address(host: &Host, family: &str) -> Option<String> {
     let links: Value = serde_json::from_str(&host.ip("-json address show eth0").unwrap()).unwrap();
     let ready = |address: &&Value| {
@@ -188,7 +188,7 @@ fn has_dnsmasq(name: &str) -> bool {
     has(name, "dnsmasq", "--version")
 }
 
-/// Whether a program is there; says so when a test is skipped for want of it.
+/// Whether a program is installed; if not, reports that the test is skipped.
 fn has(name: &str, program: &str, argument: &str) -> bool {
     let found = Command::new(program)
         .arg(argument)
