@@ -1,4 +1,4 @@
-//! Who may change policy, how changes are made and taken back, and what survives a crash.
+//! Access to the daemon, changes of policy and how they are taken back, and recovery from crashes.
 
 mod access;
 mod authority;

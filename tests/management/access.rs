@@ -1,5 +1,4 @@
-//! Who may ask the daemon what: roles, certificates, clients that mean harm, and the audit of it
-//! all.
+//! Access to the daemon: roles, certificates, hostile clients, and the audit of it all.
 
 mod audit;
 mod calls;
@@ -34,7 +33,7 @@ const ROLES: &str = r#"roles = [
   { match = "*@clinic", role = "admin" },
 ]"#;
 
-/// A daemon that serves TCP, and who signs for its clients.
+/// A daemon that serves TCP, and the authority that signs its clients' certificates.
 struct Ward {
     daemon: Daemon,
     ctl: Ctl,
@@ -84,7 +83,7 @@ impl Ward {
         self.client("Ada", &["ada@clinic"])
     }
 
-    /// Does something on the router, where the daemon listens.
+    /// Runs `work` on the router, where the daemon listens.
     fn there<T: Send>(&self, work: impl AsyncFnOnce() -> T + Send) -> T {
         on(self.lab.router(), work)
     }
@@ -185,7 +184,7 @@ async fn local(socket: PathBuf) -> Channel {
         .unwrap()
 }
 
-/// Makes a call with an empty message, whatever it is, and waits for the beginning of its answer.
+/// Makes any call with an empty message, and waits for the beginning of its answer.
 async fn ask(channel: &Channel, path: &str) -> Status {
     let mut grpc = tonic::client::Grpc::new(channel.clone());
     grpc.ready().await.unwrap();

@@ -1,4 +1,4 @@
-//! Certificates for tests: who signs, and what each certificate says.
+//! Certificates for tests: the authorities that sign them, and what each certificate says.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use rcgen::{
 };
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
-/// Who signs certificates.
+/// An authority that signs certificates.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its own certificate, PEM.
@@ -76,24 +76,24 @@ impl Authority {
 }
 
 impl Signed {
-    /// What a client that believes `authority` uses it with.
+    /// The TLS settings of a client that trusts `authority` and shows this certificate.
     pub(crate) fn shown_to(&self, authority: &Authority) -> ClientTlsConfig {
         believing(authority).identity(Identity::from_pem(&self.cert, &self.key))
     }
 
-    /// Writes both files, each at once.
+    /// Writes both files, each atomically.
     pub(crate) fn write(&self, cert: &Path, key: &Path) {
         replace(cert, &self.cert);
         replace(key, &self.key);
     }
 }
 
-/// A client without a certificate.
+/// The TLS settings of a client without a certificate.
 pub(crate) fn believing(authority: &Authority) -> ClientTlsConfig {
     ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&authority.pem))
 }
 
-/// Puts a whole file in a file's place.
+/// Replaces a file atomically.
 pub(crate) fn replace(path: &Path, text: &str) {
     let next: PathBuf = path.with_extension("next");
     fs::write(&next, text).unwrap();

@@ -1,4 +1,4 @@
-//! Commit-confirm: the change that cuts the operator off goes by itself.
+//! Commit-confirm: a change that cuts the operator off is reverted by itself.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use wardline_tests::{
 const ROUTER: &str = "10.20.1.1";
 const API: u16 = 7443;
 
-/// What the operator on device 1 needs, as rules of the ward's document.
+/// A document with device 1, where the operator is, and these rules.
 fn document(rules: &str) -> String {
     let [zones, ports, devices] = zone(1, "", "");
     format!("version: 1\nzones:\n{zones}ports:\n{ports}devices:\n{devices}rules:\n{rules}")
@@ -32,15 +32,15 @@ fn reachable() -> String {
     ))
 }
 
-/// The same policy without the rule that the operator's own connection lives by.
+/// The same policy without the rule that the operator's own connection depends on.
 fn cut_off() -> String {
     document(
         "  - {name: other, from: [device:device-1], to: [router], services: [tcp/1], action: allow}\n",
     )
 }
 
-/// The API over the network: what comes to the router's port goes to the daemon's socket, and what
-/// comes to a socket of the operator's goes to the router's port, through the guarded link.
+/// The API over the network: connections to a socket on the operator's side go to the router's
+/// port, through the guarded link, and from there to the daemon's socket.
 fn bridge(ward: &Ward, operator: &Host, daemon: &Path) -> PathBuf {
     let listener = ward
         .lab
@@ -130,7 +130,7 @@ fn what_cuts_the_operator_off_is_taken_back() {
     let asks = |arguments: &[&str]| remotely(&guard.ctl, &socket, arguments);
     assert!(asks(&["status"]).status.success());
 
-    // The answer to the apply that cuts the link may be lost with it: what it did is seen here.
+    // The answer to the apply that cuts the link may be lost with it: its effect is checked here.
     let file = ward.lab.dir().join("cut-off.yaml");
     std::fs::write(&file, cut_off()).unwrap();
     let started = Instant::now();
@@ -151,7 +151,7 @@ fn what_cuts_the_operator_off_is_taken_back() {
         "the link is not lost"
     );
 
-    // Only quarantine and release go on meanwhile.
+    // Only quarantine and release are accepted meanwhile.
     for refused in [
         &["rollback"][..],
         &["delete", "rule/other"],
@@ -193,7 +193,7 @@ fn what_cuts_the_operator_off_is_taken_back() {
     let answer = guard.ctl.run(&["confirm", "2"]).unwrap();
     assert_eq!(answer.code, 4, "{answer:?}");
 
-    // One that leaves the link alone is kept, once it is confirmed by its number.
+    // A change that leaves the link alone is kept, once it is confirmed by its revision.
     let answer = apply(
         &ward,
         &guard.ctl,
@@ -227,7 +227,7 @@ fn the_deadline_outlives_the_daemon_and_the_machine() {
     let connects = || operator.tcp_connect(ROUTER, API, TIMEOUT) == Outcome::Connected;
     assert!(connects());
 
-    // Killed, and back before the deadline: it waits on, and then returns.
+    // Killed, and restarted before the deadline: the daemon waits on, and then reverts.
     apply(&ward, &guard.ctl, &cut_off(), "8s").ok().unwrap();
     guard.daemon.kill9().unwrap();
     assert!(!connects(), "a dead daemon changes no verdict");
@@ -240,8 +240,8 @@ fn the_deadline_outlives_the_daemon_and_the_machine() {
     assert!(eventually(PATIENCE, connects), "the link does not return");
     assert_eq!(revision(&guard.ctl), 3);
 
-    // Killed, and back after the deadline with nothing left in the kernel, as after a reboot: what
-    // was in force before is from the first packet on.
+    // Killed, and restarted after the deadline with nothing left in the kernel, as after a reboot:
+    // the previous policy is in force from the first packet on.
     apply(&ward, &guard.ctl, &cut_off(), "1s").ok().unwrap();
     guard.daemon.kill9().unwrap();
     guard.daemon.detach().unwrap();
@@ -251,7 +251,6 @@ fn the_deadline_outlives_the_daemon_and_the_machine() {
     assert_eq!(revision(&guard.ctl), 5);
     assert_eq!(newest(&guard.ctl)["kind"], "revert");
     assert!(connects());
-    // The very first policy returns to none.
     drop(listener);
 }
 

@@ -1,4 +1,4 @@
-//! Two hundred crashes: whenever the daemon dies within a change, the router goes on by the old
+//! Two hundred crashes: whenever the daemon dies within a change, the router enforces the old
 //! revision or the new one, whole, and no change that was answered is lost.
 
 use std::{
@@ -12,7 +12,7 @@ use wardline_tests::{
     ward::{FAR, Guard, PATIENCE, Ward, policy, zone},
 };
 
-/// Where a change can be told to die.
+/// Points in a change at which the daemon can be told to die.
 const POINTS: [&str; 6] = [
     "before-store",
     "after-store",
@@ -21,35 +21,35 @@ const POINTS: [&str; 6] = [
     "judges",
     "in-force",
 ];
-/// How often at each, in turns.
+/// Crashes at each point, in turns.
 const ROUNDS: usize = 20;
-/// Kills out of nowhere, later after the change was sent by a little each time.
+/// Kills at any moment, each a little later after the change was sent.
 const ANYTIME: u32 = 80;
 
 /// The services of the two policies that take turns.
 const SERVICES: [u16; 2] = [7, 8];
 
-/// How soon what passes at all would have passed.
+/// A connection that policy allows opens within this time.
 const SOON: Duration = Duration::from_millis(60);
 
 struct Crashes {
     guard: Guard,
     devices: [Host; 2],
     documents: [String; 2],
-    /// Revisions that were answered.
+    /// Revisions that a client got an answer for.
     answered: Vec<u64>,
     /// What is in force, as an index of the policies.
     force: usize,
 }
 
 impl Crashes {
-    /// Has the next process die at a point.
+    /// Makes the next process die at a point.
     fn arm(&mut self, point: Option<(usize, &str)>) {
         let point = point.map(|(_, point)| point);
         self.guard.daemon.set_environment("WARDLINE_FAULT", point);
     }
 
-    /// Changes to the other policy while the daemon dies, and looks at what is left of both.
+    /// Changes to the other policy while the daemon dies, and checks what is left of both.
     fn crash(&mut self, what: &str, kill: impl FnOnce(&mut Guard)) {
         let next = 1 - self.force;
         let file = self.guard.daemon.config().with_file_name("next.yaml");
@@ -69,13 +69,14 @@ impl Crashes {
             let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
             self.answered.push(answer["revision"].as_u64().unwrap());
         }
-        // Nobody runs: this is the kernel alone.
+        // No daemon runs: the kernel judges alone.
         self.force = self.judged(what);
         self.guard.daemon.restart().unwrap();
         let stored = self.guard.ctl.json(&["get"]).unwrap();
         let port = stored["rules"][0]["services"][0].as_str().unwrap();
         let stored = SERVICES.iter().position(|it| port == format!("tcp/{it}"));
-        // What is stored is what judges from now on: what did, or the change that had not yet.
+        // The stored policy judges from now on: the one that did, or the one that was not yet in
+        // force.
         self.force = self.judged(what);
         assert_eq!(Some(self.force), stored, "{what}");
         if answer.status.success() {
@@ -86,7 +87,7 @@ impl Crashes {
         assert!(self.answered.iter().all(|it| *it <= newest), "{what}");
     }
 
-    /// Which policy judges; it must be one for all.
+    /// Which policy judges; it must be the same for both devices.
     fn judged(&self, what: &str) -> usize {
         let [one, two] = &self.devices;
         let opens = |host: &Host, index: usize| {
@@ -145,8 +146,8 @@ fn no_crash_leaves_a_mixture_or_loses_a_change() {
     for number in 0..ANYTIME {
         let what = format!("kill {number}");
         crashes.crash(&what, |guard| {
-            // No wait for anything: from before the change arrives until after it was answered, by
-            // what one takes here.
+            // Not a wait for anything: kills fall from before the change arrives until after its
+            // answer, in proportion to how long a change takes on this machine.
             thread::sleep(whole * number * 3 / ANYTIME / 2);
             guard.daemon.kill9().unwrap();
         });

@@ -1,4 +1,4 @@
-//! The failsafe: whoever the router's own configuration names reaches it under every policy.
+//! The failsafe: sources that the router's own configuration names reach it under every policy.
 
 use serde_json::json;
 use wardline_tests::{
@@ -6,7 +6,7 @@ use wardline_tests::{
     ward::{FAR, Guard, Ward, mac, v4, v6, zone},
 };
 
-/// The router, as a device's network sees it.
+/// The router's addresses in a device's network.
 fn router(net: u8) -> [String; 2] {
     [format!("10.20.{net}.1"), format!("fd20:0:0:{net}::1")]
 }
@@ -40,7 +40,7 @@ fn who_is_named_reaches_the_router_under_every_policy() {
     }]);
     assert_eq!(guard.ctl.json(&["status"]).unwrap()["failsafe"], told);
 
-    // What neighbours know of each other must not help: ARP and ND have to pass, too.
+    // Forgets all neighbours, so that ARP and ND have to pass as well.
     let forget = || {
         for host in [&operator, &other, ward.lab.router()] {
             host.ip("neigh flush all").unwrap();
@@ -53,7 +53,7 @@ fn who_is_named_reaches_the_router_under_every_policy() {
         forget();
         opens(&operator, &v4, 22) && opens(&operator, &v6, 22) && operator.ping(&v4)
     };
-    // Never another port, another host, another's address, or from another device.
+    // The failsafe admits no other port, destination or device.
     let only_that = || {
         let [v4, _] = router(1);
         !opens(&operator, &v4, 23)
@@ -118,7 +118,7 @@ fn who_is_named_reaches_the_router_under_every_policy() {
     guard.daemon.kill9().unwrap();
     assert!(reaches() && only_that());
 
-    // It ends with the configuration that names it, and only with that.
+    // It ends when the configuration no longer names it, and only then.
     let text = std::fs::read_to_string(guard.daemon.config()).unwrap();
     std::fs::write(guard.daemon.config(), text.replace(&list, "")).unwrap();
     guard.daemon.restart().unwrap();

@@ -1,4 +1,4 @@
-//! Plans: what a document would do is told before it does anything, and then comes true.
+//! Plans say what a document would do, change nothing, and then come true.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -11,7 +11,7 @@ use wardline_tests::{
     ward::{FAR, Guard, PATIENCE, Ward, mac, policy, v4, zone},
 };
 
-/// What the router says to a document; it must change nothing.
+/// The daemon's plan for a document, which must change nothing.
 fn plan(ward: &Ward, guard: &Guard, document: &str) -> Value {
     let file = ward.lab.dir().join("plan.yaml");
     std::fs::write(&file, document).unwrap();
@@ -61,7 +61,7 @@ fn a_plan_tells_what_opens_closes_and_is_cut() {
         assert_eq!(same[list], json!([]), "{list}");
     }
 
-    // Another service instead, no rule for the router, and rules and a zone for nothing.
+    // Another service, no rule for the router, a redundant rule, and a rule for an empty zone.
     let next = policy(&zones, "tcp/9").replace("ports:\n", "  - {name: void}\nports:\n")
         + "  - {name: narrow, from: [device:device-1], to: [\"cidr:198.51.100.7/32\"], \
            services: [tcp/9], action: allow}\n\
@@ -107,12 +107,12 @@ fn a_plan_tells_what_opens_closes_and_is_cut() {
         ]
     );
     assert_eq!(told["empty_zones"], json!(["void"]));
-    // Nothing of it has happened; and then exactly that does.
+    // The plan itself cut nothing; the document then cuts what the plan said.
     assert!(far.echo(b"x") && router.echo(b"x"));
     guard.apply(&next);
     assert!(!far.echo(b"x") && !router.echo(b"x"));
 
-    // A device that goes takes its flows along, and what does not fit is refused with numbers.
+    // Removing a device cuts its flows, and a document beyond the limits is refused with numbers.
     let gone = policy(&zones, "tcp/9").replace(&mac(1), "02:00:00:00:77:77");
     let _nine = ward.far.tcp_serve(9).unwrap();
     let mut nine = device.session(FAR[0], 9).unwrap();
@@ -172,7 +172,7 @@ fn what_was_observed_is_what_enforcing_would_drop() {
         "{:#?}",
         observed(&enforcing)
     );
-    // What the next document allows would not be dropped; nor anything while it observes.
+    // Packets that the next document allows are not listed, nor any while it observes.
     assert_eq!(
         observed(&enforcing.replace("[tcp/7]", "[tcp/7, tcp/8]")),
         [line(9)]
@@ -218,13 +218,13 @@ fn a_plan_holds_up_no_quarantine() {
                 slowest = slowest.max(begun.elapsed());
             }
         }
-        // On one thread with it, one of them would wait for nearly all of it.
+        // On one thread with the plan, one of these calls would wait for nearly all of it.
         let planned = plan.join().unwrap();
         assert!(slowest < planned / 2, "{slowest:?} beside {planned:?}");
     });
 }
 
-/// Two hundred zones, and few rules between very many pairs of them: quickly read, and slow to plan.
+/// Two hundred zones, and few rules between very many pairs of them: quick to read, slow to plan.
 fn large() -> String {
     let mut text = "version: 1\nzones:\n".to_owned();
     for at in 0..200 {

@@ -31,7 +31,7 @@ fn a_quarantine_that_the_kernel_refuses_is_not_kept() {
         refused.code == 1 && refused.stderr.contains("table DEVICES"),
         "{refused:?}"
     );
-    // The revision that was stored is followed by what is in force, and a restart finds that.
+    // The refused revision is followed by a revert to what is in force, and a restart loads that.
     assert!(opens() && quarantined(&guard) == false);
     let history = guard.ctl.json(&["history"]).unwrap();
     let kinds = [0, 1].map(|at| history["revisions"][at]["kind"].clone());
@@ -58,7 +58,7 @@ fn a_device_is_cut_off_at_once_until_it_is_released() {
         + "  - {name: peers, from: [any], to: [any], services: [tcp/7], action: allow}\n";
     guard.apply(&document);
     let opens = |from: &Host, to: &str| from.tcp_connect(to, 7, TIMEOUT) == Outcome::Connected;
-    // Neither family is forgotten, nor either direction.
+    // Both families, and both directions.
     let reach = || {
         [
             opens(&one, FAR[0]),
@@ -126,7 +126,7 @@ fn a_device_is_cut_off_at_once_until_it_is_released() {
         .ok()
         .unwrap();
 
-    // It outlives another policy, a rollback, a crash and what a reboot takes.
+    // It outlives another policy, a rollback, a crash, and a reboot.
     guard.apply(&document.replace("peers", "peers-2"));
     assert_eq!(reach(), cut_off);
     guard.ctl.run(&["rollback"]).unwrap().ok().unwrap();
@@ -200,7 +200,7 @@ fn what_is_kept_goes_on_in_quarantine() {
     };
     let warning = "rule mends holds in quarantine, too";
     assert_eq!(quarantine("device-1")["warnings"][0], warning);
-    // The flow that is kept does not notice, the other is cut.
+    // The flow of the kept rule goes on, the other is cut.
     assert!(mends.echo(b"x") && !other.echo(b"x"));
     let reach = || {
         [
@@ -215,7 +215,7 @@ fn what_is_kept_goes_on_in_quarantine() {
     let only_kept = [true, true, true, true, false, false];
     assert_eq!(reach(), only_kept);
 
-    // Two in quarantine never reach each other, and a deny rule is one.
+    // Two devices in quarantine never reach each other, and deny rules still deny.
     quarantine("device-2");
     assert!(!opens(&two, &v4(1), 8) && !opens(&one, &v4(2), 8) && opens(&two, FAR[0], 8));
     let denies = "  - {name: no, from: [device:device-1], to: [any], services: [tcp/8], \
@@ -224,12 +224,12 @@ fn what_is_kept_goes_on_in_quarantine() {
     assert!(!opens(&one, FAR[0], 8) && opens(&two, FAR[0], 8) && !mends.echo(b"x"));
     guard.told(&[("device", "device-1"), ("reason", "quarantined")]);
 
-    // A rule that is no longer kept ends, without any daemon's help from then on.
+    // When a rule is no longer kept, its flows in quarantine are cut.
     guard.apply(&document);
     let mut mends = two.session(FAR[0], 8).unwrap();
     guard.apply(&document.replace(", keep_in_quarantine: true", ""));
     assert!(!mends.echo(b"x") && !opens(&two, FAR[0], 8));
-    // A grant may be one, for as long as it lasts.
+    // A grant may be kept as well, also while no daemon runs.
     let far = format!("cidr:{}/32", FAR[0]);
     let grant = "grant --from device:device-2 --service tcp/7 --for 1h --reason mend";
     let mut grant: Vec<&str> = grant.split(' ').collect();

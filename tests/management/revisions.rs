@@ -6,7 +6,7 @@ use wardline_tests::{
     ward::{FAR, Guard, PATIENCE, Ward, policy, v4, zone},
 };
 
-/// Writes a fragment and puts it.
+/// Writes a fragment to a file and puts it.
 fn put(ward: &Ward, ctl: &Ctl, fragment: &str, more: &[&str]) -> Answer {
     let file = ward.lab.dir().join("fragment.yaml");
     std::fs::write(&file, fragment).unwrap();
@@ -66,7 +66,7 @@ fn an_edit_changes_a_few_objects_and_can_be_taken_back() {
         "revision 2 is in force",
     );
 
-    // A live connection ends with the rule that a rollback takes away.
+    // A live connection is cut when a rollback removes its rule.
     let mut session = device.session(FAR[0], 9).unwrap();
     assert!(session.echo(b"x"));
     let answer = ctl
@@ -74,7 +74,7 @@ fn an_edit_changes_a_few_objects_and_can_be_taken_back() {
         .unwrap();
     assert_eq!(revision(answer), 3);
     assert!(!session.echo(b"x") && opens(7) && !opens(9));
-    // What was in force before revision 3 is revision 2.
+    // Revision 2 was in force before revision 3, so its policy comes back.
     assert_eq!(revision(ctl.run(&["-o", "json", "rollback"]).unwrap()), 4);
     assert!(opens(9));
     assert_eq!(
@@ -83,7 +83,7 @@ fn an_edit_changes_a_few_objects_and_can_be_taken_back() {
     );
     assert!(opens(7) && !opens(9));
 
-    // All or nothing, and every refusal says why.
+    // An edit is made as a whole or not at all, and every refusal says why.
     let cases = [
         (
             vec!["delete", "zone/zone-1"],
@@ -113,7 +113,7 @@ fn an_edit_changes_a_few_objects_and_can_be_taken_back() {
     assert_eq!(rules(ctl, &[]), ["needed"]);
     assert!(opens(7));
 
-    // The history has it all, over a crash too.
+    // The history is complete, also after a crash.
     let mut guard = guard;
     guard.daemon.kill9().unwrap();
     guard.daemon.restart().unwrap();
@@ -227,13 +227,13 @@ fn a_grant_ends_by_itself_and_leaves_the_document() {
     assert_eq!(rules(&guard.ctl, &[]), ["needed"]);
     let history = guard.ctl.json(&["history"]).unwrap();
     assert_eq!(history["revisions"][0]["kind"], "expire");
-    // It was the daemon that did it, and it says so.
+    // The daemon removed the grant, and reports it.
     let told = guard.ctl.events().unwrap();
     let told = told
         .iter()
         .any(|it| it["message"] == "the grants short have ended");
     assert!(told);
-    // A document of old brings it back into the document, but not for long, and never into force.
+    // A rollback brings the grant back into the document, but not for long, and never into force.
     let with_it = history["revisions"][1]["revision"].to_string();
     guard
         .ctl

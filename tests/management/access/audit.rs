@@ -1,4 +1,4 @@
-//! The audit: who changed what, who was refused, and what a crash or a lost client leaves of it.
+//! The audit: changes and refusals with their actors, also after a crash or a lost client.
 
 use std::{fs, time::Duration};
 
@@ -74,7 +74,7 @@ fn the_audit_has_who_changed_what_and_who_was_refused() {
             .starts_with("127.0.0.1:")
     );
 
-    // Whole, and remembered by its head; an export says the same.
+    // The records verify, and the head stands for all of them; an export has the same head.
     let head = |ward: &Ward| {
         let text = ward.ctl.run(&["audit", "--verify"]).unwrap().ok().unwrap();
         text.rsplit_once("head ").unwrap().1.trim().to_owned()
@@ -104,7 +104,7 @@ fn the_audit_has_who_changed_what_and_who_was_refused() {
         text.lines().skip(3).collect::<Vec<_>>()
     );
 
-    // Touched: each kind is found, where it is.
+    // Tampering of each kind is reported with its line.
     let kept = ward
         .daemon
         .config()
@@ -133,7 +133,7 @@ fn the_audit_has_who_changed_what_and_who_was_refused() {
         findings(&ward, &[]),
         "after line 3: records 4 to 5 are missing, which were there once\n"
     );
-    // It stays to be seen after a restart, and after the next record.
+    // The gap is still reported after a restart, and after the next record.
     ward.daemon.restart().unwrap();
     assert!(
         ward.daemon.log().contains("tampered"),
@@ -142,7 +142,7 @@ fn the_audit_has_who_changed_what_and_who_was_refused() {
     );
     ward.ctl.apply(POLICY).unwrap().ok().unwrap();
     assert_eq!(findings(&ward, &[]), "line 4: records 4 to 5 are missing\n");
-    // Nobody but a head that was noted elsewhere tells that all of it was made anew.
+    // Only a head that was noted elsewhere shows that the whole file was replaced.
     ward.daemon.terminate().unwrap();
     fs::remove_file(&kept).unwrap();
     fs::remove_file(kept.with_extension("head")).unwrap();
@@ -150,7 +150,7 @@ fn the_audit_has_who_changed_what_and_who_was_refused() {
     for _ in 0..7 {
         ward.ctl.apply(POLICY).unwrap().ok().unwrap();
     }
-    // Four from the history, and seven.
+    // Four records made from the history, and seven new ones.
     assert!(head(&ward).starts_with("11:"));
     assert_eq!(
         findings(&ward, &["--head", &noted]),

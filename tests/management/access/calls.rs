@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use super::{Ward, ask, block, connect, local};
 
-/// Who may make each call at least; written down here once more, to be compared.
+/// The least role for each call, written down a second time to compare the daemon with.
 const MATRIX: [(&str, &[&str]); 3] = [
     (
         "viewer",
@@ -133,7 +133,7 @@ fn each_role_may_make_its_calls_and_no_other() {
 fn another_user_on_the_socket_has_no_role() {
     use std::os::unix::fs::PermissionsExt as _;
     let ward = Ward::new("other-user");
-    // Even when somebody has opened the way to the socket.
+    // Even when the permissions of the socket let it connect.
     let socket = ward.daemon.socket().to_owned();
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
     let status = wardline_tests::as_user(65534, || {

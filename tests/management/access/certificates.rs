@@ -1,4 +1,4 @@
-//! Which certificates get in, how they are replaced, and how `wardctl` is told of them.
+//! Which certificates are accepted, how they are replaced, and how contexts of `wardctl` name them.
 
 use std::fs;
 
@@ -43,7 +43,7 @@ fn only_a_certificate_that_is_good_gets_in() {
         let answer = ward.status_for(tls);
         assert!(answer.is_err(), "{what}: {answer:?}");
     }
-    // A client that believes somebody else does not even show its own.
+    // A client that trusts another authority does not even show its own certificate.
     assert!(ward.status_for(ward.admin().shown_to(&other)).is_err());
     // There is no plaintext.
     let plain = ward.there(async || {
@@ -55,7 +55,7 @@ fn only_a_certificate_that_is_good_gets_in() {
         }
     });
     assert_ne!(plain.code(), Code::Ok);
-    // Strangers leave no trace but in the log: they could fill the disk.
+    // Refused handshakes are logged but not audited: they could fill the disk.
     assert_eq!(ward.records().len(), before);
     assert!(
         ward.daemon.log().contains("turned away"),
@@ -63,7 +63,7 @@ fn only_a_certificate_that_is_good_gets_in() {
         ward.daemon.log()
     );
 
-    // wardctl says what is wrong, in words.
+    // wardctl says why it was refused.
     let file = |name: &str| ward.files.join(name).display().to_string();
     let ca = file("clients.pem");
     let expired = signed(&ward.authority, Kind::Expired);
@@ -87,7 +87,7 @@ fn certificates_change_without_a_restart() {
     let fresh = new.sign(Kind::Client, "Ada", &["ada@clinic"]);
     assert!(ward.status_for(fresh.shown_to(&ward.authority)).is_err());
 
-    // A key that does not fit is told, and what was there goes on.
+    // A key that does not match is reported, and the old certificate stays in use.
     replace(&file("server.key"), &server(&new).key);
     assert!(
         eventually(PATIENCE, || ward.daemon.log().contains("not the key of")),
@@ -96,14 +96,15 @@ fn certificates_change_without_a_restart() {
     );
     assert!(ward.status_for(old.shown_to(&ward.authority)).is_ok());
 
-    // Another certificate for the router: clients that believe the new authority get in.
+    // Another certificate for the router: clients that trust the new authority get in.
     server(&new).write(&file("server.pem"), &file("server.key"));
     assert!(eventually(PATIENCE, || ward
         .status_for(old.shown_to(&new))
         .is_ok()));
     assert!(ward.status_for(old.shown_to(&ward.authority)).is_err());
 
-    // Other clients: who is connected and not believed any more is cut off, streams too.
+    // Another authority for clients: a client that is no longer trusted is cut off, with its
+    // streams.
     let tls = old.shown_to(&new);
     let clients = file("clients.pem");
     let pem = new.pem.clone();
@@ -171,7 +172,7 @@ fn a_context_is_the_way_to_a_router() {
     assert_eq!(json["current"], "here");
     assert_eq!(json["contexts"][1]["name"], "ward-3");
     assert_eq!(json["contexts"][0]["server"], socket);
-    // Which of them was used, the router tells.
+    // The audit shows which context was used.
     let file = ward.files.join("p.yaml");
     fs::write(&file, POLICY).unwrap();
     assert_eq!(run("apply -f p.yaml").0, 0);
@@ -179,7 +180,7 @@ fn a_context_is_the_way_to_a_router() {
     let records = ward.records();
     assert_eq!(records[0]["actor"], "uid:0");
     assert_eq!(records[1]["actor"], "cert:ada@clinic");
-    // Named beats the environment, and the command line beats the current one.
+    // The environment beats the current context; `--context` and `--server` beat the environment.
     let environment = [home[0], ("WARDLINE_SERVER", "unix:///nowhere.sock")];
     let status = |words: &[&str]| ward.wardctl(words, &environment).0;
     assert_eq!(status(&["status"]), 1);
@@ -190,7 +191,7 @@ fn a_context_is_the_way_to_a_router() {
         2,
         "leave out --server",
     );
-    // Wrong words, wrong files.
+    // Unknown contexts and missing files.
     fails("context use ward-4", 4, "there are: here, ward-3");
     fails("status --context ward-4", 4, "there are: here, ward-3");
     fails("context delete ward-4", 4, "no context \"ward-4\"");

@@ -1,4 +1,4 @@
-//! Clients that mean harm, beside others that are served.
+//! Hostile clients do not keep others from being served.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::management::authority::{Authority, Signed};
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-/// A TLS connection that says nothing yet; nothing where the router takes no more.
+/// A TLS connection that has sent no request yet; none when the router accepts no more.
 fn raw(address: &str, client: &Signed, authority: &Authority) -> Option<Tls> {
     let mut roots = RootCertStore::empty();
     let pem = CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap();
@@ -71,7 +71,7 @@ fn clients_that_mean_harm_leave_the_others_served() {
         .unwrap();
     ward.lab.settle().unwrap();
     const ROUTER: &str = "10.9.0.1";
-    // Others, on the socket and over TCP, while all that follows is going on.
+    // Other clients, on the socket and over TCP, are served during all that follows.
     let admin = ward.admin();
     let served = |what: &str| {
         let started = std::time::Instant::now();
@@ -100,14 +100,14 @@ fn clients_that_mean_harm_leave_the_others_served() {
     served("200 connections that say nothing");
     let garbage = strangers(b"\x00\xffgarbage\r\n\r\n");
     served("garbage");
-    // The first bytes of a greeting that says it is 500 bytes long.
+    // The first bytes of a ClientHello that claims to be 500 bytes long.
     let halves = strangers(b"\x16\x03\x01\x01\xf4\x01\x00");
     served("half a greeting");
     let gone = eventually(PATIENCE, || silent.iter_mut().all(is_closed));
-    assert!(gone, "who says nothing is not sent away");
+    assert!(gone, "silent connections are not closed");
     drop((silent, garbage, halves));
 
-    // Clients with a certificate, which may look.
+    // Clients with the certificate of a viewer.
     let viewer = ward.viewer();
     let mut mute: Vec<Tls> = attacker
         .run(|| {
@@ -120,7 +120,7 @@ fn clients_that_mean_harm_leave_the_others_served() {
     let gone = eventually(PATIENCE, || {
         mute.iter_mut().all(|tls| is_closed(&mut tls.sock))
     });
-    assert!(gone, "who does not begin is not sent away");
+    assert!(gone, "clients that send no request are not closed");
     let mut odd: Vec<Tls> = attacker
         .run(|| {
             let words: [&[u8]; 4] = [
@@ -139,14 +139,14 @@ fn clients_that_mean_harm_leave_the_others_served() {
         })
         .unwrap();
     served("odd words after the greeting");
-    // HTTP/1.1 and what is no frame are sent away at once.
+    // HTTP/1.1 and bytes that are no HTTP/2 frame are closed at once.
     assert!(eventually(PATIENCE, || is_closed(&mut odd[0].sock)));
     assert!(eventually(PATIENCE, || is_closed(&mut odd[2].sock)));
-    // Who begins and then does not answer whether it is there: looked at last, it takes a while.
+    // A client that begins HTTP/2 but answers no keepalive ping: checked last, as it takes a while.
     let mut half_open = odd.swap_remove(1);
     drop((mute, odd));
 
-    // A request of a gigabyte: what it says, and what it sends.
+    // A request that claims to be a gigabyte, and one that sends too much.
     let shown = || viewer.shown_to(&ward.authority);
     let (claimed, sent) = on(&attacker, async || {
         let channel = connect(ROUTER, shown()).await.unwrap();
@@ -159,7 +159,8 @@ fn clients_that_mean_harm_leave_the_others_served() {
     assert_eq!(sent.code(), Code::ResourceExhausted, "{sent:?}");
     served("a gigabyte");
 
-    // Slow ones: one byte now and then. They hold this client's places for documents, no others.
+    // Slow requests, a piece now and then. They take this client's slots for documents, and no
+    // others.
     thread::scope(|scope| {
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (said, ready) = std::sync::mpsc::channel();
@@ -191,7 +192,8 @@ fn clients_that_mean_harm_leave_the_others_served() {
         slow.join().unwrap();
     });
 
-    // Too many, too fast: of calls that count as ten, so that a busy machine is fast enough too.
+    // Calls beyond the rate limit, of a kind that counts as ten, so that a busy machine exceeds it
+    // too.
     let refused = on(&attacker, async || {
         let channel = connect(ROUTER, shown()).await.unwrap();
         let mut calls = tokio::task::JoinSet::new();
@@ -225,7 +227,7 @@ fn clients_that_mean_harm_leave_the_others_served() {
     assert!(records.len() < 300, "{} records", records.len());
 
     let gone = eventually(Duration::from_secs(60), || is_closed(&mut half_open.sock));
-    assert!(gone, "who does not answer is not sent away");
+    assert!(gone, "a client that answers no ping is not closed");
 
     let pid = ward.daemon.pid().unwrap();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -237,8 +239,8 @@ fn clients_that_mean_harm_leave_the_others_served() {
     ward.close();
 }
 
-/// Makes a call whose message says it has `says` bytes, in pieces of 1 KB up to `sends`, and tells
-/// how it ended.
+/// Makes a call whose message claims to have `says` bytes, in pieces of 1 KB up to `sends`, and
+/// returns its status.
 async fn stream_to(
     channel: &Channel,
     call: &str,

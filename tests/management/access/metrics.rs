@@ -1,4 +1,4 @@
-//! The metrics: the numbers of this moment, for those who may ask.
+//! The metrics: current numbers, over plain HTTP.
 
 use std::{
     io::{Read as _, Write as _},
@@ -9,14 +9,14 @@ use wardline_tests::eventually;
 
 use super::{PATIENCE, POLICY, Ward};
 
-/// Asks the router's metrics, in the words of HTTP.
+/// Sends an HTTP request to the router's metrics port, and returns the whole answer.
 fn scrape(ward: &Ward, request: &str) -> String {
     let ask = || {
         let mut stream = TcpStream::connect("127.0.0.1:9643").unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut text = String::new();
-        // Who is sent away has no answer.
+        // A refused client gets no answer.
         let _ = stream.read_to_string(&mut text);
         text
     };
@@ -64,7 +64,7 @@ fn metrics_are_the_numbers_of_this_moment() {
         let text = scrape(&ward, request);
         assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{text}");
     }
-    // Clients that say nothing are sent away, and others get their turn then.
+    // Silent clients are closed, and then others are served.
     let silent: Vec<TcpStream> = ward
         .lab
         .router()
