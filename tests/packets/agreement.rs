@@ -1,4 +1,4 @@
-//! Random policies and packets: the programs in the kernel say what the host says.
+//! Random policies and packets: the programs in the kernel give the verdicts of the host.
 
 use std::cell::RefCell;
 

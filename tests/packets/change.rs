@@ -1,4 +1,4 @@
-//! What a change costs, and whom it concerns: entries written, flows judged anew.
+//! What a change of policy costs, and which flows it affects: entries written, flows judged anew.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -14,7 +14,7 @@ const ROUTER: Mac = [2, 0, 0, 0, 0xff, 1];
 const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const DEVICES: u8 = 200;
 
-/// A zone of devices on lan1 that may all ask for the time, and each of which has a rule.
+/// A zone of devices on lan1, each with a rule of its own.
 fn ward() -> v1::Policy {
     let mut text = "version: 1\n\
         zones: [{name: pumps, subnets: [10.1.0.0/24]}]\n\
@@ -39,7 +39,7 @@ fn device(n: u8) -> String {
     )
 }
 
-/// What a device asks of the far host by its own rule.
+/// A datagram from a device to the far host, which the device's own rule allows.
 fn asks(n: u8) -> Vec<u8> {
     let udp = Udp::new(5000, 1000 + u16::from(n), *b"x");
     let packet = Ipv4::new(Ipv4Addr::new(10, 1, 0, n), FAR, udp);
@@ -54,7 +54,7 @@ fn in_ward(work: impl FnOnce(&v1::Policy, &Compiled, &mut Datapath) + Send) {
         let inventory = judge::observed(&[]);
         let compiled = Compiled::new(&policy, &inventory, datapath.reader().clock().unwrap());
         datapath.put(1, &compiled.tables).unwrap();
-        // Both slots hold it now.
+        // Put twice, so that both slots hold it.
         datapath.put(2, &compiled.tables).unwrap();
         work(&policy, &compiled, &mut datapath);
     });
@@ -84,7 +84,7 @@ fn a_change_of_one_device_writes_a_few_entries() {
         let written = datapath.put(4, &moved.tables).unwrap();
         assert!(written <= 8, "{written} entries for a changed address");
 
-        // A rule that says `any` is one more pair, not one for each device.
+        // A rule to `any` is one more pair, not one for each device.
         let rule = v1::Rule {
             name: "time".to_owned(),
             from: vec!["device:pump-8".to_owned()],
@@ -123,7 +123,7 @@ fn flows_that_a_change_does_not_concern_do_not_notice() {
         assert_eq!(before[&1001], after[&1001], "judged anew without need");
         assert_ne!(before[&1002], after[&1002], "not judged by the new rule");
 
-        // The one whose rule goes is cut, the other is not.
+        // The flow whose rule is removed is cut, the other is not.
         policy.rules.remove(1);
         datapath.put(4, &changed.next(&policy).tables).unwrap();
         let said = |datapath: &mut _, n| judge::kernel(datapath, Hook::Xdp, at, &asks(n)).1;

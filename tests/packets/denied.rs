@@ -1,5 +1,5 @@
-//! What policy has refused once is refused again without being looked up: is it counted, is it told,
-//! and does it end with what refused it?
+//! A packet that policy has refused is refused again from a cache. Is it counted, is it reported,
+//! and does the cache end with the policy that refused it?
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -91,14 +91,14 @@ const DENIED: (bool, Option<Reason>) = (false, Some(Reason::NoRule));
 #[test]
 fn every_packet_is_counted_and_told_of() {
     guarded(|guarded| {
-        // Each processor remembers by itself what it has not told of yet.
+        // Each processor keeps its own count of the events that it has not sent yet.
         let one = processors().unwrap()[0];
         stay_on(one).unwrap();
         let mut ring = guarded.datapath.events().unwrap();
         let (refused, by_rule) = (frame(ONE, TWO, (5000, 9)), frame(ONE, TWO, (5000, 23)));
         let mut sent = 0u64;
         let mut told = Vec::new();
-        // One event at once, and one more a second later, which tells of those between.
+        // One event at once, and one more a second later, which counts the packets between.
         let again = eventually(Duration::from_secs(5), || {
             assert_eq!(guarded.judge(Hook::Xdp, &refused), DENIED);
             sent += 1;
@@ -170,7 +170,7 @@ fn an_answer_to_who_may_ask_is_not_refused() {
         let answered = guarded.judge(Hook::Xdp, &answer);
         assert_eq!(answered, (true, Some(Reason::Established)));
 
-        // All of it counts for the rule: while the flow lives, and when it has been cut.
+        // Both packets count for the rule: while the flow lives, and after it has been cut.
         let counted = Counter {
             packets: 2,
             bytes: (answer.len() + question.len()) as u64,

@@ -1,4 +1,4 @@
-//! What no row of the matrix can say: what a change does to flows, and how many a device may have.
+//! What rows of the matrix can't express: what a change does to flows, and a device's quota.
 
 use std::net::Ipv4Addr;
 
@@ -49,7 +49,7 @@ fn a_flow_lives_as_long_as_its_rule() {
         let ping = from_pump(Ipv4::new(PUMP_4, FAR, icmp::request(3, 1)));
         assert_eq!(ports.enters(ping), Some(Reason::Rule));
 
-        // Without its rule it is cut at the next packet, and another goes on.
+        // Without its rule the TCP flow is cut at its next packet; the ping's flow goes on.
         ports.change(|policy| policy.rules.retain(|rule| rule.name != "pumps-to-records"));
         assert_eq!(
             ports.leaves(from_records(1000, ACK | PSH)),

@@ -1,5 +1,5 @@
-//! Random policies and whole frames, one after the other: the oracle, `decide` on the host and the
-//! programs in the kernel say the same, each with its own memory.
+//! Random policies and whole frames in sequence: the oracle, `decide` on the host and the programs
+//! in the kernel give the same verdicts, each with its own state.
 //!
 //! `cargo xtask fuzz` makes the run longer.
 
@@ -18,12 +18,12 @@ use wardline_policy::{clock::Clock, limits::Limits};
 
 use super::judge;
 
-/// Cases of a run that nobody asked more of.
+/// Cases of a run, unless the environment says otherwise.
 const CASES: usize = 20_000;
 
 struct Kernel {
     datapath: Datapath,
-    /// What the counters said last.
+    /// The counters as last read.
     counted: BTreeMap<Reason, Counter>,
 }
 

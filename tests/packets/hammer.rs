@@ -1,9 +1,9 @@
 //! Is each packet judged by one revision, while revisions change as fast as they can?
 //!
-//! Two policies take turns. They are one policy, but for names: what is called `red` in one is
+//! Two policies take turns. They are one policy with names swapped: what is called `red` in one is
 //! `blue` in the other, and the same for devices and rules. So each alone gives every packet the
-//! same verdict. Where numbers of one would meet tables of the other, a packet would get another:
-//! zones, devices and networks that fit in neither, a deny that is for the other zone.
+//! same verdict. If numbers of one were looked up in tables of the other, a packet would get
+//! another: zones, devices and networks that fit in neither, a deny that is for the other zone.
 
 use std::{
     collections::BTreeMap,
@@ -29,12 +29,12 @@ use super::judge;
 
 const VERDICTS: u64 = 10_000_000;
 const TURNS: u64 = 200;
-/// Far more than it takes where nothing else runs.
+/// Far more than it takes on an idle machine.
 const BOUND: Duration = Duration::from_secs(300);
 
 const ROUTER: Mac = [2, 0, 0, 0, 0xff, 1];
 const STRANGER: Mac = [2, 0, 0, 0, 0xee, 1];
-/// The device of the zone that is red, then blue; and of the one that is blue, then red.
+/// A device of the zone that is red, then blue; and one of the zone that is blue, then red.
 const ONE: (Mac, Ipv4Addr) = ([2, 0, 0, 0, 1, 1], Ipv4Addr::new(10, 1, 0, 1));
 const TWO: (Mac, Ipv4Addr) = ([2, 0, 0, 0, 2, 1], Ipv4Addr::new(10, 2, 0, 1));
 /// Another of each, with a flow that goes on.
@@ -44,8 +44,9 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 9);
 
 /// The policy with the names of a turn.
 ///
-/// Every device may have one flow, and has it, silent. So whatever policy allows is `device_quota`,
-/// each time after all of policy was asked, and nothing is short-cut by a flow that it has opened.
+/// Every device may have one flow, and has it, idle. So a packet that policy allows is dropped for
+/// `device_quota`, each time after a full lookup of the policy, and opens no flow that would
+/// short-cut the next.
 fn policy(turn: usize) -> String {
     let names = |pair: [&'static str; 2]| [pair[turn], pair[1 - turn]];
     let [a, b] = names(["red", "blue"]);
@@ -223,13 +224,13 @@ fn fill_quotas(compiled: &Compiled, datapath: &mut Datapath) {
 /// Times that a frame is judged with one call. Not too often: a change of revision waits for it.
 fn times(hook: Hook) -> u32 {
     match hook {
-        // The kernel does more around each run than the program in it.
+        // Around each run of XDP, the kernel takes longer than the program itself.
         Hook::Xdp => 1000,
         Hook::TcIngress | Hook::TcEgress | Hook::Tags => 4000,
     }
 }
 
-/// What one processor's hammer has seen that neither policy says.
+/// Verdicts that neither policy gives, and how often each was seen.
 type Mixtures = Mutex<BTreeMap<(&'static str, String), u64>>;
 
 /// Judges every packet again and again until it is told to stop.
@@ -242,7 +243,8 @@ fn hammer(
     mixtures: &Mixtures,
 ) {
     stay_on(processor).unwrap();
-    // Nothing else runs these programs on this processor: what its counters move is this packet's.
+    // Nothing else runs these programs on this processor, so its counters move for this packet
+    // alone.
     let mut before = datapath.reader().reasons_on(processor).unwrap();
     while !stop.load(Ordering::Relaxed) {
         for blow in blows {
@@ -299,7 +301,7 @@ fn no_packet_is_judged_by_a_mixture() {
             let first = second.next(&policies[0]);
             let blows = blows(&first);
 
-            // Each alone says what both say.
+            // Each policy alone gives the expected verdicts.
             for (revision, compiled) in [(1, &first), (2, &second)] {
                 datapath.put(revision, &compiled.tables).unwrap();
                 if revision == 1 {

@@ -1,4 +1,4 @@
-//! What the programs in the kernel say of a frame, by `BPF_PROG_TEST_RUN`.
+//! Verdicts of the programs in the kernel on a frame, by `BPF_PROG_TEST_RUN`.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -8,7 +8,7 @@ use wardline_host_tests::judge::{At, limits};
 use wardline_policy::{inventory::Inventory, limits::Limits};
 use wardline_tests::Lab;
 
-/// Does work in a namespace of its own that has these interfaces.
+/// Runs `work` in a namespace of its own that has these interfaces.
 pub(crate) fn in_namespace<T: Send>(
     name: &str,
     interfaces: &[&str],
@@ -26,8 +26,8 @@ pub(crate) fn in_namespace<T: Send>(
     router.run(work).unwrap()
 }
 
-/// What a program says in the kernel: whether it passed, and the reason whose counter moved; none
-/// for a pass that another hook has counted.
+/// The verdict of a program in the kernel: whether the frame passed, and the reason whose counter
+/// moved; none for a pass that another hook has counted.
 pub(crate) fn kernel(
     datapath: &mut Datapath,
     hook: Hook,
@@ -37,7 +37,7 @@ pub(crate) fn kernel(
     try_kernel(datapath, hook, at, frame).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The same, for what a kernel may refuse to run.
+/// The same, for a frame that the kernel may refuse to run.
 pub(crate) fn try_kernel(
     datapath: &mut Datapath,
     hook: Hook,
@@ -48,7 +48,7 @@ pub(crate) fn try_kernel(
     counting(datapath, &mut counted, hook, at, frame)
 }
 
-/// The same, for who knows what has been counted so far.
+/// The same, for callers that keep the counters as last read.
 pub(crate) fn counting(
     datapath: &mut Datapath,
     counted: &mut BTreeMap<Reason, Counter>,
@@ -93,7 +93,7 @@ pub(crate) fn datapath() -> Datapath {
     datapath_of(&limits())
 }
 
-/// The same, of some size.
+/// The same, with tables of some size.
 pub(crate) fn datapath_of(limits: &Limits) -> Datapath {
     Datapath::open(None, limits, &timeouts()).unwrap()
 }

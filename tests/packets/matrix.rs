@@ -1,4 +1,4 @@
-//! The packet matrix in the kernel: XDP and TC say what the rows say.
+//! The packet matrix in the kernel: XDP and TC give the verdicts of the rows.
 
 use std::env;
 
@@ -21,7 +21,7 @@ use super::judge;
 /// Where the rows are judged.
 #[derive(Clone, Copy)]
 enum Bench {
-    /// On interfaces that are there; all rows.
+    /// On interfaces that exist; all rows.
     Live,
     /// On the loopback, which plays one guarded port; rows that need no other.
     Loopback(&'static str),
@@ -55,7 +55,7 @@ fn the_kernel_says_what_the_rows_say() {
     outcome.insist();
 }
 
-/// Asks on interfaces of a namespace.
+/// Checks the rows on interfaces of a namespace.
 fn live(cases: &[Case], outcome: &mut Outcome) {
     let lab = Lab::new("matrix").unwrap();
     let router = lab.router();
@@ -78,7 +78,7 @@ fn live(cases: &[Case], outcome: &mut Outcome) {
         .unwrap();
 }
 
-/// Asks about every row that a bench can hold.
+/// Checks every row whose interfaces the bench has.
 fn ask(
     bench: Bench,
     inventory: &Inventory,
@@ -100,7 +100,7 @@ fn ask(
 }
 
 impl Bench {
-    /// Asks about one row, what enters once at XDP and once at TC.
+    /// Checks one row: at XDP, and again at TC, if frames of it enter.
     fn ask(self, asker: &Asker<'_>, datapath: &mut Datapath, outcome: &mut Outcome) {
         let steps = &asker.case.steps;
         // The kernel's clock can't be moved.
@@ -146,14 +146,14 @@ impl Bench {
                 }
             }
             asker.note(&format!("{entry:?}"), notes, outcome);
-            // It takes far longer than to judge a row.
+            // Clearing the datapath takes far longer than judging a row.
             if !left_nothing {
                 datapath.forget().unwrap();
             }
         }
     }
 
-    /// Whether all that a row needs is on the bench.
+    /// Whether the bench has all that a row needs.
     fn holds(self, case: &Case) -> bool {
         case.steps.iter().all(|step| match (self, step.at) {
             (Self::Live, _) => true,
@@ -161,7 +161,7 @@ impl Bench {
         })
     }
 
-    /// Whether a step can only be asked about with a context, which old kernels do not take.
+    /// Whether a test run of the step needs a context, which old kernels do not take.
     fn needs_context(self, step: &Step) -> bool {
         matches!(self, Self::Loopback(_))
             && matches!(step.at, Place::Leaves(_, Origin::Interface(_)))

@@ -1,5 +1,5 @@
-//! What the running kernel says of the programs: whether it takes them, how large they are, and what it
-//! lacks.
+//! The programs on the running kernel: whether it loads them, how large they are, and which
+//! features it lacks.
 //!
 //! `cargo xtask kernels` reads the lines that this prints, one kernel after the other.
 
@@ -21,7 +21,7 @@ use super::judge;
 
 const LOOPBACK: u32 = 1;
 const FRAME: [u8; 64] = [0; 64];
-/// Lines of the verifier's log that say why.
+/// Lines at the end of the verifier's log, which give the reason.
 const LOG_TAIL: usize = 8;
 
 #[test]
@@ -109,7 +109,7 @@ fn load(ebpf: &mut Ebpf, name: &str) -> Result<(u32, Option<u32>), ProgramError>
     Ok((info.size_translated().unwrap_or(0) / 8, verified))
 }
 
-/// Tries in a namespace of its own what old kernels refuse.
+/// Tries features that old kernels lack, in a namespace of its own.
 fn tell_what_it_lacks(ebpf: &mut Ebpf) {
     let lab = Lab::new("kernel").unwrap();
     lab.router()
@@ -141,7 +141,7 @@ fn tell(name: &str, tried: Result<(), Box<dyn Error>>) {
     }
 }
 
-/// Whether the kernel, or the loader for it, says that there is no such thing.
+/// Whether the error of the kernel, or of the loader, means that the feature is missing.
 fn says_unsupported(error: &(dyn Error + 'static)) -> bool {
     let root = root(error);
     let Some(error) = root.downcast_ref::<io::Error>() else {
@@ -182,7 +182,7 @@ fn context(ebpf: &mut Ebpf, xdp: bool, fields: &[(usize, u32)]) -> Result<(), Bo
     Ok(())
 }
 
-/// Without a link an attachment at XDP goes with the daemon.
+/// Without a link, an attachment at XDP ends with the daemon.
 fn xdp_link(ebpf: &mut Ebpf) -> Result<(), Box<dyn Error>> {
     let program = ingress(ebpf);
     let id = program.attach_to_if_index(LOOPBACK, XdpMode::Skb)?;

@@ -1,4 +1,4 @@
-//! What random frames once found wrong is right in the kernel too, at XDP and at TC.
+//! Faults that random frames once found stay fixed in the kernel, at XDP and at TC.
 
 use wardline_host_tests::{
     bench::INTERFACES,
