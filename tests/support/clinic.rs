@@ -1,4 +1,4 @@
-//! The clinic of `examples/clinic.yaml`, as hosts: the README's first policy has real devices.
+//! The clinic of `examples/clinic.yaml` as hosts, so that its policy is tried on real stacks.
 //!
 //! ```text
 //!  pump-1 ── pump1 ┐
@@ -83,7 +83,7 @@ const ALLOWED: [(&str, &[(&str, &str)]); 5] = [
 /// Hosts that reach each other, and the router, past every guarded port.
 const BEHIND_UPLINK: [&str; 4] = ["ehr", "vendor", "internet", "router"];
 
-/// Something to reach, and how to find out.
+/// A target, and the probe that tries to reach it.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     /// The device, as the document calls it; or the router.
@@ -110,7 +110,7 @@ pub enum Probe {
 /// What the clinic's policy makes of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
-    /// It is to itself and never leaves the host.
+    /// The target is the source itself: nothing leaves the host.
     Itself,
     /// It passes no guarded port, so nothing judges it: it arrives.
     Unjudged,

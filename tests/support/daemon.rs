@@ -23,7 +23,7 @@ const COMMAND: Duration = Duration::from_secs(60);
 /// How much of the log is shown with a failure.
 const LOG_TAIL: usize = 40;
 
-/// What a daemon's configuration has beyond the places that the lab chooses.
+/// What a daemon's configuration has beyond the paths that the lab chooses.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Lines for the `[api]` table, such as `listen`.
@@ -95,7 +95,7 @@ impl Daemon {
         &self.config
     }
 
-    /// Where it pins.
+    /// Its pin directory.
     #[must_use]
     pub fn pins(&self) -> &Path {
         &self.pins
@@ -196,7 +196,7 @@ impl Daemon {
         if let Some(child) = self.child.take() {
             let pid = child.id();
             let binary = self.binary.display();
-            // The process id may have come again by then: only this program is ended, also when
+            // The process id may have been reused by then: only this program is ended, also when
             // its file has been replaced meanwhile.
             script.push_str(&format!(
                 "case \"$(readlink /proc/{pid}/exe)\" in\n'{binary}'*)\n  kill {pid}\n  \
@@ -225,7 +225,7 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // A terminal's interrupt is for the test; the daemon ends when the lab says so.
+            // A terminal's interrupt is for the test; the lab ends the daemon.
             .process_group(0);
         let mut child = self.router.spawn(&mut command)?;
         if let Some(lab) = self.dir.parent() {
@@ -286,7 +286,7 @@ impl Drop for Daemon {
         {
             eprintln!("lab: {problem:#}");
         }
-        // A lab that went first has taken router, pins and files with it.
+        // A lab that was dropped first has removed router, pins and files.
         if !self.dir.exists() {
             return;
         }
@@ -326,7 +326,7 @@ impl Ctl {
         &self.binary
     }
 
-    /// What stands after `--server`.
+    /// The value of `--server`.
     #[must_use]
     pub fn server(&self) -> &str {
         &self.server
@@ -429,7 +429,7 @@ fn answer(
             ended.is_some()
         });
         if ended.is_none() {
-            // The readers wait for the pipes to close.
+            // The reader threads wait for the pipes to close.
             child.kill().context("ending a program that hangs")?;
         }
         let status = child.wait().context("waiting for a program")?;

@@ -28,18 +28,18 @@ pub struct Host {
     netns: String,
 }
 
-/// What became of an attempt.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// TCP: the handshake was completed. UDP: the datagram came back. Ping: the echo did.
     Connected,
-    /// The other end's stack said no: a reset, or a port unreachable.
+    /// The other end's stack refused: a reset, or a port unreachable.
     Refused,
     /// Nothing came back in time.
     Dropped,
-    /// A hop on the way, or the own stack, said that there is no way.
+    /// A hop on the way, or the host's own stack, reported that there is no route.
     Unreachable,
-    /// Something that is not about the network's verdict.
+    /// An error that says nothing about the network.
     Other(ErrorKind),
 }
 
@@ -71,13 +71,13 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // One that has ended by itself is only waited for.
+        // A program that has already ended is only waited for.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// How long [`Host::path_mtu`] waits for one datagram: the first ones are lost on purpose.
+/// How long [`Host::path_mtu`] waits for one datagram: the first ones are too long to arrive.
 const PATH_TURN: Duration = Duration::from_millis(100);
 
 impl From<io::Error> for Outcome {
@@ -235,9 +235,9 @@ impl Host {
         })
     }
 
-    /// Finds out what the path to a UDP echo server carries, as RFC 1191 and RFC 8201 say: with
-    /// datagrams that nobody may cut, and the errors that hops send about those that are too long.
-    /// A datagram of that size has then come back.
+    /// Discovers the MTU of the path to a UDP echo server by RFC 1191 and RFC 8201: with datagrams
+    /// that must not be fragmented, and the errors that hops send about those that are too long. A
+    /// datagram of the returned size has come back.
     ///
     /// # Errors
     /// When none comes back in time.
@@ -322,7 +322,7 @@ impl Host {
         }
     }
 
-    /// Serves TCP on a port of every address: whatever comes goes back. Stops when dropped.
+    /// Serves TCP echo on a port of every address. Stops when dropped.
     ///
     /// # Errors
     /// When the port is taken.
@@ -333,8 +333,8 @@ impl Host {
         Server::tcp(listener)
     }
 
-    /// Serves UDP on a port of every address: whatever comes goes back. Stops when dropped.
-    /// A host with several addresses answers from the one that faces the asker.
+    /// Serves UDP echo on a port of every address. Stops when dropped. A host with several
+    /// addresses answers from the one that faces the client.
     ///
     /// # Errors
     /// When the port is taken.
@@ -353,8 +353,8 @@ impl Host {
         Server::udp(socket)
     }
 
-    /// Has an end of a wire take frames that the other end sends from XDP, and send what could come
-    /// from a wire: with its checksums.
+    /// Sets up an end of a wire so that it takes frames that the other end sends from XDP, and
+    /// fills in the checksums of what it sends, as on a real wire.
     ///
     /// # Errors
     /// When there is no such interface.
@@ -456,7 +456,7 @@ impl Host {
     }
 }
 
-/// Reads an address as people write it, in the calling thread's namespace.
+/// Reads an address as text, in the calling thread's namespace.
 fn resolve(address: &str, port: u16) -> io::Result<SocketAddr> {
     let invalid = || {
         io::Error::new(
@@ -496,7 +496,7 @@ fn payload(length: usize) -> Vec<u8> {
     payload
 }
 
-/// Sends on a connected socket and waits until that comes back.
+/// Sends on a connected socket and waits until the payload comes back.
 fn exchange(socket: &UdpSocket, payload: &[u8], timeout: Duration) -> io::Result<()> {
     socket.send(payload)?;
     await_payload(timeout, payload, |buffer, left| {

@@ -184,7 +184,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Joins two hosts by a veth pair and gives both ends what they ask for.
+    /// Joins two hosts by a veth pair and configures both ends.
     ///
     /// # Errors
     /// When the kernel refuses a name, an address, a route or an option.
@@ -279,7 +279,7 @@ impl Drop for Lab {
     }
 }
 
-/// Does something as another user, on a thread of its own.
+/// Runs `work` as another user, on a thread of its own.
 ///
 /// # Errors
 /// When not root.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Runs `ip`; its standard output, or an error with what it said.
+/// Runs `ip`; returns its standard output, or an error with its message.
 pub(crate) fn run_ip(arguments: &[&str], input: &str) -> Result<String> {
     let told = || format!("ip {}\n{input}", arguments.join(" "));
     let mut child = Command::new("ip")
@@ -18,7 +18,7 @@ pub(crate) fn run_ip(arguments: &[&str], input: &str) -> Result<String> {
         .spawn()
         .context("running ip (package iproute2)")?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A child that stops reading has a reason, which it tells.
+        // If `ip` stops reading, its output says why.
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output().with_context(told)?;

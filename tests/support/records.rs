@@ -1,4 +1,4 @@
-//! What must go when its process is gone, however it ended.
+//! Clean-up of labs whose process is gone, however it ended.
 //!
 //! A lab's name tells which process made it: namespaces, pins and its directory carry the name, and
 //! the directory notes the programs that were started. So a lab can be removed by its name alone:
@@ -48,7 +48,7 @@ pub(crate) fn ensure_bpffs() -> Result<()> {
 
 /// Notes a process as the lab's, so that it ends with the lab whatever happens.
 pub(crate) fn record_process(dir: &Path, pid: u32) -> Result<()> {
-    // One that has ended already needs no ending.
+    // A process that has already ended needs no record.
     let Some(start) = start_time(pid) else {
         return Ok(());
     };
@@ -78,8 +78,8 @@ pub(crate) fn netns_prefix(id: &str) -> String {
     format!("wl-{id}-")
 }
 
-/// The beginning of the names of this process's labs: a process id comes again, its start time
-/// with it does not.
+/// The prefix of the names of this process's labs: a process id is reused, but not with the same
+/// start time.
 pub(crate) fn owner_prefix() -> Result<String> {
     let pid = std::process::id();
     let start = start_time(pid).context("reading this process's start time")?;
@@ -117,7 +117,7 @@ fn owner_lives(id: &str) -> bool {
         .and_then(|start| u64::from_str_radix(start, 16).ok());
     match (pid, start) {
         (Some(pid), Some(start)) => start_time(pid) == Some(start),
-        // Not a lab of this form: not ours to judge.
+        // Not the name of a lab: leave it alone.
         _ => true,
     }
 }
@@ -183,7 +183,8 @@ fn entries(dir: &Path, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Where a panic ends the process without unwinding, nothing is dropped: removes the labs first.
+/// Where a panic ends the process without unwinding, nothing is dropped; so the labs are removed
+/// first.
 pub(crate) fn remove_on_abort() {
     static HOOK: Once = Once::new();
     if cfg!(panic = "abort") {

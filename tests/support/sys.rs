@@ -30,7 +30,7 @@ pub(crate) fn enter(netns: &File) -> io::Result<()> {
     check(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) })
 }
 
-/// Makes the calling thread, and no other, another user's.
+/// Changes the user of the calling thread, and of no other.
 pub(crate) fn become_user(uid: libc::uid_t) -> io::Result<()> {
     // The library's own call would change every thread of the process.
     // SAFETY: takes no pointer; the kernel checks the number.
@@ -148,7 +148,7 @@ fn set_packet_option(socket: &Socket, option: libc::c_int, value: libc::c_int) -
     set_option(socket, libc::SOL_PACKET, option, value)
 }
 
-/// Makes a socket send whole what it is given: nobody may cut it, the own stack neither.
+/// Makes a socket send datagrams unfragmented: neither hops nor the own stack may cut them.
 pub(crate) fn send_whole(socket: &impl AsFd, v6: bool) -> io::Result<()> {
     if v6 {
         let whole = libc::IPV6_PMTUDISC_DO;
@@ -159,7 +159,7 @@ pub(crate) fn send_whole(socket: &impl AsFd, v6: bool) -> io::Result<()> {
     }
 }
 
-/// What the kernel takes for the MTU of a connected socket's path.
+/// The MTU that the kernel assumes for a connected socket's path.
 pub(crate) fn path_mtu(socket: &impl AsFd, v6: bool) -> io::Result<usize> {
     let (level, option) = if v6 {
         (libc::IPPROTO_IPV6, libc::IPV6_MTU)
@@ -199,7 +199,7 @@ fn set_option(
     })
 }
 
-/// Frames that one call hands over.
+/// Frames in one call.
 const BATCH: usize = 64;
 
 /// Sends frames, many with each call; answers how many the kernel took, at least one.

@@ -1,4 +1,4 @@
-//! What goes on over time: servers, sessions that are watched, and frames that are heard.
+//! Traffic over time: echo servers, sessions, transfers, and sniffers.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -69,7 +69,7 @@ impl Server {
         let answer = move || {
             let mut buffer = vec![0; 65536];
             while !stop.load(Ordering::Relaxed) {
-                // An error is a turn's end, or an ICMP error about some earlier answer.
+                // An error is a time-out, or an ICMP error about an earlier answer.
                 let Ok((length, peer)) = socket.recv_from(&mut buffer) else {
                     continue;
                 };
@@ -122,7 +122,7 @@ fn echo(mut stream: TcpStream) {
 #[derive(Debug)]
 pub struct Session {
     stream: TcpStream,
-    /// Bytes sent and not come back: after a gap the stream goes on where it was.
+    /// Bytes sent that have not come back: after a gap the stream goes on where it was.
     awaited: Vec<u8>,
 }
 
@@ -266,14 +266,14 @@ impl Transfer {
     /// Sends no more, and waits for all that is under way and for the other end's close.
     ///
     /// # Errors
-    /// When a byte is missing or another one, when the connection broke, or when it takes longer.
+    /// When a byte is missing or wrong, when the connection broke, or when it takes longer.
     pub fn finish(mut self, deadline: Duration) -> Result<u64> {
         self.stop.store(true, Ordering::Relaxed);
         let threads = [self.writer.take(), self.reader.take()];
         eventually(deadline, || {
             threads.iter().flatten().all(JoinHandle::is_finished)
         });
-        // One that still runs has its answer in the error that this gives it.
+        // Gives threads that still run an error, so that they end.
         let _ = self.stream.shutdown(Shutdown::Both);
         let mut ends = Vec::new();
         for (thread, what) in threads.into_iter().flatten().zip(["sending", "receiving"]) {
@@ -332,7 +332,7 @@ impl Sniffer {
         let mut buffer = vec![0; 65536 + 14];
         loop {
             self.socket.set_read_timeout(Some(left(until).ok()?)).ok()?;
-            // An error is a time-out, which the next turn finds, or a link that went down.
+            // An error is a time-out, which the next iteration notices, or a link that went down.
             let Ok((length, tag)) = sys::receive_frame(&self.socket, &mut buffer) else {
                 continue;
             };
@@ -358,7 +358,7 @@ impl Sniffer {
     }
 }
 
-/// The time until then, as a socket takes it.
+/// The time left, as a socket takes it.
 ///
 /// # Errors
 /// When it has passed.

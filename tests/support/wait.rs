@@ -1,4 +1,4 @@
-//! How long what must happen may take, and waiting for it.
+//! Waiting for conditions, and how long they may take.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;

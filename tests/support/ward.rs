@@ -1,5 +1,5 @@
-//! What the tests of live traffic share: a ward to run it in, a daemon that guards it, and what that
-//! says of the traffic.
+//! Shared by the tests of live traffic: a ward to run it in, a daemon that guards the ward, and the
+//! counters, events and flows that the daemon reports.
 #![expect(
     missing_docs,
     reason = "only tests call it, by names that say what they are"
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::{Ctl, Daemon, End, Host, Lab, Settings, eventually};
 
-/// How long what must happen may take on a busy machine.
+/// How long an expected event may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The far host.
@@ -123,7 +123,7 @@ pub fn zone(net: u8, zone: &str, port: &str) -> [String; 3] {
     ]
 }
 
-/// A policy of such zones, in which every device may ask the far host for these services.
+/// A policy of such zones, in which every device may use these services of the far host.
 pub fn policy(zones: &[[String; 3]], services: &str) -> String {
     let list = |index: usize| -> String { zones.iter().map(|lines| &*lines[index]).collect() };
     format!(
@@ -136,7 +136,7 @@ pub fn policy(zones: &[[String; 3]], services: &str) -> String {
     )
 }
 
-/// The program that a variable names.
+/// The path of the program that an environment variable names.
 ///
 /// # Panics
 /// When it names none.
@@ -191,7 +191,7 @@ impl Guard {
         assert!(eventually(PATIENCE, guarded), "{:?}", self.attached());
     }
 
-    /// Packets by reason, without those that no packet has met.
+    /// Packets by reason, without reasons that no packet has met.
     pub fn reasons(&self) -> BTreeMap<String, u64> {
         let counters = self.ctl.json(&["counters"]).unwrap();
         counters["reasons"]
@@ -236,8 +236,8 @@ impl Guard {
     }
 }
 
-/// Says that something could not be proved on this machine; the test then ends. Told past the
-/// harness, which keeps what a test prints to itself unless it fails.
+/// Reports a test that can't run on this machine; the caller then returns. Written past the test
+/// harness, which hides the output of tests that pass.
 pub fn skip(name: &str, why: &str) {
     let line = format!("skipped: {name}: {why}\n");
     io::stdout().write_all(line.as_bytes()).unwrap();

@@ -1,10 +1,10 @@
-//! A wire's end: what an interface of the lab is given.
+//! An end of a wire: the settings of an interface of the lab.
 
 use anyhow::{Context, Result};
 
 use crate::{Host, sys};
 
-/// One end of a wire: an interface of a host, and what it is given.
+/// One end of a wire: an interface of a host, and its settings.
 #[derive(Debug, Clone)]
 pub struct End {
     pub(crate) host: Host,
@@ -98,7 +98,7 @@ impl End {
         let name = &self.interface;
         let mut batch = String::new();
         if let Some(bridge) = &self.master {
-            // A bridge port has no addresses of its own; the bridge speaks for the router.
+            // A bridge port has no addresses of its own; those of the router are on the bridge.
             batch.push_str(&format!(
                 "link set {name} addrgenmode none master {bridge}\n"
             ));

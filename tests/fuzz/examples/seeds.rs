@@ -1,4 +1,4 @@
-//! Writes a corpus to begin with into `corpus/parse` and `corpus/decide` of this folder.
+//! Writes the seed corpus into `corpus/parse` and `corpus/decide` of this folder.
 
 use std::{fs, io, path::Path};
 

@@ -1,4 +1,4 @@
-//! What the targets check, and the inputs that they begin with.
+//! What the fuzz targets check, and their seed inputs.
 //!
 //! The naive reader, the random policies and the random frames are those of the oracle.
 
@@ -27,7 +27,7 @@ const POLICIES: u16 = 1024;
 
 // ── parse ──────────────────────────────────────────────────────────────────────────────────────
 
-/// Reads a frame in two ways.
+/// Reads a frame with both parsers.
 ///
 /// # Panics
 /// When the two disagree in what must never differ.
@@ -46,7 +46,7 @@ pub fn parse(data: &[u8]) {
         .and_then(|()| packet::network(frame, &mut packet, settings, &Cell32::new(0)));
     let seen = dissect::frame(frame, tag);
     match read {
-        Ok(()) => agree(&packet, &seen.expect("what passes has a form"), frame.len()),
+        Ok(()) => agree(&packet, &seen.expect("the oracle reads it"), frame.len()),
         Err(reason) => assert!(
             matches!(
                 reason,
@@ -57,10 +57,10 @@ pub fn parse(data: &[u8]) {
                     | Reason::Fragment
                     | Reason::BadTcpFlags
             ),
-            "{reason:?} is no reason of form"
+            "{reason:?} is not a reason of form"
         ),
     }
-    // It may quote anything, and is read only where it stands.
+    // An ICMP error may quote anything: reading the quote must stay within the frame.
     let _ = packet::quoted(frame, &packet);
 }
 
@@ -73,11 +73,11 @@ fn agree(packet: &Packet, frame: &Frame, length: usize) {
             return;
         }
         Content::Arp(arp) => {
-            assert!(arp.is_some(), "a malformed claim");
+            assert!(arp.is_some(), "malformed ARP was accepted");
             return;
         }
     };
-    assert!(!ip.nowhere, "a packet to nowhere");
+    assert!(!ip.nowhere, "impossible addresses passed");
     assert!(packet.payload <= packet.end && usize::from(packet.end) <= length);
     assert_eq!(packet.source, address(ip.source));
     assert_eq!(packet.destination, address(ip.destination));
@@ -140,18 +140,18 @@ pub fn decide(data: &[u8]) {
         assert_eq!(said.passed, said.reason.passes());
         let seen = dissect::frame(frame, None);
         if seen.is_err() && matches!(place, Where::Entering { .. }) {
-            assert!(!said.passed, "nonsense enters: {said:?}");
+            assert!(!said.passed, "a malformed frame entered: {said:?}");
         }
         if !said.passed {
-            assert!(flows() <= before, "a drop leaves a flow behind: {said:?}");
+            assert!(flows() <= before, "a drop left a flow behind: {said:?}");
         }
         let ip = matches!(seen, Ok(Frame { content: Content::Ip(_), .. }));
-        assert!(ip || flows() == before, "what is not IP opens a flow");
-        assert!(flows() <= before + 1, "one frame, several flows");
+        assert!(ip || flows() == before, "a frame without IP opened a flow");
+        assert!(flows() <= before + 1, "one frame opened several flows");
     }
 }
 
-/// Where frames can be seen; the places' numbers are part of the inputs.
+/// Where frames can be judged; inputs name a place by its index.
 fn places() -> Vec<Where> {
     let guarded = &INTERFACES[..4];
     let mut places = Vec::new();
@@ -177,7 +177,7 @@ fn policy(number: u16) -> Policy {
     random::policy_of(&seed)
 }
 
-// ── inputs to begin with ───────────────────────────────────────────────────────────────────────
+// ── seed inputs ────────────────────────────────────────────────────────────────────────────────
 
 /// Inputs of [`parse`]: frames as devices and attackers send them.
 pub fn parse_seeds() -> Vec<Vec<u8>> {
