@@ -1,4 +1,4 @@
-//! Random policies and packets: the host says what the oracle says.
+//! Random policies and packets: the host gives the oracle's verdicts.
 
 use proptest::{
     prelude::*,

@@ -1,5 +1,5 @@
-//! One bench for the judges: the oracle, `decide` on the host and, where there is one, the kernel
-//! say the same of each frame of a case, each with its own memory.
+//! Compares the judges: the oracle, `decide` on the host and, where there is one, the kernel give
+//! the same verdict on each frame of a case, each with its own state.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -33,7 +33,7 @@ pub struct Mismatch {
     pub text: String,
 }
 
-/// What must agree with the oracle.
+/// The judges that must agree with the oracle.
 pub struct Bench {
     router: Vec<IpAddr>,
     inventory: Inventory,
@@ -41,12 +41,13 @@ pub struct Bench {
     kernel: Option<Box<dyn Kernel>>,
 }
 
-/// The programs in the kernel, with a memory of their own.
+/// The programs in the kernel, with flows of their own.
 pub trait Kernel: Send {
-    /// Forgets what was, and judges by this from now on.
+    /// Forgets all flows, and judges by this policy from now on.
     fn start(&mut self, compiled: &Compiled, failsafe: &[abi::Failsafe]);
 
-    /// Whether a frame passed, and what it was counted as; none when it can't be shown to a program.
+    /// Whether a frame passed, and the reason it was counted as; none when it can't be shown to a
+    /// program.
     fn judge(
         &mut self,
         ingress: Ingress,
@@ -81,7 +82,7 @@ impl Bench {
         }
     }
 
-    /// An oracle without a past.
+    /// An oracle that has seen no frame yet.
     pub fn oracle<'a>(&self, policy: &'a Policy) -> Sequence<'a> {
         Sequence::new(policy, &self.router, &BTreeSet::new(), NOW)
     }
@@ -93,7 +94,7 @@ impl Bench {
         let policy = policy.as_ref().unwrap_or(&case.policy);
         let compiled = Compiled::of_valid(policy, quarantined, &self.inventory, self.clock);
         let Some(compiled) = compiled else {
-            // A simpler policy that is none.
+            // Shrinking made the policy invalid.
             return Ok(());
         };
         let mut model = judge::model_for(&compiled, Settings::for_flows(4096));
@@ -125,7 +126,7 @@ impl Bench {
                     }));
                 };
                 *tally.excluded.entry(name).or_default() += 1;
-                // What one lets pass and the other does not leaves them with different pasts.
+                // If either judge passed the frame, their states may differ from here on.
                 if must.passed || said.passed {
                     return Ok(());
                 }
@@ -157,8 +158,8 @@ impl Bench {
     }
 }
 
-/// The policy without rules that end within a second: the kernel's clock goes on, and is exact to
-/// that.
+/// Moves expiries that are within a second of now further away: the kernel's clock runs on, and is
+/// only exact to a second.
 fn ends_far_away(policy: &Policy) -> Policy {
     let mut policy = policy.clone();
     for expires in policy.rules.iter_mut().filter_map(|it| it.expires.as_mut()) {
@@ -176,14 +177,14 @@ fn differs(compiled: &Compiled, must: &Must, said: &Said) -> Option<&'static str
     if must.passed != said.passed {
         return Some("the verdict");
     }
-    // What passes and was counted where it entered has no reason of its own here.
+    // A pass that was counted where the packet entered has no reason here.
     if !said.counts && said.passed {
         return None;
     }
     if must.reason != reason(said.reason) {
         return Some("the reason");
     }
-    // Later packets of a flow that observe lets pass are not told, and say nothing more.
+    // Later packets of an observed flow make no event, and carry no further reason.
     let told = must.reason != Reason::Observed || said.tells;
     if told && must.would != reason(said.would) {
         return Some("what it would be dropped for");
@@ -198,7 +199,7 @@ fn differs(compiled: &Compiled, must: &Must, said: &Said) -> Option<&'static str
     (!named).then_some("the rule")
 }
 
-/// Cases that are known to be judged in two ways, with the reason why that is still so.
+/// The name of a known disagreement that explains this one, if any.
 fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
     let frame = dissect::frame(&step.frame, step.tag).ok();
     let ip = frame.as_ref().and_then(|frame| match &frame.content {

@@ -1,4 +1,4 @@
-//! A policy and what goes through its router: what one seed draws, or somebody has written.
+//! A policy and the frames that go through its router: drawn from a seed, or written by hand.
 
 use std::collections::BTreeSet;
 
@@ -8,17 +8,18 @@ use wardline_oracle::{
 };
 use wardline_proto::v1::Policy;
 
-/// A policy and what goes through its router.
+/// A policy and the frames that go through its router.
 #[derive(Clone)]
 pub struct Case {
     pub(crate) seed: u64,
     pub(crate) policy: Policy,
-    /// Devices that are cut off.
+    /// Devices in quarantine.
     pub(crate) quarantined: BTreeSet<String>,
-    /// Prefixes that may always reach the router, each with what for.
+    /// Prefixes that may always reach the router, each with a service.
     pub(crate) failsafe: Vec<(String, String)>,
     pub(crate) steps: Vec<Step>,
-    /// What judges frames that enter, in the kernel; none: the kernel can't be shown these frames.
+    /// The kernel's program for frames that enter; none when the kernel can't be shown these
+    /// frames.
     pub(crate) ingress: Option<Ingress>,
 }
 
@@ -30,7 +31,7 @@ pub enum Ingress {
 }
 
 impl Case {
-    /// What a seed draws.
+    /// The case of a seed.
     pub(crate) fn of(seed: u64, frames: usize) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -63,7 +64,7 @@ impl Case {
         }
     }
 
-    /// A case that nobody has drawn.
+    /// A case written by hand.
     pub fn written(policy: Policy, steps: Vec<Step>, ingress: Ingress) -> Self {
         Self {
             seed: 0,
@@ -75,7 +76,7 @@ impl Case {
         }
     }
 
-    /// The same with one pair of the router's failsafe.
+    /// The same with one entry in the router's failsafe.
     pub fn sparing(self, from: &str, service: &str) -> Self {
         Self {
             failsafe: vec![(from.to_owned(), service.to_owned())],

@@ -107,7 +107,7 @@ impl Compiled {
             .map(|((_, name), _)| name.as_str())
     }
 
-    /// Where the oracle's place is.
+    /// The oracle's place, with interfaces by index.
     pub fn place(&self, at: &Where) -> At {
         match at {
             Where::Entering { interface } => At::Entering {
@@ -124,7 +124,7 @@ impl Compiled {
         }
     }
 
-    /// Guarded interfaces that a packet may leave through, any.
+    /// The index of some guarded interface that a packet may leave through.
     pub fn some_port(&self) -> Option<u32> {
         self.tables
             .ports
@@ -148,7 +148,7 @@ pub enum At {
     Leaving { ifindex: u32, from: u32 },
 }
 
-/// What a judge said.
+/// The verdict of a judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Said {
     pub passed: bool,
@@ -185,7 +185,7 @@ pub fn host_with_tag(model: &Model<'_>, at: At, tag: Option<u16>, frame: &[u8]) 
     }
 }
 
-/// A model whose present is the clock's.
+/// A model at the time of the clock.
 pub fn model<'a>(compiled: &'a Compiled) -> Model<'a> {
     model_for(compiled, Settings::for_flows(64))
 }
@@ -221,7 +221,7 @@ pub fn clock(now: Timestamp) -> Clock {
     }
 }
 
-/// Interfaces that are not there, for the host.
+/// Interfaces that do not exist, for the host.
 pub fn inventory(interfaces: &[&str], addresses: &[IpAddr]) -> Inventory {
     inventory_of((10..).zip(interfaces.iter().copied()), addresses)
 }
@@ -249,8 +249,8 @@ pub fn inventory_of<'a>(
     inventory
 }
 
-/// The frame of a probe of this number, and where it is judged; none for a probe that nothing judges,
-/// or that is malformed, which is not for the oracle: a packet to oneself.
+/// The frame of a probe with this number, and where it is judged. None for a probe that nothing
+/// judges, and for a packet to its own sender: it is malformed, which the oracle does not cover.
 pub fn shown(compiled: &Compiled, probe: &Probe, number: u16) -> Option<(At, Vec<u8>)> {
     const HOST: [u8; 6] = [2, 0, 0, 0, 9, 1];
     const ELSEWHERE: [u8; 6] = [2, 0, 0, 0, 9, 2];

@@ -1,8 +1,8 @@
-//! The packet matrix: what becomes of every kind of packet that filters are bypassed with.
+//! The packet matrix: verdicts on every kind of packet that is used to bypass filters.
 //!
-//! One row is a frame or a few, and what is said of each under each setting that matters. The host
-//! must say it, and so must XDP and TC, which the suite asks. `docs/packet-matrix.md` is rendered from
-//! the same rows.
+//! One row is a frame or a few, and the verdict on each under each setting that matters. The host
+//! must give these verdicts, and so must XDP and TC, which the suite runs. `docs/packet-matrix.md`
+//! is rendered from the same rows.
 
 pub mod case;
 mod control;
@@ -149,7 +149,7 @@ pub fn page() -> String {
     document::render(&topics())
 }
 
-/// The rows' own order is by topic; the document and the judges both go by it.
+/// All rows by topic, the order of the page.
 pub fn cases() -> Vec<Case> {
     topics().into_iter().flat_map(|topic| topic.cases).collect()
 }
@@ -175,7 +175,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         for case in &cases {
             assert!(seen.insert(case.to_string()), "two rows are called {case}");
-            assert!(!case.said.is_empty(), "{case} says nothing");
+            assert!(!case.said.is_empty(), "{case} has no verdict");
         }
     }
 

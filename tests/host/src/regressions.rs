@@ -1,5 +1,5 @@
-//! What random frames once found wrong: frames in their order, and what must become of each. The
-//! oracle and the host are asked here, the kernel by the suite.
+//! Faults that random frames once found: frames in order, and the verdict on each. The oracle and
+//! the host are checked here, the kernel by the suite.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -94,7 +94,7 @@ fn leaves(interface: &str, from: From, frame: Ethernet) -> (Where, Vec<u8>) {
     (Where::Leaving { interface, from }, frame.bytes())
 }
 
-/// To what Ethernet sends at least.
+/// Padded to Ethernet's minimum.
 fn padded((at, mut frame): (Where, Vec<u8>)) -> (Where, Vec<u8>) {
     frame.resize(60, 0);
     (at, frame)
@@ -125,7 +125,7 @@ fn rows() -> Vec<Row> {
     };
     let parts = Ipv4::new(PARTED_4, FAR_4, Udp::new(4000, 514, [7; 40])).fragmented(24);
     let other_parts = Ipv4::new(PARTED_4, FAR_4, Udp::new(4001, 514, [7; 40])).fragmented(24);
-    // Eight bytes of a header that says that it has sixteen.
+    // Eight bytes of a header that claims to have sixteen.
     let chain = |number| Ipv6::new(PARTED_6, FAR_6, Upper::Bytes(number, vec![17, 1, 1, 12, 0, 0, 0, 0])).with(Extension::fragment(0, true, 7));
     vec![
         row("an uplink does not speak as the router, also within a flow", [
@@ -214,10 +214,10 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// The router's only address, where the rows happen.
+/// The router's only address in these rows.
 pub const ROUTERS: [IpAddr; 1] = [IpAddr::V4(ROUTER_4)];
 
-/// What the judges of a bench say otherwise than the rows.
+/// Where the judges of a bench differ from the rows.
 pub fn wrong(bench: &mut Bench) -> Vec<String> {
     let policy = parsed(POLICY);
     let mut wrong = Vec::new();
@@ -254,17 +254,17 @@ const ROUTER_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 1, 0, 0, 0, 0, 1);
 /// The router's only address, for [`wrong_of_the_failsafe`].
 pub const ROUTERS_6: [IpAddr; 1] = [IpAddr::V6(ROUTER_6)];
 
-/// What the judges of a bench say otherwise of frames that a failsafe must not admit: their sender has
-/// no address.
+/// Where the judges of a bench are wrong on frames that a failsafe must not admit, as their source
+/// is no address of a host.
 pub fn wrong_of_the_failsafe(bench: &mut Bench) -> Vec<String> {
     let policy = parsed(POLICY);
-    // It asks whether the router's own address is free: the router would take it for taken.
+    // Duplicate detection for the router's own address: the router would give the address up.
     let probe = icmpv6::neighbour_solicitation(ROUTER_6, &[]);
     let probe = Ipv6 {
         hop_limit: 255,
         ..Ipv6::new(Ipv6Addr::UNSPECIFIED, ALL_NODES, probe)
     };
-    // No router has such an address.
+    // An IPv4-mapped address, which no router has.
     let mapped = Ipv6::new(
         ROUTER_4.to_ipv6_mapped(),
         PUMP_6,

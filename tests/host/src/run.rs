@@ -1,8 +1,8 @@
-//! Runs of random cases: everything about a policy and its frames comes from one seed, and the seeds
-//! of a run follow each other.
+//! Runs of random cases: everything about a policy and its frames comes from one seed, and the
+//! seeds of a run follow each other.
 //!
-//! What a mismatch says is repeated by `cargo xtask fuzz --seed N --cases 1`. It is shrunk and written
-//! below `target/fuzz/`.
+//! A mismatch is repeated by `cargo xtask fuzz --seed N --cases 1`, with the seed that it names. It
+//! is shrunk and written below `target/fuzz/`.
 
 use std::{
     env,
@@ -30,8 +30,8 @@ use crate::{
 /// Frames for one policy.
 const FRAMES: usize = 300;
 
-/// Judges on all benches at once until there are enough cases; what is wrong is shrunk and written
-/// below `target/fuzz`.
+/// Runs all benches at once until there are enough cases; mismatches are shrunk and written below
+/// `target/fuzz`.
 pub fn run(benches: &mut [Bench], cases: usize, first: u64) -> Tally {
     let start = Instant::now();
     let next = AtomicU64::new(first);
@@ -70,7 +70,7 @@ pub fn run(benches: &mut [Bench], cases: usize, first: u64) -> Tally {
     all
 }
 
-/// Counts a disagreement; the first of its kind is made small, written and shown.
+/// Counts a mismatch; the first of its kind is shrunk, written and shown.
 fn disagree(bench: &mut Bench, case: &Case, mismatch: Mismatch, all: &Mutex<Tally>) {
     let is_first = {
         let mut all = all.lock().unwrap();
@@ -143,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    /// Without a kernel, whose clock goes on, rules may end at the very second.
+    /// Without a kernel no clock runs on, so rules may expire at this very second.
     #[test]
     fn host_agrees_with_the_oracle_on_frames() {
         let cases = number("WARDLINE_FUZZ_HOST_CASES").map_or(100_000, |cases| cases as usize);

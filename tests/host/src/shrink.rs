@@ -1,4 +1,4 @@
-//! Makes a case small that the judges disagree about: what is left shows why.
+//! Shrinks a case that the judges disagree about, so that what is left shows why.
 
 use std::{
     collections::BTreeSet,
@@ -138,7 +138,7 @@ fn simpler(case: &Case) -> Vec<Case> {
             policy(&|policy| drop(policy.zones[i].subnets.remove(j)));
         }
     }
-    // Ports that are no longer there judge nothing.
+    // No frame may be at a port that the policy no longer guards: nothing judges it.
     all.retain(|case| {
         let guarded: BTreeSet<&str> = random::interfaces(&case.policy)
             .into_iter()

@@ -1,4 +1,4 @@
-//! Does the clean-up of the flow table take what is silent, and nothing that is in use?
+//! Does the sweep of the flow table remove flows that are silent, and none that is in use?
 
 use std::cell::Cell;
 
@@ -19,13 +19,13 @@ const RULE: u32 = 3;
 /// When the flows open.
 const START: u32 = 1000;
 
-/// One bucket and one account, and what happens at the moment when the bucket is locked.
+/// One bucket and one quota, and what to do at the moment when the bucket is locked.
 struct Tables<'a> {
     settings: Settings,
     bucket: Bucket,
     quota: Quota,
     gauges: [Cell32; gauge::COUNT as usize],
-    /// Packets and bytes that flows have left to their rule.
+    /// Packets and bytes that flows have credited to their rule.
     credit: Cell<(u32, u64)>,
     meanwhile: &'a dyn Fn(&Bucket),
     locked: Cell<u32>,
@@ -73,7 +73,7 @@ impl<'a> Tables<'a> {
         .unwrap();
     }
 
-    /// The ports of the flows that are there, and how many the books say there are.
+    /// The ports of the live flows, and how many flows quota and gauge count.
     fn left(&self) -> (Vec<u64>, u32, u32) {
         let live = self.bucket.tags.iter().zip(&self.bucket.ways);
         let mut ports: Vec<u64> = live
@@ -105,7 +105,7 @@ fn what_is_silent_goes_and_what_is_in_use_stays() {
     [1, 2, 3].into_iter().for_each(|port| tables.open(port));
     assert_eq!(tables.left(), (vec![1, 2, 3], 3, 3));
 
-    // As long as it may be silent, nothing goes.
+    // No flow is removed before its timeout.
     let lives = tables.settings.udp;
     flows::sweep(&tables, &tables.settings, START + lives);
     assert_eq!(tables.left(), (vec![1, 2, 3], 3, 3));
@@ -115,7 +115,7 @@ fn what_is_silent_goes_and_what_is_in_use_stays() {
     flows::count_packet(&second, 0, 60, START + lives);
     flows::sweep(&tables, &tables.settings, START + lives + 1);
     assert_eq!(tables.left(), (vec![2], 1, 1));
-    // Their packets are the rule's, now that they are gone; those of the second are still its own.
+    // The packets of removed flows are the rule's; those of the second flow are still its own.
     assert_eq!(tables.credit.get(), (2, 120));
 }
 
@@ -142,7 +142,7 @@ fn what_comes_back_to_life_before_the_lock_is_taken_stays() {
 #[test]
 fn a_flow_that_another_has_replaced_before_the_lock_is_taken_stays() {
     let now = START + Settings::for_flows(64).udp + 1;
-    // Its place is another's by now, who is in use.
+    // Another flow, which is in use, has taken its place.
     let replaced = |bucket: &Bucket| {
         if let Some(Found { flow, at, .. }) = of(bucket, 1) {
             flow.key[1].store(9 << 48 | 514 << 32 | u64::from(number::UDP));

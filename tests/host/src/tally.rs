@@ -10,7 +10,7 @@ pub struct Tally {
     pub(crate) cases: usize,
     pub(crate) policies: usize,
     pub(crate) verdicts: BTreeMap<Reason, usize>,
-    /// Frames that are known to be judged in two ways.
+    /// Frames of known disagreements, by name.
     pub(crate) excluded: BTreeMap<&'static str, usize>,
     pub mismatches: BTreeMap<String, usize>,
 }
@@ -27,7 +27,7 @@ impl Tally {
         }
     }
 
-    /// Frames that are known to be judged in two ways, by name.
+    /// The names of known disagreements that were seen.
     pub fn left(&self) -> impl Iterator<Item = &'static str> {
         self.excluded.keys().copied()
     }

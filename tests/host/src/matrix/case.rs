@@ -1,5 +1,5 @@
-//! What a row of the matrix is: frames in order, where each is judged, and what becomes of each
-//! under each setting.
+//! A row of the matrix: frames in order, where each is judged, and the verdict on each under each
+//! setting.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use wardline_proto::v1;
 
 use wardline_oracle::frames::Ethernet;
 
-/// A row: one packet or a few, and what becomes of them.
+/// A row: one packet or a few, and the verdicts on them.
 pub struct Case {
     /// Unique, but for the same row of the other family.
     pub name: String,
-    /// For a row that is there for each family.
+    /// The family, for a row that exists for each.
     pub family: Option<Family>,
     /// The defect of another product that the row would show.
     pub defect: Option<&'static str>,
     pub steps: Vec<Step>,
-    /// For each setting that matters, what is said of each step.
+    /// For each setting that matters, the verdict on each step.
     pub said: Vec<(Setting, Vec<Says>)>,
 }
 
@@ -54,11 +54,11 @@ pub struct Frame {
     pub cut: Option<usize>,
 }
 
-/// What is said of one frame.
+/// The verdict on one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Says {
     pub reason: Reason,
-    /// For what only mode observe lets pass, the reason of the drop that it would be.
+    /// For a pass by mode observe alone, the reason that it would be dropped for.
     pub would: Reason,
     /// Whether it is counted here; what entered through a guarded port was counted there.
     pub counted: bool,
@@ -99,7 +99,7 @@ impl Table {
         self.row(name.into(), None)
     }
 
-    /// The newest row, to go on with it.
+    /// The latest row, to add to it.
     pub fn last(&mut self) -> &mut Case {
         self.cases.last_mut().expect("a row was written")
     }
@@ -153,12 +153,12 @@ impl Case {
         self
     }
 
-    /// What is said under the policy as written: of every frame, or of each.
+    /// The verdicts under the policy as written: one for all frames, or one for each.
     pub fn is(&mut self, says: impl Into<Verdicts>) -> &mut Self {
         self.under(Setting::Written, says)
     }
 
-    /// What is said under a setting.
+    /// The verdicts under a setting.
     pub fn under(&mut self, setting: Setting, says: impl Into<Verdicts>) -> &mut Self {
         let says = match says.into() {
             Verdicts::All(says) => vec![says; self.steps.len()],
@@ -185,7 +185,7 @@ impl Case {
     }
 }
 
-/// What is said of a row's frames.
+/// The verdicts on a row's frames.
 pub enum Verdicts {
     All(Says),
     Each(Vec<Says>),
@@ -364,7 +364,7 @@ impl Setting {
         }
     }
 
-    /// Makes a policy what the setting says, as far as it is a matter of the policy.
+    /// Changes a policy as the setting says; quarantine is not part of the policy.
     pub fn change(self, policy: &mut v1::Policy) {
         let allow = v1::DropOrAllow::Allow as i32;
         for zone in &mut policy.zones {
@@ -395,7 +395,7 @@ impl Setting {
         }
     }
 
-    /// Devices that are cut off.
+    /// Devices in quarantine.
     pub fn quarantined(self) -> &'static [&'static str] {
         match self {
             Self::Quarantine => &["pump", "twofold"],

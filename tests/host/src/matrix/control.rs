@@ -1,5 +1,5 @@
-//! Control: ARP, neighbour discovery, router advertisements, DHCP, listener reports. What a device
-//! may say of itself without a rule, and what it may not.
+//! Control: ARP, neighbour discovery, router advertisements, DHCP, listener reports. A device may
+//! send them for itself without a rule, and not for others.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

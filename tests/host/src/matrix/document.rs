@@ -55,8 +55,8 @@ fn contents(topics: &[Topic]) -> String {
     topics.iter().map(line).collect()
 }
 
-/// A case, or the same for both families: a line for each thing that is said of it, with the
-/// settings that it is said under.
+/// A case, or the same for both families: a line for each set of verdicts, with the settings that
+/// give it.
 fn row(cases: &[Case], page: &mut String) {
     let Some(case) = cases.first() else {
         return;
@@ -95,7 +95,7 @@ fn packets(steps: &[Step]) -> String {
             0 => String::new(),
             seconds => format!("{seconds} s later, "),
         };
-        // In a sequence, where it is judged is said when it changes.
+        // In a sequence, the place is named when it changes.
         let place = match before.replace(step.at) {
             Some(place) if place == step.at => String::new(),
             _ => format!("{}: ", step.at),
@@ -109,7 +109,7 @@ fn packets(steps: &[Step]) -> String {
     }
 }
 
-/// What is said of each frame; once, when it is the same of all.
+/// A text for each frame; once, when it is the same for all.
 fn each(said: &[Says], text: impl Fn(&Says) -> String) -> String {
     let texts: Vec<String> = said.iter().map(text).collect();
     let mut first = 1;

@@ -171,7 +171,7 @@ pub(crate) fn rows(t: &mut Table) {
         enter(c, f, &[d(0, 32), d(32, 64)]).after(4).is(FRAGMENT).under(Fragments, [RULE, ESTABLISHED]);
     });
 
-    // Whose fragment it is.
+    // Which packet a fragment belongs to.
     t.both("a later fragment of another identification", |c, f| {
         enter(c, f, &[d(0, 32), Part { id: ID + 1, ..d(32, 64) }]).is(FRAGMENT).under(Fragments, [RULE, FRAGMENT]);
     });
@@ -322,7 +322,7 @@ pub(crate) fn rows(t: &mut Table) {
         header.body[0] = reserved;
         header
     };
-    // Eight bytes further on, another header: what a length read from the reserved byte leads to.
+    // Another header eight bytes further on, where a length read from the reserved byte would lead.
     let two = [&datagram(9, 24)[..8], &datagram(514, 16)].concat();
     t.case("a fragment header whose reserved byte would shift the ports").mirrors("fragment header length taken from its reserved byte")
         .enters(LAN1, pump(v6(Upper::Bytes(17, two.clone())).with(shifted(1)))).is(FRAGMENT).under(Fragments, NO_RULE);

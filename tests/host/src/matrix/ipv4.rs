@@ -41,7 +41,7 @@ pub(crate) fn rows(t: &mut Table) {
     t.case("a UDP header in the padding behind IPv4").mirrors("ports are read behind the end of the packet")
         .enters(LAN1, Ethernet { padded_to: 60, ..pump(Ipv4 { length: Some(20), ..v4(udp(514)) }) }).is(MALFORMED);
 
-    // What does not decide: the stack behind looks at it.
+    // Fields that do not affect the verdict: the stack checks them.
     t.case("a wrong IPv4 checksum is the stack's to find").enters(LAN1, pump(Ipv4 { checksum: Some(0xbeef), ..hl7() })).is(RULE);
     t.case("IPv4 with don't fragment").enters(LAN1, pump(Ipv4 { dont_fragment: true, ..hl7() })).is(RULE);
     t.case("IPv4 with the reserved flag (RFC 3514)").enters(LAN1, pump(Ipv4 { fragment_offset: 0x8000, ..hl7() })).is(RULE);
@@ -78,7 +78,7 @@ pub(crate) fn rows(t: &mut Table) {
     t.case("IPv4 options: more of them than are walked").enters(LAN1, options(&[1; 40])).is(IP_OPTIONS).under(Options, IP_OPTIONS);
     t.case("IPv4 options: twelve are walked").enters(LAN1, options(&[1; 12])).is(IP_OPTIONS).under(Options, RULE);
 
-    // Options that are a TCP header with SYN from 257 to 2575, where TCP is without options.
+    // Options that read as a TCP header, SYN from 257 to 2575, where TCP starts without options.
     let disguise = [1, 1, 10, 15, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 0xff, 0xff, 0, 0, 0, 0];
     let disguised = |port| pump(Ipv4 { options: disguise.to_vec(), ..v4(syn(port)) });
     t.case("IPv4 options that are a header for an allowed port, before a forbidden one")
@@ -92,7 +92,7 @@ pub(crate) fn rows(t: &mut Table) {
         .enters(LAN1, pump(Ipv4 { options: vec![1; 4], ..Ipv4::new(CAMERA.v4, RECORDS.v4, syn(443)) }))
         .is(IP_OPTIONS).under(Options, SPOOFED_SOURCE);
 
-    // What is not IPv4 at all.
+    // Not IPv4 at all.
     t.case("IPv4 in LLC and SNAP").mirrors("IP in an 802.3 frame is not seen")
         .enters(LAN1, pump(snap(&hl7()))).is(UNKNOWN_ETHERTYPE);
 }

@@ -63,7 +63,8 @@ pub(crate) fn rows(t: &mut Table) {
     t.case("IPv6 hop-by-hop and destination options").enters(LAN1, pump(hl7().with(hop()).with(destination()))).is(EXTENSION_HEADER).under(Options, RULE);
     t.case("IPv6 hop-by-hop options that are not first").enters(LAN1, pump(hl7().with(destination()).with(hop()))).is(EXTENSION_HEADER).under(Options, EXTENSION_HEADER);
     t.case("long IPv6 destination options").enters(LAN1, with(Extension::destination(&[&[1, 68][..], &[0; 68]].concat()))).is(EXTENSION_HEADER).under(Options, RULE);
-    // With the header's own two bytes a TCP header with SYN to 2575, where TCP is without options.
+    // With the header's own two bytes, a TCP header with SYN to 2575 where TCP starts without
+    // options.
     let look_alike = [10, 15, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 0xff, 0xff, 0, 0, 0, 0];
     t.case("IPv6 destination options that are a header for an allowed port, before a forbidden one")
         .mirrors("ports read at a fixed offset behind the IPv6 header")

@@ -1,4 +1,4 @@
-//! What leaves through a guarded port: from the uplink, from the router, from another guarded port.
+//! Frames that leave a guarded port: from the uplink, from the router, from another guarded port.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! The network that the rows of the matrix happen in: its policy, who is on it, and their frames.
+//! The network of the matrix's rows: its policy, its hosts, and their frames.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -79,7 +79,7 @@ pub const BRIDGE: Origin = Origin::Interface("br0");
 pub const FROM_LAN1: Origin = Origin::Interface(LAN1);
 pub const FROM_LAN2: Origin = Origin::Interface(LAN2);
 
-/// Somebody on the network.
+/// A device, server, router or group on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Party {
     pub name: &'static str,
@@ -102,7 +102,7 @@ const fn party(name: &'static str, mac: [u8; 2], net: u8, host: u8) -> Party {
         name,
         mac: [2, 0, 0, 0, mac[0], mac[1]],
         v4: Ipv4Addr::new(10, 20, net, host),
-        // 10.20.1.11 is fd20:0:0:1::11 to people.
+        // The digits of 10.20.1.11 and fd20:0:0:1::11 look the same.
         v6: Ipv6Addr::new(0xfd20, 0, 0, net as u16, 0, 0, 0, as_written(host)),
     }
 }
@@ -117,10 +117,10 @@ pub const PINNED: Party = party("pinned", [1, 2], 1, 12);
 pub const TWOFOLD: Party = party("twofold", [1, 3], 1, 13);
 pub const TWOFOLDS_OTHER_MAC: Mac = [2, 0, 0, 0, 1, 4];
 pub const CAMERA: Party = party("camera", [2, 1], 2, 21);
-/// Devices without listed addresses, with one that they take.
+/// Devices without listed addresses, each with an address that it takes.
 pub const SHY: Party = party("shy", [2, 2], 2, 50);
 pub const COY: Party = party("coy", [2, 3], 2, 51);
-/// Nobody's MAC, with an address of the zone pumps that nobody has.
+/// An unlisted MAC, with an address of the zone pumps that no device has.
 pub const STRANGER: Party = party("stranger", [0xee, 1], 1, 77);
 /// Behind the uplink; none of them has a MAC in the policy.
 pub const RECORDS: Party = party("records", [0xff, 2], 9, 10);
@@ -163,7 +163,7 @@ const fn group(name: &'static str, v4: [u8; 4], v6: u16) -> Party {
     }
 }
 
-/// Those whose addresses the document calls by name.
+/// The parties whose addresses the page calls by name.
 pub const KNOWN: [&Party; 16] = [
     &PUMP, &PINNED, &TWOFOLD, &CAMERA, &SHY, &COY, &STRANGER, &RECORDS, &ARCHIVE, &MEDIA, &VPN,
     &CLOSED, &FAR, &BLOCKED, &ROUTER, &ROUTER_2,

@@ -1,5 +1,5 @@
-//! Mode observe: what policy or state would drop passes, when every end that is a zone with ports
-//! observes; form and place are dropped all the same.
+//! Mode observe: packets that policy or state would drop pass when every end that is in a zone with
+//! ports observes; faults of form and place are dropped all the same.
 
 use super::{
     case::{
@@ -52,7 +52,7 @@ pub(crate) fn rows(t: &mut Table) {
             .is([RULE, ESTABLISHED]).under(Observe, [RULE, ESTABLISHED]);
     });
 
-    // What is dropped in every mode.
+    // Dropped in every mode.
     t.case("observe does not pass: malformed").enters(LAN1, pump(Ipv4 { version: 5, ..v4(syn(2575)) })).is(MALFORMED).under(Observe, MALFORMED);
     t.case("observe does not pass: TCP flags").enters(LAN1, pump(v4(tcp(2575, 0)))).is(BAD_TCP_FLAGS).under(Observe, BAD_TCP_FLAGS);
     t.case("observe does not pass: options").enters(LAN1, pump(Ipv4 { options: vec![1; 4], ..v4(syn(2575)) })).is(IP_OPTIONS).under(Observe, IP_OPTIONS);

@@ -1,4 +1,4 @@
-//! Place: who may speak where, and from which address.
+//! Place: on which port and VLAN a device may send, and from which address.
 
 use super::{
     case::{

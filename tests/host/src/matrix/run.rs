@@ -1,4 +1,4 @@
-//! Asks about every row: how a judge is asked, and what `decide` says on the host.
+//! Runs the rows against a judge; here, against `decide` on the host.
 
 use std::collections::BTreeSet;
 
@@ -12,20 +12,20 @@ use super::{
 };
 use crate::judge::{self, At, Compiled, parsed};
 
-/// What came of asking.
+/// The result of a run.
 #[derive(Default)]
 pub struct Outcome {
-    /// Frames that a judge was asked about.
+    /// Frames that a judge was shown.
     pub asked: usize,
-    /// What a judge said otherwise than its row.
+    /// Verdicts that differ from the row's.
     pub wrong: Vec<String>,
-    /// Rows that could not be asked about, and why.
+    /// Rows that could not be run, and why.
     pub skipped: BTreeSet<String>,
 }
 
 impl Outcome {
     /// # Panics
-    /// When a judge said anything otherwise.
+    /// When a verdict differed from its row.
     pub fn insist(&self) {
         let (asked, wrong) = (self.asked, &self.wrong);
         assert!(
@@ -37,7 +37,7 @@ impl Outcome {
     }
 }
 
-/// Asks `decide` on the host about every row.
+/// Runs every row against `decide` on the host.
 pub fn ask(cases: &[Case]) -> Outcome {
     let mut outcome = Outcome::default();
     for setting in Setting::ALL {
@@ -69,7 +69,7 @@ pub struct Asker<'a> {
 }
 
 impl<'a> Asker<'a> {
-    /// What a row says under a setting; nothing when the setting does not matter to it.
+    /// A row under a setting; nothing when the setting does not matter to the row.
     pub fn all(
         case: &'a Case,
         setting: Setting,
@@ -93,7 +93,7 @@ impl<'a> Asker<'a> {
             .map(|((number, step), says)| (number, step, says))
     }
 
-    /// Asks `decide` on the host; tagged frames also as TC may have them, with the tag outside.
+    /// Runs the row against `decide`; tagged frames also with the tag outside, as TC may have them.
     fn host(&self, outcome: &mut Outcome) {
         let tagged = self
             .case
@@ -154,7 +154,7 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Counts the row's frames, and keeps what a judge said otherwise.
+    /// Counts the row's frames, and keeps the verdicts that differ.
     pub fn note(&self, judge: &str, notes: Vec<(usize, String, Says)>, outcome: &mut Outcome) {
         outcome.asked += self.case.steps.len();
         for (number, said, says) in notes {
@@ -182,7 +182,7 @@ fn taken_out(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
     Some((control, [&frame[..12], &frame[16..]].concat()))
 }
 
-/// The interfaces of the matrix, which need not be there; the one that is named has the loopback's
+/// The interfaces of the matrix, which need not exist; the one that is named has the loopback's
 /// index.
 pub fn interfaces(loopback: &str) -> Inventory {
     let names = GUARDED.into_iter().chain(["uplink", "br0"]);

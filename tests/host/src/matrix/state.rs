@@ -1,4 +1,4 @@
-//! State: what opens a flow, what belongs to one, and what may not be part of it.
+//! State: which packets open a flow, which belong to one, and which may not.
 
 use super::{
     case::{
@@ -197,7 +197,7 @@ pub(crate) fn errors(t: &mut Table) {
         c.enters(LAN1, up(&PUMP, &RECORDS, f, syn(2575))).enters(LAN1, up(&PINNED, &RECORDS, f, about)).is([RULE, MID_FLOW]).under(Router, [RULE, RELATED]);
     });
 
-    // What is quoted.
+    // The quoted packet.
     let quoted = |c: &mut Case, bytes: &[u8]| {
         let body = [&[0; 4][..], bytes].concat();
         c.enters(LAN1, pump(v4(syn(2575)))).leaves(LAN1, UPLINK, forwarded(&PUMP, Ipv4::new(FAR.v4, PUMP.v4, Upper::Icmp(Icmp::new(3, 1, body)))));

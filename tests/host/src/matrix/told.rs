@@ -1,4 +1,4 @@
-//! A frame in one line, for people: what it is, and what of it is not as it should be.
+//! A frame in one line, for people: what it is, and how it differs from a usual one.
 
 use std::{
     fmt::{self, Write as _},
@@ -71,10 +71,10 @@ fn ethernet(frame: &Ethernet, parts: &mut Vec<String>) {
     }
 }
 
-/// MACs, when they are not what the addresses make one expect.
+/// MACs, when they do not match the IP addresses.
 fn macs(frame: &Ethernet, source: Option<IpAddr>, parts: &mut Vec<String>) {
     let by_mac = mac_name(frame.source);
-    // What the router forwards has its MAC, whoever sent it.
+    // A frame that the router forwards has the router's MAC, whoever sent it.
     let forwarded = frame.source == ROUTER.mac && frame.destination != ROUTER.mac;
     if !forwarded && source.and_then(name) != Some(by_mac.as_str()) {
         parts.push(format!("from MAC `{by_mac}`"));
@@ -198,7 +198,7 @@ fn ipv6(packet: &Ipv6, parts: &mut Vec<String>) {
     says(parts, "next header", &packet.next_header);
 }
 
-/// Tells an extension header; false for a fragment that is not the first.
+/// Describes an extension header; false for a fragment that is not the first.
 fn extension(header: &Extension, parts: &mut Vec<String>) -> bool {
     let body = &header.body;
     parts.push(match (header.number, body.as_slice()) {
@@ -229,7 +229,7 @@ fn fragment(offset: u16, more: bool, identification: u32) -> String {
         (_, true) => format!("fragment from byte {at}, more follow"),
         (_, false) => format!("fragment from byte {at}, the last"),
     };
-    // Which packet it is of matters where it is another.
+    // The packet is named only when it is not the usual one.
     if !matches!(identification, USUAL | USUAL_6) {
         let _ = write!(text, ", of another packet");
     }
@@ -354,7 +354,7 @@ fn icmp(family: &str, message: &Icmp) -> String {
     text
 }
 
-/// A field that is not what it should be, or not what it mostly is.
+/// A field that is set explicitly, not computed.
 fn says(parts: &mut Vec<String>, field: &str, value: &Option<impl fmt::Display>) {
     if let Some(value) = value {
         parts.push(format!("{field} {value}"));

@@ -41,7 +41,7 @@ pub(crate) fn rows(t: &mut Table) {
     });
     t.case("a wrong TCP checksum is the receiver's to find").enters(LAN1, pump(v4(Tcp { checksum: Some(1), ..syn(2575) }))).is(RULE);
 
-    // TCP flags: what no stack sends.
+    // TCP flags that no stack sends.
     for (name, flags) in [
         ("no flags", 0),
         ("FIN alone", FIN),

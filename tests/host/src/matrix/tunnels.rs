@@ -1,4 +1,4 @@
-//! Tunnels: what would carry packets past every rule is allowed only by its own name.
+//! Tunnels would carry packets past every rule, so only a rule that names a tunnel allows it.
 
 use super::{
     case::{DENIED_BY_RULE, NO_RULE, RULE, Table},
@@ -9,7 +9,7 @@ use super::{
 };
 use wardline_oracle::frames::Upper;
 
-/// What carries packets in packets.
+/// Protocols that carry packets in packets.
 const PROTOCOLS: [(u8, &str); 7] = [
     (4, "IPv4 in IP"),
     (41, "IPv6 in IP"),
