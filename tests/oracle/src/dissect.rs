@@ -43,7 +43,7 @@ pub struct Arp {
 pub struct Ip {
     pub source: IpAddr,
     pub destination: IpAddr,
-    /// A packet to oneself, to nobody or to the loopback has no business on a wire.
+    /// Whether it is to its own sender, or to an unspecified, loopback or IPv4-mapped address.
     pub nowhere: bool,
     pub hop_limit: u8,
     /// What IPv4 options there are; none: the header has five words.
@@ -51,7 +51,7 @@ pub struct Ip {
     /// IPv6 extension headers in their order, fragment headers among them.
     pub extensions: Vec<Extension>,
     pub fragment: Option<Fragment>,
-    /// Of what follows all headers of IP.
+    /// The protocol of what follows all IP headers.
     pub protocol: u8,
     pub upper: Upper,
 }
@@ -62,7 +62,7 @@ pub struct Options {
     pub kinds: Vec<u8>,
     /// Nothing but a router alert, without padding.
     pub alert: bool,
-    /// An option that goes beyond the header.
+    /// An option's length goes beyond the header.
     pub lies: bool,
 }
 
@@ -83,7 +83,7 @@ pub struct Fragment {
 }
 
 impl Fragment {
-    /// A whole packet in the clothes of a fragment.
+    /// Whether it is a whole packet with a fragment header.
     pub fn is_atomic(self) -> bool {
         self.offset == 0 && !self.more
     }
@@ -155,12 +155,12 @@ pub fn frame(bytes: &[u8], tag: Option<u16>) -> Result<Frame, Malformed> {
     let mut reader = Reader(bytes);
     let destination: Mac = reader.array()?;
     let source: Mac = reader.array()?;
-    // Neither a group (IEEE 802.3, 3.2.3) nor nobody can send.
+    // Neither a group (IEEE 802.3, 3.2.3) nor the zero MAC can send.
     must(source[0] & 1 == 0 && source != [0; 6])?;
     let mut ethertype = reader.u16()?;
     let mut vlan = tag.map(|control| control & 0xfff);
     if ethertype == 0x8100 {
-        // A second tag is what the frame carries, and no address is read behind it.
+        // A second tag counts as the frame's EtherType, and no address is read behind it.
         if vlan.is_none() {
             vlan = Some(reader.u16()? & 0xfff);
             ethertype = reader.u16()?;
@@ -294,7 +294,7 @@ fn ipv6(mut reader: Reader<'_>) -> Result<Ip, Malformed> {
             break;
         }
         let number = next;
-        // The experimental have no known form, and nobody needs so many.
+        // Experimental headers have no known form, and no packet needs so many headers.
         if matches!(number, 253 | 254) || extensions.len() == MAX_EXTENSIONS {
             let alert = false;
             extensions.push(Extension { number, alert });
@@ -318,7 +318,7 @@ fn ipv6(mut reader: Reader<'_>) -> Result<Ip, Malformed> {
             Err(_) => {
                 let alert = false;
                 extensions.push(Extension { number, alert });
-                // A first fragment may end within its headers: it lacks them, and nothing lies.
+                // A first fragment may end within its headers: they are cut off, not inconsistent.
                 let is_first = fragment.is_some_and(|fragment| fragment.more);
                 broken = Some(if is_first { Upper::Cut } else { Upper::Broken });
                 break;
@@ -361,7 +361,7 @@ fn is_extension(number: u8) -> bool {
 }
 
 fn nowhere(source: IpAddr, destination: IpAddr) -> bool {
-    // IPv4 in IPv6's clothes is not sent (RFC 4291, 2.5.5.2).
+    // IPv4-mapped addresses are not sent (RFC 4291, 2.5.5.2).
     let is_mapped = matches!(destination, IpAddr::V6(it) if it.to_ipv4_mapped().is_some());
     source == destination || destination.is_unspecified() || destination.is_loopback() || is_mapped
 }
@@ -382,7 +382,7 @@ fn upper(version: u8, protocol: u8, payload: &[u8], fragment: Option<Fragment>) 
         _ => 0,
     };
     if payload.len() < needs {
-        // The data offset itself lies when it is less than the fixed header.
+        // A first fragment may be too short for its header; any other packet is broken.
         return if is_first { Upper::Cut } else { Upper::Broken };
     }
     let port = |at: usize| u16::from_be_bytes([payload[at], payload[at + 1]]);
@@ -435,7 +435,7 @@ pub enum QuotedUpper {
     Other,
 }
 
-/// Reads the packet in the body of an ICMP error; none when it can't be told whose it was.
+/// Reads the packet in the body of an ICMP error; none when its flow can't be told.
 pub fn quoted(version: u8, body: &[u8]) -> Option<Quoted> {
     let bytes = body.get(4..)?;
     let (source, destination, protocol, upper): (IpAddr, IpAddr, u8, &[u8]) = if version == 4 {
@@ -480,7 +480,7 @@ pub fn quoted(version: u8, body: &[u8]) -> Option<Quoted> {
     })
 }
 
-/// Options of neighbour discovery (RFC 4861, 4.6): kind and bytes; none when a length lies.
+/// Options of neighbour discovery (RFC 4861, 4.6): kind and bytes; none when a length is wrong.
 pub fn discovery_options(mut bytes: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     let mut options = Vec::new();
     while !bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! What a policy says of a packet, worked out a second time: slowly, and without Wardline's code.
+//! A second implementation of what a policy says of a packet: slow, and without Wardline's code.
 //!
 //! ```text
 //! random    policies, and packets that are likely to meet their rules

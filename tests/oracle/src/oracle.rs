@@ -50,7 +50,7 @@ pub enum Asks {
     Protocol(u8),
 }
 
-/// What must become of a packet.
+/// The expected verdict on a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// It passes; the rules that match and allow, any of which may be named.
@@ -143,7 +143,7 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// Cuts a device off.
+    /// Puts a device in quarantine.
     pub fn quarantine(&mut self, device: &str) {
         self.quarantined.insert(device.to_owned());
     }
@@ -153,7 +153,7 @@ impl<'a> Oracle<'a> {
         self.learned.insert(address, device.to_owned());
     }
 
-    /// What must become of the packet.
+    /// The expected verdict on the packet.
     ///
     /// # Panics
     /// When it enters at an interface that no port matches: nothing judges it.
@@ -204,7 +204,7 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// The device of a MAC that is seen in a zone of a port; none where strangers may speak.
+    /// The device of a MAC in a zone of a port; none for an unlisted MAC that the zone admits.
     pub fn stands(
         &self,
         interface: &str,
@@ -221,8 +221,8 @@ impl<'a> Oracle<'a> {
         Ok(device)
     }
 
-    /// Whether an address may be the source of what comes from an uplink: it is of no device that
-    /// is on a guarded port, and not the router's.
+    /// Whether an address may be the source of what comes from an uplink: it is neither reserved,
+    /// nor the router's, nor a guarded device's.
     pub fn may_come_up(&self, source: IpAddr) -> bool {
         !is_martian(source) && !self.is_ours(source)
     }
@@ -254,15 +254,15 @@ impl<'a> Oracle<'a> {
         self.router.contains(&source) || self.may_come_up(source)
     }
 
-    /// Whether who stands in `zone` may send from `source`.
+    /// Whether a device, or an unlisted MAC, in `zone` may send from `source`.
     pub fn may_send(&self, device: Option<&Device>, zone: &str, source: IpAddr) -> bool {
         !is_martian(source) && self.may_use(device, zone, source)
     }
 
-    /// Whether who stands in `zone` may send from `source`.
+    /// The same, without the check for reserved addresses.
     fn may_use(&self, device: Option<&Device>, zone: &str, source: IpAddr) -> bool {
         if is_link_local(source) {
-            // Hosts know the router by its own.
+            // A device may not use the router's link-local address.
             return !self.router.contains(&source);
         }
         if let Some(device) = device
@@ -297,7 +297,7 @@ impl<'a> Oracle<'a> {
         self.admitted(probe.now, source, destination, probe.asks, ends)
     }
 
-    /// What policy says of an opener, who asks for something between two addresses.
+    /// What policy says of a packet that opens a flow between two ends.
     pub fn admitted(
         &self,
         now: Timestamp,
@@ -318,8 +318,8 @@ impl<'a> Oracle<'a> {
         self.decided(now, asks, matches, matches)
     }
 
-    /// Whether a rule holds between two ends: of those in quarantine only what is kept, and never
-    /// with another in quarantine.
+    /// Whether a rule holds between two ends: with one of them in quarantine, only a deny or a rule
+    /// that is kept; with both, none.
     fn keeps(&self, source: End<'_>, destination: End<'_>) -> impl Fn(&Rule) -> bool + Copy {
         let cut = [source, destination].map(|end| self.is_quarantined(end));
         move |rule: &Rule| match cut {
@@ -329,8 +329,8 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// What policy says of a frame to many that leaves through a port of a zone. What comes from
-    /// another zone is allowed only by a rule that names what the port is, not only the group.
+    /// What policy says of a frame to a group that leaves through a port of a zone. From another
+    /// zone it is allowed only by a rule that names the port's zone, not just the group.
     pub fn admitted_to_group(
         &self,
         now: Timestamp,
@@ -340,7 +340,7 @@ impl<'a> Oracle<'a> {
         is_near: bool,
         asks: Asks,
     ) -> Result<BTreeSet<String>, Drop> {
-        // Whoever listens to the group behind the port is of the port's zone.
+        // Receivers of the group behind the port count as members of the port's zone.
         let to_router = self.router.contains(&group);
         let many = if to_router {
             End::Router
@@ -427,7 +427,7 @@ impl<'a> Oracle<'a> {
 
     fn is_for(&self, rule: &Rule, asks: Asks) -> bool {
         let named = |text: &String| self.policy.services.iter().find(|it| it.name == *text);
-        // An allow that names no tunnel means none.
+        // An allow rule covers a tunnel only if it names it.
         let implied = rule.action() == Action::Deny || !is_tunnel(asks);
         let covers = |port: &String| {
             covers(port, asks) && (implied || !matches!(port.as_str(), "udp/*" | "proto/17"))
@@ -439,7 +439,7 @@ impl<'a> Oracle<'a> {
             })
     }
 
-    /// What an address stands for when nothing else is known.
+    /// The end that an address belongs to.
     pub fn end(&self, address: IpAddr) -> End<'a> {
         if self.router.contains(&address) {
             return End::Router;
@@ -553,7 +553,7 @@ pub fn zone_on(port: &Port, vlan: u16) -> Option<&str> {
         .map(|it| it.zone.as_str())
 }
 
-/// Whether a device may stand where it was seen.
+/// Whether a device may be where it was seen.
 fn stands_right(device: &Device, port: &Port, interface: &str, zone: &str) -> Result<(), Reason> {
     if device.zone != zone {
         let is_beside =
@@ -596,18 +596,18 @@ pub fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
 }
 
-/// What no one may send from.
+/// Addresses that no packet may come from.
 pub fn is_martian(address: IpAddr) -> bool {
     let reserved = match address {
         // "This" network (RFC 1122, 3.2.1.3) and class E (RFC 1112, 4).
         IpAddr::V4(it) => it.octets()[0] == 0 || it.octets()[0] >= 240,
-        // IPv4 in IPv6's clothes, mapped or compatible (RFC 4291, 2.5.5).
+        // IPv4 embedded in IPv6, mapped or compatible (RFC 4291, 2.5.5).
         IpAddr::V6(it) => it.to_ipv4().is_some(),
     };
     reserved || address.is_multicast() || address.is_loopback() || address.is_unspecified()
 }
 
-/// A multicast group, or everybody.
+/// A multicast group, or the broadcast address.
 pub fn is_group(address: IpAddr) -> bool {
     address.is_multicast() || matches!(address, IpAddr::V4(it) if it.is_broadcast())
 }

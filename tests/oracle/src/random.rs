@@ -37,7 +37,7 @@ pub const ROUTER: [IpAddr; 3] = [v4(10, 1, 1, 1), v4(10, 9, 9, 1), v6(1, 1, 1)];
 
 const ZONES: [&str; 4] = ["pumps", "cameras", "guests", "plant"];
 const INTERFACES: [&str; 4] = ["lan1", "lan2", "lan3", "wifi1"];
-/// They match no uplink, and not the same number of characters.
+/// Neither matches an uplink, and they have different numbers of literal characters.
 const GLOBS: [&str; 2] = ["lan*", "l*"];
 const VLANS: [u32; 3] = [10, 20, 4094];
 
@@ -278,7 +278,7 @@ fn devices(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Device>> {
                     .map(|j| format!("02:00:00:00:{i:02x}:{j:02x}"))
                     .collect(),
                 addresses: own,
-                // Whether it is to be bound to a port; which one, the ports tell.
+                // A mark that it is to be bound to a port, which `bind_to_ports` then chooses.
                 port: if bound && macs > 0 {
                     "?".to_owned()
                 } else {
@@ -373,13 +373,13 @@ fn distinct(list: Vec<String>) -> Vec<String> {
 pub fn probe(policy: &Policy) -> impl Strategy<Value = Probe> + use<> {
     let anywhere = addresses(policy);
     let is_router = |address: &IpAddr| ROUTER.contains(address);
-    // Multicast goes to many: it is a source here, and no destination.
+    // Multicast addresses are sources here, and no destinations: the oracle knows unicast only.
     let destinations: Vec<IpAddr> = anywhere
         .iter()
         .filter(|address| !address.is_multicast())
         .copied()
         .collect();
-    // The router's own addresses do not come in from elsewhere.
+    // Nothing comes from the uplink with one of the router's own addresses.
     let remote: Vec<IpAddr> = anywhere
         .iter()
         .filter(|it| !is_router(it))
@@ -522,7 +522,7 @@ fn guarded(policy: &Policy, anywhere: &[IpAddr]) -> BoxedStrategy<(Entry, IpAddr
         .boxed()
 }
 
-/// The addresses that mean something, and two that no one may use.
+/// The addresses that policies use, a multicast and a link-local one.
 pub fn addresses(policy: &Policy) -> Vec<IpAddr> {
     let own = policy.devices.iter().flat_map(|device| &device.addresses);
     let own = own.map(|address| address.parse().expect("a device's address"));

@@ -1,4 +1,4 @@
-//! What must become of frames, one after the other: the oracle with eyes and a memory.
+//! The expected verdicts on frames in sequence: the oracle with a frame reader and state.
 //!
 //! Frames are read by [`dissect`], policy is worked out by [`Oracle`], and what passed before is a
 //! plain list of flows and of fragments that are awaited. No time passes between frames.
@@ -41,12 +41,12 @@ pub enum From {
     Guarded(String),
 }
 
-/// What must become of a frame.
+/// The expected verdict on a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Must {
     pub passed: bool,
     pub reason: Reason,
-    /// For what observe passes, why it would be dropped.
+    /// For a pass by observe, why it would be dropped.
     pub would: Reason,
     /// The rules that decided, any of which may be named.
     pub rules: BTreeSet<String>,
@@ -84,11 +84,11 @@ impl Must {
     }
 }
 
-/// The oracle with a memory.
+/// The oracle with state.
 pub struct Sequence<'a> {
     oracle: Oracle<'a>,
     now: Timestamp,
-    /// Prefixes that may always reach the router, each with what for.
+    /// Prefixes that may always reach the router, each with a service.
     failsafe: Vec<(String, String)>,
     flows: Vec<Flow>,
     notes: Vec<Note>,
@@ -100,7 +100,7 @@ pub struct Sequence<'a> {
 struct Note {
     whose: Whose,
     next: u32,
-    /// What was said of the first one.
+    /// The verdict on the first one.
     must: Must,
 }
 
@@ -135,13 +135,12 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    /// Has some always reach the router: prefixes, and what they may ask for.
+    /// Sets the failsafe: prefixes that always reach the router, each with a service.
     pub fn spare(&mut self, failsafe: Vec<(String, String)>) {
         self.failsafe = failsafe;
     }
 
-    /// What must become of a frame that is seen somewhere, with the tag that its interface took out
-    /// of it.
+    /// The verdict on a frame at a place, with the tag that its interface took out of it.
     pub fn judge(&mut self, at: &Where, tag: Option<u16>, bytes: &[u8]) -> Must {
         self.faults.clear();
         let must = match self.try_judge(at, tag, bytes) {
@@ -183,8 +182,7 @@ impl<'a> Sequence<'a> {
         Ok(must)
     }
 
-    /// Whether what is dropped, but not by form, passes between the router and who may always reach
-    /// it.
+    /// Whether the failsafe passes a packet that is dropped, but not by form.
     fn is_spared(&self, drop: &Drop, at: &Where, tag: Option<u16>, bytes: &[u8]) -> bool {
         let enters = match at {
             Where::Entering { .. } => true,
@@ -225,7 +223,7 @@ impl<'a> Sequence<'a> {
             return false;
         }
         let (source, destination) = (ip.source, ip.destination);
-        // Not even the router sends from there.
+        // Not even the router sends from a mapped address.
         if is_mapped(source) {
             return false;
         }
@@ -249,12 +247,12 @@ impl<'a> Sequence<'a> {
         if Message::of(ip) == Message::Error {
             return false;
         }
-        // What the router answers was asked of the port that it answers from.
+        // The router's answer comes from the port that the request asked for.
         let asks = match (&ip.upper, asks(ip)) {
             (_, asks) if enters => asks,
             (Upper::Tcp { from, .. }, _) => Asks::Tcp(*from),
             (Upper::Udp { from, .. }, _) => Asks::Udp(*from),
-            // With another code it answers nothing.
+            // An echo reply with another code answers nothing.
             (_, Asks::Icmp { kind: 0, code: 0 }) => Asks::Icmp { kind: 8, code: 0 },
             (_, Asks::Icmpv6 { kind: 129, code: 0 }) => Asks::Icmpv6 { kind: 128, code: 0 },
             (_, asks) => asks,
@@ -348,7 +346,7 @@ impl<'a> Sequence<'a> {
         if is_link_local(ip.source) || is_link_local(ip.destination) {
             return Err(Drop::because(Reason::NoRule));
         }
-        // Reports to one host and discovery of who is no neighbour are of no service.
+        // Reports to one host, and discovery of hosts that are no neighbours, belong to no service.
         if leaves_as_control(ip) && !matches!(ip.upper, Upper::Udp { .. }) {
             return Err(Drop::because(Reason::NoRule));
         }
@@ -370,8 +368,8 @@ impl<'a> Sequence<'a> {
                 let goes_on = flow.ways[sender].as_ref() == Some(&way)
                     && flow.clone().follow(ip, from_opener);
                 if !goes_on {
-                    // Who sends for the first time, from elsewhere or out of place is judged: by the
-                    // rules for the opener.
+                    // An end that sends for the first time, from another place, or out of the
+                    // flow's state is judged by the rules for the opener.
                     let (opener, other) = if from_opener {
                         (source, destination)
                     } else {
@@ -431,8 +429,8 @@ impl<'a> Sequence<'a> {
         Ok(must)
     }
 
-    /// Whether an error quotes a packet of a flow, and goes to who sent that packet. Where it enters
-    /// a port that no router is on, it must come from whom that packet was for.
+    /// Whether an error quotes a packet of a flow, and goes to the sender of that packet. Where it
+    /// enters a port without a router, it must come from the destination of that packet.
     fn is_related(&self, ip: &Ip, entered: Option<&str>) -> bool {
         let Upper::Icmp { body, .. } = &ip.upper else {
             return false;
@@ -453,7 +451,7 @@ impl<'a> Sequence<'a> {
     }
 }
 
-/// Whether it is for several: by its MAC, for which it leaves through several ports, or by its
+/// Whether a frame is for a group: by its MAC, as it then leaves through several ports, or by its
 /// address.
 fn is_to_group(frame: &Frame, ip: &Ip) -> bool {
     frame.destination[0] & 1 == 1 || is_group(ip.destination)
@@ -478,12 +476,12 @@ fn whose(frame: &Frame, ip: &Ip, fragment: Fragment, at: &Where) -> Whose {
     }
 }
 
-/// Whether it can be of a flow: errors are about one, reports and discovery of none.
+/// Whether a packet can belong to a flow: errors are about one, reports belong to none.
 fn may_follow(ip: &Ip) -> bool {
     Message::of(ip) != Message::Error && !is_report(ip)
 }
 
-/// IPv4 in IPv6's clothes (RFC 4291, 2.5.5.2).
+/// An IPv4-mapped address (RFC 4291, 2.5.5.2).
 fn is_mapped(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(it) if it.to_ipv4_mapped().is_some())
 }

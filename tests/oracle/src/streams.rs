@@ -35,7 +35,7 @@ pub struct Step {
 #[derive(Clone, Debug)]
 struct Station {
     spot: Spot,
-    /// Those it may use, or most of them.
+    /// Addresses that it may use, or most of them.
     addresses: Vec<IpAddr>,
 }
 
@@ -50,7 +50,7 @@ enum Spot {
     Router,
 }
 
-/// A conversation that was begun.
+/// A flow that was begun.
 #[derive(Clone, Debug)]
 struct Talk {
     ends: [(Station, IpAddr); 2],
@@ -61,7 +61,7 @@ struct Talk {
     stage: u8,
 }
 
-/// What is sent through a router with a policy.
+/// Draws the frames that are sent through a router with a policy.
 pub struct Stream {
     dice: Dice,
     stations: Vec<Station>,
@@ -71,9 +71,9 @@ pub struct Stream {
     interfaces: Vec<(String, Vec<u16>)>,
     talks: Vec<Talk>,
     sent: Vec<Step>,
-    /// Tags are held outside the frames.
+    /// Whether tags may be held outside the frames.
     tags_outside: bool,
-    /// What is to come before anything else.
+    /// Frames to send before any other.
     pending: Vec<Step>,
 }
 
@@ -135,7 +135,7 @@ impl Stream {
                 }
             }
         }
-        // A device is mostly at one place.
+        // Keeps eight of them, so that a device is mostly at one place.
         while stations.len() > 8 {
             stations.swap_remove(dice.below(stations.len()));
         }
@@ -228,12 +228,12 @@ impl Stream {
         Some(self.send(&from, &to, packet))
     }
 
-    /// The next packet of a conversation, or an error about the last.
+    /// The next packet of a flow, or an error about the last.
     fn go_on(&mut self) -> Option<Step> {
         if self.talks.is_empty() {
             return None;
         }
-        // The latest ones, mostly.
+        // Mostly one of the latest.
         let count = self.talks.len();
         let recent = if self.dice.percent(70) {
             4.min(count)
@@ -349,7 +349,7 @@ impl Stream {
         (station, address)
     }
 
-    /// Another end of the same family, where it is likely to stand.
+    /// Another end of the same family, where it is likely to be.
     fn peer(&mut self, of: IpAddr) -> Option<(Station, IpAddr)> {
         for _ in 0..8 {
             let address = if self.dice.percent(85) {

@@ -1,4 +1,4 @@
-//! How ARP is written: requests, replies, and what does not fit.
+//! How ARP is written: requests, replies, and malformed packets.
 
 use std::net::Ipv4Addr;
 

@@ -50,7 +50,7 @@ pub mod icmpv6 {
         Upper::Icmpv6(Icmp::new(kind, code, error_body(&packet.encode().1)))
     }
 
-    /// The option that names the link-layer address of who sends.
+    /// The option that names the link-layer address of the sender.
     pub fn source_link(mac: Mac) -> [u8; 8] {
         link(1, mac)
     }

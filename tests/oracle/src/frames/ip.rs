@@ -186,7 +186,7 @@ impl Extension {
         Self::measured(0, options)
     }
 
-    /// What MLD reports carry.
+    /// The router alert that MLD reports carry.
     pub fn router_alert() -> Self {
         Self::hop_by_hop(&[5, 2, 0, 0, 1, 0])
     }

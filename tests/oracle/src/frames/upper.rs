@@ -1,4 +1,4 @@
-//! How what IP carries is written: TCP, UDP, ICMP, or bytes.
+//! How the payload of IP is written: TCP, UDP, ICMP, or bytes.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! What the network itself needs, and passes without a rule: which packets are it, and whether they
-//! speak for their sender alone.
+//! Control traffic, which the network itself needs: which packets are control, and whether they
+//! claim only what is their sender's.
 
 use std::net::Ipv6Addr;
 
@@ -8,7 +8,7 @@ use crate::{
     oracle::is_group,
 };
 
-/// What the network itself needs, and what passes without a rule.
+/// Control traffic, which the network itself needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Control {
     Solicitation { target: Ipv6Addr },
@@ -35,7 +35,7 @@ pub(super) fn control(ip: &Ip) -> Option<Control> {
                 Ipv6Addr::from(octets)
             };
             match kind {
-                // Not looked into where it comes from the router.
+                // Too short for a target; form drops it before it matters which it is.
                 135 | 136 if body.len() < 20 => Some(Control::RouterSolicitation),
                 133 => Some(Control::RouterSolicitation),
                 134 => Some(Control::RouterAdvertisement),
@@ -45,7 +45,7 @@ pub(super) fn control(ip: &Ip) -> Option<Control> {
                 _ => None,
             }
         }
-        // Only servers speak to the ports of clients, from whatever port.
+        // Only servers send to the ports of clients, from whatever port.
         (Upper::Udp { to: 68, .. }, _) if ip.source.is_ipv4() => Some(Control::DhcpServer),
         (Upper::Udp { to: 546, .. }, _) if ip.source.is_ipv6() => Some(Control::DhcpServer),
         (Upper::Udp { from, to, data }, _) => match (from, to, data.as_slice()) {
@@ -53,7 +53,7 @@ pub(super) fn control(ip: &Ip) -> Option<Control> {
             (68, 67, [1, 1, 6, rest @ ..]) if ip.source.is_ipv4() && rest.len() >= 31 => {
                 Some(Control::DhcpClient)
             }
-            // What clients send (RFC 8415, 7.3).
+            // Message types of clients (RFC 8415, 7.3).
             (546, 547, [1 | 3 | 4 | 5 | 6 | 8 | 9 | 11, _, _, _, ..]) if ip.source.is_ipv6() => {
                 Some(Control::DhcpClient)
             }
@@ -63,8 +63,8 @@ pub(super) fn control(ip: &Ip) -> Option<Control> {
     }
 }
 
-/// What passes at egress without a rule: it was judged where it entered, is the router's, or comes
-/// from an uplink, which is trusted for it.
+/// Whether a packet passes at egress without a rule: it was judged where it entered, is the
+/// router's, or comes from an uplink, which is trusted for it.
 pub(super) fn leaves_as_control(ip: &Ip) -> bool {
     match (&ip.upper, ip.protocol) {
         (Upper::Udp { from, to, .. }, _) => [67..=68, 546..=547]
@@ -85,7 +85,7 @@ pub(super) fn is_report(ip: &Ip) -> bool {
     }
 }
 
-/// Whether it is neighbour discovery, or what IPv4 has of it.
+/// Whether it is neighbour discovery, or its counterpart in IPv4.
 pub(super) fn is_discovery(ip: &Ip) -> bool {
     match (&ip.upper, ip.protocol) {
         (Upper::Icmp { kind, .. }, 58) => matches!(kind, 133..=137),
@@ -94,7 +94,7 @@ pub(super) fn is_discovery(ip: &Ip) -> bool {
     }
 }
 
-/// What is before the options, without the first four bytes of ICMP.
+/// The length of the fixed part before the options, without the first four bytes of ICMP.
 pub(super) fn discovery_length(kind: u8) -> Option<usize> {
     match kind {
         133 => Some(4),
@@ -105,7 +105,7 @@ pub(super) fn discovery_length(kind: u8) -> Option<usize> {
     }
 }
 
-/// Who has no address yet asks for one, and asks whether it is free.
+/// Whether a packet may have no source: a host without an address asks for one, or if one is free.
 pub(super) fn may_be_nobody(ip: &Ip, control: Option<Control>) -> bool {
     ip.source.is_unspecified()
         && match control {
@@ -124,7 +124,7 @@ pub(super) fn links_are(ip: &Ip, mac: Mac) -> bool {
     let Some(fixed) = discovery_length(*kind) else {
         return true;
     };
-    // A redirect's target is another.
+    // A redirect's target option names another host.
     let own = if *kind == 137 { 0 } else { 2 };
     let options = body.get(fixed..).and_then(dissect::discovery_options);
     options.is_some_and(|options| {
@@ -135,7 +135,7 @@ pub(super) fn links_are(ip: &Ip, mac: Mac) -> bool {
     })
 }
 
-/// Whether a DHCPv4 client asks for itself; DHCPv6 names nobody in a way that can be checked.
+/// Whether a DHCPv4 client asks for itself; a DHCPv6 client's identity can't be checked.
 pub(super) fn dhcp_is_own(ip: &Ip, mac: Mac) -> bool {
     match &ip.upper {
         Upper::Udp { data, .. } if ip.source.is_ipv4() => data.get(28..34) == Some(&mac),

@@ -1,4 +1,4 @@
-//! What a packet is of a conversation: which one, from which end, and what it may do there.
+//! How a packet belongs to a flow: to which one, from which end, and whether its state allows it.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -13,7 +13,7 @@ pub(super) const SYN: u8 = 2;
 pub(super) const RST: u8 = 4;
 pub(super) const ACK: u8 = 16;
 
-/// A conversation that policy admitted.
+/// A flow that policy admitted.
 #[derive(Clone, Debug)]
 pub(super) struct Flow {
     pub(super) protocol: u8,
@@ -25,10 +25,10 @@ pub(super) struct Flow {
     pub(super) answered: bool,
     pub(super) reset: bool,
     pub(super) finished: [bool; 2],
-    /// Where packets of the opener and of the other end come from, once they came.
+    /// Where packets of the opener and of the other end come from, once they have sent any.
     pub(super) ways: [Option<Way>; 2],
     pub(super) rules: BTreeSet<String>,
-    /// Why it would not be there, if its zones enforced.
+    /// Why it would be refused, if its zones enforced.
     pub(super) observed: Option<Drop>,
 }
 
@@ -95,7 +95,7 @@ impl Flow {
                                 && (if asks { forth } else { back })
                                 && ports(identifier, identifier)
                         }
-                        // What is no query has no error of its own.
+                        // An error about ICMP that is not a query belongs to no flow.
                         _ => false,
                     }
                 }
@@ -108,7 +108,7 @@ impl Flow {
         self.reset || self.finished == [true; 2]
     }
 
-    /// Whether the packet has a place in the flow, which goes on by it.
+    /// Whether the packet fits the state of the flow, which it then changes.
     pub(super) fn follow(&mut self, ip: &Ip, from_opener: bool) -> bool {
         let Upper::Tcp { flags, .. } = ip.upper else {
             self.answered |= !from_opener;
@@ -116,7 +116,7 @@ impl Flow {
         };
         let has = |flag| flags & flag != 0;
         if has(SYN) {
-            // The opener asks again, the other end answers again.
+            // A SYN that the opener repeats, or a SYN-ACK of the other end.
             self.answered |= has(ACK) && !from_opener;
             return has(ACK) != from_opener;
         }
@@ -126,7 +126,7 @@ impl Flow {
             return true;
         }
         if !self.answered {
-            // A challenge to a stale SYN (RFC 5961, 4.2); the opener has nothing to say yet.
+            // A challenge to a stale SYN (RFC 5961, 4.2); the opener may send nothing else yet.
             return !from_opener;
         }
         self.finished[usize::from(from_opener)] |= has(FIN);
@@ -170,7 +170,7 @@ impl Way {
     }
 }
 
-/// What a packet can do where no flow is.
+/// How a packet is judged where there is no flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Message {
     Opens,
@@ -225,7 +225,7 @@ pub(super) fn query(ip: &Ip) -> Option<(u8, bool)> {
 pub(super) fn numbers(ip: &Ip) -> (u16, u16) {
     match &ip.upper {
         Upper::Tcp { from, to, .. } | Upper::Udp { from, to, .. } => (*from, *to),
-        // What is no query is told apart by its type and code.
+        // ICMP that is not a query is told apart by its type and code.
         Upper::Icmp { kind, code, .. } if query(ip).is_none() => {
             let what = u16::from_be_bytes([*kind, *code]);
             (what, what)

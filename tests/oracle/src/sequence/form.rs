@@ -1,4 +1,4 @@
-//! What is wrong with the form of a frame, whoever sends it.
+//! Faults of a frame's form, whoever sends it.
 
 use wardline_proto::v1::{DropOrAllow, Reason};
 
@@ -23,17 +23,17 @@ pub(super) const ORDER: [Reason; 6] = [
     Reason::BadTcpFlags,
 ];
 
-/// What the zone and the way of a frame let pass by form.
+/// What the zone and the direction of a frame allow in its form.
 #[derive(Clone, Copy, Default)]
 struct Leave {
     options: bool,
     fragments: bool,
-    /// Its form was judged where it entered, or is the router's own matter.
+    /// Its form was judged where it entered, or the router itself sends it.
     trusted: bool,
 }
 
 impl Sequence<'_> {
-    /// What is wrong with the form of a frame, as the first of the contract's list.
+    /// The first fault of a frame's form, in the contract's order.
     pub(super) fn form(
         &mut self,
         at: &Where,
@@ -57,7 +57,7 @@ impl Sequence<'_> {
         let faults = match &frame.content {
             Content::Arp(Some(_)) => vec![],
             Content::Arp(None) => vec![Reason::Malformed],
-            // The router's own matter, and named by the zone where it entered.
+            // Sent by the router, or allowed by the zone where it entered.
             Content::Other(_) if leave.trusted => vec![],
             Content::Other(0x888e) => vec![],
             Content::Other(number) => {
@@ -89,9 +89,9 @@ impl Sequence<'_> {
             faults.push(Reason::Fragment);
         }
         match ip.fragment {
-            // Where fragments are dropped each is one, whatever it holds.
+            // Where fragments are dropped, every one is, whatever it holds.
             Some(_) if !leave.fragments => faults.push(Reason::Fragment),
-            // What the network itself needs fits into one packet (RFC 6980, 5).
+            // Control traffic and errors fit into one packet (RFC 6980, 5).
             Some(fragment) if !fragment.is_atomic() => {
                 faults.extend(fragment_form(fragment));
                 if is_report(ip) || is_discovery(ip) || Message::of(ip) == Message::Error {
@@ -109,7 +109,8 @@ impl Sequence<'_> {
             }
             _ => {}
         }
-        // Only what has no other fault is asked whether it begins or follows.
+        // A fragment's order is checked if it has no other fault; a later one's, if its own form is
+        // right.
         let fragment = ip.fragment.filter(|it| leave.fragments && !it.is_atomic());
         if let Some(fragment) = fragment
             && (faults.is_empty() || fragment.offset != 0 && fragment_form(fragment).is_none())
@@ -138,7 +139,7 @@ impl Sequence<'_> {
         let whose = whose(frame, ip, fragment, at);
         let note = self.notes.iter().position(|note| note.whose == whose);
         if fragment.offset == 0 {
-            // Two that begin: one of them lies, and nobody knows which.
+            // Two first fragments: one of them is forged, and it can't be known which.
             return note.map(|note| {
                 self.notes.remove(note);
                 Reason::Fragment
@@ -205,7 +206,7 @@ fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
     None
 }
 
-/// What no packet is cut into.
+/// Lengths and offsets that no packet is cut into.
 fn fragment_form(fragment: Fragment) -> Option<Reason> {
     let malformed = !fragment.is_atomic()
         && (fragment.length == 0
@@ -214,8 +215,8 @@ fn fragment_form(fragment: Fragment) -> Option<Reason> {
     malformed.then_some(Reason::Malformed)
 }
 
-/// What a stack sends. Which flags go together is not written in any RFC as a list; this is the one
-/// of Linux's connection tracking.
+/// Flags that a stack sends. Which flags go together is not listed in any RFC; this is the list of
+/// Linux's connection tracking.
 fn sensible(flags: u8) -> bool {
     const URG: u8 = 32;
     const TOGETHER: [u8; 9] = [

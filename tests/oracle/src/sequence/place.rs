@@ -48,7 +48,7 @@ impl<'a> Sequence<'a> {
         self.take(device, ip.source);
         if let Some(control) = control {
             self.may_control(port, frame, ip, control, device, zone)?;
-            // It is small: what comes in parts hides something.
+            // Control messages are small, so one in fragments hides something.
             if ip.fragment.is_some_and(|fragment| fragment.more) {
                 return Err(Drop::because(Reason::Fragment));
             }
@@ -72,7 +72,7 @@ impl<'a> Sequence<'a> {
         device: Option<&'a Device>,
         zone: &str,
     ) -> Result<(), Drop> {
-        // Who names no address claims none.
+        // An ARP probe names no sender address, so it claims none.
         let probes = arp.sender.is_unspecified();
         let own = probes || self.oracle.may_send(device, zone, arp.sender.into());
         if arp.sender_mac != frame.source || !own {
@@ -84,8 +84,8 @@ impl<'a> Sequence<'a> {
         Ok(())
     }
 
-    /// Whether discovery goes to a host that is no neighbour, or a DHCP client's message to one that is in
-    /// no zone: then it is none.
+    /// Whether discovery goes to a host that is no neighbour, or a DHCP client's message to one
+    /// that is in no zone: then it is not control.
     fn is_far(&self, ip: &Ip, control: Control) -> bool {
         let asks = matches!(
             control,
@@ -147,7 +147,7 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    /// A device without listed addresses keeps what it has used.
+    /// A device without listed addresses keeps an address that it has used.
     fn take(&mut self, device: Option<&'a Device>, address: IpAddr) {
         if let Some(device) = device
             && device.addresses.is_empty()
@@ -158,7 +158,7 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    /// A frame that leaves through one.
+    /// A frame that leaves through a guarded port.
     pub(super) fn leave(
         &mut self,
         at: &Where,
@@ -185,7 +185,8 @@ impl<'a> Sequence<'a> {
             return Ok(Must::pass(Reason::Control));
         }
         if ip.upper == Upper::Hidden && matches!(from, From::Guarded(_)) {
-            // What it is of is not known here: to a group it may go only within its zone.
+            // The flow of a later fragment is not known here: to a group it may go only within its
+            // zone.
             let is_near = match self.oracle.end(ip.source) {
                 End::Router => false,
                 End::Other { zone: own, .. } => own == Some(zone),
@@ -199,8 +200,8 @@ impl<'a> Sequence<'a> {
         if is_to_group(frame, ip) {
             return self.leave_to_group(from, ip, zone);
         }
-        // An end that sends through a guarded port was judged there. From elsewhere, somebody
-        // borrows its address.
+        // An end that sends through a guarded port was judged there. From elsewhere, its address is
+        // spoofed.
         if let Some(flow) = self.flows.iter().find(|flow| flow.side(ip).is_some()) {
             let sender = usize::from(flow.side(ip) == Some(false));
             if matches!(flow.ways[sender], Some(Way::Guarded { .. })) && may_follow(ip) {
@@ -217,8 +218,8 @@ impl<'a> Sequence<'a> {
         self.admit(at, frame, ip, self.oracle.end(ip.source))
     }
 
-    /// Whether it is the next packet of a flow, from where that end's packets come: then the end was
-    /// judged before, also when a device has since taken its address.
+    /// Whether it is the next packet of a flow, from where that end's packets come: then the end
+    /// was judged before, also when a device has since taken its address.
     fn goes_on(&self, ip: &Ip, way: &Way) -> bool {
         let flow = self.flows.iter().find(|flow| flow.side(ip).is_some());
         flow.is_some_and(|flow| {
@@ -243,7 +244,7 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    /// One frame to many: it is judged for each port that it leaves through, and opens nothing.
+    /// A frame to a group is judged for each port that it leaves through, and opens no flow.
     fn leave_to_group(&self, from: &From, ip: &Ip, zone: &'a str) -> Result<Must, Drop> {
         self.may_send_out(from, ip)?;
         let source = self.oracle.end(ip.source);
@@ -264,7 +265,7 @@ impl<'a> Sequence<'a> {
         }
         if is_link_local(ip.source) || is_link_local(ip.destination) {
             let drop = Drop::because(Reason::NoRule);
-            // No port's zone is asked about who has no address of a zone.
+            // The port's zone does not count for a sender that has no address of a zone.
             let other = if is_link_local(ip.source) { to } else { many };
             return if cut {
                 Err(Drop::because(Reason::Quarantined))
@@ -292,7 +293,7 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    /// An uplink may claim for anybody but a guarded device and the router.
+    /// An uplink may claim any address but those of guarded devices and of the router.
     fn claims_from_uplink(&self, frame: &Frame, arp: Arp) -> Result<(), Drop> {
         let own = arp.sender.is_unspecified() || self.oracle.may_come_up(arp.sender.into());
         if arp.sender_mac != frame.source || !own {

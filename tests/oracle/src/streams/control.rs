@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Stream {
-    /// What the network itself needs, as a device or an attacker sends it.
+    /// A control message, as a device or an attacker sends it.
     pub(super) fn control(&mut self) -> Option<Step> {
         let (station, address) = self.sender();
         let own = match &station.spot {

@@ -122,7 +122,7 @@ impl Stream {
                 }
             }
             16 => {
-                // Addresses that no one has.
+                // Addresses that no host has.
                 let odd: [Ipv4Addr; 6] = [
                     Ipv4Addr::UNSPECIFIED,
                     Ipv4Addr::LOCALHOST,
@@ -188,7 +188,7 @@ impl Stream {
         }
     }
 
-    /// A tag as interfaces hold it that take it out of the frame.
+    /// Takes a tag out of the frame, as some interfaces do.
     pub(super) fn tag_outside(&mut self, mut step: Step) -> Step {
         if self.tags_outside {
             let frame = &mut step.frame;
