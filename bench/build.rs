@@ -1,4 +1,4 @@
-//! Builds what the bench runs in the kernel.
+//! Builds the programs that the bench runs in the kernel.
 
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;

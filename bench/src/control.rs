@@ -1,5 +1,5 @@
-//! What changes of a large policy cost: until the answer, from the answer until packets are judged
-//! by them, and in memory.
+//! The cost of changes to a large policy: time until the answer, time from the answer until packets
+//! are judged by them, and memory.
 
 use std::{
     ops::Range,
@@ -52,7 +52,7 @@ pub(crate) fn run() -> Result<Vec<Figure>> {
     for change in CHANGES {
         let device = moved(change);
         edits.push(wardline.put(device.clone())?);
-        // By its new address nothing would have passed before.
+        // Before the change, no packet from its new address passed.
         enforced.push(until(&wardline, &device, true)?);
     }
     let milliseconds = |times: &[Duration]| middle(times).unwrap_or_default() * 1e3;
@@ -145,7 +145,7 @@ fn middle(times: &[Duration]) -> Option<f64> {
     median(times.iter().map(Duration::as_secs_f64).collect())
 }
 
-/// A device with another address, each time another.
+/// A device with another address for each change.
 fn moved(change: u32) -> v1::Device {
     let [_, _, a, b] = (0xf000 + change).to_be_bytes();
     v1::Device {

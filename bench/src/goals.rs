@@ -1,4 +1,4 @@
-//! What is to be reached, as ratios of figures from one run.
+//! Goals, as ratios of figures from one run.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ pub(crate) fn bounds(must: f64, aim: f64, more: bool) -> String {
     format!("{sign} {must} · {sign} {aim}")
 }
 
-/// What a value is worth.
+/// Which bound a value meets.
 pub(crate) fn verdict(value: f64, must: f64, aim: f64, more: bool) -> &'static str {
     let within = |bound: f64| if more { value >= bound } else { value <= bound };
     match (within(must), within(aim)) {
@@ -58,7 +58,7 @@ pub(crate) fn verdict(value: f64, must: f64, aim: f64, more: bool) -> &'static s
     }
 }
 
-/// What one is to another, a cost by a cost.
+/// The ratio of two costs.
 fn by(round: &Round, one: &str, other: &str) -> Option<f64> {
     Some(round.get(one)? / round.get(other)?)
 }
@@ -74,7 +74,7 @@ macro_rules! goals {
     };
 }
 
-/// Every goal of packets; packets in a second by packets in a second is a cost by a cost, turned.
+/// Every goal for packets. A ratio of packets in a second is the ratio of costs, inverted.
 pub(crate) static GOALS: &[Goal] = goals![
     ("established ÷ (parse + PASS), hot", false, 4.0, 2.5, |r| {
         by(r, "wardline hot", "parse")

@@ -20,7 +20,7 @@ pub(crate) const MANY: u32 = 100_000;
 const ACTIVE: u32 = 1000;
 /// Elements of a set with ranges: more would only make it slower.
 const RANGES: u32 = 10_000;
-/// A port that nobody may reach.
+/// A port that no rule allows.
 const CLOSED: u32 = 9;
 
 /// What was measured.

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::road::Road;
 
-/// What every flow is found by: device, server, protocol, port.
+/// The key of every set: device, server, protocol, port.
 const KEY: &str = "ip saddr . ip daddr . meta l4proto . th dport";
 
 /// nftables, stateful: known flows pass, new ones when the set has them.
@@ -61,7 +61,7 @@ pub(crate) fn ipset(road: &Road, elements: u32) -> Result<()> {
     remember(road)
 }
 
-/// Established flows stay for the run; what no one answers goes before the next round.
+/// Established flows stay for the run; unanswered ones time out before the next round.
 fn remember(road: &Road) -> Result<()> {
     road.router()
         .sysctl("netfilter/nf_conntrack_udp_timeout", "4")?;
@@ -69,7 +69,7 @@ fn remember(road: &Road) -> Result<()> {
         .sysctl("netfilter/nf_conntrack_udp_timeout_stream", "3600")
 }
 
-/// What the element of a flow says.
+/// The parts of a flow's set element: device, server, port.
 fn flow(number: u32) -> (String, String, u32) {
     let [a, b, c, d] = (0x0a01_0000 + number).to_be_bytes();
     let server = number & 15;

@@ -1,8 +1,8 @@
-//! What the bench does at the moment, on standard error.
+//! Progress of the bench, on standard error.
 
 use std::{sync::LazyLock, time::Instant};
 
-/// Says what comes next, and how long all has taken so far.
+/// Says what comes next, and how long the bench has run so far.
 pub(crate) fn say(what: &str) {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     eprintln!("==> {:3} s  {what}", START.elapsed().as_secs());

@@ -1,4 +1,4 @@
-//! What was measured, for people, for machines and as a picture.
+//! The results, for people, for machines and as a picture.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -124,7 +124,7 @@ fn rows(measured: &Measured) -> Vec<Row> {
     measured.subjects.iter().filter_map(row).collect()
 }
 
-/// What the figures are of.
+/// The machine that the figures are of.
 fn machine() -> Value {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
@@ -161,8 +161,7 @@ fn table(headings: &[&str]) -> Table {
     table
 }
 
-/// What the picture shows, from top to bottom; of each what stands beside its bar, and whether it
-/// is ours.
+/// The bars of the picture, from top to bottom: subject, label, and whether it is ours.
 const BARS: [(&str, &str, bool); 12] = [
     ("wardline forward", "Wardline, fast-forward", true),
     ("plain", "no firewall", false),

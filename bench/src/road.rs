@@ -28,15 +28,15 @@ use crate::kernel;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WARDLINE_LOAD"));
 
-/// Frames that the kernel makes room for at once.
+/// Frames that the kernel prepares at once.
 const BATCH: u32 = 64;
 
 /// A router with a host on either side.
 pub(crate) struct Road {
     pub(crate) lab: Lab,
-    /// Where devices are; here what servers send arrives.
+    /// The devices' side, where packets from servers arrive.
     near: Sink,
-    /// Where servers are.
+    /// The servers' side.
     far: Sink,
 }
 
@@ -106,7 +106,7 @@ impl Road {
                 reply,
                 ..Traffic::default()
             };
-            // What servers send enters where nothing is judged in the driver.
+            // The servers' packets enter where no program judges in the driver.
             let mut generator = Generator::new(self, traffic, then.filter(|_| reply == 0))?;
             let before = self.sunk(reply == 1)?;
             generator.push(self, flows, true)?;
@@ -127,7 +127,7 @@ impl Road {
         Ok(map.get(&0, 0)?.iter().sum())
     }
 
-    /// How many arrive that were awaited, in time.
+    /// How many packets have arrived since `before`; waits a second for those that are awaited.
     pub(crate) fn arrived(&self, near: bool, before: u64, awaited: u64) -> Result<u64> {
         let mut sunk = Ok(0);
         eventually(Duration::from_secs(1), || {
@@ -167,12 +167,12 @@ pub(crate) struct Generator {
     ifindex: u32,
 }
 
-/// Generators so far: each has random numbers of its own, or what is new to one would be known by
+/// Generators so far: each has random numbers of its own, or new flows of one would be known from
 /// another.
 static GENERATORS: AtomicU64 = AtomicU64::new(1);
 
 impl Generator {
-    /// `then` judges what it makes; none: it passes.
+    /// `then` judges its packets; without it they pass.
     pub(crate) fn new(road: &Road, traffic: Traffic, then: Option<&ProgramFd>) -> Result<Self> {
         let mut ebpf = load(&["generate"])?;
         let side = if traffic.reply == 0 {
@@ -202,8 +202,8 @@ impl Generator {
         })
     }
 
-    /// Pushes packets; answers the processor time. Live, they go on into the stack; else only the
-    /// programs run, and the last verdict must be to pass, if `live` is none.
+    /// Pushes packets; returns the processor time. Live, they go on into the stack; else only the
+    /// programs run.
     pub(crate) fn push(&mut self, road: &Road, count: u32, live: bool) -> Result<Cost> {
         let program = xdp(&mut self.ebpf, "generate")?;
         run(

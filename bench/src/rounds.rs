@@ -36,7 +36,7 @@ pub(crate) struct Subject<'a> {
     fate: Fate,
     /// Packets in a slice.
     count: u32,
-    /// Whether it always is so many.
+    /// Whether that number is fixed.
     exact: bool,
 }
 
@@ -51,7 +51,7 @@ fn exactly(traffic: &Traffic) -> Option<u32> {
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const TC_PASS: u32 = u32::MAX;
-/// Packets that are enough to know about how long one takes.
+/// Packets that are enough to estimate how long one takes.
 const SAMPLE: u32 = 4096;
 
 impl<'a> Subject<'a> {
@@ -131,7 +131,7 @@ impl<'a> Subject<'a> {
         Ok(cost.time.as_secs_f64() * 1e9 / f64::from(count))
     }
 
-    /// That what was measured is what was meant.
+    /// Checks that the packets arrived or were dropped, as the subject expects.
     fn check(&self, cost: &Cost, before: u64, live: bool) -> Result<()> {
         let name = self.name;
         if live {
@@ -176,7 +176,7 @@ impl<'a> Subject<'a> {
 /// Nanoseconds by subject, round by round.
 pub(crate) type Rounds = Vec<BTreeMap<&'static str, f64>>;
 
-/// Measures all subjects in every round, in an order that is another each time.
+/// Measures all subjects in every round, in another order each time.
 pub(crate) fn measure(
     subjects: &mut [Subject<'_>],
     rounds: usize,
@@ -200,7 +200,7 @@ pub(crate) fn measure(
     Ok(measured)
 }
 
-/// The middle of some figures; none of none.
+/// The median of some figures; none without any.
 pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;

@@ -40,7 +40,7 @@ impl Wardline {
         let road = Road::new(name)?;
         let binary = env::var_os("WARDLINE_WARDLINED")
             .context("WARDLINE_WARDLINED is not set: run cargo xtask bench")?;
-        // Times as the peers have them.
+        // The timeouts of the peers.
         let more = "[limits]\nflows = 1048576\n[timeouts]\nudp = 4\nudp_answered = 3600\n";
         let settings = Settings {
             more: more.to_owned(),
@@ -159,7 +159,7 @@ impl Wardline {
             .context("no memory in /proc")
     }
 
-    /// The kernel's memory for all tables, in bytes, and entry sizes.
+    /// The kernel's memory for all tables, in bytes.
     pub(crate) fn tables(&self) -> Result<u64> {
         let mut sum = 0;
         for pin in fs::read_dir(self.version()?.join("maps"))? {
@@ -175,14 +175,14 @@ impl Wardline {
         Ok(sum)
     }
 
-    /// What judges packets in the driver.
+    /// The program that judges packets in the driver.
     pub(crate) fn xdp(&self) -> Result<Program> {
         let info = self.program("xdp")?;
         let program = Xdp::from_program_info(info, "xdp_ingress".into(), XdpAttachType::Interface)?;
         Ok(Program::Xdp(program))
     }
 
-    /// What judges packets in the stack.
+    /// The program that judges packets in the stack.
     pub(crate) fn tc(&self) -> Result<Program> {
         let info = self.program("ingress")?;
         Ok(Program::Tc(SchedClassifier::from_program_info(
@@ -306,9 +306,9 @@ pub(crate) fn device(number: u32) -> v1::Device {
     }
 }
 
-/// That the port is judged as it should be.
+/// Checks of the port's status.
 impl Wardline {
-    /// Where the port is judged; fails when it is not.
+    /// Fails when the port is not judged in this way.
     pub(crate) fn expect_attached(&mut self, attached: v1::Attached) -> Result<()> {
         let status = self
             .runtime
@@ -323,7 +323,7 @@ impl Wardline {
         Ok(())
     }
 
-    /// That the port forwards in its driver.
+    /// Fails when the port does not forward in its driver.
     pub(crate) fn expect_forwarding(&mut self) -> Result<()> {
         let status = self
             .runtime

@@ -1,4 +1,4 @@
-//! What the bench and its programs in the kernel must agree on.
+//! What the bench and its programs in the kernel share.
 #![cfg_attr(not(test), no_std)]
 
 pub mod traffic;

@@ -55,7 +55,7 @@ mod load {
         xdp_action::XDP_PASS
     }
 
-    /// The least that a program does which knows what it passes: the form of IPv4 and UDP.
+    /// The least that a program does which checks what it passes: the form of IPv4 and UDP.
     #[xdp]
     fn parse(context: XdpContext) -> u32 {
         let (start, end) = (context.data(), context.data_end());
@@ -79,7 +79,7 @@ mod load {
         }
     }
 
-    /// Counts what arrives of the generated, not what hosts say by themselves, and ends it all.
+    /// Counts generated packets that arrive, and not those of the hosts themselves; drops all.
     #[xdp]
     fn sink(context: XdpContext) -> u32 {
         let (start, end) = (context.data(), context.data_end());

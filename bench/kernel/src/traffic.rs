@@ -13,7 +13,7 @@ pub struct Traffic {
     pub devices: u32,
     /// [`RANDOM`] and the like.
     pub order: u32,
-    /// 1: what the servers answer.
+    /// 1: the answers of the servers.
     pub reply: u32,
     /// Port of the servers; 0: each flow's own.
     pub port: u32,
@@ -29,7 +29,7 @@ pub struct Traffic {
 pub const RANDOM: u32 = 0;
 /// One flow after the other.
 pub const EACH: u32 = 1;
-/// A flow that nobody has seen, of a random device.
+/// A new flow, of a random device.
 pub const FRESH: u32 = 2;
 
 /// Bytes of a frame: the shortest that Ethernet has, without its checksum.
@@ -37,7 +37,7 @@ pub const LENGTH: usize = 60;
 /// Words of its headers.
 pub const WORDS: usize = 21;
 
-/// The next packet's headers, sixteen bits at a time, in network order; also what is next.
+/// The next packet's headers, sixteen bits at a time, in network order; advances `traffic`.
 #[inline(always)]
 pub fn next(traffic: &mut Traffic) -> [u16; WORDS] {
     let flow = if traffic.order == EACH {
