@@ -1,15 +1,21 @@
 //! Joins the parts of the daemon and runs them until a signal says to stop.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    task::{JoinError, JoinHandle},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use wardline_datapath::{observe, routes};
+use wardline_datapath::{
+    observe,
+    ring::{EventsError, Ring},
+    routes,
+};
 
 use crate::{
     access::{audit::Audit, gate::Keeper, tls::Certificates},
@@ -18,7 +24,7 @@ use crate::{
     server::{
         calls::Service,
         metrics::{self, Metrics},
-        serve,
+        serve::{self, ServeError},
         view::{Places, View},
     },
     thread::{self, Handle},
@@ -32,12 +38,20 @@ use crate::{
 pub async fn guard(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let api = config.api.clone();
-    let metrics_at = config.metrics.listen;
-    let certificates = api.tls.as_ref().map(Certificates::load).transpose()?;
-    let state_dir = config.state_dir.clone();
-    let (router, limits) = (config.router.clone(), config.limits);
-    let failsafe = config.failsafe.as_slice().into();
+    let socket = config.api.socket.clone();
+    let mut running = Running::start(config).await?;
+    info!(socket = %socket.display(), "ready");
+    let ended = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = &mut running.serving => Some(ended),
+    };
+    info!("stopping; what is attached stays");
+    running.stop(ended, &socket).await
+}
+
+/// Loads the datapath and takes over what is in force.
+async fn load(config: Config) -> anyhow::Result<(Engine, Ring, mpsc::Receiver<()>)> {
     // Before the first look, so that no change is missed between.
     let changes = observe::watch()?;
     let inventory = observe::observe().await?;
@@ -50,82 +64,111 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
         }));
     });
     let (engine, ring) = loaded.await.context("the datapath did not load")??;
-    let ring = ring?;
-    let events = engine.events();
-    let view = View {
-        router,
-        limits,
-        failsafe,
-        states: engine.states(),
-        reader: engine.reader(),
-        events: events.clone(),
-        history: engine.history(),
-        plans: Places::default(),
-        documents: Places::default(),
-    };
-    // The store has made the folder, and holds its lock.
-    let audit = Audit::open(&state_dir)?;
-    audit.catch_up(engine.history().after(audit.revision())?);
-    let (handle, thread) = thread::run(engine)?;
-    let stop = CancellationToken::new();
-    let keeper = Arc::new(Keeper::new(audit.clone()));
+    Ok((engine, ring?, changes))
+}
 
-    let service = Service {
-        engine: handle.clone(),
-        view: view.clone(),
-        audit,
-    };
-    let metrics = Metrics {
-        view,
-        keeper: keeper.clone(),
-        certificates: certificates.clone(),
-    };
-    let measuring = metrics_at.map(|at| tokio::spawn(metrics::serve(metrics, at, stop.clone())));
-    let serving = tokio::spawn({
-        let (api, keeper, stop) = (api.clone(), keeper.clone(), stop.clone());
-        async move { serve::serve(service, &api, certificates, keeper, stop).await }
-    });
-    let served = CancellationToken::new();
-    let recording = tokio::spawn(keeper.keep(served.clone()));
-    let draining = tokio::spawn(events.drain(ring, stop.clone()));
-    let following = tokio::spawn(follow_routes(handle.clone(), stop.clone()));
-    let keeping = tokio::spawn(keep_up(handle, changes, stop.clone()));
-    info!(socket = %api.socket.display(), "ready");
+/// What runs beside each other, and how each part is told to end.
+struct Running {
+    /// Ends everything but the record of calls.
+    stop: CancellationToken,
+    /// Ends that record: no call is served any more.
+    served: CancellationToken,
+    serving: JoinHandle<Result<(), ServeError>>,
+    recording: JoinHandle<io::Result<()>>,
+    measuring: Option<JoinHandle<()>>,
+    draining: JoinHandle<Result<(), EventsError>>,
+    following: JoinHandle<()>,
+    keeping: JoinHandle<()>,
+    engine: std::thread::JoinHandle<()>,
+}
 
-    let mut serving = serving;
-    let failed = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        ended = &mut serving => Some(ended),
-    };
-    info!("stopping; what is attached stays");
-    stop.cancel();
-    let ended = match failed {
-        Some(ended) => ended,
-        // Streams that clients follow do not end by themselves.
-        None => match tokio::time::timeout(Duration::from_secs(2), &mut serving).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                serving.abort();
-                let _ = std::fs::remove_file(&api.socket);
-                Ok(Ok(()))
-            }
-        },
-    };
-    served.cancel();
-    let recorded = tokio::time::timeout(Duration::from_secs(10), recording).await;
-    keeping.await?;
-    following.await?;
-    if let Some(measuring) = measuring {
-        measuring.await?;
+impl Running {
+    async fn start(config: Config) -> anyhow::Result<Self> {
+        let api = config.api.clone();
+        let metrics_at = config.metrics.listen;
+        let certificates = api.tls.as_ref().map(Certificates::load).transpose()?;
+        let state_dir = config.state_dir.clone();
+        let (router, limits) = (config.router.clone(), config.limits);
+        let failsafe = config.failsafe.as_slice().into();
+        let (engine, ring, changes) = load(config).await?;
+        let events = engine.events();
+        let view = View {
+            router,
+            limits,
+            failsafe,
+            states: engine.states(),
+            reader: engine.reader(),
+            events: events.clone(),
+            history: engine.history(),
+            plans: Places::default(),
+            documents: Places::default(),
+        };
+        // The store has made the folder, and holds its lock.
+        let audit = Audit::open(&state_dir)?;
+        audit.catch_up(engine.history().after(audit.revision())?);
+        let (handle, engine) = thread::run(engine)?;
+        let (stop, served) = (CancellationToken::new(), CancellationToken::new());
+        let keeper = Arc::new(Keeper::new(audit.clone()));
+        let service = Service {
+            engine: handle.clone(),
+            view: view.clone(),
+            audit,
+        };
+        let metrics = Metrics {
+            view,
+            keeper: keeper.clone(),
+            certificates: certificates.clone(),
+        };
+        Ok(Self {
+            measuring: metrics_at.map(|at| tokio::spawn(metrics::serve(metrics, at, stop.clone()))),
+            serving: tokio::spawn({
+                let (keeper, stop) = (keeper.clone(), stop.clone());
+                async move { serve::serve(service, &api, certificates, keeper, stop).await }
+            }),
+            recording: tokio::spawn(keeper.keep(served.clone())),
+            draining: tokio::spawn(events.drain(ring, stop.clone())),
+            following: tokio::spawn(follow_routes(handle.clone(), stop.clone())),
+            keeping: tokio::spawn(keep_up(handle, changes, stop.clone())),
+            stop,
+            served,
+            engine,
+        })
     }
-    draining.await??;
-    ended??;
-    recorded.context("a change did not end")???;
-    // Ends when the last handle is gone; calls that were cut off may still hold one.
-    let joined = tokio::task::spawn_blocking(move || thread.join());
-    let _ = tokio::time::timeout(Duration::from_secs(5), joined).await;
-    Ok(())
+
+    /// Ends all parts; `ended` is how serving ended, if it did by itself.
+    async fn stop(
+        mut self,
+        ended: Option<Result<Result<(), ServeError>, JoinError>>,
+        socket: &Path,
+    ) -> anyhow::Result<()> {
+        self.stop.cancel();
+        let ended = match ended {
+            Some(ended) => ended,
+            // Streams that clients follow do not end by themselves.
+            None => match timeout(Duration::from_secs(2), &mut self.serving).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    self.serving.abort();
+                    let _ = std::fs::remove_file(socket);
+                    Ok(Ok(()))
+                }
+            },
+        };
+        self.served.cancel();
+        let recorded = timeout(Duration::from_secs(10), self.recording).await;
+        self.keeping.await?;
+        self.following.await?;
+        if let Some(measuring) = self.measuring {
+            measuring.await?;
+        }
+        self.draining.await??;
+        ended??;
+        recorded.context("a change did not end")???;
+        // Ends when the last handle is gone; calls that were cut off may still hold one.
+        let joined = tokio::task::spawn_blocking(move || self.engine.join());
+        let _ = timeout(Duration::from_secs(5), joined).await;
+        Ok(())
+    }
 }
 
 /// How often the kernel is told that no change of a route goes unseen; it believes that for a second.
