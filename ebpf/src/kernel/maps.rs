@@ -65,12 +65,12 @@ static EPOCHS: Array<u32, { (EPOCH_CELLS * 2) as usize }> = Array::new();
 #[btf_map]
 static FLOWS: Array<Bucket, 64, ALIGNED> = Array::new();
 #[btf_map]
-static DENIED: PerCpuArray<
+static DENIALS: PerCpuArray<
     [Denial; DENIALS_AT],
     { (DENIAL_SETS * DENIAL_WAYS) as usize / DENIALS_AT },
 > = PerCpuArray::new();
 #[btf_map]
-static REFUSED: PerCpuArray<[Cell64; DENIAL_SETS as usize], 1> = PerCpuArray::new();
+static DENIAL_TAGS: PerCpuArray<[Cell64; DENIAL_SETS as usize], 1> = PerCpuArray::new();
 #[btf_map]
 static OPENED: Array<[Cell32; DENIAL_SETS as usize], 1> = Array::new();
 #[btf_map]
@@ -213,14 +213,14 @@ impl Lookup for Maps {
     #[inline(always)]
     fn denial(&self, set: u32, way: u32) -> Option<&Denial> {
         let index = (set * DENIAL_WAYS + way) as usize;
-        let denials: &[Denial; DENIALS_AT] = found!(DENIED.get_ptr((index / DENIALS_AT) as u32))?;
+        let denials: &[Denial; DENIALS_AT] = found!(DENIALS.get_ptr((index / DENIALS_AT) as u32))?;
         // Only behind the check that the lookup has found something: the verifier wants that order.
         denials.get(opaque(index % DENIALS_AT))
     }
 
     #[inline(always)]
     fn denial_tags(&self, set: u32) -> Option<&Cell64> {
-        let tags: &[Cell64; DENIAL_SETS as usize] = found!(REFUSED.get_ptr(0))?;
+        let tags: &[Cell64; DENIAL_SETS as usize] = found!(DENIAL_TAGS.get_ptr(0))?;
         tags.get(opaque(set as usize))
     }
 

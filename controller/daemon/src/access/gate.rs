@@ -25,7 +25,7 @@ use wardline_proto::audit::Record;
 
 use super::{
     audit::{self, Audit},
-    roles::{self, Call, Caller, Denied, Peer, Revisions, Weight},
+    roles::{self, Call, Caller, Peer, PermissionDenied, Revisions, Weight},
     throttle::{Place, Places, Rate},
 };
 
@@ -91,10 +91,10 @@ impl Keeper {
     fn admit(&self, peer: &Peer, path: &str) -> Result<(&'static Call, Held), Status> {
         let call = match roles::authorise(path, peer.role) {
             Ok(call) => call,
-            Err(denied @ Denied::Unknown) => {
+            Err(denied @ PermissionDenied::Unknown) => {
                 return Err(Status::unimplemented(denied.to_string()));
             }
-            Err(denied @ (Denied::NoRole | Denied::Role { .. })) => {
+            Err(denied @ (PermissionDenied::NoRole | PermissionDenied::Role { .. })) => {
                 return Err(Status::permission_denied(format!(
                     "{} has {denied}",
                     peer.actor

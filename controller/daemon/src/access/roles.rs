@@ -118,7 +118,7 @@ const fn changes(path: &'static str, role: Role, weight: Weight) -> Call {
 
 /// Why a call goes no further.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Denied {
+pub enum PermissionDenied {
     /// There is no such call.
     Unknown,
     /// The peer has no role.
@@ -132,7 +132,7 @@ pub enum Denied {
     },
 }
 
-impl fmt::Display for Denied {
+impl fmt::Display for PermissionDenied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown => f.write_str("this router has no such call"),
@@ -151,11 +151,11 @@ pub fn call(path: &str) -> Option<&'static Call> {
 ///
 /// # Errors
 /// Why not. Who has no role is not told what calls there are.
-pub fn authorise(path: &str, role: Option<Role>) -> Result<&'static Call, Denied> {
-    let has = role.ok_or(Denied::NoRole)?;
-    let call = call(path).ok_or(Denied::Unknown)?;
+pub fn authorise(path: &str, role: Option<Role>) -> Result<&'static Call, PermissionDenied> {
+    let has = role.ok_or(PermissionDenied::NoRole)?;
+    let call = call(path).ok_or(PermissionDenied::Unknown)?;
     if has < call.role {
-        return Err(Denied::Role {
+        return Err(PermissionDenied::Role {
             has,
             wants: call.role,
         });
@@ -254,10 +254,14 @@ mod tests {
         ] {
             assert_eq!(
                 authorise(path, Some(Role::Admin)),
-                Err(Denied::Unknown),
+                Err(PermissionDenied::Unknown),
                 "{path}"
             );
-            assert_eq!(authorise(path, None), Err(Denied::NoRole), "{path}");
+            assert_eq!(
+                authorise(path, None),
+                Err(PermissionDenied::NoRole),
+                "{path}"
+            );
         }
     }
 
@@ -272,7 +276,7 @@ mod tests {
                     call.path
                 );
             }
-            assert_eq!(authorise(call.path, None), Err(Denied::NoRole));
+            assert_eq!(authorise(call.path, None), Err(PermissionDenied::NoRole));
             // Who may only look changes nothing.
             assert!(!call.changes || call.role > Role::Viewer, "{}", call.path);
         }
