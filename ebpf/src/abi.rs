@@ -2,9 +2,9 @@
 //!
 //! Integers are in the machine's order. Addresses are in network order, an IPv4 address as
 //! `::ffff:a.b.c.d`. A MAC is the number that its six bytes make, first byte highest. No type has
-//! padding, whose bytes the compiler could leave unset. Whoever changes anything here raises
-//! [`ABI_VERSION`], which names the pin directory: so pinned maps of another version are never read
-//! as these.
+//! padding, whose bytes the compiler could leave unset. Any change here must raise [`ABI_VERSION`],
+//! which names the pin directory, so that pinned maps of another version are never read as this
+//! one's.
 //!
 //! Tables of a revision hold two revisions at once, told apart by a **slot** (0 or 1) in each key.
 //! A packet reads the active slot once and looks up everything with it.

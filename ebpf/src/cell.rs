@@ -1,8 +1,8 @@
 //! Integers in maps that several processors write: [`Cell32`] and [`Cell64`].
 //!
 //! The BPF target has no `AtomicU32` and no `fetch_add`, though the kernel has both; on the host
-//! these are the standard library's atomics. All accesses are relaxed: nothing here orders other
-//! memory, the bucket's lock does where it matters.
+//! these are the standard library's atomics. All accesses are relaxed: none of them orders other
+//! memory accesses. Where order matters, the bucket's lock provides it.
 #![expect(
     unsafe_code,
     reason = "shared mutable integers, below what the target's core offers"
@@ -14,8 +14,8 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 /// The lowest bit, for use as an index.
 ///
-/// The compiler may not compute it in another way: before 6.10 the verifier does not know that a
-/// XOR or an OR of two bits is a bit.
+/// The compiler may not compute it in another way: before 6.10 the verifier does not know that the
+/// XOR or OR of two single bits is a single bit.
 #[inline(always)]
 pub fn bit(value: usize) -> usize {
     opaque(value) & 1
@@ -23,15 +23,14 @@ pub fn bit(value: usize) -> usize {
 
 /// The lowest three bits, for use with `get` on an array.
 ///
-/// Hidden from the compiler, which else makes the array's bound check "is not seven". From that a
-/// verifier before 6.8 learns nothing.
+/// Hidden from the compiler, which would otherwise turn the array's bounds check into "is not
+/// seven", and a verifier before 6.8 learns nothing from that.
 #[inline(always)]
 pub fn way(value: u32) -> usize {
     opaque(value as usize & 7)
 }
 
-/// The same value, in a way that the compiler can't see through: what is computed from it is
-/// computed after this.
+/// The same value, opaque to the compiler: what is computed from it is computed after this.
 #[inline(always)]
 pub fn opaque(value: usize) -> usize {
     #[cfg(target_arch = "bpf")]

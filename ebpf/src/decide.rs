@@ -3,11 +3,11 @@
 //! Reasons have an order: form, place, quarantine, state, policy, room. The first that applies is
 //! the packet's reason.
 //!
-//! A judgement has steps. The first parses, and passes what belongs to a flow that is admitted
-//! under what holds now; for everything else others follow, in the order that [`finish`] gives
-//! them. Between them all that is known is in [`Work`], which the kernel keeps outside its stack:
-//! what the verifier can't see it can't follow, and each step is verified once instead of for every
-//! way through the ones before.
+//! A judgement has steps. The first parses the packet, and passes it if it belongs to a flow that
+//! the current policy admits. Every other packet goes through more steps, in the order that
+//! [`finish`] gives. Between steps everything known is in [`Work`], which the kernel keeps outside
+//! its stack. The verifier can't track values there, so it checks each step once instead of once
+//! for every path through the steps before.
 
 mod admit;
 mod apply;
@@ -64,7 +64,7 @@ pub fn egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     Host::judge(bytes, tables, work, started, leave)
 }
 
-/// The steps on the host: each is called.
+/// The steps on the host: plain calls.
 struct Host<'a, B: ?Sized, T: ?Sized> {
     bytes: &'a B,
     tables: &'a T,
@@ -81,7 +81,7 @@ impl<'a, B: Bytes + ?Sized, T: Lookup + ?Sized> Host<'a, B, T> {
         started: Option<Verdict>,
         place: fn(&B, &T, &mut Work) -> Option<Verdict>,
     ) -> Verdict {
-        // Stands until a step comes to another.
+        // Stands until a step reaches another verdict.
         let mut verdict = Verdict::of(Reason::NotReady);
         let started = note(&mut verdict, started);
         let mut steps = Host {

@@ -1,9 +1,9 @@
 //! The flow table: finding, opening, following and ending flows.
 //!
-//! An array of buckets with [`WAYS`] flows each, indexed by a seeded hash. Reading takes no lock:
-//! a flow that is replaced while it is read was, until that instant, admitted. What is written
-//! without the lock (counters, time) may land in a successor and does no harm; everything else is
-//! written under the bucket's lock, after the key was looked at again.
+//! An array of buckets with [`WAYS`] flows each, indexed by a seeded hash. Reading takes no lock: a
+//! flow that is replaced while it is read was still admitted an instant ago. Counters and times are
+//! written without the lock; such a write may reach the flow that has taken the place, which does
+//! no harm. Everything else is written under the bucket's lock, after the key was compared again.
 
 mod end;
 mod follow;
@@ -47,15 +47,15 @@ impl<'a> Found<'a> {
         way(self.at)
     }
 
-    /// What it is between, and on what ends.
+    /// The addresses, accounts and rule of the flow.
     #[inline(always)]
     pub(super) fn ends(&self) -> Option<&'a FlowEnds> {
         Some(&self.bucket.ways.get(self.way())?.ends)
     }
 }
 
-/// The number under which an end's flows are counted and its epoch is kept: its device's, or for
-/// an unlisted MAC one that it shares with few others.
+/// The number under which an end's flows are counted and its epoch is kept: the number of its
+/// device, or for an unlisted MAC an account that it shares with few others.
 #[inline(always)]
 pub fn account(settings: &Settings, device: u32, bind: u64) -> u32 {
     if device != 0 || bind >> 16 == 0 {
@@ -108,8 +108,8 @@ pub fn find<'a, T: Lookup + ?Sized>(
     None
 }
 
-/// The flow that was found before, if it still is where it was. `at` is one more than
-/// [`Found::at`]; 0: none was found.
+/// The flow that was found before, if it is still there. `at` is one more than [`Found::at`]; 0:
+/// none was found.
 #[inline(always)]
 pub fn find_again<'a, T: Lookup + ?Sized>(
     tables: &'a T,
@@ -134,8 +134,8 @@ pub fn find_again<'a, T: Lookup + ?Sized>(
     })
 }
 
-/// The ways with a tag, one bit for each. Computed without branches: the verifier would follow
-/// each.
+/// The ways with a tag, one bit for each. Computed without branches, because the verifier would
+/// follow each of them.
 #[inline(always)]
 fn ways_with_tag(bucket: &Bucket, tag: u32) -> u32 {
     let mut ways = 0;
@@ -211,7 +211,7 @@ pub fn count_packet(found: &Found<'_>, leg: usize, length: u32, tick: u32) {
     }
 }
 
-/// Where the epoch of an account is kept, which it shares with few others.
+/// The cell that holds the epoch of an account, which few other accounts share.
 #[inline(always)]
 pub fn cell(account: u32) -> u32 {
     account & (EPOCH_CELLS - 1)
@@ -257,11 +257,10 @@ pub fn set_state<T: Lookup + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sou
     }
 }
 
-/// Notes what policy says of a flow that it was asked about again, unless another flow has taken
-/// its place.
+/// Stores the new answer of policy about a flow, unless another flow has taken its place.
 ///
-/// If the flow was not `current`, only this packet's sender has been checked anew. So the other
-/// end's next packet is judged by all steps too: until then its interface is unknown.
+/// If the flow was not `current`, only this packet's sender has been checked again. So the
+/// interface of the other end is cleared, and that end's next packet goes through all steps too.
 #[inline(always)]
 pub fn renew<T: Lookup + ?Sized>(
     tables: &T,
@@ -299,7 +298,7 @@ pub fn renew<T: Lookup + ?Sized>(
         flow.bind[leg].store(renewed.bind);
         let there = flow.bind[1 - leg].load();
         if !current && there >> 16 != 0 {
-            // Without an interface, which no packet matches.
+            // Without an interface no packet matches.
             flow.bind[1 - leg].store(there & !0xffff);
         }
         set_device(flow, ends, leg, renewed.device);
@@ -315,8 +314,8 @@ pub fn renew<T: Lookup + ?Sized>(
     }
 }
 
-/// Notes the account of an end. Its cell is in the same word as a counter that other processors may
-/// add to, so the difference is added.
+/// Sets the account of an end. Its cell shares a word with a counter to which other processors may
+/// add, so the difference is added instead of a value stored.
 #[inline(always)]
 fn set_device(flow: &Flow, ends: &FlowEnds, leg: usize, device: u32) {
     let change = cell(device).wrapping_sub(flow.cell(leg)) as u64;

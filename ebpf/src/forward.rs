@@ -1,13 +1,13 @@
 //! Fast-forward: which packets go on to their next hop in the driver, without the kernel's stack.
 //!
-//! This is no verdict: only packets that the fast path has passed, as part of an answered flow,
-//! come here. In case of doubt a packet goes up the stack, and is judged again where it leaves.
-//! What leaves in the driver is not judged again, so the flow itself must say that its other end is
-//! where the packet goes.
+//! This is no verdict: only packets that the fast path has passed, as part of an answered flow, get
+//! here. In case of doubt a packet goes up the stack, and is judged again where it leaves. A packet
+//! that leaves in the driver is not judged again, so it may only go where the flow says that its
+//! other end is.
 //!
-//! A flow keeps its next hop, for packets no longer than the one that the routing table was asked
-//! about, until the daemon reports a change of routes or neighbours. The daemon has to renew its
-//! word that it reports them: without it the table is asked once a second. So a change takes effect
+//! A flow keeps its next hop, for packets no longer than the one for which the routing table was
+//! asked, until the daemon reports a change of routes or neighbours. The daemon has to renew its
+//! promise to report them; without it, the table is asked once a second. So a change takes effect
 //! within a second, with or without a daemon.
 
 use crate::{
@@ -48,7 +48,7 @@ pub fn may_forward<B: Bytes + ?Sized, T: Lookup + ?Sized>(
 }
 
 /// Whether a checksum covers the packet. One that is left to the stack, or to a network card, is
-/// the sum of the pseudo header alone (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1).
+/// only the sum of the pseudo header (RFC 9293 section 3.1, RFC 768, RFC 8200 section 8.1).
 #[inline(always)]
 fn has_whole_checksum<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> bool {
     let at = packet.payload as usize + if packet.shape == Shape::Tcp { 16 } else { 6 };
@@ -59,7 +59,7 @@ fn has_whole_checksum<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> bool {
     let mut sum = packet.protocol as u64 + length;
     for address in [packet.source, packet.destination] {
         let [high, low] = address.number();
-        // Of an IPv4 address only its four bytes.
+        // For an IPv4 address, only its four bytes.
         let (high, low) = if packet.ethertype == number::IPV4 {
             (0, low & 0xffff_ffff)
         } else {
@@ -83,7 +83,7 @@ pub fn routes_version<T: Lookup + ?Sized>(tables: &T) -> u16 {
     }
 }
 
-/// Seconds for which a next hop is kept at most: too short for the version's low bits to repeat.
+/// Seconds for which a next hop is kept at most, before the version's low bits could repeat.
 const AT_MOST: u32 = 60;
 
 /// The next hop that the packet's flow keeps, as `mac << 16 | ifindex`; none when the routing table
@@ -118,9 +118,10 @@ pub fn note_hop<T: Lookup + ?Sized>(tables: &T, work: &Work, hop: u64, version: 
     );
 }
 
-/// Whether a packet may leave to a next hop: to the flow's other end, where packets may leave.
+/// Whether a packet may leave to a next hop: the hop must be the flow's other end, on an interface
+/// that packets may leave through.
 ///
-/// Asked last, after the hop was read: meanwhile another flow may have taken this one's place.
+/// Asked last, after the hop was read, because another flow may have taken this one's place.
 #[inline(always)]
 pub fn leads_to_other_end<T: Lookup + ?Sized>(tables: &T, work: &Work, hop: u64) -> bool {
     let ifindex = hop as u32 & 0xffff;
@@ -139,8 +140,8 @@ pub fn leads_to_other_end<T: Lookup + ?Sized>(tables: &T, work: &Work, hop: u64)
     let to = bit(work.leg as usize ^ 1);
     let bind = found.flow.bind[to].load();
     if port.flags & (Port::GUARDED | Port::ABOVE) != 0 {
-        // As the judgement at that port: it has a zone for untagged frames, and the flow's other
-        // end has answered from there.
+        // The same conditions as when it is judged at that port: the port has a zone for untagged
+        // frames, and the flow's other end has answered from there.
         bind == hop && flows::vlan(found.state, to) == 0 && port.zone != 0
     } else {
         bind == Flow::OUTSIDE

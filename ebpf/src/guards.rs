@@ -11,7 +11,7 @@ use crate::{
     policy,
 };
 
-/// Who sent a packet, as far as MAC, port and VLAN tell.
+/// The sender of a packet, as far as MAC, port and VLAN tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sender {
     /// The slot of the revision that judges.
@@ -22,18 +22,18 @@ pub struct Sender {
     pub zone: u16,
     /// [`End`] flags of the device.
     pub flags: u16,
-    /// Whether the packet's source is known to be its address.
+    /// Whether the packet's source is known to be the sender's address.
     pub owns: bool,
     /// [`Port`] flags of the port.
     pub port: u16,
-    /// The present.
+    /// The current tick.
     pub tick: u32,
 }
 
-/// Whether the sender may send from an address; `end` becomes what the address is.
+/// Whether the sender may send from an address; sets `end` to what the address stands for.
 ///
 /// A device may use its listed addresses. A device without any may take a free address of its zone,
-/// which then belongs to it. An unlisted MAC may use an address of the zone that belongs to nobody.
+/// which then belongs to it. An unlisted MAC may use any address of the zone that no device has.
 #[inline(always)]
 pub fn owns<T: Lookup + ?Sized>(
     tables: &T,
@@ -117,9 +117,9 @@ pub fn arp_claim<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Result<(), Re
     }
 }
 
-/// What a device may send without a rule; no answer when policy has to judge.
+/// Control messages, which a device may send without a rule; no answer when policy has to judge.
 ///
-/// The source address has been found to be the device's own, link-local or unspecified.
+/// The caller has checked that the source address is the device's own, link-local or unspecified.
 #[inline(always)]
 pub fn control<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
@@ -142,8 +142,8 @@ pub fn control<B: Bytes + ?Sized, T: Lookup + ?Sized>(
                 Some(discovery(bytes, tables, packet, sender, end))
             }
         }
-        // A client renews its lease with its server, which is in the network. To any other host
-        // such a message could be a way around all rules.
+        // A client renews its lease with its server, which is in the network. Towards any other
+        // host such a message could bypass all rules.
         Shape::Udp if asks_dhcp(packet) && is_far(tables, packet, sender, end) => None,
         Shape::Udp => dhcp(bytes, packet, sender),
         _ => None,
@@ -196,7 +196,7 @@ fn discovery<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if packet.source.is_unspecified() && kind != 133 && kind != 135 {
         return Err(Reason::SpoofedSource);
     }
-    // With a lower hop limit it has passed a router (RFC 4861 section 7.1).
+    // A packet with a lower hop limit has passed a router (RFC 4861 section 7.1).
     if packet.hop_limit != 255 || packet.icmp & 0xff != 0 {
         return Err(Reason::NdSpoof);
     }
@@ -206,7 +206,7 @@ fn discovery<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             return Err(Reason::Malformed);
         };
         let target = Address::v6(target);
-        // Hosts know the router by its link-local address, so nobody else may claim it.
+        // Hosts know the router by its link-local address, so no device may claim it.
         let own = if target.is_link_local() {
             !is_the_routers(tables, sender.slot, &target, end)
         } else {
@@ -252,7 +252,7 @@ fn link_layer_options<B: Bytes + ?Sized>(
     Ok(())
 }
 
-/// DHCP of either family. What only looks like a client's message is left to policy.
+/// DHCP of either family. A message that only resembles a client's is left to policy.
 #[inline(always)]
 fn dhcp<B: Bytes + ?Sized>(
     bytes: &B,

@@ -1,4 +1,4 @@
-//! Entry points: what the kernel runs for a packet, and what the daemon has it run.
+//! Entry points: programs that the kernel runs for a packet, and programs that the daemon runs.
 #![expect(
     unsafe_code,
     reason = "packet memory, map values and helpers are raw pointers here"
@@ -62,7 +62,7 @@ fn xdp_ingress(context: XdpContext) -> u32 {
     }
 }
 
-/// Judges packets that enter, on ports where XDP can't.
+/// Judges packets that enter, on ports where XDP can't be used.
 #[classifier]
 fn tc_ingress(context: TcContext) -> i32 {
     let Some(desk) = desk(ENTERING) else {
@@ -175,14 +175,14 @@ fn sweep(_context: TcContext) -> i32 {
 }
 
 /// Drops packets that carry a VLAN tag outside the frame, on a port without VLANs where XDP judges:
-/// XDP does not see that tag, and has taken them for untagged.
+/// XDP does not see that tag, and has judged the packets as untagged.
 #[classifier]
 fn tag_ingress(context: TcContext) -> i32 {
     let skb = context.skb.skb;
     // SAFETY: the context is the kernel's.
     let (present, tag, protocol) =
         unsafe { ((*skb).vlan_present, (*skb).vlan_tci, (*skb).vlan_proto) };
-    // A priority tag (VLAN 0) counts as none, if it is 802.1Q.
+    // A priority tag (VLAN 0) counts as no tag, if it is 802.1Q.
     if present == 0 || tag & 0xfff == 0 && protocol == u32::from(0x8100u16.to_be()) {
         return TC_ACT_UNSPEC;
     }
@@ -194,7 +194,7 @@ fn tag_ingress(context: TcContext) -> i32 {
     // SAFETY: the context is the kernel's.
     work.ifindex = unsafe { (*skb).ifindex };
     (work.device, work.zone) = (0, 0);
-    // The frame is dropped whatever it is. What is parsed here is for the event.
+    // The frame is dropped in any case. It is parsed only for the event.
     let (frame, packet) = (tc_frame(context.skb.skb), &mut work.packet);
     let _ = packet::ethernet(&frame, Some(tag as u16), packet);
     let (v4, v6) = (

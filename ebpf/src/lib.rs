@@ -1,4 +1,4 @@
-//! What the kernel runs to judge a packet, and what kernel and daemon must agree on.
+//! The code that judges packets in the kernel, and the bytes that kernel and daemon share.
 //!
 //! A **packet** enters or leaves through a guarded **port**. [`decide::ingress`] and
 //! [`decide::egress`] turn its bytes and the **tables** of one **revision** into a **verdict**: it
@@ -6,8 +6,8 @@
 //! packet belongs to a **flow**. The same source is compiled for XDP, for TC and for the host
 //! (`explain`, tests); it is generic over how bytes are read and how tables are looked up.
 //!
-//! Nothing here allocates, panics, reads a clock or knows a map type. Only `main.rs` knows that
-//! there is a kernel.
+//! Nothing here allocates, panics, reads a clock or knows a map type. Only `main.rs` knows the
+//! kernel.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "see cell.rs"))]
@@ -32,7 +32,8 @@ mod pod {
 
     use crate::abi;
 
-    /// What aya may copy: every byte of it is set, any bytes make one, and nothing in it is shared.
+    /// The conditions for aya to copy a type: no padding, valid for any bytes, no shared
+    /// mutability.
     const fn is_plain<T: Copy + FromBytes + Immutable + IntoBytes>() {}
 
     macro_rules! pod {

@@ -1,4 +1,4 @@
-//! How a judgement looks things up: in maps in the kernel, in plain collections on the host.
+//! The lookups of a judgement: in maps in the kernel, in plain collections on the host.
 
 use crate::abi::{
     Address, AddressKey, Bucket, Denial, End, Failsafe, Forwarding, Fragment, FragmentKey,
@@ -13,11 +13,11 @@ use crate::cell::{Cell32, Cell64};
 pub trait Lookup {
     /// The slot of the revision in force, if there is one. Asked once for each packet.
     fn active(&self) -> Option<u32>;
-    /// What holds for every packet.
+    /// Settings that hold for every packet.
     fn settings(&self) -> Option<&Settings>;
-    /// Who may always reach the router, by index.
+    /// A failsafe entry, by index.
     fn failsafe(&self, index: u32) -> Option<&Failsafe>;
-    /// The present, in ticks.
+    /// The current tick.
     fn tick(&self) -> u32;
 
     /// An interface, by [`Port::index`].
@@ -34,11 +34,11 @@ pub trait Lookup {
     fn zone(&self, index: u32) -> Option<u32>;
     /// A MAC's device, by [`mac_key`](crate::abi::mac_key).
     fn mac(&self, key: u64) -> Option<&Mac>;
-    /// An address that the policy names exactly.
+    /// The end for an address that the policy names exactly.
     fn address(&self, key: &AddressKey) -> Option<&End>;
-    /// The longest prefix of an address.
+    /// The end for the longest prefix of an address.
     fn prefix(&self, key: &PrefixKey) -> Option<&End>;
-    /// What policy says of a device whatever its address, by `device << 1 | slot`.
+    /// What policy says about a device at any of its addresses, by `device << 1 | slot`.
     fn device(&self, key: u32) -> Option<&End>;
     /// What a pair of names may do, by [`pair_key`](crate::abi::pair_key).
     fn pair(&self, key: u64) -> Option<&Set>;
@@ -64,9 +64,9 @@ pub trait Lookup {
     /// The tags of the denials of a set: [`Sought::denial_tag`](crate::flows::Sought::denial_tag)
     /// in 16 bits for each way; 0: there is no denial.
     fn denial_tags(&self, set: u32) -> Option<&Cell64>;
-    /// How many flows have been opened that a denial in this set could be about.
+    /// How many flows have been opened to which a denial in this set could apply.
     fn flows_opened(&self, set: u32) -> Option<&Cell32>;
-    /// Adds packets that no event has counted to what the next event of a denial counts.
+    /// Adds packets for which no event was sent to the count of a denial's next event.
     fn add_suppressed(&self, denial: &Denial, packets: u32);
     /// A cell of [`gauge`](crate::abi::gauge).
     fn gauge(&self, cell: u32) -> Option<&Cell32>;
@@ -80,7 +80,7 @@ pub trait Lookup {
     fn note_fragment(&self, key: &FragmentKey, fragment: &Fragment) -> bool;
     /// Forgets a fragmented packet.
     fn forget_fragment(&self, key: &FragmentKey);
-    /// Tick until which flows that ran before an interface was guarded are adopted.
+    /// Tick until which an interface adopts flows that ran before it was guarded.
     fn adopts_until(&self, ifindex: u32) -> u32;
     /// Where a device was last seen.
     fn seen(&self, device: u32) -> Option<&Seen>;

@@ -1,8 +1,8 @@
 //! Bytes to [`Packet`]: the only code that reads headers.
 //!
-//! Parsing is strict: a packet that a later hop could read in another way is dropped, because that
-//! is how filters are bypassed (ports read at a fixed offset behind options, later fragments taken
-//! for first ones, extension headers skipped). Everything is parsed before policy is asked.
+//! Parsing is strict: a packet that a later hop could read in another way is dropped, because such
+//! packets bypass filters (ports read at a fixed offset behind options, later fragments taken for
+//! first ones, extension headers skipped). Everything is parsed before policy is asked.
 
 mod ipv4;
 mod ipv6;
@@ -19,7 +19,7 @@ use crate::{
     cell::Cell32,
 };
 
-/// Where a packet's bytes come from: the kernel's buffer, or a slice.
+/// The source of a packet's bytes: the kernel's buffer, or a slice.
 pub trait Bytes {
     /// The `N` bytes from `at`, if the packet has them and they can be read.
     fn read<const N: usize>(&self, at: usize) -> Option<&[u8; N]>;
@@ -69,7 +69,7 @@ pub mod tcp {
     pub const URG: u8 = 32;
 }
 
-/// What a packet is, as far as a judgement needs to know.
+/// The kind of a packet, as far as a judgement needs to know.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Shape {
@@ -80,7 +80,7 @@ pub enum Shape {
     Tcp,
     /// UDP.
     Udp,
-    /// A request that has an answer, told apart by identifier: echo, timestamp and the like.
+    /// A request that has an answer, matched by identifier: echo, timestamp and the like.
     Query,
     /// The answer to such a request.
     Answer,
@@ -94,14 +94,14 @@ pub enum Shape {
     Other,
     /// IPv6 from an IPv4-mapped address, which no host on a wire has (RFC 4291 section 2.5.5.2).
     Mapped,
-    /// A later part of a fragmented packet, which says nothing of what the packet is.
+    /// A later part of a fragmented packet, which does not say what kind of packet it is.
     Part,
 }
 
 /// Which part of a fragmented packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Fragment {
-    /// What all parts of the packet have in common, with its addresses.
+    /// The number that all parts of a packet share; with the addresses it identifies the packet.
     pub identification: u32,
     /// Offset of this part, in bytes.
     pub offset: u32,
@@ -109,7 +109,7 @@ pub struct Fragment {
     pub next: u32,
     /// Whether there is a next part.
     pub more: bool,
-    /// What the parts carry, as all of them say.
+    /// Protocol of the payload, which every part states.
     pub protocol: u8,
 }
 
@@ -129,8 +129,8 @@ impl Fragment {
         length != 0 && !(more && length & 7 != 0) && self.next <= 0xffff
     }
 
-    /// Whether a part can only serve to hide what the packet is: at an offset of eight bytes it
-    /// overlaps the transport header (RFC 1858 section 4, RFC 3128).
+    /// Whether the only purpose of a part can be to hide what the packet is: at an offset of eight
+    /// bytes it overlaps the transport header (RFC 1858 section 4, RFC 3128).
     #[inline(always)]
     pub(super) fn hides(&self) -> bool {
         self.offset == 8
@@ -168,7 +168,7 @@ pub struct Packet {
     pub destination_port: u16,
     /// ICMP `type << 8 | code`.
     pub icmp: u16,
-    /// Offset of what follows the Ethernet or IP headers.
+    /// Offset of the first byte after the Ethernet or IP headers.
     pub payload: u16,
     /// Offset of the end of the IP packet.
     pub end: u16,
@@ -180,7 +180,7 @@ pub struct Packet {
 
 impl Packet {
     /// Notes a fault of form. Malformed is the worst, and ends the parsing. Extension headers
-    /// outrank fragments; of all others only one can occur in a packet.
+    /// outrank fragments; of all other faults only one can occur in a packet.
     #[inline(always)]
     pub(super) fn fault(&mut self, reason: Reason) -> Result<(), Reason> {
         if reason == Reason::Malformed {
@@ -193,18 +193,18 @@ impl Packet {
     }
 
     /// Whether it is for several receivers: by its MAC, because a bridge then sends it out of
-    /// several ports, or by its address, whatever its MAC is.
+    /// several ports, or by its address, regardless of its MAC.
     #[inline(always)]
     pub fn is_to_group(&self) -> bool {
         self.destination_mac >> 40 & 1 == 1 || self.destination.is_group()
     }
 
-    /// What the interval table calls the service that this packet asks for.
+    /// The service key that this packet asks for.
     #[inline(always)]
     pub fn service(&self) -> u32 {
         let low = match self.shape {
             Shape::Tcp | Shape::Udp => self.destination_port,
-            // 0 for what is not ICMP.
+            // 0 for a packet that is not ICMP.
             _ => self.icmp,
         };
         (self.protocol as u32) << 16 | low as u32
@@ -239,7 +239,7 @@ pub fn ethernet<B: Bytes + ?Sized>(
     ]);
     packet.ethertype = u16::from_be_bytes([header[12], header[13]]);
     packet.payload = 14;
-    // A group can't send (IEEE 802 section 8.2.2), and zero is nobody.
+    // A group can't send (IEEE 802 section 8.2.2), and no interface has MAC zero.
     if packet.source_mac == 0 || packet.source_mac >> 40 & 1 == 1 {
         return Err(Reason::Malformed);
     }
@@ -263,10 +263,10 @@ pub fn ethernet<B: Bytes + ?Sized>(
     }
 }
 
-/// Parses what follows the Ethernet header, when it is IP or ARP; leaves other packets as they are.
+/// Parses the header after Ethernet when it is IP or ARP; leaves other packets as they are.
 ///
-/// `settings` are those of [`zone`](crate::abi::zone). `place` is where offsets are kept from the
-/// verifier, which would follow each way to them.
+/// `settings` are those of [`zone`](crate::abi::zone). `place` keeps offsets where the verifier
+/// does not track them, because it would follow each path to them.
 ///
 /// # Errors
 ///
@@ -295,7 +295,7 @@ pub fn network<B: Bytes + ?Sized>(
     } else {
         transport(bytes, packet)?;
     }
-    // Every table would take such an address for an IPv4 address.
+    // Every table would mistake such an address for an IPv4 address.
     let mapped = packet.ethertype == number::IPV6 && packet.source.is_v4();
     if mapped && packet.shape != Shape::Part {
         packet.shape = Shape::Mapped;
@@ -306,8 +306,8 @@ pub fn network<B: Bytes + ?Sized>(
     }
 }
 
-/// RFC 826, for IPv4 over Ethernet. Who claims and who is asked for are noted as source and
-/// destination.
+/// RFC 826, for IPv4 over Ethernet. The sender's address is stored as the source, the target's as
+/// the destination.
 #[inline(always)]
 fn arp<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Reason> {
     let Some(arp) = bytes.read::<28>(packet.payload as usize) else {

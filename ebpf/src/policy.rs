@@ -1,4 +1,4 @@
-//! What the policy says of two ends and a service: the order-free evaluation of intervals.
+//! The decision of policy for two ends and a service; the order of rules has no effect.
 
 use crate::{
     abi::{Address, AddressKey, End, KEPT, LOG, MAX_ZONES, PrefixKey, Reason, pair_bit, pair_key},
@@ -8,7 +8,7 @@ use crate::{
 /// A policy decision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Decision {
-    /// [`Reason::Rule`], or what it is dropped for.
+    /// [`Reason::Rule`], or the reason for which it is dropped.
     pub reason: Reason,
     /// The rule that decided, with [`LOG`]; 0: none.
     pub rule: u32,
@@ -26,17 +26,17 @@ impl Default for Decision {
     }
 }
 
-/// Steps of the search that suffice for the most intervals that a set may have.
+/// Steps of the search that suffice for the largest set of intervals.
 const STEPS: usize = 16;
 /// Steps that suffice for most sets.
 const FEW: usize = 3;
 
 /// Decides for a flow from one end to another: any matching deny wins, else any matching allow,
 /// else nothing allows it. With one end in quarantine only the pairs that are kept in quarantine
-/// count, and with both ends no pair does.
+/// hold, and with both ends no pair does.
 ///
-/// Each end has up to four names; the sets of all pairs that exist are asked, at most sixteen and
-/// as a rule one or two. `scratch` keeps the position of the search where the verifier does not
+/// Each end has up to four names; the sets of all pairs that exist are searched, at most sixteen
+/// and usually one or two. `scratch` keeps the position of the search where the verifier does not
 /// track it.
 #[inline(always)]
 pub fn judge<T: Lookup + ?Sized>(
@@ -53,7 +53,7 @@ pub fn judge<T: Lookup + ?Sized>(
         best.reason = Reason::Quarantined;
         return best;
     }
-    // Computed without a branch: the verifier would follow the search twice.
+    // Computed without a branch, because the verifier would follow the search twice.
     let kept = ((from.flags | to.flags) & End::QUARANTINED) as u32 * KEPT;
     let any = tables.zone(slot * MAX_ZONES).unwrap_or(0);
     let pairs = (from.from | (any >> 16) as u16) & (to.to | any as u16);
@@ -69,7 +69,7 @@ pub fn judge<T: Lookup + ?Sized>(
             let Some(set) = tables.pair(pair_key(slot, opener | kept, other)) else {
                 continue;
             };
-            // The interval that holds the service: the last that starts at or before it.
+            // Finds the interval of the service: the last that starts at or before it.
             scratch.store(0);
             let narrow = |step: usize| {
                 let next = scratch.load().wrapping_add(1 << step);
@@ -80,7 +80,7 @@ pub fn judge<T: Lookup + ?Sized>(
                     scratch.store(next);
                 }
             };
-            // Few sets are that large.
+            // Only a few sets are that large.
             if set.count > 1 << FEW {
                 (FEW..STEPS).rev().for_each(narrow);
             }
@@ -122,7 +122,7 @@ pub fn judge<T: Lookup + ?Sized>(
     best
 }
 
-/// What an address is: a device's, the router's, in a zone, or none of these (false).
+/// What an address stands for: a device, the router or a zone, or none of these (false).
 #[inline(always)]
 pub fn end<T: Lookup + ?Sized>(tables: &T, slot: u32, address: &Address, end: &mut End) -> bool {
     match tables.address(&AddressKey {
@@ -144,7 +144,8 @@ pub fn end<T: Lookup + ?Sized>(tables: &T, slot: u32, address: &Address, end: &m
     if end.device != 0 {
         return true;
     }
-    // A learned address belongs to its device as long as that may learn addresses of this zone.
+    // A learned address belongs to its device as long as the device may learn addresses of this
+    // zone.
     if let Some(learned) = tables.learned(address) {
         let device = learned.device.load();
         if let Some(known) = tables.device(device << 1 | slot)

@@ -68,8 +68,8 @@ impl Address {
         high == 0 && low >> 32 == 0xffff
     }
 
-    /// Whether no host may send from it: multicast, broadcast, loopback, "this network" or reserved
-    /// (RFC 6890). For `0.0.0.0` and `::` callers also ask [`Address::is_unspecified`].
+    /// Whether no host may use it as a source: multicast, broadcast, loopback, "this network" or
+    /// reserved (RFC 6890). For `0.0.0.0` and `::` callers also ask [`Address::is_unspecified`].
     #[inline(always)]
     pub fn is_martian_source(self) -> bool {
         let [high, low] = self.number();
@@ -81,7 +81,7 @@ impl Address {
         high >> 56 == 0xff || (high == 0 && low != 0 && low >> 32 == 0)
     }
 
-    /// Whether no packet on a wire is for it: unspecified or loopback (RFC 6890).
+    /// Whether no packet on a wire may be sent to it: unspecified or loopback (RFC 6890).
     #[inline(always)]
     pub fn is_martian_destination(self) -> bool {
         let [high, low] = self.number();

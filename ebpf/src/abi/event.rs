@@ -17,7 +17,7 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// What events are limited by: at most one a second for each key.
+/// The key by which events are limited: at most one event a second for each key.
 #[repr(C)]
 #[derive(
     Clone,
@@ -44,17 +44,17 @@ pub struct EventKey {
     pub ifindex: u32,
 }
 
-/// When an event was last sent, and how many packets it did not count since.
+/// When an event was last sent, and how many packets have been suppressed since.
 #[repr(C)]
 #[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct EventLimit {
     /// Jiffies.
     pub last: Cell64,
-    /// Packets since.
+    /// Packets since then for which no event was sent.
     pub suppressed: Cell64,
 }
 
-/// One verdict, told to the daemon.
+/// One verdict, as it is reported to the daemon.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
@@ -90,8 +90,8 @@ pub struct Event {
     pub ethertype: u16,
     /// IP protocol.
     pub protocol: u8,
-    /// [`Reason`](super::Reason); when [`Event::OBSERVED`] is set, what it would have been dropped
-    /// for.
+    /// [`Reason`](super::Reason); when [`Event::OBSERVED`] is set, the reason for which the packet
+    /// would have been dropped.
     pub reason: u8,
     /// [`Event::OBSERVED`], [`Event::EGRESS`].
     pub flags: u32,
@@ -100,8 +100,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// It passed only because the zones are in mode observe.
+    /// The packet passed only because the zones are in mode observe.
     pub const OBSERVED: u32 = 1;
-    /// It was judged on its way out of the interface.
+    /// The packet was judged on its way out of the interface.
     pub const EGRESS: u32 = 2;
 }

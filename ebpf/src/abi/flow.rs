@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{Address, WAYS};
 use crate::cell::{Cell32, Cell64};
 
-/// What a flow is found by: both directions have the same key.
+/// The key of a flow: the same for both directions.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
@@ -22,12 +22,12 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
-    /// Set in the ports of a key that is between IPv6 addresses, where the table holds it.
+    /// Set in the ports of a key between IPv6 addresses, in the form that the table stores.
     pub const V6: u64 = 1 << 17;
 }
 
-/// A flow, both directions: one cache line with all that a packet of an admitted flow needs. Index
-/// 0 is the key's low end. What is needed less often is in [`FlowEnds`] and [`FlowHops`].
+/// A flow, both directions: one cache line with everything that a packet of an admitted flow needs.
+/// Index 0 is the key's low end. [`FlowEnds`] and [`FlowHops`] hold what is needed less often.
 ///
 /// Counters are written without the bucket's lock, the rest under it. `state` is written whole.
 #[repr(C)]
@@ -52,9 +52,9 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// In [`Flow::bind`]: the router itself sends them.
+    /// In [`Flow::bind`]: the router itself sends the packets.
     pub const OWN: u64 = 1;
-    /// In [`Flow::bind`]: they come from where no port is guarded.
+    /// In [`Flow::bind`]: the packets come from an interface that is not guarded.
     pub const OUTSIDE: u64 = 2;
     /// Where the cell is in [`Flow::counts`].
     pub const CELL: u32 = 52;
@@ -84,12 +84,12 @@ pub struct FlowEnds {
     pub rule: Cell32,
     /// Tick at which that rule ends.
     pub until: Cell32,
-    /// For a flow that exists only by mode observe: the [`Reason`](super::Reason) it would be
-    /// dropped for.
+    /// For a flow that exists only because of mode observe: the [`Reason`](super::Reason) for which
+    /// it would be dropped.
     pub would: Cell32,
-    /// Packets that are counted for a rule that admitted it before.
+    /// Packets that are already credited to rules that admitted the flow before.
     pub packets: Cell32,
-    /// Bytes of these.
+    /// Bytes of those packets.
     pub bytes: Cell64,
 }
 
@@ -135,18 +135,18 @@ pub mod state {
     pub const ENDS: u32 = 128;
 }
 
-/// The kernel's lock; the name is how the kernel finds it in the map's type information.
+/// The kernel's lock. The kernel finds it in the map's type information by this name.
 #[repr(C)]
 #[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct bpf_spin_lock {
-    /// The kernel's.
+    /// Used by the kernel only.
     pub val: Cell32,
 }
 
-/// One bucket of the flow table, an array indexed by the key's hash. The array begins at a page, so
-/// no flow is in more cache lines than it has to be. A bucket has nineteen lines, an odd number, so
-/// that buckets spread over all sets of the cache. All that is known of a flow is here, because
-/// finding another page would cost more than reading it.
+/// One bucket of the flow table, an array indexed by the key's hash. The array is page-aligned, so
+/// no flow spans more cache lines than it has to. A bucket has nineteen lines, an odd number, so
+/// that buckets spread over all sets of the cache. Everything about a flow is in its bucket,
+/// because reaching another page would cost more than reading it.
 ///
 /// The table is our own because the kernel's hash maps can't do all of this: one lookup for
 /// answered and unanswered flows, eviction that spares answered ones, exact quotas, and cleaning up
@@ -170,18 +170,19 @@ pub struct Bucket {
     pub reserved: [Cell64; 4],
 }
 
-/// How many flows one account has open: a device's, or that of some unlisted MACs.
+/// How many flows one account has open: the account of a device, or one that some unlisted MACs
+/// share.
 #[repr(C)]
 #[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct Quota {
     /// Flows without an answer.
     pub unanswered: Cell32,
-    /// Flows that have been answered; for TCP, whose answer the opener has acknowledged.
+    /// Flows with an answer; for TCP, only once the opener has acknowledged the answer.
     pub answered: Cell32,
 }
 
-/// A denial by policy, kept for a second by the processor that met it: a packet just like it is
-/// denied at once.
+/// A denial by policy, kept for a second by the processor that judged the packet: until then an
+/// identical packet is denied without asking policy.
 #[repr(C)]
 #[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct Denial {
@@ -194,7 +195,7 @@ pub struct Denial {
     /// `generation << 16 | vlan`. The denial is valid only in the generation of policy that it came
     /// from.
     pub generation: Cell64,
-    /// Tick from which on policy is asked again.
+    /// Tick from which policy is asked again.
     pub until: Cell32,
     /// The device that was denied.
     pub device: Cell32,
@@ -202,21 +203,21 @@ pub struct Denial {
     pub rule: Cell32,
     /// The [`Reason`](super::Reason).
     pub reason: Cell32,
-    /// Packets that no event has counted.
+    /// Packets for which no event was sent.
     pub suppressed: Cell32,
-    /// How many flows of its set had been opened at that time. When one more is opened, the denial
-    /// is no longer valid.
+    /// How many flows of its set had been opened when it was noted. Once another is opened, the
+    /// denial is no longer valid.
     pub opened: Cell32,
 }
 
 /// Sets of denials, for each processor.
 pub const DENIAL_SETS: u32 = 2048;
-/// Denials in a set: so many can share it without evicting each other.
+/// Denials in a set: this many can share it without evicting each other.
 pub const DENIAL_WAYS: u32 = 4;
 /// Denials in one entry of the map.
 pub const DENIALS_AT: usize = 256;
 
-/// What identifies the parts of a fragmented packet: the packet, and the port.
+/// Identifies the parts of a fragmented packet at one port.
 #[repr(C)]
 #[derive(
     Clone,
@@ -238,13 +239,14 @@ pub struct FragmentKey {
     pub source: Address,
     /// Destination address.
     pub destination: Address,
-    /// As [`Flow::bind`]; for what leaves, with the interface above.
+    /// As [`Flow::bind`]; for a packet that leaves, with the interface that it leaves through in
+    /// the bits above.
     pub bind: u64,
     /// Identification.
     pub identification: u32,
     /// VLAN; 0: untagged.
     pub vlan: u16,
-    /// Protocol of the payload, which every part names.
+    /// Protocol of the payload, which every part states.
     pub protocol: u16,
 }
 
@@ -266,7 +268,7 @@ pub struct Fragment {
 pub struct Learned {
     /// The device's number.
     pub device: Cell32,
-    /// Tick of the last packet from it that was judged by policy or by a guard.
+    /// Tick of the last packet from this address that was judged by policy or by a guard.
     pub last: Cell32,
 }
 

@@ -1,4 +1,4 @@
-//! Guards [`ABI_VERSION`]: a change of what kernel and daemon share, without a new version, fails.
+//! Guards [`ABI_VERSION`]: the test fails when shared bytes change without a new version.
 //!
 //! The test reads the source of this module, so no type can be forgotten: structures with the name,
 //! the offset and the type of each field, enumerations, numbers with a name, and the functions that
@@ -19,7 +19,7 @@ use super::{ABI_VERSION, SIZES};
 /// The hash of each version, the newest last. Append; a version that was in use never changes.
 const HASHES: [(u32, u64); 1] = [(4, 0x5631_beaa_f443_7777)];
 
-/// What is wrong with the layout, for whoever has changed it.
+/// What is wrong with the layout, for the developer who changed it.
 type Problem = String;
 
 /// Everything of `abi` that kernel and daemon have to agree on.
@@ -250,7 +250,7 @@ fn sources() -> Vec<String> {
     sources
 }
 
-/// What of a map's declaration counts: its name and its type, wherever it stands.
+/// The part of a map's declaration that counts: its name and its type, wherever the declaration is.
 fn map(item: &Item) -> Option<String> {
     let Item::Static(item) = item else {
         return None;

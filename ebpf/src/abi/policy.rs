@@ -1,12 +1,11 @@
-//! What the daemon compiles a revision to: ports, zones, devices, ends, and what pairs of ends may
-//! do.
+//! The compiled form of a revision: ports, zones, devices, ends, and what pairs of ends may do.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Address, ROUTER};
 
-/// A guarded interface, or one that carries what guarded interfaces let in (the bridge above a
-/// port, a VLAN interface on it). Array of `ifindex * 2 + slot`.
+/// A guarded interface, or one above guarded ports that passes on what they let in (the bridge
+/// above a port, a VLAN interface on it). Array of `ifindex * 2 + slot`.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
@@ -21,7 +20,8 @@ pub struct Port {
 impl Port {
     /// Packets are judged here.
     pub const GUARDED: u16 = 1;
-    /// What arrives through this interface has entered through a guarded port below it.
+    /// Packets that arrive through this interface may have entered through a guarded port below it,
+    /// and are judged as if they had.
     pub const ABOVE: u16 = 2;
     /// DHCP server messages may enter.
     pub const DHCP_SERVER: u16 = 4;
@@ -35,7 +35,7 @@ impl Port {
     }
 }
 
-/// Key of the zone of a tagged frame: what (interface, VLAN) carries.
+/// Key of the zone of tagged frames on one (interface, VLAN).
 #[inline(always)]
 pub fn vlan_key(slot: u32, ifindex: u32, vlan: u16) -> u64 {
     (slot as u64) << 63 | (ifindex as u64) << 32 | vlan as u64
@@ -57,11 +57,11 @@ pub fn ethertype_key(slot: u32, zone: u16, ethertype: u16) -> u64 {
 pub mod zone {
     /// The zone exists.
     pub const EXISTS: u32 = 1;
-    /// What policy or state would drop passes, and is reported.
+    /// Packets that policy or state would drop pass, and are reported.
     pub const OBSERVE: u32 = 2;
     /// The zone is on some guarded port.
     pub const HAS_PORTS: u32 = 4;
-    /// Unlisted MACs may speak.
+    /// Unlisted MACs may send.
     pub const ADMIT_ANY: u32 = 8;
     /// Fragments may pass.
     pub const FRAGMENTS: u32 = 16;
@@ -97,20 +97,20 @@ pub struct Mac {
     pub zone: u16,
     /// [`End::QUARANTINED`], [`End::LEARNS`].
     pub flags: u16,
-    /// What [`Mac::address`] is; without a device there is no such address.
+    /// What [`Mac::address`] stands for; its device is 0 when the device has no listed address.
     pub end: End,
-    /// The first of the device's listed addresses. Most devices have no other, so a lookup is
-    /// saved.
+    /// The first of the device's listed addresses. Most devices have only one, and finding it here
+    /// saves a lookup.
     pub address: Address,
 }
 
-/// One end of a flow, as policy sees it: what an address is.
+/// One end of a flow, as policy sees it: what an address stands for.
 ///
-/// An end has up to four names, one of each kind: the class of its device (devices that rules name
-/// alike share one), its zone, its region (addresses inside the same `cidr:` selectors) and `any`.
-/// Policy is looked up for pairs of names. `from` and `to` say which kinds of pairs exist at all
-/// with the first three, one bit for each [`pair_bit`], so that a lookup that can't hit is not
-/// made; [`zone::pairs_of_any`] says it of the fourth.
+/// An end has up to four names, one of each kind: the class of its device (devices that the same
+/// rules name share one), its zone, its region (addresses inside the same `cidr:` selectors) and
+/// `any`. Policy is looked up for pairs of names. `from` and `to` say which kinds of pairs exist at
+/// all with the first three, one bit for each [`pair_bit`], so that no lookup is made that can't
+/// succeed; [`zone::pairs_of_any`] does the same for the fourth.
 #[repr(C)]
 #[derive(
     Clone,
@@ -160,9 +160,9 @@ impl End {
 
     /// The device is in quarantine.
     pub const QUARANTINED: u16 = 1;
-    /// The device has MACs, so it is behind a guarded port, never behind an uplink.
+    /// The device has MACs, so it is behind a guarded port, never behind an unguarded one.
     pub const GUARDED: u16 = 2;
-    /// The device has no listed address; it may take free ones of its zone.
+    /// The device has no listed address; it may take free addresses of its zone.
     pub const LEARNS: u16 = 4;
 
     /// Whether this is the router.
@@ -171,7 +171,7 @@ impl End {
         self.device == ROUTER
     }
 
-    /// This end's name of a kind, as it stands in a pair; 0 when it has none.
+    /// This end's name of a kind, as pairs hold it; 0 when it has none.
     #[inline(always)]
     pub fn name(&self, kind: u32) -> u32 {
         let id = match kind {
@@ -214,7 +214,7 @@ pub fn pair_bit(from: u32, to: u32) -> u16 {
     1 << (from * 4 + to)
 }
 
-/// Set in the opener's name of a pair that also counts when one end is in quarantine.
+/// Set in the opener's name of a pair that also holds while one end is in quarantine.
 pub const KEPT: u32 = 1 << 30;
 
 /// Key of a pair of names: opener, which may have [`KEPT`], then the other end.
@@ -235,11 +235,11 @@ pub struct Set {
     pub count: u32,
 }
 
-/// What a pair may do from one service key up to the next interval's.
+/// What a pair may do from one service key up to the start of the next interval.
 ///
 /// A service key is `protocol << 16 | port`, for ICMP `protocol << 16 | type << 8 | code`, and
-/// `protocol << 16` for what has no ports. Order-free policy fits in one deny and one allow: of
-/// several that match, the one that lasts longest is kept.
+/// `protocol << 16` for protocols without ports. The order of rules has no effect, so one deny and
+/// one allow suffice: of several that match, the one that lasts longest is kept.
 #[repr(C)]
 #[derive(
     Clone,

@@ -28,7 +28,7 @@ pub enum Reason {
     ExtensionHeader = 11,
     /// Neither IP, ARP nor one of the zone's ethertypes.
     UnknownEthertype = 12,
-    /// Belongs to no admitted flow, and opens none.
+    /// The packet belongs to no admitted flow, and can't open one.
     MidFlow = 13,
     /// A combination of TCP flags that no stack sends.
     BadTcpFlags = 14,
@@ -44,7 +44,7 @@ pub enum Reason {
     Quarantined = 19,
     /// The flow table is full.
     FlowTableFull = 20,
-    /// The device has as many flows as it may have.
+    /// The device has as many flows open as it may have.
     DeviceQuota = 21,
     /// No policy has taken force on this port.
     NotReady = 22,

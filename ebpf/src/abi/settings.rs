@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Address, TICK_SHIFT};
 
-/// What holds for every packet. The daemon sets it once, at load.
+/// Settings that hold for every packet. The daemon sets them once, at load.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
@@ -32,18 +32,18 @@ pub struct Settings {
     pub udp_answered: u32,
     /// Ticks that an ICMP flow lives without a packet.
     pub icmp: u32,
-    /// Ticks that a learned address belongs to its device without being used.
+    /// Ticks after which an unused learned address is free again.
     pub learned: u32,
-    /// Ticks within which the parts of a fragmented packet must come.
+    /// Ticks within which all parts of a fragmented packet must arrive.
     pub fragment: u32,
-    /// Entries of [`Failsafe`] that count.
+    /// Number of [`Failsafe`] entries in use.
     pub failsafe: u32,
-    /// What the flow table's hash starts from; secret, so that nobody can fill one bucket.
+    /// Seed of the flow table's hash; secret, so that an attacker can't aim flows at one bucket.
     pub seed: u64,
 }
 
 impl Settings {
-    /// Flows for each of which one bucket is allotted.
+    /// Flows for which one bucket is allotted.
     pub const IN_BUCKET: u32 = 3;
 
     /// The shortest time that any flow lives without a packet, in ticks.
@@ -59,8 +59,8 @@ impl Settings {
     pub fn for_flows(flows: u32) -> Self {
         let ticks = |seconds: u32| (seconds * 250) >> TICK_SHIFT;
         Self {
-            // More than twice the room that is needed: when the table is full, one bucket in a
-            // hundred is. Some more, because in a small table one full bucket turns away many
+            // More than twice the room that is needed: with a full table, one bucket in a hundred
+            // is full. The 64 more are for small tables, where one full bucket turns away many
             // flows.
             buckets: flows.div_ceil(Self::IN_BUCKET) + 64,
             flows,
@@ -81,8 +81,9 @@ impl Settings {
     }
 }
 
-/// Who may always reach the router, and on which service keys, by the daemon's own configuration.
-/// Array of [`FAILSAFES`](super::FAILSAFES), of which [`Settings::failsafe`] count.
+/// Hosts that may always reach the router, and on which service keys, by the daemon's own
+/// configuration. Array of [`FAILSAFES`](super::FAILSAFES), of which the first
+/// [`Settings::failsafe`] are in use.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
@@ -108,8 +109,8 @@ impl Failsafe {
     }
 }
 
-/// Whether packets may be forwarded in the driver through an interface. The daemon finds that out.
-/// Array by interface index.
+/// Whether packets may be forwarded in the driver through an interface, as the daemon has found
+/// out. Array by interface index.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
@@ -124,11 +125,12 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
-    /// What enters here may be forwarded.
+    /// Packets that enter here may be forwarded.
     pub const ENTERS: u32 = 1;
-    /// What is forwarded may leave here.
+    /// Forwarded packets may leave here.
     pub const LEAVES: u32 = 2;
-    /// What enters may come from this machine itself, with checksums that are still incomplete.
+    /// Packets that enter may come from this machine itself, with checksums that are still
+    /// incomplete.
     pub const PARTIAL: u32 = 4;
 }
 
@@ -140,7 +142,7 @@ impl Forwarding {
 pub struct Routes {
     /// Changes with every change of routes or neighbours.
     pub version: u32,
-    /// Tick until which the daemon reports every change. It is always near: a daemon that dies
-    /// reports nothing.
+    /// Tick until which the daemon vouches that it reports every change. It is always near, because
+    /// a daemon that has died reports nothing.
     pub until: u32,
 }

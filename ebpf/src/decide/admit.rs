@@ -1,4 +1,4 @@
-//! Quarantine and state: what is decided before policy is asked.
+//! Quarantine and state: the checks that come before policy.
 
 use super::{
     ask::{
@@ -48,7 +48,7 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         });
     }
     if !has_flow(&work.packet) {
-        // Membership reports and discovery that no guard has passed.
+        // A membership report or a discovery message that no guard has passed.
         return Some(drop_by_policy(tables, work, Reason::NoRule));
     }
     // Rules name the end that opened the flow, whichever end sent this packet.
@@ -75,9 +75,9 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     }
 }
 
-/// Makes the destination what receives a packet to a group behind this port. For a sender in the
-/// port's zone, or one that is not behind a guarded port, that is the group and the zone. For any
-/// other it is the zone alone, and a rule must name it.
+/// Sets the destination to the receiver of a packet to a group behind this port. If the sender is
+/// in the port's zone, or not behind a guarded port, the receiver is the group and the zone. For
+/// any other sender it is the zone alone, which a rule must then name.
 #[inline(always)]
 fn make_multicast_receiver(work: &mut Work) {
     if work.is_from_guarded() && work.source.zone != work.zone {
@@ -85,7 +85,7 @@ fn make_multicast_receiver(work: &mut Work) {
     }
     work.device = work.source.device;
     work.destination.zone = work.zone;
-    // The compiler has not worked out which pairs exist with this end, so all are looked up.
+    // The compiler has not worked out which pairs exist with this end, so every kind is looked up.
     work.destination.to = u16::MAX;
 }
 
@@ -107,8 +107,8 @@ fn is_related<T: Lookup + ?Sized>(tables: &T, work: &mut Work, quoted: &packet::
 }
 
 /// Whether the sender of an error can have been on the path of the packet that it quotes. Behind a
-/// guarded port that holds only for the packet's destination, unless the port may have routers. So
-/// no device can disturb the flows of its neighbours.
+/// guarded port only the packet's destination can, unless the port may have routers. So no device
+/// can disturb the flows of its neighbours.
 #[inline(always)]
 fn sender_was_on_path<T: Lookup + ?Sized>(
     tables: &T,
@@ -121,7 +121,7 @@ fn sender_was_on_path<T: Lookup + ?Sized>(
     {
         return true;
     }
-    // It may answer from another of its own addresses.
+    // The destination may answer from another of its own addresses.
     let own = work.source.device != 0
         && policy::end(
             tables,

@@ -1,4 +1,4 @@
-//! Policy: asks it, and opens, renews or ends the flow as it says.
+//! Policy: asks it, then opens, renews or ends the flow accordingly.
 
 use super::{
     ask::{
@@ -46,8 +46,8 @@ pub fn ask_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) {
     };
 }
 
-/// Whether policy has to be asked once more, with the destination as the opener: nobody saw who
-/// opened a flow that is adopted.
+/// Whether policy has to be asked once more, with the destination as the opener: an adopted flow
+/// was opened before its port was guarded, so it is not known by which end.
 #[inline(always)]
 pub(super) fn retry_reversed(work: &mut Work) -> bool {
     let retries = work.adopts != 0 && work.reversed == 0 && work.decision.reason != Reason::Rule;
@@ -57,7 +57,7 @@ pub(super) fn retry_reversed(work: &mut Work) -> bool {
     retries
 }
 
-/// Does what policy says to a flow that exists; no verdict when [`open_flow`] has to make one.
+/// Applies the decision to a flow that exists; no verdict when [`open_flow`] has to make one.
 #[inline(always)]
 pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
     let Some(settings) = tables.settings() else {
@@ -76,8 +76,8 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
         return Some(drop_by_policy(tables, work, Reason::MidFlow));
     }
     let leg = work.leg as usize;
-    // Keeps where the flow is, not the flow itself: before 6.3 the verifier does not let a program
-    // read a part of the stack that is written only when there is a flow.
+    // Keeps the position of the flow, not the flow itself: before 6.3 the verifier does not let a
+    // program read a part of the stack that is written only when there is a flow.
     let (mut at, mut there, mut current) = (0, 0, false);
     if let Some(found) = flows::find_again(tables, &work.sought, work.at)
         && !flows::reopens(found.state, &work.packet)
@@ -140,8 +140,8 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
     })
 }
 
-/// Whether the destination's address still belongs to whoever has sent from it through a guarded
-/// port, as far as that can be said without a packet from there. `there` is that end's
+/// Whether the destination's address still belongs to the device that sent from it through a
+/// guarded port, as far as that can be known without a packet from there. `there` is that end's
 /// [`Flow::bind`](crate::abi::Flow::bind).
 #[inline(always)]
 fn other_end_still_owns_address<T: Lookup + ?Sized>(tables: &T, work: &Work, there: u64) -> bool {

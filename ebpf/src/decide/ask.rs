@@ -28,7 +28,7 @@ pub(super) fn may_open_flow(packet: &Packet) -> bool {
     }
 }
 
-/// Whether a packet shows that its flow was open before.
+/// Whether a packet shows that its flow was open before, so that the flow may be adopted.
 #[inline(always)]
 pub(super) fn shows_running_flow(packet: &Packet) -> bool {
     match packet.shape {
@@ -38,7 +38,7 @@ pub(super) fn shows_running_flow(packet: &Packet) -> bool {
     }
 }
 
-/// The service that the opener of a flow asked for, read from the other end's packet.
+/// The service that the opener of a flow asked for, read from a packet of the other end.
 #[inline(always)]
 pub(super) fn asked_service(packet: &Packet) -> u32 {
     let low = match packet.shape {
@@ -63,7 +63,7 @@ pub(super) fn is_current<T: Lookup + ?Sized>(tables: &T, work: &Work, found: &Fo
 }
 
 /// Index of the epoch of an account. Epochs only grow, so the sum of two changes whenever one of
-/// them does, and the sum is all that a flow keeps.
+/// them does. A flow keeps only that sum.
 #[inline(always)]
 pub(super) fn epoch(slot: u32, account: u32) -> u32 {
     slot * EPOCH_CELLS + flows::cell(account)
@@ -104,7 +104,7 @@ pub(super) fn established_verdict(found: &Found<'_>) -> Verdict {
 }
 
 /// A drop by policy or state, unless mode observe lets the packet pass. If an end is in quarantine,
-/// that is the reason, because quarantine comes before state and policy.
+/// the reason is quarantine, because it comes before state and policy.
 #[inline(always)]
 pub(super) fn drop_by_policy<T: Lookup + ?Sized>(
     tables: &T,
@@ -157,7 +157,7 @@ pub(super) fn is_observed<T: Lookup + ?Sized>(tables: &T, work: &Work) -> bool {
     ends != 0 && ends == observing
 }
 
-/// Finds out what the destination is; an end without names when no rule can name it.
+/// Finds out what the destination is. When no rule can name it, it is an end without names.
 #[inline(always)]
 pub(super) fn find_destination<T: Lookup + ?Sized>(tables: &T, work: &mut Work) {
     let destination = work.packet.destination;

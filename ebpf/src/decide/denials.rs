@@ -1,4 +1,4 @@
-//! Denials: for one second, what policy has denied is denied again without asking it.
+//! Denials: for one second, a packet that policy has denied is denied again without asking policy.
 
 use super::{
     ask::may_open_flow,
@@ -28,8 +28,8 @@ pub(super) fn denied_before<T: Lookup + ?Sized>(
     let opened = tables.flows_opened(set)?.load();
     let denial = tables.denial(set, way)?;
     let left = denial.until.load().wrapping_sub(work.tick);
-    // With no ticks left the denial has expired too. Subtracting one makes that, and a time in the
-    // past, a large number.
+    // A denial with no ticks left has expired too. Subtracting one turns that case, like a time in
+    // the past, into a large number.
     let expired = left.wrapping_sub(1) >= ticks_per_second(settings);
     if expired || denial.opened.load() != opened || !matches(denial, work) {
         return None;
@@ -84,7 +84,7 @@ fn denial_generation(work: &Work) -> u64 {
     work.generation << 16 | work.packet.vlan as u64
 }
 
-/// The last step for a packet that is dropped: notes that policy has denied it.
+/// The last step for a packet that is dropped: keeps policy's denial of it.
 #[inline(always)]
 pub fn note_denial<T: Lookup + ?Sized>(tables: &T, work: &Work, verdict: &Verdict) {
     let set = work.sought.denials();
@@ -116,7 +116,8 @@ pub fn note_denial<T: Lookup + ?Sized>(tables: &T, work: &Work, verdict: &Verdic
     let Some(denial) = tables.denial(set, way) else {
         return;
     };
-    // The denial that was there is overwritten; the packets that no event has counted are not lost.
+    // An earlier denial in this place is overwritten; its packets that no event has counted are
+    // kept.
     tables.add_suppressed(denial, denial.suppressed.load());
     let (source, destination) = (work.packet.source.0, work.packet.destination.0);
     let words = [source[0], source[1], destination[0], destination[1]];
@@ -138,8 +139,8 @@ pub fn note_denial<T: Lookup + ?Sized>(tables: &T, work: &Work, verdict: &Verdic
     tags.store(tags.load() & !(0xffff << lane) | tag << lane);
 }
 
-/// The ways of a set of denials that have a tag, as the highest bit of each 16-bit lane. The first
-/// bit that is set is right; a borrow may set others after it.
+/// The ways of a set of denials that have a tag, as the highest bit of each 16-bit lane. The lowest
+/// bit that is set is always right; a borrow may set wrong ones above it.
 #[inline(always)]
 pub(super) fn matching_lanes(tags: u64, tag: u64) -> u64 {
     const ONES: u64 = 0x0001_0001_0001_0001;
@@ -147,8 +148,8 @@ pub(super) fn matching_lanes(tags: u64, tag: u64) -> u64 {
     difference.wrapping_sub(ONES) & !difference & (ONES << 15)
 }
 
-/// The number of the first of [`matching_lanes`], computed without branches: the verifier would
-/// follow each.
+/// The number of the first of [`matching_lanes`], computed without branches, because the verifier
+/// would follow each of them.
 #[inline(always)]
 pub(super) fn first_way(lanes: u64) -> u32 {
     let lane = lanes & lanes.wrapping_neg();
@@ -156,8 +157,8 @@ pub(super) fn first_way(lanes: u64) -> u32 {
     (bit(31) + bit(47) * 2 + bit(63) * 3) as u32
 }
 
-/// Whether policy denies this packet for as long as its generation lasts: nothing that the decision
-/// rests on can change without a new generation.
+/// Whether policy would deny this packet again for as long as its generation lasts: nothing that
+/// the decision depends on can change without a new generation.
 #[inline(always)]
 pub(super) fn is_lasting(work: &Work) -> bool {
     let Decision { reason, until, .. } = work.decision;
@@ -167,8 +168,8 @@ pub(super) fn is_lasting(work: &Work) -> bool {
         Reason::DeniedByRule => until == NEVER,
         _ => false,
     };
-    // Learned addresses change without a new generation. An address that is listed, or in no zone,
-    // is never learned.
+    // Learned addresses change without a new generation. A listed address, or one in no zone, is
+    // never learned.
     let listed = |end: &End| end.device != 0 && end.flags & End::LEARNS == 0;
     lasts
         && work.is_ingress()

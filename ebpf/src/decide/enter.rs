@@ -63,7 +63,7 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     }
     let control = guards::control(bytes, tables, &work.packet, &sender, &mut work.destination);
     if let Some(verdict) = control {
-        // Control messages are small: one that comes in parts hides something.
+        // Control messages are small; a fragmented one hides something.
         let verdict = verdict.and(if work.packet.fragment.is_first() {
             Err(Reason::Fragment)
         } else if quarantined && work.packet.shape == Shape::Membership {

@@ -1,4 +1,4 @@
-//! The failsafe: who may always reach the router.
+//! The failsafe: hosts that may always reach the router.
 
 use super::{
     ask::{asked_service, has_flow},
@@ -11,7 +11,7 @@ use crate::{
     packet::{Bytes, Shape, number},
 };
 
-/// Whether there is anybody who may always reach the router.
+/// Whether any host may always reach the router.
 #[inline(always)]
 pub fn has_failsafe<T: Lookup + ?Sized>(tables: &T) -> bool {
     match tables.settings() {
@@ -21,11 +21,10 @@ pub fn has_failsafe<T: Lookup + ?Sized>(tables: &T) -> bool {
 }
 
 /// A second look at a drop by place, quarantine, state, policy or room. A packet between the router
-/// and somebody who may always reach it passes as control, and so do ARP and neighbour discovery
-/// between them. No flow is opened, so this works however full the tables are.
+/// and a failsafe host passes as control, and so do ARP and neighbour discovery between them. No
+/// flow is opened, so this works however full the tables are.
 ///
-/// Policy has no say in this. So it does not matter either which device a policy takes the sender
-/// for.
+/// Policy is not consulted, so it does not matter either which device it takes the sender for.
 #[inline(always)]
 pub fn apply_failsafe<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
@@ -76,11 +75,11 @@ pub fn apply_failsafe<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             return verdict;
         }
         if asks == work.is_ingress() {
-            // A question for the router's address, or the router's answer: the target is the
-            // router's address.
+            // A solicitation for the router's address, or the router's advertisement: the target is
+            // the router's address.
             router = target;
         } else if asks {
-            // The router's question for somebody else's address, sent to a group.
+            // The router's solicitation for another host's address, sent to a group.
             other = target;
         } else if target != source {
             return verdict;
@@ -97,7 +96,7 @@ pub fn apply_failsafe<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     };
     let is_router = work.is_from_router()
         || guards::is_the_routers(tables, work.slot, &router, &mut work.destination);
-    // A host without an address may ask whether an address is free. The failsafe must not let it
+    // A host without an address may probe whether an address is free. The failsafe must not let it
     // claim the router's.
     if !is_router || other.is_martian_source() || other.is_unspecified() {
         return verdict;

@@ -45,8 +45,9 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             work.at = found.at.wrapping_add(1);
             let bind = found.flow.bind[bit(leg)].load();
             if bind >> 16 != 0 {
-                // The sender's address is behind a guarded port. What came through that port was
-                // judged there. Anything else is sent by somebody who uses the address of another.
+                // The sender's address is behind a guarded port. A packet that came through that
+                // port was judged there. Any other comes from a host that uses an address which is
+                // not its own.
                 return Some(if work.is_from_guarded() {
                     Verdict::already_counted(Reason::Established)
                 } else {
@@ -73,8 +74,8 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         find_destination(tables, work);
         return Some(drop_by_policy(tables, work, Reason::NoRule));
     }
-    // A device behind a guarded port sends through that port, and only the router sends from the
-    // router's addresses.
+    // A device behind a guarded port sends only through that port, and only the router sends from
+    // the router's addresses.
     let elsewhere =
         work.source.flags & End::GUARDED != 0 || work.source.is_router() && !work.is_from_router();
     if elsewhere && !work.is_from_guarded() {
@@ -83,8 +84,8 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     None
 }
 
-/// Control from an interface that is not guarded, such as a bridged uplink: anybody may send it,
-/// but not in the name of a guarded device or of the router.
+/// Control from an interface that is not guarded, such as a bridged uplink: any host there may send
+/// it, but not in the name of a guarded device or of the router.
 #[inline(always)]
 fn control_from_outside<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,

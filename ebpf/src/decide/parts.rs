@@ -27,9 +27,9 @@ fn fragment_key(work: &Work) -> FragmentKey {
     }
 }
 
-/// Whether a first part comes while later parts may still follow an earlier first part of the same
-/// packet. The receiver could reassemble them to something that was never judged, so no part passes
-/// any more.
+/// Whether a first part arrives while later parts may still follow an earlier first part of the
+/// same packet. The receiver could reassemble them into a packet that was never judged, so the
+/// earlier one is forgotten and no further part passes.
 #[inline(always)]
 pub(super) fn repeats_first_part<T: Lookup + ?Sized>(tables: &T, work: &Work) -> bool {
     let key = fragment_key(work);
@@ -41,7 +41,7 @@ pub(super) fn repeats_first_part<T: Lookup + ?Sized>(tables: &T, work: &Work) ->
     age <= settings.fragment
 }
 
-/// The last step for a first part that passes: notes it, so that the others may follow.
+/// The last step for a first part that passes: notes it, so that later parts may follow.
 #[inline(always)]
 pub fn note_first<T: Lookup + ?Sized>(tables: &T, work: &Work, verdict: Verdict) -> Verdict {
     if work.is_from_guarded() || work.is_multicast() {
@@ -94,9 +94,9 @@ pub(super) fn follow_part<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Ve
     established_verdict(&found)
 }
 
-/// Judges a later part that entered through a guarded port: it was judged there and leaves freely.
-/// To a group it leaves only into the sender's own zone, because the flow that it is part of is not
-/// known here.
+/// Judges a later part that entered through a guarded port. It was judged there and may leave
+/// through any port; but if it is for a group, only into the sender's own zone, because its flow is
+/// not known here.
 #[inline(always)]
 pub(super) fn part_from_guarded<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
     let source = work.packet.source;

@@ -73,7 +73,7 @@ pub fn start_egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         } else {
             follow_part(tables, work)
         };
-        // What entered through a guarded port was checked for form there, with its first part.
+        // The form of a packet from a guarded port was checked there, with its first part.
         let formed = from_guarded || verdict.reason.passes();
         return Some(if formed && work.zone == 0 {
             Verdict::of(Reason::WrongVlan)
@@ -101,7 +101,7 @@ pub fn start_unreadable<T: Lookup + ?Sized>(
     Verdict::of(if ready { reason } else { Reason::NotReady })
 }
 
-/// The verdict when there is nothing to judge a packet by.
+/// The verdict when there is no revision or port to judge a packet by.
 #[inline(always)]
 fn not_ready(work: &mut Work) -> Verdict {
     work.packet = Packet::default();
@@ -139,7 +139,7 @@ fn find_port<T: Lookup + ?Sized>(tables: &T, ifindex: u32, path: u16, work: &mut
     port.flags & Port::GUARDED != 0
 }
 
-/// Form: everything about a packet that can be said without knowing who sent it.
+/// Form: everything about a packet that can be checked without knowing its sender.
 #[inline(always)]
 fn parse<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
@@ -161,8 +161,8 @@ fn parse<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             work.settings = settings;
         }
     }
-    // What entered through a guarded port was checked for form by that port's zone, and the form of
-    // what the router sends is the router's own business.
+    // The form of a packet from a guarded port was checked there, by that port's zone, and the form
+    // of the router's own packets is not restricted.
     let formed = work.is_from_guarded() || work.is_from_router();
     let lenient = if formed {
         zone::FRAGMENTS | zone::IP_OPTIONS
@@ -190,8 +190,8 @@ fn parse<B: Bytes + ?Sized, T: Lookup + ?Sized>(
 }
 
 /// The fast path: passes a packet of a flow that was admitted under the current policy, if it comes
-/// from where the flow's packets come from. It costs one lookup of the flow and a few comparisons;
-/// policy is not asked.
+/// from where that end's packets come from. It costs one lookup of the flow and a few comparisons,
+/// and does not ask policy.
 #[inline(always)]
 fn established<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
     if !has_flow(&work.packet) {
@@ -201,7 +201,8 @@ fn established<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
     let (key, leg) = flows::key(&work.packet);
     work.sought.set(key, settings.seed);
     work.leg = leg as u32;
-    // With a denial there is no flow to look for: opening one makes the denials of its set invalid.
+    // With a valid denial there is no flow to look for: opening one invalidates the denials of its
+    // set.
     if let Some(tags) = tables.denial_tags(work.sought.denials())
         && let lanes = matching_lanes(tags.load(), work.sought.denial_tag())
         && lanes != 0
@@ -210,12 +211,12 @@ fn established<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
         return Some(verdict);
     }
     let Some(found) = flows::find(tables, settings, &work.sought, work.tick) else {
-        // Read first: if the policy changes while it is asked, the denial counts as an old one.
+        // Read before policy is asked: if it changes meanwhile, the denial counts as an old one.
         work.generation = tables.generation(work.slot)?;
         return None;
     };
     work.at = found.at.wrapping_add(1);
-    // Read here, because the processor fetches this memory while it waits for the flow's.
+    // Read early, because the processor can fetch this memory while it waits for the flow's.
     if let Some(entry) = tables.forwarding(work.ifindex)
         && entry.flags & Forwarding::ENTERS != 0
     {

@@ -6,16 +6,16 @@ use super::{
 };
 use crate::abi::Reason;
 
-/// What a step answers: the number of a reason, or that the next step has to go on.
+/// The answer of a step: the number of a reason, or that the next step has to go on.
 ///
-/// A number, because a function that the verifier checks by itself may return nothing else.
+/// A number, because a function that the verifier checks separately may return nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer(u32);
 
 impl Answer {
     /// There is no verdict yet.
     const GO_ON: Self = Self(u32::MAX);
-    /// A drop without a reason: the kernel gave no memory to judge in.
+    /// A drop without a reason: the kernel gave the program no memory to work in.
     pub const NO_MEMORY: Self = Self(0);
 
     /// The answer with this number, as [`Answer::number`] gave it.
@@ -35,14 +35,14 @@ impl Answer {
         self == Self::GO_ON
     }
 
-    /// Whether the packet passes. Of a number that a step's function has returned the verifier
-    /// knows nothing, so both bounds are compared: the reason's number is an index.
+    /// Whether the packet passes. The verifier knows nothing of a number that a step's function has
+    /// returned, so both bounds are compared: the reason's number is an index.
     #[inline(always)]
     fn passes(self) -> bool {
         self.0 >= Reason::Rule as u32 && self.0 < Reason::COUNT
     }
 
-    /// What becomes of the packet.
+    /// What happens to the packet.
     #[inline(always)]
     pub fn fate(self) -> Fate {
         if !self.passes() {
@@ -55,7 +55,7 @@ impl Answer {
     }
 }
 
-/// What becomes of a packet: each entry point turns it into its hook's return code.
+/// What happens to a packet: each entry point turns it into its hook's return code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Fate {
@@ -63,11 +63,11 @@ pub enum Fate {
     Dropped,
     /// It goes up the stack, or out of the interface.
     Passed,
-    /// As [`Fate::Passed`]; as part of a flow, so it may be forwarded in the driver instead.
+    /// As [`Fate::Passed`], but as part of a flow, so it may be forwarded in the driver instead.
     Established,
 }
 
-/// Writes down the verdict of a step, if it has come to one.
+/// Stores the verdict of a step, if it has reached one.
 #[inline(always)]
 pub fn note(place: &mut Verdict, verdict: Option<Verdict>) -> Answer {
     match verdict {
@@ -79,10 +79,10 @@ pub fn note(place: &mut Verdict, verdict: Option<Verdict>) -> Answer {
     }
 }
 
-/// Whoever runs the steps that follow the first.
+/// Runs the steps that follow the first.
 ///
-/// The host calls each step. The kernel calls a function for each, which its verifier checks once,
-/// by itself, instead of for every way through the steps before.
+/// The host calls each step. The kernel calls a function for each, which its verifier checks once
+/// and separately, instead of for every path through the steps before.
 pub trait Steps {
     /// What is known of the packet.
     fn work(&mut self) -> Option<&mut Work>;
@@ -107,7 +107,7 @@ pub trait Steps {
     fn note_denial(&mut self);
 }
 
-/// Judges a packet: all steps that follow the first, which has answered `started`.
+/// Judges a packet: runs the steps that follow the first, whose answer was `started`.
 #[inline(always)]
 pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     let mut answer = started;
@@ -147,12 +147,12 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
 mod tests {
     use super::*;
 
-    /// Answers each step as it is told to, and notes which steps ran.
+    /// Gives the answers that a test prescribes, and notes which steps ran.
     #[derive(Default)]
     struct Recorded {
         work: Work,
         ran: Vec<&'static str>,
-        /// The step that comes to a verdict, and which.
+        /// The step that reaches a verdict, and which verdict.
         verdict: Option<(&'static str, Reason)>,
         failsafe: Option<Reason>,
     }

@@ -14,10 +14,10 @@ use crate::{
 pub struct Verdict {
     /// The reason, which also says whether it passes.
     pub reason: Reason,
-    /// For [`Reason::Observed`], what it would have been dropped for; else the reason.
+    /// For [`Reason::Observed`], the reason for which it would have been dropped; else the reason.
     pub would: Reason,
-    /// Whether it is counted and reported here. What entered through a guarded port was already,
-    /// there.
+    /// Whether it is counted and reported here. A packet that entered through a guarded port was
+    /// counted there.
     pub counts: bool,
     /// Whether it makes an event.
     pub makes_event: bool,
@@ -106,22 +106,23 @@ pub struct Work {
     pub(super) port: u16,
     /// [`INGRESS`], [`FROM_GUARDED`], [`FROM_ROUTER`], [`MULTICAST`].
     pub(super) path: u16,
-    /// What policy says of the flow.
+    /// What policy says about the flow.
     pub(super) decision: Decision,
     /// 1 when the destination opened the flow, else 0.
     pub(super) reversed: u32,
     /// 1 when the flow ran before the port was guarded and may be adopted, else 0.
     pub(super) adopts: u32,
-    /// What its flow is searched by.
+    /// The search for its flow.
     pub sought: Sought,
     /// The sender's end of the key: 0 low, 1 high.
     pub leg: u32,
-    /// One more than where the flow is, as [`Found::at`](crate::flows::Found::at); 0: there is
-    /// none.
+    /// One more than where the flow is, as [`Found::at`](crate::flows::Found::at); 0: no flow was
+    /// found.
     pub at: u32,
     /// 1 when the first step has passed the packet as part of that flow, else 0.
     pub established: u32,
-    /// 1 when the flow counts the packet for the rule, so that nothing else does; else 0.
+    /// 1 when the flow counts the packet for its rule, so that it must not be counted again; else
+    /// 0.
     pub counted_by_flow: u32,
     /// The next hop that the flow knows, as [`Flow::bind`](crate::abi::Flow::bind), when the packet
     /// may be forwarded in the driver; 0: none.
@@ -130,8 +131,8 @@ pub struct Work {
     pub looked: u64,
     /// The generation of the policy that judges it.
     pub(super) generation: u64,
-    /// 1 when policy has denied it and would again as long as the generation lasts, so that the
-    /// denial may be kept; else 0.
+    /// 1 when policy has denied it and would deny it again as long as the generation lasts, so that
+    /// the denial may be kept; else 0.
     pub lasting_denial: u32,
     /// The flow to open.
     pub(super) opening: Opening,
@@ -147,8 +148,8 @@ pub(super) const INGRESS: u16 = 1;
 pub(super) const FROM_GUARDED: u16 = 2;
 /// In [`Work::path`]: it leaves, and the router itself sent it.
 pub(super) const FROM_ROUTER: u16 = 4;
-/// In [`Work::path`]: it leaves to a group. A copy leaves through each of several ports, and each
-/// copy is judged.
+/// In [`Work::path`]: it leaves to a group. A bridge sends a copy through each of several ports,
+/// and each copy is judged.
 pub(super) const MULTICAST: u16 = 8;
 
 impl Work {

@@ -1,5 +1,4 @@
-//! Ending a flow: its rule is credited with what it has not counted yet, and its quota is given
-//! back.
+//! Ending a flow: its rule is credited with the packets not yet counted, and its quota is released.
 
 use super::{
     Found, Sought,
@@ -58,7 +57,7 @@ pub(super) fn reclaim<T: Lookup + ?Sized>(
     for way in 0..WAYS {
         let FlowEntry { flow, ends } = &bucket.ways[way];
         let idle = tick.wrapping_sub(bucket.last[way].load()) as i32;
-        // Most ways are free or in use, and one cache line says so for all.
+        // Most ways are free or in use; the tags and times that show it are in one cache line.
         if bucket.tags[way].load() == 0 || idle <= shortest as i32 {
             continue;
         }
@@ -103,8 +102,8 @@ pub(super) fn has_timed_out(
 
 /// The rule that admitted a flow, and the packets that it has not been credited with yet.
 ///
-/// Not an `Option` of it: before 6.3 the verifier does not let a program read what a `None` leaves
-/// unwritten on the stack.
+/// Not an `Option`: before 6.3 the verifier does not let a program read the part of the stack that
+/// a `None` leaves unwritten.
 #[derive(Default)]
 pub(super) struct Uncounted {
     rule: u32,
@@ -112,8 +111,8 @@ pub(super) struct Uncounted {
     bytes: u64,
 }
 
-/// Takes what the rule of a flow has not been credited with yet. From now on the flow counts for
-/// another rule. Called under the bucket's lock.
+/// Takes the packets that the rule of a flow has not been credited with yet, and marks them as
+/// counted. Later packets are credited to the flow's next rule. Called under the bucket's lock.
 #[inline(always)]
 pub(super) fn take_uncounted(flow: &Flow, ends: &FlowEnds) -> Uncounted {
     let packets = flow.packets[0].load().wrapping_add(flow.packets[1].load());
@@ -136,7 +135,7 @@ pub(super) fn credit_rule<T: Lookup + ?Sized>(tables: &T, owed: &Uncounted) {
     }
 }
 
-/// Counts one flow less.
+/// Releases one flow of an account.
 #[inline(always)]
 pub(super) fn release<T: Lookup + ?Sized>(tables: &T, owner: u32, answered: bool) {
     adjust_quota(tables, owner, answered, u32::MAX);

@@ -8,16 +8,16 @@ use crate::{
 /// What [`follow`] answers when a packet may not be part of its flow. No state has this value.
 pub const NO_STATE: u32 = u32::MAX;
 
-/// What a packet does to the state of its flow; [`NO_STATE`] when it may not be part of it.
+/// The state of a flow after a packet; [`NO_STATE`] when the packet may not be part of it.
 ///
-/// The caller has to see to packets that open the flow anew after its end, see [`reopens`].
+/// The caller has to handle packets that open the flow anew after its end, see [`reopens`].
 #[inline(always)]
 pub fn follow(bits: u32, packet: &Packet, leg: usize) -> u32 {
     let from_opener = leg == opener(bits);
     let answered = bits & state::ANSWERED != 0;
     if packet.shape != Shape::Tcp {
         return match packet.shape {
-            // Only the opener asks, and only the other end answers.
+            // Only the opener sends queries, and only the other end answers.
             Shape::Query if !from_opener => NO_STATE,
             Shape::Answer if from_opener => NO_STATE,
             _ if from_opener => bits,
@@ -28,7 +28,7 @@ pub fn follow(bits: u32, packet: &Packet, leg: usize) -> u32 {
         return match (packet.flags & tcp::ACK != 0, from_opener) {
             (false, true) => bits,
             (true, false) => bits | state::ANSWERED,
-            // A reply can't open a connection the other way round.
+            // A reply can't open a connection in the other direction.
             _ => NO_STATE,
         };
     }
@@ -36,7 +36,7 @@ pub fn follow(bits: u32, packet: &Packet, leg: usize) -> u32 {
         return bits | state::RESET | if from_opener { 0 } else { state::ANSWERED };
     }
     if !answered {
-        // A challenge to a stale SYN (RFC 5961 section 4) passes, data before the answer does not.
+        // A challenge to a stale SYN (RFC 5961 section 4) passes; data before the answer does not.
         return if from_opener { NO_STATE } else { bits };
     }
     let mut next = bits;
@@ -72,7 +72,7 @@ pub fn is_answered(protocol: u8, bits: u32) -> bool {
     bits & mark != 0
 }
 
-/// TCP: reset, or finished by both ends.
+/// Whether a TCP flow is reset, or finished by both ends.
 #[inline(always)]
 pub fn is_closing(bits: u32) -> bool {
     const FINISHED: u32 = state::FIN_LOW | state::FIN_HIGH;

@@ -1,4 +1,4 @@
-//! What a flow is found by: its key, and the hash of that.
+//! How a flow is found: its key, and the hash of the key.
 
 use crate::{
     abi::{Address, DENIAL_SETS, Flow, FlowEnds, FlowKey, Settings},
@@ -6,7 +6,7 @@ use crate::{
     packet::{Packet, Quoted, Shape, query_kind},
 };
 
-/// The key of a packet's flow and the packet's end of it, for packets that can be of one.
+/// The key of a packet's flow and the packet's end of it, for packets that can belong to one.
 #[inline(always)]
 pub fn key(packet: &Packet) -> (FlowKey, usize) {
     let (mut key, leg) = ordered(
@@ -90,7 +90,7 @@ fn ordered(
     }
 }
 
-/// What a flow is searched by. All steps share one, outside the kernel's stack.
+/// The search for a flow. All steps share one, outside the kernel's stack.
 #[derive(Debug, Default)]
 pub struct Sought {
     /// The key.
@@ -100,13 +100,14 @@ pub struct Sought {
     /// Their hash: the low half chooses the bucket, the high half is in
     /// [`Bucket::tags`](crate::abi::Bucket::tags).
     pub(super) hash: u64,
-    /// Keeps the number of the way where the verifier does not track it: else it would follow each.
+    /// Keeps the number of the way where the verifier does not track it, because it would follow
+    /// each.
     pub(super) way: Cell32,
 }
 
 impl Sought {
-    /// Searches for a flow from now on. Because of the seed nobody can foresee the hash, and every
-    /// bit of the key affects every bit of it.
+    /// Searches for a flow from now on. The seed makes the hash unpredictable to attackers, and
+    /// every bit of the key affects every bit of the hash.
     #[inline(always)]
     pub fn set(&mut self, key: FlowKey, seed: u64) {
         self.key = key;
@@ -125,13 +126,13 @@ impl Sought {
         self.hash = hash ^ hash >> 32;
     }
 
-    /// The set where a denial of it is kept.
+    /// The set where a denial of this flow is kept.
     #[inline(always)]
     pub fn denials(&self) -> u32 {
         (self.hash >> 20) as u32 & (DENIAL_SETS - 1)
     }
 
-    /// The tag of a denial of it in that set; never 0.
+    /// The tag of a denial of this flow in that set; never 0.
     #[inline(always)]
     pub fn denial_tag(&self) -> u64 {
         self.hash >> 48 | 1
@@ -142,13 +143,13 @@ impl Sought {
         (((self.hash & 0xffff_ffff) * settings.buckets as u64) >> 32) as u32
     }
 
-    /// The part of the hash that stands in [`Bucket::tags`](crate::abi::Bucket::tags); never 0.
+    /// The part of the hash that is stored in [`Bucket::tags`](crate::abi::Bucket::tags); never 0.
     #[inline(always)]
     pub(super) fn tag(&self) -> u32 {
         (self.hash >> 32) as u32 | 1
     }
 
-    /// Whether a flow is it; for IPv6 only, whether it may be.
+    /// Whether a flow is the one sought; for IPv6, whether it may be.
     #[inline(always)]
     pub(super) fn may_be(&self, flow: &Flow) -> bool {
         (flow.key[0].load() ^ self.words[0]) | (flow.key[1].load() ^ self.words[1]) == 0
@@ -163,8 +164,8 @@ impl Sought {
         (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
     }
 
-    /// Whether a flow is it. For IPv4 the addresses would not have to be compared, but one way for
-    /// both families saves the verifier a branch.
+    /// Whether a flow is the one sought. For IPv4 the addresses need not be compared, but one path
+    /// for both families saves the verifier a branch.
     #[inline(always)]
     pub(super) fn is(&self, flow: &Flow, ends: &FlowEnds) -> bool {
         self.may_be(flow) && self.is_between(ends)
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn flows_spread_over_buckets() {
-        // Whatever it is that differs: a port at either end, or an address.
+        // Whichever part of the key differs: a port at either end, or an address.
         let address = |n: u8, host: u16| {
             let [high, low] = host.to_be_bytes();
             Address::v4([10, n, high, low])

@@ -12,7 +12,7 @@ use crate::{
     lookup::Lookup,
 };
 
-/// What is written of a flow when it opens, and when policy is asked about it again.
+/// The fields of a flow that are written when it opens, and when policy is asked about it again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Opening {
     /// The sender's end of the key: 0 low, 1 high.
@@ -25,7 +25,7 @@ pub struct Opening {
     pub vlan: u32,
     /// The sender's [`account`](super::account).
     pub device: u32,
-    /// The other end's.
+    /// The other end's account.
     pub other: u32,
     /// Bits of [`state`] that it has from the start.
     pub bits: u32,
@@ -37,12 +37,12 @@ pub struct Opening {
     pub stamp: u32,
     /// Length of the first packet.
     pub length: u32,
-    /// 0, or the reason that the sender would be dropped for if its zone enforced.
+    /// 0, or the reason for which the flow would be dropped if the zones enforced.
     pub would: u32,
 }
 
 impl Opening {
-    /// The state, with whether the rule ends.
+    /// The state, with the bit that says whether the rule ends.
     #[inline(always)]
     pub(super) fn with_end(&self, bits: u32) -> u32 {
         if self.until == NEVER {
@@ -74,8 +74,8 @@ pub fn open<T: Lookup + ?Sized>(
 ) -> Result<(), Reason> {
     let index = sought.bucket(settings);
     let bucket = tables.bucket(index).ok_or(Reason::FlowTableFull)?;
-    // New flows pay for cleaning up old ones, so that it goes on when the daemon does not. This
-    // bucket is at hand, and new flows are spread evenly over all.
+    // Opening a flow also cleans up timed-out ones, so that this goes on when the daemon does not
+    // run. It cleans this bucket, which is read anyway; new flows spread evenly over all buckets.
     reclaim(tables, settings, bucket, tick);
     let leg = (opening.leg & 1) as usize;
     let owner = if opening.opener == opening.leg {
@@ -85,12 +85,12 @@ pub fn open<T: Lookup + ?Sized>(
     };
     let quota = tables.quota(owner).ok_or(Reason::DeviceQuota)?;
     let open = quota.unanswered.load().wrapping_add(quota.answered.load());
-    // Flows that no device opened are bounded by the table alone.
+    // Flows that no device opened are limited by the size of the table only.
     if owner > ROUTER && open >= settings.flows_per_device {
         return Err(Reason::DeviceQuota);
     }
     let flows = tables.gauge(gauge::FLOWS).ok_or(Reason::FlowTableFull)?;
-    // There may be any number of unlisted MACs: they leave half of the table to devices.
+    // An attacker can use any number of MACs, so unlisted ones may fill only half of the table.
     if owner >= settings.unlisted && flows.load() >= settings.flows / 2 {
         return Err(Reason::DeviceQuota);
     }
@@ -112,11 +112,11 @@ pub fn open<T: Lookup + ?Sized>(
     let (mut old_owner, mut old_answered, mut owed) = (NEVER, false, Uncounted::default());
     tables.lock(bucket);
     // `rank << 32 | idle << 3 | way` of the best way so far, kept where the verifier does not track
-    // it: else it would follow every order in which ways may come.
+    // it, because it would follow every order in which ways may come.
     candidate.store(0);
     let (same, free) = (ways_with_tag(bucket, tag), ways_with_tag(bucket, 0));
     if same != 0 {
-        // Another processor may just have opened the same flow.
+        // Another processor may have just opened the same flow.
         candidate.store(lowest_way(same).into());
         let way = way(candidate.load() as u32);
         let there = match bucket.ways.get(way) {
@@ -128,7 +128,7 @@ pub fn open<T: Lookup + ?Sized>(
     if candidate.load() == 0 && free != 0 && !full {
         candidate.store(3 << 32 | lowest_way(free) as u64);
     }
-    // Only if neither is there do the flows themselves have to be read.
+    // The flows themselves are read only if none is this flow and no way is free.
     if candidate.load() == 0 {
         for way in 0..WAYS {
             let flow = &bucket.ways[way].flow;
@@ -179,7 +179,7 @@ pub fn open<T: Lookup + ?Sized>(
         release(tables, owner, answered);
         return Err(Reason::FlowTableFull);
     }
-    // Counted after the flow is there: from now on denials of this set are no longer valid.
+    // Counted after the flow is written: from now on denials of this set are no longer valid.
     if let Some(opened) = tables.flows_opened(sought.denials()) {
         opened.add(1);
     }

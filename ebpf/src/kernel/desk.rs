@@ -3,7 +3,7 @@
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use wardline_ebpf::decide::{Verdict, Work};
 
-/// One packet's work: what is known of it, and the verdict.
+/// One packet's work: everything known about it, and the verdict.
 #[repr(C)]
 pub(super) struct Desk {
     pub(super) work: Work,
@@ -12,7 +12,7 @@ pub(super) struct Desk {
 
 /// The desk for packets that enter. Each processor has its own.
 pub(super) const ENTERING: u32 = 0;
-/// The desk for packets that leave. It is another, because a packet may leave while this processor
+/// The desk for packets that leave. It is separate, because a packet may leave while this processor
 /// still works on one that enters.
 pub(super) const LEAVING: u32 = 1;
 

@@ -1,4 +1,4 @@
-//! Events: what the daemon is told of verdicts, at most once a second for each kind.
+//! Events: reports of verdicts to the daemon, at most one a second for each kind.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use wardline_ebpf::{
@@ -21,7 +21,7 @@ pub(super) extern "C" fn send_event(index: u32) -> u32 {
     let Some(desk) = desk(index) else { return 0 };
     let (work, packet, verdict) = (&desk.work, &desk.work.packet, &desk.verdict);
     let mut device = work.device;
-    // What fails by form is dropped before its sender is looked up.
+    // A packet that fails by form is dropped before its sender is looked up.
     if device == 0
         && index != LEAVING
         && let Some(mac) = Maps.mac(mac_key(work.slot, packet.source_mac))
@@ -53,7 +53,7 @@ pub(super) extern "C" fn send_event(index: u32) -> u32 {
             last: Cell64::new(now),
             suppressed: Cell64::new(0),
         };
-        // Another processor has just sent it.
+        // Another processor has just sent the same event.
         if EVENT_LIMITS
             .insert(key, &limit, BPF_NOEXIST as u64)
             .is_err()

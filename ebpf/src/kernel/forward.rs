@@ -28,14 +28,15 @@ pub(super) extern "C" fn xdp_forward(context: *mut xdp_md) -> u32 {
         return xdp_action::XDP_DROP;
     };
     let work = &desk.work;
-    // Read before the routing table is asked: if routes change meanwhile, the answer counts as old.
+    // Read before the routing table is asked, so that the answer counts as old if routes change
+    // meanwhile.
     let version = forward::routes_version(&Maps);
     let hop = match forward::known_hop(&Maps, work, version) {
         Some(hop) => hop,
         None => {
             let hop = next_hop(context, work);
-            // Only a hop that can be used is kept. Everything else (an unresolved neighbour, a
-            // packet that is too long) is the stack's work, each time.
+            // Only a usable hop is kept. In all other cases (an unresolved neighbour, a packet that
+            // is too long) the stack handles each packet.
             if hop == 0 || !forward::leads_to_other_end(&Maps, work, hop) {
                 return xdp_action::XDP_PASS;
             }

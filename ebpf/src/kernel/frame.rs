@@ -20,8 +20,9 @@ impl Bytes for Frame {
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
         let mut at = at;
-        // SAFETY: copies a register to itself. Else the compiler may compare another register than
-        // the one that it adds, and before 6.10 the verifier does not know that they are related.
+        // SAFETY: copies a register to itself. Otherwise the compiler may compare another register
+        // than the one that it adds, and before 6.10 the verifier does not know that they are
+        // related.
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) at) };
         // The verifier has to see that the offset is small.
         if at > REACH {
@@ -94,5 +95,5 @@ pub(super) fn pull(context: &TcContext) -> Result<Option<u16>, Reason> {
     }
 }
 
-/// Bytes of a packet that are made readable at TC: enough for all headers, quoted ones too.
+/// Bytes of a packet that are made readable at TC: enough for all headers, including quoted ones.
 const HEADERS: u32 = 256;

@@ -17,12 +17,12 @@ use wardline_ebpf::{
     lookup::Lookup,
 };
 
-// The daemon sets sizes that depend on its configuration before it loads the programs. Tables of
-// policy take memory as they fill; memory that packets write to is allocated at load.
+// The daemon sets sizes that depend on its configuration before it loads the programs. Policy
+// tables take memory as they fill; memory that packets write to is allocated at load.
 
 const GROWS: usize = aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize;
-/// Nobody maps these arrays. But the kernel lets a mappable array begin at a page, so no entry is
-/// in more cache lines than it has to be.
+/// These arrays are never mapped, but the kernel page-aligns a mappable array, so no entry spans
+/// more cache lines than it has to.
 const ALIGNED: usize = aya_ebpf::bindings::BPF_F_MMAPABLE as usize;
 
 #[btf_map]
@@ -101,7 +101,7 @@ pub(super) static CLOCK: Array<u64, 1> = Array::new();
 /// The maps, as [`Lookup`].
 pub(super) struct Maps;
 
-/// What a map's lookup found, as a reference.
+/// The result of a map's lookup, as a reference.
 macro_rules! found {
     ($lookup:expr) => {
         // SAFETY: the kernel hands out a pointer to a whole, aligned value or none; values are
@@ -214,7 +214,8 @@ impl Lookup for Maps {
     fn denial(&self, set: u32, way: u32) -> Option<&Denial> {
         let index = (set * DENIAL_WAYS + way) as usize;
         let denials: &[Denial; DENIALS_AT] = found!(DENIALS.get_ptr((index / DENIALS_AT) as u32))?;
-        // Only behind the check that the lookup has found something: the verifier wants that order.
+        // Computed only after the check that the lookup has succeeded; the verifier requires that
+        // order.
         denials.get(opaque(index % DENIALS_AT))
     }
 
@@ -298,7 +299,7 @@ impl Lookup for Maps {
 
     #[inline(always)]
     fn forget_fragment(&self, key: &FragmentKey) {
-        // It may have been evicted, or another processor was faster.
+        // It may have been evicted, or another processor has removed it first.
         let _gone = FRAGMENTS.remove(key);
     }
 

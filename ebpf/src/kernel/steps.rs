@@ -1,4 +1,5 @@
-//! The steps of a judgement as global functions, which the verifier checks once, each by itself.
+//! The steps of a judgement as global functions, each of which the verifier checks once,
+//! separately.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use wardline_ebpf::decide::{self, Answer, Steps, Work, note};
@@ -9,8 +10,8 @@ use super::{
     maps::Maps,
 };
 
-/// Makes a step a global function, which may take a context or a number, and returns a number: that
-/// of its [`Answer`].
+/// Makes a step a global function. Such a function may take a context or a number and has to return
+/// a number, here that of its [`Answer`].
 macro_rules! step {
     ($(#[$doc:meta])* $name:ident($argument:ident: $type:ty), $index:expr, |$desk:ident| $verdict:expr) => {
         $(#[$doc])*
@@ -110,25 +111,25 @@ macro_rules! hook {
 }
 
 hook! {
-    /// What enters, at XDP.
+    /// Packets that enter, at XDP.
     Xdp of xdp_md, xdp_frame, ENTERING,
     enter: xdp_enter, admit: xdp_admit, apply_failsafe: xdp_apply_failsafe
 }
 
 hook! {
-    /// What enters, at TC.
+    /// Packets that enter, at TC.
     TcIngress of __sk_buff, tc_frame, ENTERING,
     enter: tc_enter, admit: tc_enter_admit, apply_failsafe: tc_enter_apply_failsafe
 }
 
 hook! {
-    /// What leaves, at TC.
+    /// Packets that leave, at TC.
     TcEgress of __sk_buff, tc_frame, LEAVING,
     leave: tc_leave, admit: tc_leave_admit, apply_failsafe: tc_leave_apply_failsafe
 }
 
 step! {
-    /// Policy.
+    /// Asks policy.
     ask_policy(index: u32), index, |desk| {
         decide::ask_policy(&Maps, &mut desk.work);
         None
@@ -136,23 +137,23 @@ step! {
 }
 
 step! {
-    /// What policy says, done to a flow that exists.
+    /// Applies the decision to a flow that exists.
     apply_policy(index: u32), index, |desk| decide::apply_policy(&Maps, &mut desk.work)
 }
 
 step! {
-    /// A new flow.
+    /// Opens a flow.
     open_flow(index: u32), index, |desk| Some(decide::open_flow(&Maps, &mut desk.work))
 }
 
 step! {
-    /// The first part of a packet that passes, noted for the others.
+    /// Notes the first part of a packet that passes, for later parts.
     note_first(index: u32), index,
     |desk| Some(decide::note_first(&Maps, &desk.work, desk.verdict))
 }
 
 step! {
-    /// What policy has denied, noted so that it need not be asked again.
+    /// Notes a denial, so that policy need not be asked again.
     note_denial(index: u32), index, |desk| {
         decide::note_denial(&Maps, &desk.work, &desk.verdict);
         None

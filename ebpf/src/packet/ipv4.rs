@@ -54,7 +54,7 @@ pub(super) fn ipv4<B: Bytes + ?Sized>(
     let more = part & 0x2000 != 0;
     let offset = (part as u32 & 0x1fff) << 3;
     let whole = packet.fragment.read(offset, more, length);
-    // Where fragments are dropped, that is the reason, whatever the fragment holds.
+    // Where fragments are dropped, the reason is the fragment, whatever its content.
     let allowed = settings & zone::FRAGMENTS != 0;
     if allowed && !whole {
         return Err(Reason::Malformed);
@@ -65,8 +65,8 @@ pub(super) fn ipv4<B: Bytes + ?Sized>(
     Ok(())
 }
 
-/// IPv4 options: the router alert of a membership report always; others as the zone says, but a
-/// source route never (RFC 7126 sections 4.3 and 4.4).
+/// IPv4 options: the router alert of a membership report is always allowed; the zone decides on
+/// others, except that a source route never passes (RFC 7126 sections 4.3 and 4.4).
 #[inline(always)]
 fn options<B: Bytes + ?Sized>(
     bytes: &B,
@@ -108,7 +108,7 @@ fn options<B: Bytes + ?Sized>(
                 if size < 2 || offset + size > length {
                     return Err(Reason::Malformed);
                 }
-                // Loose and strict source route, and the stream identifier that nobody uses.
+                // Loose and strict source route, and the obsolete stream identifier.
                 forbidden |= matches!(kind, 131 | 137 | 136);
                 scratch.store((offset + size) as u32);
             }
@@ -120,5 +120,5 @@ fn options<B: Bytes + ?Sized>(
     Ok(())
 }
 
-/// IPv4 options, padding included, that a packet may carry; with more it is dropped.
+/// Most IPv4 options, padding included, that a packet may carry; with more it is dropped.
 const OPTIONS: usize = 16;

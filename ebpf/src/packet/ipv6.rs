@@ -6,7 +6,7 @@ use crate::{
     cell::Cell32,
 };
 
-/// Extension headers that a packet may carry; with more it is dropped.
+/// Most extension headers that a packet may carry; with more it is dropped.
 const EXTENSIONS: usize = 6;
 
 /// RFC 8200.
@@ -57,8 +57,8 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
             if !packet.fragment.is_first() {
                 return Err(Reason::Malformed);
             }
-            // A first part that ends within its headers is not inconsistent, but it must hold all
-            // of them (RFC 7112).
+            // A first part that ends within its headers is not malformed, but it must hold all of
+            // them (RFC 7112).
             if forbidden || !allowed || !matches!(next, 51 | 60) {
                 packet.fault(Reason::ExtensionHeader)?;
             }
@@ -99,7 +99,7 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
             }
             0 => {
                 forbidden |= position != 0;
-                // The router alert option and padding, and no more (RFC 2711, RFC 3810 section 5).
+                // Only the router alert option and padding (RFC 2711, RFC 3810 section 5).
                 alert = start[1] == 0
                     && matches!(
                         (start[2], start[3], start[6], start[7]),
@@ -107,7 +107,8 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
                     );
             }
             51 | 60 => {}
-            // Routing headers (type 0: RFC 5095; the others steer packets around us) and the rest.
+            // Routing headers (type 0: RFC 5095; the other types can steer packets around the
+            // router) and the rest.
             _ => forbidden = true,
         }
         next = start[0];
@@ -115,7 +116,7 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
     }
     packet.protocol = next;
     packet.payload = scratch.load() as u16;
-    // Still no transport header: the chain is longer than anyone needs, or it has an unknown
+    // Still no transport header: the chain is longer than any legitimate one, or it has an unknown
     // header.
     forbidden |= packet.fragment.offset == 0
         && matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254);
@@ -124,7 +125,7 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
     }
     if extensions == 1 && !allowed {
         if alert && next == number::ICMPV6 {
-            // Only membership messages may carry it; `transport` tells them apart.
+            // Only membership messages may carry it; `transport` checks that.
             packet.flags = MEMBERSHIP_ONLY;
             return Ok(());
         }

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::abi::Address;
 
-/// The packet that an ICMP error quotes, as far as it must be there to find its flow: both
-/// addresses and eight bytes of the transport header (RFC 792, RFC 4443 section 3.1).
+/// The packet that an ICMP error quotes, with what is needed to find its flow: both addresses and
+/// eight bytes of the transport header (RFC 792, RFC 4443 section 3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quoted {
     /// Its source address.
@@ -28,7 +28,8 @@ pub struct Quoted {
     pub answers: bool,
 }
 
-/// Reads what an ICMP error quotes; nothing when it can't be matched to a flow with certainty.
+/// Reads the packet that an ICMP error quotes; none when it can't be matched to a flow with
+/// certainty.
 #[inline(always)]
 pub fn quoted<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Option<Quoted> {
     let at = packet.payload as usize + 8;

@@ -13,7 +13,8 @@ pub(super) fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Re
     let length = packet.end as usize - at;
     let v4 = packet.ethertype == number::IPV4;
     let first = packet.fragment.is_first();
-    // A first part must hold the whole header, or a later part could complete it unseen (RFC 7112).
+    // A first part must hold the whole header, or a later part could complete it unchecked (RFC
+    // 7112).
     let short = if first {
         Reason::Fragment
     } else {
@@ -110,7 +111,7 @@ pub(super) fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Re
         }
         _ => packet.shape = Shape::Other,
     }
-    // Discovery must not be fragmented (RFC 6980), and errors and reports are too small to be.
+    // Discovery must not be fragmented (RFC 6980), and errors and reports are too small to need it.
     let whole = matches!(
         packet.shape,
         Shape::Error | Shape::Discovery | Shape::Membership
@@ -121,7 +122,7 @@ pub(super) fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Re
     Ok(())
 }
 
-/// Options that a message of neighbour discovery may carry; with more it is dropped.
+/// Most options that a message of neighbour discovery may carry; with more it is dropped.
 pub const DISCOVERY_OPTIONS: usize = 6;
 
 /// Where a message of neighbour discovery ends and its options begin, from the start of its ICMPv6
@@ -191,7 +192,7 @@ pub fn query_kind(packet: &Packet) -> u8 {
     request(packet.shape, (packet.icmp >> 8) as u8)
 }
 
-/// The type of the request that a query is, or that an answer is to: one less, except echo's.
+/// The type of the request: a query's own type, or for an answer one less, except for echo.
 #[inline(always)]
 pub(super) fn request(shape: Shape, kind: u8) -> u8 {
     match shape {
@@ -202,7 +203,7 @@ pub(super) fn request(shape: Shape, kind: u8) -> u8 {
     }
 }
 
-/// The combinations that a TCP stack sends, leaving PSH, ECE and CWR aside.
+/// The flag combinations that a TCP stack sends, ignoring PSH, ECE and CWR.
 #[inline(always)]
 fn valid_tcp_flags(flags: u8) -> bool {
     use tcp::{ACK, FIN, RST, SYN, URG};
