@@ -1,21 +1,22 @@
-//! The kernel's time against the world's.
+//! Converts between the kernel's time and wall-clock time.
 
 use jiff::Timestamp;
 use wardline_ebpf::abi::{NEVER, TICK_SHIFT};
 
-/// The kernel's time against the world's, at one instant.
+/// The kernel's time and the wall-clock time at the same instant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clock {
-    /// The world's.
+    /// Wall-clock time.
     pub now: Timestamp,
-    /// The kernel's, in jiffies.
+    /// The kernel's time, in jiffies.
     pub jiffies: u64,
     /// Jiffies in a second.
     pub per_second: u32,
 }
 
 impl Clock {
-    /// The tick at which a time has come; [`NEVER`] when it is further off than ticks count.
+    /// The first tick that is not before a time; [`NEVER`] when that is further off than ticks
+    /// count.
     pub fn tick(&self, time: Timestamp) -> u32 {
         let milliseconds = i128::from(time.as_millisecond() - self.now.as_millisecond());
         let jiffies = i128::from(self.jiffies) + milliseconds * i128::from(self.per_second) / 1000;
@@ -23,9 +24,9 @@ impl Clock {
         ticks.clamp(1, i128::from(NEVER)) as u32
     }
 
-    /// How long ago a tick was, in seconds, when it is `now` ticks.
+    /// How long before tick `now` a tick was, in seconds.
     pub fn seconds_since(&self, tick: u32, now: u32) -> u64 {
-        // It may be a tick ahead of a present that was read before it.
+        // The tick may be one ahead of `now` when `now` was read earlier.
         let ticks = (now.wrapping_sub(tick) as i32).max(0) as u64;
         (ticks << TICK_SHIFT) / u64::from(self.per_second.max(1))
     }
@@ -51,7 +52,8 @@ mod tests {
     fn a_time_has_come_at_its_tick_and_not_before() {
         let clock = clock(1000 * TICK);
         assert_eq!(clock.tick(clock.now), 1000);
-        // A jiffy later is within the next tick, which is the first that is not too early.
+        // A jiffy later is within the same tick, so the first tick that is not too early is the
+        // next.
         assert_eq!(clock.tick(clock.now + 4.milliseconds()), 1001);
         let ticks = u64::from(clock.tick(clock.now + 1.hour()));
         assert!(ticks * TICK >= clock.jiffies + 3600 * 250);
@@ -70,7 +72,7 @@ mod tests {
         let clock = clock(0);
         assert_eq!(clock.seconds_since(100, 100 + 250), TICK);
         assert_eq!(clock.seconds_since(101, 100), 0);
-        // Ticks begin again.
+        // The tick counter wraps around.
         assert_eq!(clock.seconds_since(u32::MAX, 249), TICK);
     }
 }

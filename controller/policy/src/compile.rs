@@ -28,9 +28,9 @@ use crate::{
     words::mac::mac_number,
 };
 
-/// The tables that make the kernel do what the intent says, on the interfaces that exist.
+/// Compiles the tables that enforce an intent on the interfaces that exist.
 ///
-/// `quarantined` are names of devices that are cut off.
+/// `quarantined` are the names of devices in quarantine.
 pub fn compile(
     intent: &Intent,
     inventory: &Inventory,
@@ -107,7 +107,7 @@ pub fn compile(
             tables.devices.insert(number, kinds.mark(end));
         }
         let ifindex = match &device.port {
-            // A port that does not exist is not a port where it may be.
+            // A device on a port that does not exist may appear nowhere.
             Some(port) => inventory.link(port).map_or(u32::MAX, |link| link.index),
             None => 0,
         };
@@ -132,7 +132,7 @@ pub fn compile(
             .addresses
             .insert(Address::from(*address), kinds.mark(end));
     }
-    // Last, when every address is what it is.
+    // Last, once the end of every address is final.
     for device in &intent.devices {
         let Some(address) = device.addresses.first().map(|it| Address::from(*it)) else {
             continue;
@@ -193,7 +193,8 @@ fn ports(
             tables.places.insert(carries_key(0, link.index, zone), 1);
         }
     }
-    // What a bridge or a VLAN interface hands on may have entered through a port below it.
+    // A packet that arrives through a bridge or a VLAN interface may have entered through a port
+    // below.
     let mut below: Vec<u32> = tables.ports.keys().copied().collect();
     while let Some(index) = below.pop() {
         let Some(link) = inventory.links.get(&index) else {
@@ -292,7 +293,7 @@ mod tests {
             ..Rule::default()
         };
         let of = |selector: &str| vec![selector.to_owned()];
-        // A hundred devices with a rule of their own each, so that no two are of one class.
+        // A hundred devices with a rule of their own each, so that no two share a class.
         let with = |more: Option<Rule>| {
             let change = |policy: &mut Policy| {
                 for n in 1..=100 {
@@ -315,13 +316,13 @@ mod tests {
         };
         let before = with(None);
 
-        // A rule for everybody is one pair, however many there are.
+        // A rule with `any` is one pair, however many devices there are.
         for (from, to) in [("any", "any"), ("zone:pumps", "any"), ("any", "zone:pumps")] {
             let after = with(Some(rule("wide", of(from), of(to))));
             assert_eq!(after.len(), before.len() + 1);
         }
 
-        // One for many by name is a pair for each of them, and one set for all.
+        // A rule that names many devices is one pair for each, but all share one set.
         let devices = (1..=100).map(|n| format!("device:pump-{n}")).collect();
         let networks = (0..8).map(|n| format!("cidr:198.51.{}.0/24", 100 + n));
         let after = with(Some(rule("many", devices, networks.collect())));

@@ -1,8 +1,8 @@
-//! The policy document as people write it: what it means, what an edit makes of it, and how two of
-//! them differ.
+//! The policy document as people write it: its meaning, its edits, and the differences between two
+//! documents.
 //!
-//! Only this part of the crate knows the messages of the interface. Everything else works on what
-//! was read from them.
+//! Only this part of the crate knows the messages of the API. Everything else works on what was
+//! read from them.
 
 pub use wardline_proto::v1::Policy as Document;
 

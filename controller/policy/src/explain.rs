@@ -1,10 +1,10 @@
-//! Would this packet pass, and why: builds the packet that would open the flow, and judges it with
-//! the kernel's own code on the tables in force.
+//! Explains whether a packet would pass, and why: builds the packet that would open the flow, and
+//! judges it with the kernel's own code on the tables in force.
 //!
-//! There is no other decision here. What is chosen is the packet: which addresses stand for the
-//! ends, and where the packet is judged: where it enters a guarded port, else where it leaves
-//! towards one. What passes where it enters is not judged again, because the port that it leaves
-//! through finds its flow.
+//! No other decision is made here. Only the packet is chosen: which addresses stand for the ends,
+//! and where the packet is judged. That is where it enters a guarded port, or else where it leaves
+//! through one. A packet that passes where it enters is not judged again, because the port that it
+//! leaves through finds its flow.
 
 use std::{
     collections::BTreeSet,
@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// A packet that somebody asks about, in the words of a document.
+/// The packet that a question describes, in the words of a document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {
     /// `device:NAME`, `zone:NAME`, `cidr:PREFIX`, `router`, `any`, or an address.
@@ -46,7 +46,7 @@ pub struct Question {
     pub to: String,
     /// A service's name, or a port as `tcp/443`.
     pub service: String,
-    /// The interface that the packet enters; empty: one where the source belongs.
+    /// The interface where the packet enters; empty: one where the source belongs.
     pub port: String,
     /// The source port; 0: an ephemeral one.
     pub source_port: u32,
@@ -77,11 +77,11 @@ impl Answer {
 }
 
 /// Judges the packet that a question describes. `learned` are the addresses that devices have
-/// learned, with the devices' numbers; `tick` is the present.
+/// learned, with the devices' numbers; `tick` is the current tick.
 ///
 /// # Errors
 ///
-/// What about the question can't be, by its fields; with an empty path when no policy is in force.
+/// The problems of the question, by its fields; with an empty path when no policy is in force.
 pub fn explain(
     snapshot: &Snapshot,
     question: &Question,
@@ -151,7 +151,7 @@ pub fn explain(
     })
 }
 
-/// Keys of the services that a text asks for, the first of each.
+/// Keys of the services that a text names, the first of each.
 fn services(snapshot: &Snapshot, text: &str) -> Result<Vec<u32>, Problem> {
     if text.contains('/') {
         let service: Service = text
@@ -227,7 +227,7 @@ fn choose<'a, 'b>(
     })
 }
 
-/// Whether a family has a service: each has an ICMP of its own.
+/// Whether a family has a service: each family has its own ICMP.
 fn is_of_family(service: u32, v4: bool) -> bool {
     match (service >> 16) as u8 {
         number::ICMP => v4,

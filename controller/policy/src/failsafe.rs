@@ -1,9 +1,10 @@
-//! Who may always reach the router, whatever a policy says: the daemon's own list, and how the
-//! kernel has it.
+//! The failsafe: hosts that may always reach the router, whatever a policy says. It is the daemon's
+//! own list, and this module converts it for the kernel.
 //!
-//! It is for the day on which a policy cuts the operators off. So it stands in the router's own
-//! configuration, holds against every rule, device and quarantine of a document, takes no room in
-//! the flow table, and reaches the router only. What a packet's form refuses it does not let pass.
+//! It is for the day on which a policy locks the operators out. So it is in the router's own
+//! configuration, overrides every rule, device and quarantine of a document, takes no room in the
+//! flow table, and gives access to the router only. It does not let a malformed packet pass, nor
+//! any other that is dropped for its form.
 
 use std::{fmt, net::IpAddr};
 
@@ -12,26 +13,26 @@ use wardline_ebpf::abi::{self, Address};
 
 use crate::words::service::Service;
 
-/// Some who may always reach the router, and what they may ask for.
+/// Hosts that may always reach the router, and the services that they may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failsafe {
-    /// From where; never empty.
+    /// The prefixes of the hosts; never empty.
     pub from: Vec<IpNet>,
-    /// What for; never empty.
+    /// The services, as text and as keys; never empty.
     pub services: Vec<(String, Service)>,
 }
 
-/// A text of a failsafe that means nothing.
+/// The text is not a valid failsafe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct FailsafeError(String);
 
 impl Failsafe {
-    /// Reads what a configuration has.
+    /// Reads an entry of the configuration.
     ///
     /// # Errors
     ///
-    /// What of it means nothing.
+    /// When a prefix or a service can't be read, or either list is empty.
     pub fn read(from: &[String], services: Vec<String>) -> Result<Self, FailsafeError> {
         if from.is_empty() || services.is_empty() {
             let message = "needs from = [\"10.0.9.5\"] and services = [\"tcp/22\"]";
@@ -50,7 +51,7 @@ impl Failsafe {
         })
     }
 
-    /// What the kernel's table has of this: each prefix with each service.
+    /// Entries for the kernel's table: each prefix with each service.
     pub fn entries(&self) -> impl Iterator<Item = abi::Failsafe> {
         self.from.iter().flat_map(|net| {
             let (network, mask) = (Address::from(net.network()), mask(*net));
@@ -63,23 +64,23 @@ impl Failsafe {
         })
     }
 
-    /// From where, as a configuration has it.
+    /// The prefixes, as a configuration writes them.
     pub fn from_texts(&self) -> Vec<String> {
         self.from.iter().map(ToString::to_string).collect()
     }
 
-    /// What for, as a configuration has it.
+    /// The services, as a configuration writes them.
     pub fn service_texts(&self) -> Vec<String> {
         self.services.iter().map(|(text, _)| text.clone()).collect()
     }
 
-    /// Whether an address is one of theirs.
+    /// Whether an address is in one of the prefixes.
     pub fn has(&self, address: IpAddr) -> bool {
         self.from.iter().any(|net| net.contains(&address))
     }
 }
 
-/// As a configuration has it.
+/// As a configuration writes it.
 impl fmt::Display for Failsafe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (from, services) = (self.from_texts(), self.service_texts());

@@ -1,7 +1,7 @@
-//! What is wanted: a policy that was read once, in values that can't contradict each other.
+//! A policy after it was read and checked, in values that can't contradict each other.
 //!
-//! Everything is sorted by name, so that the order of a document has no effect after it was read.
-//! References are indexes: the compiler never meets a name that does not exist.
+//! Everything is sorted by name, so that the order of a document has no effect. References are
+//! indexes: the compiler never meets a name that does not exist.
 
 use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::words::{interface::Pattern, mac::Mac, service::Service};
 
-/// A policy that holds together: every reference exists, no address is in two zones.
+/// A policy that is consistent: every reference exists, no address is in two zones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intent {
     /// By name.
@@ -38,11 +38,11 @@ pub struct DeviceIndex(pub usize);
 pub struct Zone {
     /// Unique among zones.
     pub name: String,
-    /// Whether what policy or state would drop passes and is reported.
+    /// Whether packets that policy or state would drop pass and are reported.
     pub observe: bool,
-    /// Whether unlisted MACs may speak on a port of this zone.
+    /// Whether unlisted MACs may send on a port of this zone.
     pub admit_any: bool,
-    /// Sorted; none is another zone's too.
+    /// Sorted; no other zone has any of them.
     pub subnets: Vec<IpNet>,
     /// Whether fragments are judged by policy; otherwise they are dropped.
     pub fragments: bool,
@@ -74,10 +74,10 @@ pub struct Port {
 /// Which hook judges what enters a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attach {
-    /// XDP where the port can and shows it every tag, else TC.
+    /// XDP if the port supports it and shows it every tag, else TC.
     #[default]
     Auto,
-    /// XDP or nothing.
+    /// XDP, or the port is not guarded.
     Xdp,
     /// TC ingress.
     Tc,
@@ -90,7 +90,7 @@ pub struct Device {
     pub name: String,
     /// The zone that it is in.
     pub zone: ZoneIndex,
-    /// Its own MACs, sorted; empty for what is not on a guarded port.
+    /// Its own MACs, sorted; empty for a device that is not behind a guarded port.
     pub macs: Vec<Mac>,
     /// Its addresses, sorted; empty: learned, inside the zone's subnets.
     pub addresses: Vec<IpAddr>,
@@ -98,7 +98,7 @@ pub struct Device {
     pub port: Option<String>,
 }
 
-/// Who may, or may not, open flows to whom.
+/// Which ends may, or may not, open flows to which others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Unique among rules.
@@ -107,7 +107,7 @@ pub struct Rule {
     pub from: Vec<Selector>,
     /// The other end; sorted, never empty.
     pub to: Vec<Selector>,
-    /// What may be asked for; sorted, disjoint and not adjacent, never empty.
+    /// The services that it applies to; sorted, disjoint and not adjacent, never empty.
     pub services: Vec<Service>,
     /// What the rule does.
     pub action: Action,
@@ -115,7 +115,7 @@ pub struct Rule {
     pub log: bool,
     /// When the rule ends.
     pub expires: Option<Timestamp>,
-    /// Whether it holds in quarantine, too: any deny rule, and the allow rules that say so.
+    /// Whether it also holds in quarantine: every deny rule, and the allow rules that say so.
     pub kept: bool,
 }
 
@@ -135,7 +135,7 @@ pub enum Selector {
     Zone(ZoneIndex),
     /// One device.
     Device(DeviceIndex),
-    /// Addresses, whoever has them; never the router's.
+    /// Addresses, whichever device has them; never the router's.
     Cidr(IpNet),
     /// The router itself.
     Router,
@@ -144,8 +144,8 @@ pub enum Selector {
 }
 
 impl Intent {
-    /// Finds the port that an interface is: an exact name before a glob, more literal characters
-    /// before fewer. A glob never takes the loopback.
+    /// Finds the port of an interface: an exact name before a glob, more literal characters before
+    /// fewer. A glob never matches the loopback.
     pub fn port_for(&self, interface: &str) -> Option<&Port> {
         port_for(&self.ports, interface).map(|at| &self.ports[at])
     }
@@ -158,7 +158,7 @@ impl Port {
     }
 }
 
-/// Finds the port that an interface is: its position in any list of ports.
+/// Finds the port of an interface: its position in any list of ports.
 pub(crate) fn port_for(ports: &[Port], interface: &str) -> Option<usize> {
     let fits = |port: &Port| {
         let exact = port.pattern.is_exact();

@@ -1,4 +1,4 @@
-//! What there is: the links of the router and its own addresses.
+//! The links of the router and its own addresses, as they are at present.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ pub struct Inventory {
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's number of it.
+    /// Its number in the kernel.
     pub index: u32,
     /// Its name.
     pub name: String,
@@ -29,9 +29,9 @@ pub struct Link {
     pub up: bool,
     /// The bridge or bond that it is a port of.
     pub controller: Option<u32>,
-    /// The lower device of a VLAN, when it is in the same namespace.
+    /// The interface below a VLAN interface, when it is in the same namespace.
     pub parent: Option<u32>,
-    /// The id of a VLAN.
+    /// The id of a VLAN interface.
     pub vlan: Option<u16>,
     /// `vlan`, `bridge`, `veth` …; none for hardware.
     pub kind: Option<String>,

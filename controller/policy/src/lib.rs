@@ -1,4 +1,4 @@
-//! Policy, pure: from a document to the tables that enforce it, and what they would do.
+//! Policy, pure: compiles a document to the tables that enforce it, and predicts their effect.
 //!
 //! ```text
 //!  document ─▶ intent ─▶ compile ─▶ tables ─▶ explain, replay (the kernel's own decision, on the host)

@@ -8,7 +8,7 @@ use wardline_ebpf::{
 /// A flow, as it was when it was read. Index 0 is the key's low end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Live {
-    /// What it was found by.
+    /// Its key in the table.
     pub key: FlowKey,
     /// [`Flow::state`](wardline_ebpf::abi::Flow::state).
     pub state: u32,
@@ -26,7 +26,7 @@ pub struct Live {
     pub devices: [u32; 2],
     /// The rule that admitted it, without [`LOG`]; 0: none.
     pub rule: u32,
-    /// What has been counted for a rule that admitted it before.
+    /// Packets and bytes that are already credited to rules that admitted it before.
     counted: Counter,
 }
 
@@ -67,7 +67,7 @@ impl Live {
         idle <= flows::lifetime(self.protocol(), self.state, settings) as i32
     }
 
-    /// Its rule, and what it will count for that when it ends.
+    /// Its rule, and what the rule will be credited with when the flow ends.
     pub fn due(&self) -> (u32, Counter) {
         let packets = self.packets[0].wrapping_add(self.packets[1]);
         let due = Counter {
@@ -91,7 +91,7 @@ mod tests {
         flow.key[1].store(4000 << 48 | 53 << 32 | FlowKey::V6 | UDP);
         flow.packets[0].store(3);
         flow.packets[1].store(1);
-        // The epoch's cell is no part of the bytes.
+        // The number of the epoch's cell does not count as bytes.
         flow.counts[0].store(7 << 52 | 300);
         flow.counts[1].store(100);
         ends.addresses[1].store(1);
@@ -128,7 +128,7 @@ mod tests {
         let live = live();
         assert!(live.is_live(&settings, 1000 + settings.udp));
         assert!(!live.is_live(&settings, 1001 + settings.udp));
-        // Its last packet may be later than the present that was read.
+        // Its last packet may be later than the tick that was read before.
         assert!(live.is_live(&settings, 999));
     }
 }

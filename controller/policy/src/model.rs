@@ -36,14 +36,14 @@ pub struct Model<'a> {
     adopts_until: Cell<u32>,
 }
 
-/// A fragmented packet; forgotten ones keep their place for the next with the same key.
+/// A fragmented packet; a forgotten one leaves its place to the next with the same key.
 struct Noted {
     key: FragmentKey,
     fragment: Fragment,
     forgotten: Cell<bool>,
 }
 
-/// Learned addresses, and fragmented packets, that a model has room for.
+/// Learned addresses, and fragmented packets, for which a model has room.
 const ROOM: usize = 512;
 
 impl<'a> Model<'a> {
@@ -88,18 +88,18 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Has entries stand otherwise than they were compiled.
+    /// Replaces compiled entries by amended ones.
     pub fn amend(&mut self, amended: &'a Amendment) {
         self.amended = Some(amended);
     }
 
-    /// Has some always reach the router.
+    /// Sets the hosts that may always reach the router.
     pub fn spare(&mut self, failsafe: impl IntoIterator<Item = Failsafe>) {
         self.failsafe = failsafe.into_iter().collect();
         self.settings.failsafe = self.failsafe.len() as u32;
     }
 
-    /// Moves the present.
+    /// Sets the current tick.
     pub fn set_tick(&self, tick: u32) {
         self.tick.set(tick);
     }
@@ -197,7 +197,7 @@ impl Lookup for Model<'_> {
         Some(1)
     }
 
-    /// On the host no denial is remembered: what it says must be the same without.
+    /// The host keeps no denials: the verdict must be the same without them.
     fn denial(&self, _set: u32, _way: u32) -> Option<&Denial> {
         None
     }
@@ -212,7 +212,7 @@ impl Lookup for Model<'_> {
 
     fn add_suppressed(&self, _denial: &Denial, _packets: u32) {}
 
-    /// On the host no rule counts.
+    /// The host does not count for rules.
     fn credit(&self, _rule: u32, _packets: u32, _bytes: u64) {}
 
     fn lock(&self, _bucket: &Bucket) {}

@@ -22,8 +22,8 @@ pub mod numbered {
 
 /// Numbers for everything that the tables name by number.
 ///
-/// What has a number keeps it, also while it is gone: flows and counters refer to it. Only when
-/// the numbers run out, those of what is gone are given away again.
+/// A name keeps its number even when it is gone from the document, because flows and counters refer
+/// to it. Only when the numbers run out, those of missing names are given to others.
 ///
 /// # Errors
 ///
@@ -130,13 +130,13 @@ pub(crate) fn cidrs(intent: &Intent) -> BTreeSet<IpNet> {
         .collect()
 }
 
-/// The number of a rule, with whether its flows are logged.
+/// The number of a rule, with the bit that says whether its flows are logged.
 pub(crate) fn rule_number(rule: &intent::Rule, ids: &Ids) -> u32 {
     let number = number_of(ids, numbered::RULE, &rule.name);
     if rule.log { number | LOG } else { number }
 }
 
-/// A number that [`number`] has given; 0, which nothing has, for what it has not.
+/// The number that [`number`] gave to a name; 0, which is never given, if it gave none.
 pub fn number_of(ids: &Ids, kind: &str, name: &str) -> u32 {
     ids.get(&(kind.to_owned(), name.to_owned()))
         .copied()
@@ -179,7 +179,7 @@ mod tests {
         assert!(both.iter().all(|(key, number)| numbers[key] == *number));
         assert_eq!(numbers.len(), both.len() + 1);
 
-        // With room for two, the one that is gone gives its number away.
+        // With room for two, the missing device loses its number.
         let few = Limits {
             devices: 2,
             ..limits

@@ -1,9 +1,11 @@
-//! What a change of the policy opens and closes, and which rules do nothing: in words. Pure.
+//! Which reachability a change of the policy opens and closes, and which rules have no effect.
+//! Pure.
 //!
-//! Ends are what rules name: `any`, zones, devices, prefixes, the router. What a pair of ends may
-//! ask for is what the allow rules that cover the whole pair allow, without what a deny rule that
-//! covers it denies. A deny that covers a part of a pair is told as its exception. Only pairs that
-//! a changed rule or a changed device names are looked at, so this costs what the change is large.
+//! Ends are what rules name: `any`, zones, devices, prefixes, the router. A pair of ends may use
+//! the services of the allow rules that cover the whole pair, except those of a deny rule that
+//! covers it. A deny rule that covers a part of a pair is reported as its exception. Only pairs
+//! that a changed rule or a changed device names are examined, so the cost depends on the size of
+//! the change.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -33,31 +35,32 @@ pub enum Who<'a> {
     Device(&'a str),
 }
 
-/// What a pair of ends may do after a change that it might not before, or the other way round.
+/// A difference between two policies: what a pair of ends may do in only one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reach<'a> {
     /// The opener.
     pub from: Who<'a>,
     /// The other end.
     pub to: Who<'a>,
-    /// Devices that change alike and for which the first stands; 0: none but what is named.
+    /// How many other devices change in the same way, represented by the first; 0: only the ends
+    /// named.
     pub alike: usize,
-    /// What may be asked for; sorted and disjoint.
+    /// The services; sorted and disjoint.
     pub services: Vec<Service>,
-    /// Whether it becomes reachable; else it was.
+    /// Whether the change opens it; else the change closes it.
     pub opens: bool,
     /// The rules that allow it, of the new policy or of the old one.
     pub rules: Vec<&'a str>,
-    /// Deny rules that keep a part of the pair from it.
+    /// Deny rules that exclude a part of the pair.
     pub except: Vec<&'a str>,
 }
 
-/// A rule that does nothing.
+/// A rule without effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idle<'a> {
     /// The rule.
     pub rule: &'a str,
-    /// Whether it can match at all; else others always decide.
+    /// Whether it can match at all; if it can, other rules always decide.
     pub matches: bool,
     /// Why, in words.
     pub why: String,
@@ -66,7 +69,7 @@ pub struct Idle<'a> {
 }
 
 /// The differences between two policies at a time: what closes first, then what opens, each with
-/// the widest pairs first.
+/// the router's pairs first and then the widest.
 pub fn changes<'a>(old: &'a Intent, new: &'a Intent, now: Timestamp) -> Vec<Reach<'a>> {
     let (before, after) = (View::new(old, now), View::new(new, now));
     let mut pairs: BTreeMap<(Who<'a>, Who<'a>), usize> = BTreeMap::new();
@@ -113,7 +116,7 @@ pub fn changes<'a>(old: &'a Intent, new: &'a Intent, now: Timestamp) -> Vec<Reac
             });
         }
     }
-    // What a wider pair tells already is not told again.
+    // A difference that a wider pair reports already is left out.
     let told: BTreeSet<(Who<'a>, Who<'a>, bool, Vec<Service>)> = found
         .iter()
         .map(|it| (it.from, it.to, it.opens, it.services.clone()))
@@ -140,7 +143,7 @@ pub fn changes<'a>(old: &'a Intent, new: &'a Intent, now: Timestamp) -> Vec<Reac
     found
 }
 
-/// The rules of a policy that do nothing at a time, by name.
+/// The rules of a policy that have no effect at a time, by name.
 pub fn idle(intent: &Intent, now: Timestamp) -> Vec<Idle<'_>> {
     let view = View::new(intent, now);
     intent
@@ -150,7 +153,7 @@ pub fn idle(intent: &Intent, now: Timestamp) -> Vec<Idle<'_>> {
         .collect()
 }
 
-/// The zones that nobody is in: no device, no subnet, and no port where strangers may speak.
+/// The zones that are empty: no device and no subnet.
 pub fn empty_zones(intent: &Intent) -> Vec<&str> {
     let mut inhabited = vec![false; intent.zones.len()];
     for device in &intent.devices {
@@ -163,20 +166,20 @@ pub fn empty_zones(intent: &Intent) -> Vec<&str> {
         .collect()
 }
 
-/// A policy with what is looked up in it.
+/// A policy with indexes for the lookups below.
 struct View<'a> {
     intent: &'a Intent,
     now: Timestamp,
-    /// The rules that hold, by each pair that they name.
+    /// The rules in effect, by each pair that they name.
     by_pair: HashMap<(Who<'a>, Who<'a>), Vec<&'a Rule>>,
     /// The lengths of the prefixes that rules name.
     lengths: BTreeSet<(bool, u8)>,
     nets: BTreeSet<IpNet>,
-    /// The deny rules that hold.
+    /// The deny rules in effect.
     denies: Vec<&'a Rule>,
 }
 
-/// What a pair may ask for, and the rules that say so.
+/// The services of a pair, and the rules that allow them.
 #[derive(Default)]
 struct Allowed<'a> {
     services: Vec<Service>,
@@ -234,7 +237,7 @@ impl<'a> View<'a> {
         Some(&devices[at])
     }
 
-    /// Everything about a rule that decides, in names that both policies know.
+    /// The parts of a rule that affect decisions, in names that both policies know.
     fn says(&self, rule: &'a Rule) -> (Vec<Who<'a>>, Vec<Who<'a>>, &'a [Service], Action, bool) {
         let ends = |selectors: &'a [Selector]| selectors.iter().map(|it| self.who(it)).collect();
         (
@@ -265,7 +268,7 @@ impl<'a> View<'a> {
         pairs.collect()
     }
 
-    /// Where pairs that are denied and pairs that rules allow meet, as far as one end is inside the
+    /// The intersections of denied pairs with pairs that rules allow, where one end is inside the
     /// other.
     fn parts(&self, denied: &BTreeSet<(Who<'a>, Who<'a>)>) -> BTreeSet<(Who<'a>, Who<'a>)> {
         let mut around: HashMap<Who<'a>, Vec<Who<'a>>> = HashMap::new();
@@ -294,7 +297,7 @@ impl<'a> View<'a> {
         parts
     }
 
-    /// Every end that contains the whole of one, itself first.
+    /// Every end that contains the whole of this one, itself first.
     fn around(&self, who: Who<'a>) -> Vec<Who<'a>> {
         let mut around = vec![who];
         match who {
@@ -328,7 +331,7 @@ impl<'a> View<'a> {
         around
     }
 
-    /// The prefixes of rules that contain one.
+    /// The prefixes of rules that contain this one.
     fn nets_around(&self, net: IpNet) -> impl Iterator<Item = IpNet> {
         let v4 = net.addr().is_ipv4();
         self.lengths
@@ -339,7 +342,7 @@ impl<'a> View<'a> {
             .filter(|net| self.nets.contains(net))
     }
 
-    /// The zone of all addresses of a prefix.
+    /// The zone that contains all addresses of a prefix.
     fn zone_around(&self, net: IpNet) -> Option<&'a str> {
         let subnets = self.intent.zones.iter().flat_map(|zone| {
             zone.subnets
@@ -421,7 +424,7 @@ impl<'a> View<'a> {
         denies.map(|rule| rule.name.as_str()).collect()
     }
 
-    /// Whether two ends may share an address.
+    /// Whether two ends may have an address in common.
     fn overlap(&self, one: Who<'a>, other: Who<'a>) -> bool {
         let inside = |device: &str, zone: &str| {
             self.device(device)
@@ -457,7 +460,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Why a rule does nothing, if it does nothing.
+    /// Why a rule has no effect; none if it has one.
     fn idle(&self, rule: &'a Rule) -> Option<Idle<'a>> {
         let never = |why: String| {
             Some(Idle {
@@ -491,7 +494,7 @@ impl<'a> View<'a> {
                 .covering(*from, *to)
                 .into_iter()
                 .filter(|other| self.replaces(other, rule))
-                // A deny decides whatever else there is; of equals the first by name stays.
+                // A deny rule always decides; among equals the first by name does.
                 .min_by_key(|other| (other.action == Action::Allow, &other.name))?;
             denied &= cover.action == Action::Deny && rule.action == Action::Allow;
             covered_by.insert(cover.name.as_str());
@@ -517,7 +520,7 @@ impl<'a> View<'a> {
         zones[at].subnets.is_empty() && !self.intent.devices.iter().any(|it| it.zone.0 == at)
     }
 
-    /// Whether one rule decides wherever another would, on a pair that both cover.
+    /// Whether another rule decides wherever this one would, on a pair that both cover.
     fn replaces(&self, other: &Rule, rule: &Rule) -> bool {
         let lasts = match (other.expires, rule.expires) {
             (None, _) => true,
@@ -530,9 +533,9 @@ impl<'a> View<'a> {
         match (other.action, rule.action) {
             (Action::Deny, Action::Allow) => true,
             (Action::Allow, Action::Deny) => false,
-            // A logged flow makes an event, which another rule may not make.
+            // Logged flows make events, which would be missing with a rule that does not log.
             (Action::Allow, Action::Allow) if rule.log && !other.log => false,
-            // Nor may it hold in quarantine.
+            // The other rule may not hold in quarantine.
             (Action::Allow, Action::Allow) if rule.kept && !other.kept => false,
             _ => {
                 let same = other.expires == rule.expires
@@ -546,8 +549,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// Adds the pairs of devices that are new, gone, or of other zones or addresses. Devices that
-/// change alike and that no rule names itself are one pair, for the first of them.
+/// Adds the pairs of devices that are added, removed, or moved to other zones or addresses. Devices
+/// that change in the same way and that no rule names are one pair, for the first of them.
 fn moved<'a>(before: &View<'a>, after: &View<'a>, pairs: &mut BTreeMap<(Who<'a>, Who<'a>), usize>) {
     let place = |view: &View<'a>, device: &'a Device| {
         let mut around = view.around(Who::Device(&device.name));
@@ -561,7 +564,7 @@ fn moved<'a>(before: &View<'a>, after: &View<'a>, pairs: &mut BTreeMap<(Who<'a>,
             let there = other
                 .device(&device.name)
                 .map(|device| place(other, device));
-            // What is in both is seen from the old side alone.
+            // Unchanged devices are skipped; others in both policies are handled from the old side.
             if there.as_ref() == Some(&here) || (is_new && there.is_some()) {
                 continue;
             }

@@ -1,7 +1,7 @@
-//! What the next tables would make of flows that live, and of what zones in observe let pass. Pure.
+//! Judges live flows, and traffic that observe has let pass, by the next tables. Pure.
 //!
-//! The policy is asked by the kernel's own code; of place it is known whether the sender's MAC is
-//! still that of its device and its interface still guarded.
+//! The kernel's own code judges by policy. Of place only this is checked: whether the sender's MAC
+//! still belongs to its device, on an interface that is still guarded.
 
 use std::net::IpAddr;
 
@@ -13,14 +13,14 @@ use wardline_ebpf::{
 
 use crate::{live::Live, model::Model, tables::Tables};
 
-/// Tables that take force next, or may.
+/// Tables that are about to take force, or could.
 pub struct Replay<'a> {
     tables: &'a Tables,
     model: Model<'a>,
     tick: u32,
 }
 
-/// A flow as far as policy asks about it: the opener first.
+/// A flow as policy sees it: the opener first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Asked {
     /// The ends' addresses.
@@ -31,10 +31,10 @@ pub struct Asked {
     pub service: u32,
 }
 
-/// What becomes of a flow.
+/// What happens to a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// [`Reason::Rule`], [`Reason::Observed`], or what it is dropped for.
+    /// [`Reason::Rule`], [`Reason::Observed`], or the reason for which it is dropped.
     pub reason: Reason,
     /// The rule that decides, by number; 0: none.
     pub rule: u32,
@@ -43,7 +43,7 @@ pub struct Outcome {
 }
 
 impl<'a> Replay<'a> {
-    /// Tables at a time.
+    /// Prepares tables for a replay at a tick.
     pub fn new(tables: &'a Tables, tick: u32) -> Self {
         let model = Model::new(tables, Settings::for_flows(64));
         model.set_tick(tick);
@@ -54,7 +54,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// What becomes of a flow that lives.
+    /// Judges a live flow.
     pub fn flow(&self, flow: &Live) -> Outcome {
         let (key, bits) = (flow.key, flow.state);
         let legs = if flows::opener(bits) == 0 {
@@ -79,7 +79,7 @@ impl<'a> Replay<'a> {
         outcome
     }
 
-    /// What policy says.
+    /// Judges by policy alone.
     pub fn asked(&self, asked: &Asked) -> Outcome {
         let [from, to] = [0, 1].map(|leg| self.end(asked.addresses[leg], asked.devices[leg]));
         let is_the_routers = from.is_router() || to.is_router();
@@ -98,7 +98,7 @@ impl<'a> Replay<'a> {
         outcome(reason, policy::rule_number(decision.rule))
     }
 
-    /// What an address is: also one that its device has learned.
+    /// What an address stands for, even if its device has learned it.
     fn end(&self, address: IpAddr, device: u32) -> End {
         let mut end = End::default();
         policy::end(&self.model, 0, &Address::from(address), &mut end);
@@ -117,7 +117,7 @@ impl<'a> Replay<'a> {
         end
     }
 
-    /// Why packets from an interface and a MAC would not get as far as policy.
+    /// The reason if packets from an interface and a MAC would be dropped before policy is asked.
     fn misplaced(&self, bind: u64, device: u32, address: Address) -> Option<Reason> {
         let port = self.tables.ports.get(&(bind as u32 & 0xffff))?;
         if port.flags & Port::GUARDED == 0 {
@@ -137,7 +137,7 @@ impl<'a> Replay<'a> {
         (mac.device != device || owner != device).then_some(Reason::SpoofedSource)
     }
 
-    /// Whether every end that is a zone with ports is in mode observe, and one is.
+    /// Whether at least one end is in a zone with ports, and every such zone is in mode observe.
     fn observes(&self, ends: &[End]) -> bool {
         let settings = ends
             .iter()
@@ -151,7 +151,7 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// What the opener of a flow asked for.
+/// The service that the opener of a flow asked for, and its ends.
 pub fn asked(flow: &Live) -> Asked {
     let (key, bits) = (flow.key, flow.state);
     let protocol = flow.protocol();
@@ -216,7 +216,7 @@ mod tests {
             (Reason::NoRule, 0, false)
         );
         assert_eq!(is("10.1.0.11", "10.1.0.1", WEB), (Reason::NoRule, 0, true));
-        // Observe counts where every zone that has ports observes.
+        // Mode observe lets a packet pass only when every zone that has ports observes.
         assert_eq!(
             is("10.2.0.11", "192.0.2.1", WEB),
             (Reason::Observed, 0, false)
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(is(ward.device("visitor")), Reason::Rule);
     }
 
-    /// A flow that the pump's address has opened to 192.0.2.1, with a source's place and device.
+    /// A flow opened from the pump's address to 192.0.2.1, with the place and device of its source.
     fn flow(ifindex: u32, mac: u64, device: u32) -> Live {
         let bucket = Bucket::default();
         let FlowEntry { flow, ends } = &bucket.ways[0];
@@ -280,7 +280,7 @@ mod tests {
         );
         assert_eq!(is(&flow(LAN1, CAMERA_MAC, pump)), Reason::SpoofedSource);
         assert_eq!(is(&flow(LAN1, PUMP_MAC, pump + 1)), Reason::SpoofedSource);
-        // Who no longer comes through a guarded port is not asked for a place.
+        // A sender that no longer comes through a guarded port is not checked for place.
         assert_eq!(is(&flow(UPLINK, CAMERA_MAC, pump)), Reason::Rule);
     }
 }

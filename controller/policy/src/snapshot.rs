@@ -1,5 +1,5 @@
-//! What is in force: one revision with everything that reading it needs. Never changed, only
-//! replaced; what is large is shared with the one before.
+//! One revision in force, with everything that readers need. Never changed, only replaced; large
+//! parts are shared with the snapshot before.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,21 +24,21 @@ pub struct Snapshot {
     pub revision: u64,
     /// Its document.
     pub policy: Arc<Document>,
-    /// What it wants.
+    /// The document after it was read.
     pub intent: Arc<Intent>,
-    /// What there is.
+    /// The interfaces and addresses that exist.
     pub inventory: Arc<Inventory>,
-    /// Devices that are cut off, by name.
+    /// Devices in quarantine, by name.
     pub quarantined: BTreeSet<String>,
     /// Numbers of everything that has one.
     pub ids: Arc<Ids>,
-    /// What was compiled.
+    /// The compiled tables.
     pub tables: Arc<Tables>,
-    /// What the maps hold otherwise since.
+    /// Entries of the maps that were amended since.
     pub amended: Amendment,
     /// The kernel's time.
     pub clock: Clock,
-    /// Who may always reach the router; nobody unless it is set.
+    /// Hosts that may always reach the router; none unless it is set.
     pub failsafe: Arc<[Failsafe]>,
     names: Arc<BTreeMap<(&'static str, u32), String>>,
 }
@@ -78,7 +78,7 @@ impl Snapshot {
         }
     }
 
-    /// The name that a number stands for, also of what an earlier revision had; empty: none.
+    /// The name for a number, even if only an earlier revision had it; empty: none.
     pub fn name(&self, kind: &'static str, number: u32) -> &str {
         self.names.get(&(kind, number)).map_or("", String::as_str)
     }

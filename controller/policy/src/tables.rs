@@ -1,4 +1,4 @@
-//! What the kernel's maps have to hold for one revision, and what is amended in place since.
+//! The contents of the kernel's maps for one revision, and entries that were amended since.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,12 +6,12 @@ use wardline_ebpf::abi::{Address, End, Interval, Mac, Port, mac_key};
 
 use crate::{intent, words::mac::mac_number};
 
-/// What the maps of one revision hold. Keys that have a slot in the kernel have slot 0 here.
+/// The contents of one revision's maps. Keys that have a slot in the kernel have slot 0 here.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tables {
     /// Interfaces, by index.
     pub ports: BTreeMap<u32, Port>,
-    /// What is on which VLAN, and what else passes.
+    /// Zones by interface and VLAN, and the other protocols that pass.
     pub places: BTreeMap<u64, u32>,
     /// Settings, by zone number; 0: [`pairs_of_any`](wardline_ebpf::abi::zone::pairs_of_any).
     pub zones: BTreeMap<u32, u32>,
@@ -23,12 +23,12 @@ pub struct Tables {
     pub prefixes: BTreeMap<(Address, u8), End>,
     /// Devices that learn their addresses, by number.
     pub devices: BTreeMap<u32, End>,
-    /// What pairs of names may do; the opener's has
-    /// [`KEPT`](wardline_ebpf::abi::KEPT) where an end is in quarantine.
+    /// What pairs of names may do; the opener's name has [`KEPT`](wardline_ebpf::abi::KEPT) in
+    /// pairs that hold while an end is in quarantine.
     pub pairs: BTreeMap<(u32, u32), Intervals>,
 }
 
-/// Entries that stand in the maps otherwise than they were compiled.
+/// Entries of the maps that differ from the compiled ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Amendment {
     /// As [`Tables::macs`].
@@ -40,7 +40,7 @@ pub struct Amendment {
 }
 
 impl Amendment {
-    /// Every entry of a device, as it is when the device is cut off, or is not.
+    /// All entries of a device, as they are with or without quarantine.
     pub fn quarantine(
         tables: &Tables,
         device: &intent::Device,
@@ -79,7 +79,7 @@ impl Amendment {
         }
     }
 
-    /// Takes another's entries over, in place of its own.
+    /// Takes over later entries, in place of its own.
     pub fn extend(&mut self, later: Self) {
         self.macs.extend(later.macs);
         self.addresses.extend(later.addresses);
@@ -87,7 +87,7 @@ impl Amendment {
     }
 }
 
-/// What a pair may do: sorted, from 0 on, never empty. Equal ones are the same allocation.
+/// What a pair may do: sorted, starting at 0, never empty. Equal ones share an allocation.
 pub type Intervals = Arc<[Interval]>;
 
 #[cfg(test)]

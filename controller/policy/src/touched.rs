@@ -1,7 +1,7 @@
-//! Which flows a change of the tables concerns: the devices whose epochs grow. Pure.
+//! Finds the flows that a change of the tables affects: the devices whose epochs grow. Pure.
 //!
-//! A flow is judged again when the epoch of either of its ends has grown. So a change need not
-//! reach both: of a pair of names that changed, the devices of the narrower name are enough.
+//! A flow is judged again when the epoch of either of its ends has grown. So one end is enough: for
+//! a changed pair of names, the devices of the narrower name.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -9,19 +9,19 @@ use wardline_ebpf::abi::{End, KEPT, kind, zone};
 
 use crate::tables::Tables;
 
-/// Whose flows must be judged again.
+/// The devices whose flows must be judged again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
-    /// Everybody's.
+    /// All devices and addresses.
     All,
-    /// Those of these devices, by number; 0 stands for everything that is no device.
+    /// These devices, by number; 0 stands for every address without a device.
     Devices(BTreeSet<u32>),
 }
 
-/// Whose flows may be judged otherwise by the new tables than by the old ones.
+/// The devices whose flows the new tables may judge differently from the old ones.
 pub fn touched(old: &Tables, new: &Tables) -> Touched {
-    // What these say reaches whole zones; they change seldom. At 0 stands no zone, but which pairs
-    // there are.
+    // These tables affect whole zones and change seldom. The entry for zone 0 is no zone; it holds
+    // the pairs that exist with `any`.
     let zones = changed_keys(&old.zones, &new.zones);
     if old.ports != new.ports
         || old.places != new.places
@@ -33,7 +33,8 @@ pub fn touched(old: &Tables, new: &Tables) -> Touched {
     let listed_only = |(number, it): (&u32, &u32)| *number == 0 || it & zone::ADMIT_ANY == 0;
     let unlisted = !new.zones.iter().all(listed_only);
     let mut devices = BTreeSet::new();
-    // Under what an address, or a MAC, was known that is listed only now, or no longer.
+    // Set when flows of unlisted addresses or MACs are affected: one becomes listed or unlisted, or
+    // the zone of a changed pair may have some.
     let mut strangers = false;
     for (was, is) in changes(&old.addresses, &new.addresses) {
         devices.extend([was, is].into_iter().flatten().map(|end| end.device));
@@ -78,7 +79,7 @@ pub fn touched(old: &Tables, new: &Tables) -> Touched {
     Touched::Devices(devices)
 }
 
-/// What stands at each key that has something else in the new map than in the old one.
+/// The old and the new value of each key at which the maps differ.
 fn changes<'a, K: Ord, V: PartialEq>(
     old: &'a BTreeMap<K, V>,
     new: &'a BTreeMap<K, V>,

@@ -37,10 +37,10 @@ pub(crate) const LAN1: u32 = 11;
 pub(crate) const LAN2: u32 = 12;
 /// A bridge above `lan1`.
 pub(crate) const BRIDGE: u32 = 13;
-/// No port names it.
+/// An interface that no port names.
 pub(crate) const UPLINK: u32 = 14;
 
-/// A document, and what it becomes.
+/// A document, and everything made from it.
 pub(crate) struct Ward {
     pub(crate) policy: Policy,
     pub(crate) intent: Intent,

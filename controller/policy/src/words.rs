@@ -1,5 +1,4 @@
-//! The small languages of a policy document: each module has one kind of word, how it is read and
-//! how it is written.
+//! The notations in a policy document: each module reads and writes one kind of word.
 
 pub mod interface;
 pub mod mac;

@@ -13,11 +13,12 @@ use crate::{
     numbers::{Ids, cidrs, number_of, numbered},
 };
 
-/// Every prefix that zones and rules name, with what an address in it belongs to.
+/// Every prefix that zones and rules name, with the zone and region of an address in it.
 pub(super) struct Networks {
-    /// By prefix: zone, region. Laminar: two prefixes are apart, or one is inside the other.
+    /// By prefix: zone, region. Two prefixes never overlap in part: they are disjoint, or one is
+    /// inside the other.
     pub(super) prefixes: BTreeMap<(Address, u8), (u16, u32)>,
-    /// Regions inside a `cidr:`, its own among them.
+    /// Regions inside a `cidr:`, its own included.
     pub(super) inside: BTreeMap<IpNet, Vec<u32>>,
 }
 
@@ -39,7 +40,7 @@ impl Networks {
                 )
             })
             .collect();
-        // Whatever nothing names is somewhere too.
+        // Addresses that no zone or rule names need an entry too.
         let everywhere = [
             (Address::from(IpAddr::from([0u8; 4])), 96),
             (Address::UNSPECIFIED, 0),
@@ -81,7 +82,7 @@ impl Networks {
     }
 }
 
-/// What the longest of the prefixes around one has, itself among them.
+/// The entry of the longest prefix around one, which may be the prefix itself.
 pub(super) fn around<T>(
     prefix: (Address, u8),
     get: impl Fn((Address, u8)) -> Option<T>,

@@ -15,8 +15,8 @@ use crate::{
     tables::{Intervals, Tables},
 };
 
-/// The class of each device: those that the same rules name on the same side share one, which has
-/// the lowest of their numbers. 0: no rule names the device.
+/// The class of each device: devices that the same rules name on the same side share one, and its
+/// number is the lowest of theirs. 0: no rule names the device.
 pub(super) fn classes(intent: &Intent, numbers: &[u32]) -> Vec<u32> {
     let mut named: Vec<Vec<u32>> = vec![Vec::new(); intent.devices.len()];
     for (index, rule) in intent.rules.iter().enumerate() {
@@ -74,7 +74,8 @@ pub(super) fn pairs(
         names
     };
     let mut rules: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
-    // What denies is kept only where there is something to deny.
+    // Deny rules are kept in quarantine only if an allow rule is, because otherwise there is
+    // nothing to deny.
     let keeps = |rule: &intent::Rule| rule.kept && rule.action == Action::Allow;
     let kept = intent.rules.iter().any(keeps);
     for (index, rule) in intent.rules.iter().enumerate() {
@@ -112,17 +113,17 @@ pub(super) fn pairs(
     }
 }
 
-/// A rule and what the tables call it.
+/// A rule and its number in the tables.
 pub(super) struct Judged<'a> {
     pub(super) rule: &'a intent::Rule,
     pub(super) number: u32,
     pub(super) until: u32,
 }
 
-/// The intervals that rules make: wherever several match, the deny and the allow that last longest,
-/// and of those the one with the lowest number.
+/// The intervals of some rules: where several match, each interval has the deny and the allow that
+/// last longest, and of equals the one with the lowest number.
 pub(super) fn intervals(rules: &[&Judged<'_>]) -> Vec<Interval> {
-    // At each key, what begins and what has ended.
+    // At each key, the rules whose services begin or have ended.
     let mut changes: BTreeMap<u32, Vec<(bool, usize)>> = BTreeMap::from([(0, Vec::new())]);
     for (index, judged) in rules.iter().enumerate() {
         for service in &judged.rule.services {
@@ -143,7 +144,7 @@ pub(super) fn intervals(rules: &[&Judged<'_>]) -> Vec<Interval> {
     let (mut denies, mut allows) = (BTreeSet::new(), BTreeSet::new());
     let mut intervals: Vec<Interval> = Vec::new();
     for (start, changes) in changes {
-        // Ends first: a rule's intervals do not overlap, but one may end where another begins.
+        // Ends first: intervals of one rule do not overlap, but one may end where another begins.
         for (begins, index) in changes
             .iter()
             .filter(|(begins, _)| !begins)
@@ -189,7 +190,7 @@ pub(super) struct Kinds {
 impl Kinds {
     pub(super) fn of(pairs: &BTreeMap<(u32, u32), Intervals>) -> Self {
         let (mut from, mut to) = (HashMap::new(), HashMap::new());
-        // What is kept exists without that, too.
+        // Every kept pair also exists without the mark.
         for (opener, other) in pairs.keys().filter(|(opener, _)| opener & KEPT == 0) {
             let bit = pair_bit(opener >> 28, other >> 28);
             *from.entry(*opener).or_default() |= bit;
@@ -198,15 +199,15 @@ impl Kinds {
         Self { from, to }
     }
 
-    /// Which pairs there are with `any` on either side: kept once, not in each end, so that a rule
-    /// which says `any` does not change every end.
+    /// Which pairs there are with `any` on either side: stored once, not in each end, so that a
+    /// rule with `any` does not change every end.
     pub(super) fn any(&self) -> u32 {
         let name = name(kind::ANY, 1);
         let bits = |kinds: &HashMap<u32, u16>| kinds.get(&name).copied().unwrap_or(0);
         zone::pairs_of_any(bits(&self.from), bits(&self.to))
     }
 
-    /// An end that knows which pairs there are with its own names.
+    /// Marks an end with the pairs that exist with its own names.
     pub(super) fn mark(&self, end: End) -> End {
         let (mut from, mut to) = (0, 0);
         for kind in [kind::CLASS, kind::ZONE, kind::REGION] {

@@ -1,4 +1,4 @@
-//! What a change of the document is, object by object.
+//! The difference between two documents, object by object.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,8 @@ fn compare<T: PartialEq>(
     name: impl for<'a> Fn(&'a T) -> &'a String,
 ) {
     let named = |object: &'_ T| -> String { name(object).clone() };
-    // Most documents are mostly the same: what is at the same place, too, needs no names.
+    // Most of a document is the same in the next one; objects that are also at the same place need
+    // no comparison by name.
     let same = old
         .iter()
         .zip(new)

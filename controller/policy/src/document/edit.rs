@@ -1,4 +1,4 @@
-//! What an edit makes of a document: objects put by name, objects deleted.
+//! Edits a document: puts objects by name, and deletes objects.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,7 +17,7 @@ pub struct Edit {
     pub delete: Vec<String>,
 }
 
-/// Bytes that hold no edit.
+/// The bytes do not hold an edit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct EditError(prost::DecodeError);
@@ -34,10 +34,10 @@ impl Edit {
         message.encode_to_vec()
     }
 
-    /// Reads what [`encode`](Self::encode) has made.
+    /// Decodes what [`encode`](Self::encode) returned.
     ///
     /// # Errors
-    /// When it has not.
+    /// When the bytes do not hold an edit.
     pub fn decode(bytes: &[u8]) -> Result<Self, EditError> {
         let message = EditRequest::decode(bytes).map_err(EditError)?;
         Ok(Self {
@@ -47,20 +47,20 @@ impl Edit {
     }
 }
 
-/// What is known of an edit after it was made.
+/// Where the objects of an edit are in the edited document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edited {
     /// By kind and position in the document: the position in the edit.
     put: BTreeMap<(&'static str, usize), usize>,
 }
 
-/// Edits a document: an object of the same name is replaced, another is added, and what is to be
-/// deleted goes.
+/// Edits a document: replaces an object of the same name, adds any other, and deletes what the edit
+/// names.
 ///
 /// # Errors
 ///
-/// What of the edit can't be, by its fields: an object that is put twice, or one to delete that
-/// is not there. Then the document is half edited.
+/// The problems of the edit, by its fields: an object that is put twice, or one to delete that is
+/// not there. The document is half edited then.
 pub fn change(policy: &mut Policy, edit: &Edit) -> Result<Edited, Vec<Problem>> {
     let mut edited = Edited::default();
     let mut problems = Vec::new();
@@ -107,8 +107,8 @@ pub fn change(policy: &mut Policy, edit: &Edit) -> Result<Edited, Vec<Problem>> 
     }
 }
 
-/// Problems of the edited document, with the places that whoever made the edit knows: an object of
-/// the edit by its position there, any other by its name.
+/// Problems of the edited document, with places that the author of the edit knows: an object of the
+/// edit by its position there, any other by its name.
 pub fn placed(policy: &Policy, edited: &Edited, problems: Vec<Problem>) -> Vec<Problem> {
     let place = |path: &str| -> Option<String> {
         let (list, rest) = path.split_once('[')?;
@@ -136,9 +136,9 @@ pub fn placed(policy: &Policy, edited: &Edited, problems: Vec<Problem>) -> Vec<P
         .collect()
 }
 
-/// What still refers to objects that an edit has deleted: one problem for each object.
+/// Finds what still refers to objects that an edit has deleted: one problem for each object.
 pub fn used(policy: &Policy, edit: &Edit) -> Vec<Problem> {
-    /// Users that are named of one object.
+    /// References to one object that the problem names.
     const NAMED: usize = 5;
     let mut users: HashMap<&str, Vec<String>> = edit
         .delete
@@ -161,7 +161,7 @@ pub fn used(policy: &Policy, edit: &Edit) -> Vec<Problem> {
     for device in &policy.devices {
         let user = || format!("device/{}", device.name);
         note(format!("zone/{}", device.zone), &user);
-        // A glob may carry it too; whether one does, the whole document tells.
+        // A glob may carry the zone too; only checking the whole document finds out.
         note(format!("port/{}", device.port), &user);
     }
     for rule in &policy.rules {
@@ -195,12 +195,12 @@ pub fn used(policy: &Policy, edit: &Edit) -> Vec<Problem> {
         .collect()
 }
 
-/// What is said of an object that is not there.
+/// The message about an object that is not there.
 pub const MISSING: &str = "is not there";
 
 const KINDS: [&str; 5] = ["zone", "port", "device", "service", "rule"];
 
-/// What has a name that is unique among its kind.
+/// An object with a name that is unique among its kind.
 trait Named: Clone + PartialEq {
     fn name(&self) -> &str;
 }
@@ -283,7 +283,7 @@ impl Merge<'_> {
             position += 1;
             positions.binary_search(&(position - 1)).is_err()
         });
-        // What was put stands further ahead now.
+        // Deletions have moved the objects that were put towards the front.
         self.edited.put = std::mem::take(&mut self.edited.put)
             .into_iter()
             .map(|((of, position), at)| {
@@ -350,7 +350,7 @@ mod tests {
         let zones = [zone("b", ""), zone("c", "new"), zone("e", "")];
         assert_eq!(policy.zones, zones);
         assert_eq!(Edit::decode(&change_all.encode()), Ok(change_all));
-        // Places are those of the edit; what is not of it has its name.
+        // Objects of the edit have their place there, all others their name.
         let problem = |path: &str| Problem {
             path: path.to_owned(),
             message: "x".to_owned(),

@@ -1,4 +1,4 @@
-//! Allow rules that end: how they stand in a document, and the edit that adds one.
+//! Allow rules that end: how they are written in a document, and the edit that adds one.
 
 use jiff::Timestamp;
 use wardline_proto::{
@@ -13,11 +13,11 @@ use super::{Document, edit::Edit};
 pub struct EndingRule {
     /// The rule.
     pub name: String,
-    /// One end, as documents have it.
+    /// One end, as documents write it.
     pub from: Vec<String>,
     /// The other end.
     pub to: Vec<String>,
-    /// What may be asked for.
+    /// The services that the rule allows.
     pub services: Vec<String>,
     /// When it ends.
     pub expires: Timestamp,

@@ -1,9 +1,9 @@
-//! What of a document exceeds the limits.
+//! Checks a document against the limits.
 
 use super::Document;
 use crate::{limits::Limits, words::problem::Problem};
 
-/// Tells what of a document exceeds the limits: one problem for each kind, with the numbers.
+/// Finds what exceeds the limits: one problem for each kind, with the numbers.
 pub fn excess(document: &Document, limits: &Limits) -> Vec<Problem> {
     let counts = [
         ("devices", document.devices.len(), limits.devices),

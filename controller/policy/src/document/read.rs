@@ -29,10 +29,10 @@ use crate::{
 };
 
 impl Intent {
-    /// Reads a document. The time tells only what to warn of.
+    /// Reads a document. The time decides only on warnings.
     ///
     /// # Errors
-    /// Every problem of the document, in its order, up to a thousand and one more that says so.
+    /// Every problem of the document, in its order, up to a thousand, and then one that says so.
     pub fn from_policy(
         document: &Document,
         limits: &Limits,
@@ -231,7 +231,7 @@ fn read_ethertypes(i: usize, zone: &v1::Zone, problems: &mut Problems) -> Result
     Ok(read.into_iter().collect())
 }
 
-/// The ports in the document's order, and what later checks must not rely on.
+/// The ports in the document's order, and how far later checks may rely on them.
 struct Ports {
     ports: Vec<Port>,
     /// By position: whether the zones of the port are all known.

@@ -1,4 +1,4 @@
-//! What a document may say, and what is said of one that may not.
+//! What a document may say, and which problems are reported otherwise.
 
 use std::collections::BTreeMap;
 

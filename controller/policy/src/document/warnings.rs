@@ -1,4 +1,4 @@
-//! What a document may say but deserves a look.
+//! Warnings: what a document may say but deserves a look.
 
 use std::collections::HashSet;
 

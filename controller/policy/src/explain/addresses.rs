@@ -9,14 +9,14 @@ pub(super) fn is_v4(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(_))
 }
 
-/// Whether hosts send from such addresses, and rules speak of them.
+/// Whether hosts send from an address and rules apply to it.
 pub(super) fn is_usable(address: IpAddr) -> bool {
     let address = Address::from(address);
     let is_reserved = !address.is_v4() && address.number()[0] == 0;
     !address.is_martian_source() && !address.is_link_local() && !is_reserved
 }
 
-/// Prefixes that are nobody's: RFC 5737, RFC 3849, RFC 9637.
+/// Prefixes that no host uses, reserved for documentation: RFC 5737, RFC 3849, RFC 9637.
 pub(super) fn documentation() -> [IpNet; 5] {
     let v4 = |a, b, c| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), 24));
     let v6 = |a, b, c, d| {
@@ -38,7 +38,7 @@ pub(super) fn hosts_of(net: IpNet) -> Box<dyn Iterator<Item = IpAddr>> {
         address_number(net.network()),
         address_number(net.broadcast()),
     );
-    // RFC 3021 and RFC 6164: of two addresses both are hosts'.
+    // RFC 3021 and RFC 6164: in a subnet of two addresses, both may belong to hosts.
     let inner = u128::from(last - first > 1);
     let last = if is_v4(net.addr()) {
         last - inner
@@ -58,7 +58,7 @@ pub(super) fn past(inner: IpNet, outer: IpNet) -> impl Iterator<Item = IpAddr> {
         address_number(outer.broadcast()),
     );
     let v4 = is_v4(inner.addr());
-    // Neither the first, which names the next subnet, nor the last.
+    // Neither the first address, which names the next subnet, nor the last.
     let first = first.saturating_add(2);
     (first..last.min(first.saturating_add(TRIES))).map(move |number| address_at(number, v4))
 }
@@ -78,5 +78,5 @@ pub(super) fn address_at(number: u128, v4: bool) -> IpAddr {
     }
 }
 
-/// Addresses of a subnet that are tried until one is free.
+/// Most addresses of a subnet that are tried to find a free one.
 pub(super) const TRIES: u128 = 4096;

@@ -1,5 +1,4 @@
-//! Finds what the words of a question stand for: the ends of the flow, and where its first packet is
-//! judged.
+//! Resolves the words of a question: the ends of the flow, and where its first packet is judged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,14 +32,14 @@ pub(super) fn problem(path: &str, message: impl Into<String>) -> Problem {
     }
 }
 
-/// What may stand for one end of the packet.
+/// An address that may stand for one end of the packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
     pub(super) address: IpAddr,
     pub(super) owner: Owner<'a>,
 }
 
-/// Whose an address is.
+/// The owner of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner<'a> {
     Router,
@@ -52,9 +51,9 @@ pub(super) enum Owner<'a> {
 /// Where the packet is judged.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Checkpoint {
-    /// Where it enters a guarded port.
+    /// Where it enters through a guarded port.
     Enters { vlan: u16 },
-    /// Where it leaves through one. `came_from` is as [`decide::egress`] takes it.
+    /// Where it leaves through a guarded port. `came_from` is as [`decide::egress`] takes it.
     Leaves { vlan: u16, came_from: u32 },
 }
 
@@ -66,15 +65,15 @@ impl Checkpoint {
     }
 }
 
-/// An interface that no table knows: the other side of the router.
+/// An interface that no table knows, for packets from the other side of the router.
 pub(super) const ELSEWHERE: u32 = u32::MAX;
 
-/// Finds in a snapshot what the words of a question stand for.
+/// Resolves the words of a question in a snapshot.
 pub(super) struct Resolver<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) model: Model<'a>,
     pub(super) tick: u32,
-    /// Device by learned address, as far as the tables believe it.
+    /// Device by learned address, as far as the tables accept it.
     pub(super) learned: BTreeMap<IpAddr, u32>,
     pub(super) learned_by: BTreeMap<u32, BTreeSet<IpAddr>>,
 }
@@ -160,7 +159,7 @@ impl<'a> Resolver<'a> {
     }
 
     pub(super) fn router(&self) -> Vec<Candidate<'a>> {
-        // Link-local ones are for control; no rule names them.
+        // Link-local ones are for control only; no rule can name them.
         let addresses = self.snapshot.inventory.addresses.iter();
         let usable = addresses.filter(|address| !Address::from(**address).is_link_local());
         usable
@@ -171,7 +170,7 @@ impl<'a> Resolver<'a> {
             .collect()
     }
 
-    /// A documentation address of each family that is in no prefix but the one around everything.
+    /// A documentation address of each family that is in no prefix but the one for all addresses.
     pub(super) fn any(&self, taken: &mut BTreeSet<IpAddr>) -> Vec<Candidate<'a>> {
         let mut found = Vec::new();
         for (v4, everything) in [
@@ -196,8 +195,8 @@ impl<'a> Resolver<'a> {
         found
     }
 
-    /// A few of each family, the best first: devices with an address, devices that could take one,
-    /// an address that no device has. Several, because both ends may be the same zone.
+    /// A few candidates of each family, the best first: devices with an address, devices that could
+    /// take one, an address that no device has. Several, because both ends may be in the same zone.
     pub(super) fn zone(&self, zone: ZoneIndex, taken: &mut BTreeSet<IpAddr>) -> Vec<Candidate<'a>> {
         let intent = &self.snapshot.intent;
         let is_cut_off = |device: &Device| self.snapshot.quarantined.contains(&device.name);
@@ -206,7 +205,7 @@ impl<'a> Resolver<'a> {
             .iter()
             .filter(|device| device.zone == zone)
             .collect();
-        // A device that is cut off stands for no other.
+        // Devices in quarantine come last, because they do not represent their zone.
         devices.sort_by_key(|device| is_cut_off(device));
         let mut found = Vec::new();
         for v4 in [true, false] {
@@ -248,7 +247,7 @@ impl<'a> Resolver<'a> {
         found
     }
 
-    /// The addresses that are a device's, listed or learned.
+    /// The addresses that a device has, listed or learned.
     pub(super) fn known(&self, device: &'a Device) -> impl Iterator<Item = IpAddr> + '_ {
         let number = self.device_number(device);
         let learned = self.learned_by.get(&number).into_iter().flatten();
@@ -274,7 +273,7 @@ impl<'a> Resolver<'a> {
             .collect()
     }
 
-    /// The first address of a zone's subnets that nobody has.
+    /// The first address of a zone's subnets that no host is known to have.
     pub(super) fn made_up(
         &self,
         zone: ZoneIndex,
@@ -291,7 +290,7 @@ impl<'a> Resolver<'a> {
         let address = subnets
             .flat_map(|subnet| {
                 let others = zones.iter().flat_map(|zone| &zone.subnets);
-                // Past each subnet of another zone that is inside this one.
+                // Also the addresses after each subnet of another zone inside this one.
                 let nested =
                     others.filter(move |other| subnet.contains(*other) && *other != subnet);
                 let known = documentation()
@@ -362,20 +361,20 @@ impl<'a> Resolver<'a> {
         self.model.prefix(&key).copied().unwrap_or_default()
     }
 
-    /// Lets a device that learns its addresses have learned this one.
+    /// Lets a device that learns its addresses claim this one.
     pub(super) fn presume(&self, candidate: &Candidate<'_>) {
         if let Owner::Device(device) = candidate.owner
             && learns(device)
         {
             let address = Address::from(candidate.address);
-            // There is room: nothing else is presumed.
+            // There is room, because no other address is claimed.
             let _ = self
                 .model
                 .learn(&address, self.device_number(device), self.tick);
         }
     }
 
-    /// What the tables take an address for.
+    /// What the tables say that an address stands for.
     pub(super) fn end(&self, address: IpAddr) -> End {
         let mut end = End::default();
         if policy::end(&self.model, 0, &Address::from(address), &mut end) {
@@ -392,7 +391,7 @@ impl<'a> Resolver<'a> {
             .to_owned()
     }
 
-    /// The zone on whose ports an end is: the device's, or the address's.
+    /// The zone on whose ports an end is: the zone of its device, or of its address.
     pub(super) fn home(&self, candidate: &Candidate<'_>) -> u16 {
         match candidate.owner {
             Owner::Device(device) => self.zone_number(device.zone),
@@ -400,7 +399,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Whether an end is behind guarded ports, as the policy has it.
+    /// Whether an end is behind guarded ports, according to the policy.
     pub(super) fn is_guarded(&self, candidate: &Candidate<'_>) -> bool {
         match candidate.owner {
             Owner::Router => false,
@@ -476,7 +475,7 @@ impl<'a> Resolver<'a> {
         ))
     }
 
-    /// The guarded interface where an end is: its own, or the first by name that carries its zone.
+    /// The guarded interface of an end: its own, or the first by name that carries its zone.
     pub(super) fn port_of(&self, candidate: &Candidate<'_>) -> Result<&'a Link, String> {
         let is_guarded = |link: &&Link| {
             let entry = self.snapshot.tables.ports.get(&link.index);
@@ -503,8 +502,8 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// The VLAN that a zone has on an interface; for a zone that is not there, how one would try:
-    /// untagged where that is in a zone, else the interface's first VLAN.
+    /// The VLAN that a zone has on an interface. For a zone that the interface does not carry:
+    /// untagged if untagged frames are in a zone, else the interface's first VLAN.
     pub(super) fn vlan(&self, ifindex: u32, zone: u16) -> u16 {
         let tables = &self.snapshot.tables;
         let untagged = tables.ports.get(&ifindex).map_or(0, |port| port.zone);
@@ -547,12 +546,12 @@ impl<'a> Resolver<'a> {
                 device.macs[0]
             }
             (Checkpoint::Leaves { .. }, _) => self.unlisted(),
-            // To the router, which every packet between zones is sent to.
+            // To the router, because hosts send every packet to another zone there.
             (Checkpoint::Enters { .. }, _) => link.mac.unwrap_or(UNLISTED),
         }
     }
 
-    /// A locally administered MAC that is no device's.
+    /// A locally administered MAC that no device has.
     pub(super) fn unlisted(&self) -> Mac {
         let mut mac = UNLISTED;
         while self
@@ -562,7 +561,7 @@ impl<'a> Resolver<'a> {
             .contains_key(&mac_key(0, mac_number(&mac)))
         {
             let next = (mac_number(&mac) + 1).to_be_bytes();
-            // The first two bytes stay, and there are fewer devices than the others can count.
+            // The first two bytes stay; the other four can count more MACs than there are.
             mac.0[2..].copy_from_slice(&next[4..]);
         }
         mac
@@ -572,8 +571,8 @@ impl<'a> Resolver<'a> {
 /// The lowest address in a block that RFC 7042 sets aside for documents, locally administered.
 pub(super) const UNLISTED: Mac = Mac([0x02, 0x00, 0x5e, 0x00, 0x53, 0x00]);
 
-/// Whether a device takes addresses by itself. One without MACs sends nothing that it could be
-/// learned from.
+/// Whether a device learns its addresses. A device without MACs sends nothing from which they could
+/// be learned.
 pub(super) fn learns(device: &Device) -> bool {
     device.addresses.is_empty() && !device.macs.is_empty()
 }

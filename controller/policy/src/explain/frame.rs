@@ -1,4 +1,4 @@
-//! The frame that would open the flow that is asked about.
+//! The frame that would open the flow in question.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ pub(super) struct Packet {
     pub(super) source_mac: Mac,
     pub(super) destination_mac: Mac,
     pub(super) vlan: u16,
-    /// As the interval table calls it.
+    /// As a service key.
     pub(super) service: u32,
     pub(super) source_port: u16,
 }
@@ -53,7 +53,7 @@ impl Packet {
                 bytes.extend(number::IPV6.to_be_bytes());
                 bytes.extend([0x60, 0, 0, 0]);
                 bytes.extend(length.to_be_bytes());
-                // RFC 4861 section 7.1: neighbours only.
+                // RFC 4861 section 7.1: only from neighbours.
                 bytes.extend([self.protocol(), if is_discovery { 255 } else { HOP_LIMIT }]);
                 bytes.extend(Address::from(source).octets());
                 bytes.extend(Address::from(destination).octets());
@@ -88,7 +88,8 @@ impl Packet {
             number::ICMP | number::ICMPV6 => {
                 let mut message = [low, [0; 2], port, [0; 2]].concat();
                 if self.protocol() == number::ICMPV6 {
-                    // RFC 4861 sections 4.3 and 4.4: who is asked for, or who one is.
+                    // RFC 4861 sections 4.3 and 4.4: the target, which is the address asked for or
+                    // the sender's own.
                     match self.kind() {
                         135 => message.extend(Address::from(self.destination).octets()),
                         136 => message.extend(Address::from(self.source).octets()),
@@ -101,11 +102,11 @@ impl Packet {
         }
     }
 
-    /// What a DHCP client says; empty for everything else.
+    /// The message of a DHCP client; empty for other packets.
     pub(super) fn dhcp(&self) -> Vec<u8> {
         match (self.source_port, self.service as u16, self.source) {
             (68, 67, IpAddr::V4(_)) => {
-                // RFC 2131 section 2: a request, of Ethernet, from this MAC.
+                // RFC 2131 section 2: a request, hardware type Ethernet, from this MAC.
                 let mut body = vec![0; 240];
                 body[..3].copy_from_slice(&[1, 1, 6]);
                 body[28..34].copy_from_slice(&self.source_mac.0);
@@ -118,5 +119,5 @@ impl Packet {
     }
 }
 
-/// What hosts send with.
+/// The hop limit that hosts usually send with.
 pub(super) const HOP_LIMIT: u8 = 64;

@@ -1,4 +1,4 @@
-//! What is answered about a clinic of pumps, cameras and phones.
+//! Explanations for a clinic of pumps, cameras and phones.
 
 use jiff::Timestamp;
 use wardline_proto::document;
@@ -153,7 +153,7 @@ fn the_router_is_judged_where_its_packets_leave() {
         "tcp 10.20.1.1:49152 → 10.20.2.21:554 from the router, leaving through cam1"
     );
     drops("router", "device:camera-1", "tcp/80", Reason::NoRule, "");
-    // By its address it is the router too.
+    // Named by its address it is the router too.
     assert_eq!(
         ask("10.20.2.1", "device:camera-1", "tcp/554").unwrap().rule,
         "router-watches"
@@ -178,7 +178,7 @@ fn what_comes_from_the_uplink_is_judged_where_it_leaves() {
         "tcp 10.20.9.10:49152 → 10.20.1.11:22 from elsewhere, leaving through pump1"
     );
     drops("8.8.8.8", "device:pump-1", "tcp/22", Reason::NoRule, "");
-    // Through the uplink by name it is the same.
+    // It is the same when the question names the uplink.
     let answer = ask_at("device:ehr", "device:pump-1", "tcp/22", "up").unwrap();
     assert_eq!(answer.rule, "ehr-calls");
 }
@@ -373,7 +373,7 @@ fn devices_without_listed_addresses_use_learned_ones_or_could_take_one() {
         "{}",
         answer.packet
     );
-    // By its address it is the device.
+    // Named by its address it is the device too.
     let question = Question {
         to: "10.20.4.77".into(),
         ..question
@@ -384,7 +384,7 @@ fn devices_without_listed_addresses_use_learned_ones_or_could_take_one() {
         explain(&snapshot, &question, &[], 1).unwrap().reason,
         Reason::NoRule
     );
-    // Nobody else may use it.
+    // No other device may use the address.
     let question = Question {
         from: "10.20.4.77".into(),
         to: "device:ehr".into(),

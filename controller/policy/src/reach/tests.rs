@@ -98,7 +98,7 @@ fn a_deny_counts_and_one_for_a_part_is_an_exception() {
         told(&allow, &both),
         ["- device:pump-2 > device:server tcp/80 by a"]
     );
-    // What another rule goes on to allow is no change.
+    // Reachability that another rule still allows is no change.
     let wide = allow.clone() + &rule("w", "any", "any", "", "allow");
     let wide_only = rule("w", "any", "any", "", "allow");
     assert_eq!(told(&wide, &wide_only), [""; 0]);

@@ -14,24 +14,24 @@ impl Pattern {
         &self.0
     }
 
-    /// Tells whether it is one interface's name.
+    /// Whether it is the name of one interface.
     pub fn is_exact(&self) -> bool {
         !self.0.contains(['*', '?'])
     }
 
-    /// The number of characters that stand for themselves.
+    /// The number of literal characters.
     pub fn literals(&self) -> usize {
         self.0.bytes().filter(|c| !matches!(c, b'*' | b'?')).count()
     }
 
-    /// Tells whether an interface's name fits.
+    /// Whether an interface's name matches.
     ///
-    /// Not by `globset`: there `[`, `{` and `\` mean something, which names of interfaces may have, and
-    /// each pattern becomes a regular expression first.
+    /// Written by hand instead of with `globset`, where `[`, `{` and `\` are special although names
+    /// of interfaces may contain them, and where each pattern becomes a regular expression first.
     pub fn matches(&self, interface: &str) -> bool {
         let (glob, name) = (self.0.as_bytes(), interface.as_bytes());
         let (mut g, mut n) = (0, 0);
-        // Where to go on when the last star has to swallow one more byte.
+        // Where to continue when the last star has to match one more byte.
         let mut retry = None;
         while n < name.len() {
             match glob.get(g) {
@@ -68,14 +68,14 @@ pub(crate) fn check_pattern(pattern: &str) -> Result<(), String> {
         return check_interface(pattern);
     }
     check_characters(pattern)?;
-    // A star may stand for nothing, everything else takes one character of the name.
+    // A star may match nothing; every other character takes one character of the name.
     if pattern.len() - stars > MAX_INTERFACE {
         let quoted = Quoted(pattern);
         return Err(format!(
             "{quoted} matches nothing; an interface has at most {MAX_INTERFACE} characters"
         ));
     }
-    // Each further star makes matching slower and says nothing more.
+    // Further stars make matching slower without matching more.
     if stars > MAX_INTERFACE + 1 {
         let quoted = Quoted(pattern);
         return Err(format!("{quoted} has {stars} stars; one does"));

@@ -1,4 +1,4 @@
-//! Names of objects: what they may look like, and which one was meant.
+//! Names of objects: how they may be written, and suggestions for unknown ones.
 
 use std::{collections::HashMap, fmt};
 
@@ -132,7 +132,7 @@ pub(crate) fn distance(a: &str, b: &str) -> usize {
     strsim::osa_distance(&a.to_ascii_lowercase(), &b.to_ascii_lowercase())
 }
 
-/// After so many names compared, unknown names get no suggestion.
+/// After this many comparisons, unknown names get no suggestion.
 const MAX_COMPARISONS: usize = 1_000_000;
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(crate) fn parse_prefix(text: &str) -> Result<IpNet, String> {
     Ok(prefix)
 }
 
-/// Refuses what no zone can own: groups, the loopback, and IPv6 link-local.
+/// Refuses prefixes that no zone can own: groups, the loopback, and IPv6 link-local.
 pub(crate) fn ordinary_prefix(prefix: IpNet) -> Result<IpNet, String> {
     let inside = |outer: IpNet| outer.contains(&prefix);
     let [v4_group, v4_loop] = [([224, 0, 0, 0], 4), ([127, 0, 0, 0], 8)]
@@ -125,7 +125,7 @@ mod tests {
         ] {
             refused(ordinary(text), why);
         }
-        // What only has them in it is somebody's.
+        // A wider prefix that only contains them is allowed.
         assert!(ordinary("0.0.0.0/0").is_ok() && ordinary("::/0").is_ok());
     }
 

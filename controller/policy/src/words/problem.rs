@@ -1,9 +1,9 @@
-//! What is wrong with a document, and where; collected up to a bound.
+//! Problems of a document, each with its place; collected up to a limit.
 
 use std::fmt;
 
-/// Characters of a text that a message quotes: the longest name, and one more that shows that it is too
-/// long.
+/// Most characters of a text that a message quotes: the longest name, and one more that shows that
+/// it is too long.
 const QUOTED: usize = 64;
 
 pub use wardline_proto::document::Problem;
@@ -21,10 +21,10 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// After so many problems reading stops.
+/// Reading stops after this many problems.
 pub(crate) const MAX_PROBLEMS: usize = 1000;
 
-/// Reading has stopped.
+/// Reading has stopped, because there are too many problems.
 pub(crate) struct Full;
 
 #[derive(Default)]

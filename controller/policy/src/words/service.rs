@@ -16,7 +16,7 @@ pub struct Service {
     pub last: u32,
 }
 
-/// A text that names no protocol and port.
+/// The text does not name a protocol and port.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ServiceError(pub(crate) String);
@@ -43,8 +43,8 @@ impl Service {
         }
     }
 
-    /// What carries other packets inside, which nobody judges: IP in IP, 6in4, GRE, IP within IP,
-    /// EtherIP, L2TP and MPLS in IP, VXLAN (both ports) and Geneve. In order.
+    /// Services that carry other packets inside, which the router does not judge: IP in IP, 6in4,
+    /// GRE, IP within IP, EtherIP, L2TP and MPLS in IP, VXLAN (both ports) and Geneve. In order.
     pub(crate) const TUNNELS: [Self; 10] = [
         Self::of(4, 0, 0xffff),
         Self::of(UDP, 4789, 4789),
@@ -58,7 +58,7 @@ impl Service {
         Self::of(137, 0, 0xffff),
     ];
 
-    /// What an allow rule means by it: everything, and all of UDP, name no tunnel.
+    /// What an allow rule grants: everything, and all of UDP, do not include tunnels.
     pub(crate) fn without_tunnels(self) -> Vec<Self> {
         if self != Self::ALL && self != Self::of(UDP, 0, 0xffff) {
             return vec![self];
@@ -145,7 +145,7 @@ impl FromStr for Service {
     }
 }
 
-/// Joins what overlaps or touches, so that equal sets of keys are equal lists.
+/// Joins services that overlap or touch, so that equal sets of keys are equal lists.
 pub(crate) fn merge(mut services: Vec<Service>) -> Vec<Service> {
     services.sort_unstable();
     services.dedup_by(|next, kept| {
@@ -158,7 +158,7 @@ pub(crate) fn merge(mut services: Vec<Service>) -> Vec<Service> {
     services
 }
 
-/// Services without others; both sorted and disjoint.
+/// Removes services from others; both lists are sorted and disjoint.
 pub(crate) fn without(services: Vec<Service>, others: &[Service]) -> Vec<Service> {
     let mut left = Vec::new();
     for service in services {
@@ -196,7 +196,7 @@ pub(crate) fn meets(services: &[Service], others: &[Service]) -> bool {
         .any(|one| others.iter().any(|other| meets(one, other)))
 }
 
-/// Services in the words of documents; what no word says, as numbers of protocols.
+/// Services as documents write them; those that no word covers, as protocol numbers.
 pub fn service_words(services: &[Service]) -> Vec<String> {
     services
         .iter()

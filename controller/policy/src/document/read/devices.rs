@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// What devices are checked against.
+/// The objects that devices are checked against.
 pub(super) struct Context<'a> {
     pub(super) document: &'a Document,
     pub(super) zones: &'a Names<'a>,
@@ -25,7 +25,8 @@ pub(super) struct Context<'a> {
     pub(super) ports: &'a Ports,
 }
 
-/// Who has what already, by position in the document, while devices are read.
+/// MACs and addresses that devices have already, by position in the document, while devices are
+/// read.
 #[derive(Default)]
 struct Claims<'a> {
     macs: HashMap<Mac, usize>,

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// The named services; none for one that could not be read, so that its users are not blamed.
+/// The named services; none for one that could not be read, so that its users are not reported.
 pub(super) struct Services<'a> {
     names: Names<'a>,
     /// By position among the sorted names.
