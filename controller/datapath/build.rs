@@ -1,4 +1,4 @@
-//! Builds the BPF object that the daemon embeds, for another target with other tools.
+//! Builds the BPF object that the daemon embeds, for its own target and with its own tools.
 
 #[path = "../../xtask/src/toolchain.rs"]
 mod toolchain;
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds into a target directory of its own: the workspace's is locked while this runs.
+/// Builds into a separate target directory, because the workspace's is locked while this runs.
 fn build() -> Result<PathBuf, Box<dyn Error>> {
     let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let root = manifest

@@ -1,4 +1,4 @@
-//! Makes exactly the hooks that are asked for judge an interface.
+//! Attaches to an interface exactly the hooks that are asked for.
 
 use std::{collections::BTreeSet, os::fd::AsFd as _};
 
@@ -12,28 +12,28 @@ use crate::{
 
 type Result<T> = std::result::Result<T, AttachError>;
 
-/// How TC programs that are not attached yet are.
+/// How TC programs are attached that are not attached yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// By a link if the kernel makes one, else by a filter.
+    /// By a link if the kernel supports it, else by a filter.
     Best,
     /// By a filter, as on kernels before 6.6.
     Clsact,
 }
 
 impl Datapath {
-    /// Makes exactly these hooks judge an interface. A hook that is attached gets this version's
-    /// program in place, the way it is attached.
+    /// Attaches exactly these hooks to an interface. The program of a hook that is already attached
+    /// is replaced in place by this version's, without changing how it is attached.
     ///
     /// # Errors
     ///
-    /// When one could not be attached; then the interface has the hooks that it had before. Or when
-    /// one that is not asked for could not be taken off.
+    /// When a hook could not be attached; then the interface has the hooks that it had before. Or
+    /// when one that is not asked for could not be taken off.
     pub fn attach(&mut self, ifindex: u32, hooks: &[Hook]) -> Result<()> {
         self.attach_by(Way::Best, ifindex, hooks)
     }
 
-    /// The same, choosing the way.
+    /// As [`Datapath::attach`], with a choice of how TC programs are attached.
     ///
     /// # Errors
     ///
@@ -49,14 +49,15 @@ impl Datapath {
                 Ok(false) => {}
                 Err(error) => {
                     for hook in fresh {
-                        // What stays now goes with the next call, which does not ask for it.
+                        // A hook that can't be taken off here goes with the next call that does not
+                        // ask for it.
                         let _ = self.links.take_off(ifindex, hook);
                     }
                     return Err(error);
                 }
             }
         }
-        // Only when the new ones judge, the old ones go.
+        // The old hooks are taken off only after the new ones judge.
         let mut taken_off = Ok(());
         for hook in Hook::ALL.into_iter().filter(|hook| !hooks.contains(hook)) {
             taken_off = taken_off.and(self.links.take_off(ifindex, hook));
@@ -64,7 +65,7 @@ impl Datapath {
         taken_off
     }
 
-    /// Interfaces that any hook of ours may be on.
+    /// Interfaces that may have any of our hooks.
     ///
     /// # Errors
     ///
@@ -97,8 +98,8 @@ impl Datapath {
         Ok(false)
     }
 
-    /// Attaches a hook, or gives one that is attached this version's program; answers whether it
-    /// was not attached before.
+    /// Attaches a hook, or replaces the program of an attached one by this version's. Returns
+    /// whether it was not attached before.
     fn put_on(&mut self, way: Way, ifindex: u32, hook: Hook) -> Result<bool> {
         let name = hook.program();
         let program = self
@@ -111,7 +112,7 @@ impl Datapath {
         let mut is_on = false;
         for found in self.links.found(ifindex, hook)? {
             let info = found.link.info().map_err(refused(hook))?;
-            // Its interface has been deleted, and another has the number; or there are two.
+            // The link's interface was deleted and another has its number, or there are two links.
             if info.ifindex != ifindex || is_on {
                 self.links.release(ifindex, hook, &found)?;
                 continue;
@@ -138,7 +139,7 @@ impl Datapath {
             (Way::Clsact, Some(_)) => None,
             (_, place) => match Link::create(program, ifindex, hook.hold()) {
                 Ok(link) => Some(link),
-                // A kernel without TCX knows no such link.
+                // A kernel without TCX does not support such a link.
                 Err(error) if place.is_some() && error.raw_os_error() == Some(libc::EINVAL) => None,
                 Err(error) => return Err(refusal(ifindex, hook, error)),
             },

@@ -1,9 +1,9 @@
-//! What the loader has no call for, by bpf(2): links that hold a program on an interface, and many
-//! entries of a map at once.
+//! Calls of bpf(2) that the loader lacks: links that hold a program on an interface, and access to
+//! many entries of a map at once.
 //!
-//! Not by the loader's calls for links: those take a TC interface by its name, which may be another's
-//! by then; make an XDP attachment that dies with the process where the kernel refuses a link; and do
-//! not tell where a link is.
+//! The loader's own calls for links are not used: they take a TC interface by its name, which
+//! another interface may have by then; where the kernel refuses a link they make an XDP attachment
+//! that ends with the process; and they do not report where a link is.
 #![expect(
     unsafe_code,
     reason = "the loader has no call for a link by interface number, its place, or its end, nor for \
@@ -20,22 +20,22 @@ use std::{
 use aya::Pod;
 use zerocopy::FromBytes;
 
-/// Where a link holds its program.
+/// Where a link attaches its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     /// XDP, in the driver.
     Xdp,
-    /// TCX on what enters, before all others.
+    /// TCX on packets that enter, before all other programs.
     Ingress,
-    /// TCX on what leaves, before all others.
+    /// TCX on packets that leave, before all other programs.
     Egress,
 }
 
-/// A link. What it holds stays while it is open or pinned.
+/// A link. Its program stays attached while the link is open or pinned.
 #[derive(Debug)]
 pub(crate) struct Link(OwnedFd);
 
-/// What the kernel says of a link.
+/// What the kernel reports of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LinkInfo {
     /// Id of the program.
@@ -51,7 +51,7 @@ impl Link {
         const TCX_INGRESS: u32 = 46;
         const TCX_EGRESS: u32 = 47;
         const XDP_FLAGS_DRV_MODE: u32 = 4;
-        // Before no one in particular is before all.
+        // "Before", without naming another program, means before all others.
         const BPF_F_BEFORE: u32 = 8;
         let (attach_type, flags) = match hold {
             Hold::Xdp => (XDP, XDP_FLAGS_DRV_MODE),
@@ -74,22 +74,22 @@ impl Link {
         bpf(OBJ_GET, &mut attribute).map(own).map(Self)
     }
 
-    /// Pins it, so that it stays without a process.
+    /// Pins it, so that it outlives the process.
     pub(crate) fn pin(&self, pin: &Path) -> io::Result<()> {
         let path = CString::new(pin.as_os_str().as_encoded_bytes())?;
         let mut attribute = [path.as_ptr() as u64, self.number().into(), 0, 0];
         bpf(OBJ_PIN, &mut attribute).map(drop)
     }
 
-    /// Holds another program instead; no packet goes by between.
+    /// Replaces the program; no packet passes unjudged meanwhile.
     pub(crate) fn update(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         let program = program.as_raw_fd().cast_unsigned();
         let mut attribute = [pair(self.number(), program), 0, 0, 0];
         bpf(LINK_UPDATE, &mut attribute).map(drop)
     }
 
-    /// Takes the program off. When this returns it judges nothing: without being told, the kernel
-    /// lets go of a link some time after its last pin and descriptor.
+    /// Takes the program off. It judges nothing any more when this returns; if the link were only
+    /// closed and unpinned, the kernel would take the program off some time later.
     pub(crate) fn detach(&self) -> io::Result<()> {
         let mut attribute: Attribute = [self.number().into(), 0, 0, 0];
         match bpf(LINK_DETACH, &mut attribute) {
@@ -99,7 +99,7 @@ impl Link {
         }
     }
 
-    /// What the kernel says of it.
+    /// Asks the kernel for the program and the interface.
     pub(crate) fn info(&self) -> io::Result<LinkInfo> {
         // struct bpf_link_info: type, id, program, 4 bytes of padding, then by type; XDP and TCX
         // begin with the interface.
@@ -122,7 +122,8 @@ impl Link {
     }
 }
 
-/// Reads entries of an array from an index on, as many as there is room for; `size` is that of one.
+/// Reads entries of an array from an index on, as many as `values` has room for; `size` is the size
+/// of one entry.
 pub(crate) fn read_array<V: FromBytes>(
     map: BorrowedFd<'_>,
     from: u32,
@@ -131,7 +132,7 @@ pub(crate) fn read_array<V: FromBytes>(
 ) -> io::Result<()> {
     let wanted = size_of_val(values) / size;
     let (mut keys, mut last) = (vec![0u32; wanted], 0u32);
-    // The kernel goes on behind the key that it is told.
+    // The kernel continues after the key that it is given.
     let before = from.wrapping_sub(1);
     let begin = if from == 0 {
         0
@@ -148,7 +149,7 @@ pub(crate) fn read_array<V: FromBytes>(
         ..Batch::default()
     };
     match bpf(MAP_LOOKUP_BATCH, &mut attribute) {
-        // The end of the array is the end of what was asked for.
+        // The kernel reports the end of the array, which is where the requested entries end.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
         done => drop(done?),
     }
@@ -159,8 +160,8 @@ pub(crate) fn read_array<V: FromBytes>(
     }
 }
 
-/// Writes entries of a map, which has keys and values of these types. Answers how many were written
-/// before what went wrong, if anything did.
+/// Writes entries of a map, which has keys and values of these types. Returns how many were written
+/// before an error, if there was one.
 pub(crate) fn write_many<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     keys: &[K],
@@ -177,8 +178,8 @@ pub(crate) fn write_many<K: Pod, V: Pod>(
     match bpf(MAP_UPDATE_BATCH, &mut attribute) {
         Ok(_) => (count, Ok(())),
         Err(error) => {
-            // Only of an entry that it could not take does the kernel tell which; of all others it
-            // took none, or they can be written again.
+            // The kernel reports a count only with ENOMEM or E2BIG. After any other error this
+            // assumes that none was written; writing an entry again does no harm.
             let told = matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::E2BIG));
             let written = if told { attribute.count as usize } else { 0 };
             (written.min(count), Err(error))
@@ -186,7 +187,7 @@ pub(crate) fn write_many<K: Pod, V: Pod>(
     }
 }
 
-/// Runs a program once on a frame that nobody sent.
+/// Runs a program once on a frame from memory.
 pub(crate) fn run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
     // union bpf_attr: program and answer, lengths in and out, frame in and out, and zeros.
     let mut attribute = [0u64; 10];
@@ -196,7 +197,7 @@ pub(crate) fn run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
     bpf(PROG_TEST_RUN, &mut attribute).map(drop)
 }
 
-/// Part of union bpf_attr: the calls that take many entries.
+/// Part of union bpf_attr, for the calls that take many entries.
 #[repr(C)]
 #[derive(Default)]
 struct Batch {
@@ -230,8 +231,8 @@ fn pair(first: u32, second: u32) -> u64 {
 }
 
 fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_int> {
-    // SAFETY: the attribute is as long as said, and what it points at, a path, entries or room for
-    // an answer, outlives the call in every caller above.
+    // SAFETY: the attribute has the size that is passed, and what it points at (a path, entries or
+    // room for an answer) outlives the call in every caller above.
     let answer =
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attribute, size_of::<A>()) };
     match i32::try_from(answer) {
@@ -241,6 +242,6 @@ fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_int> {
 }
 
 fn own(descriptor: libc::c_int) -> OwnedFd {
-    // SAFETY: the kernel has just made it, for nobody else.
+    // SAFETY: the kernel has just made it for this caller only.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }

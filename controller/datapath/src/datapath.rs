@@ -1,7 +1,7 @@
-//! What the daemon has in the kernel: programs and maps, with what is known of them.
+//! The daemon's programs and maps in the kernel, with what is known of their contents.
 //!
-//! Loading is in [`load`](crate::load), changing what is in force in [`slots`](crate::slots), reading
-//! in [`reader`](crate::reader), attaching in [`attach`](crate::attach).
+//! Loading is in [`load`](crate::load), changing what is in force in [`slots`](crate::slots),
+//! reading in [`reader`](crate::reader), attaching in [`attach`](crate::attach).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,14 +39,14 @@ pub struct Datapath {
     /// Devices whose entries were amended while packets read them.
     pub(crate) amended: BTreeSet<u32>,
     pub(crate) adoption: Duration,
-    /// What may be forwarded, as this daemon has written it.
+    /// The entries that this daemon has written for fast-forward; none: not written yet.
     pub(crate) forwarding: Option<BTreeMap<u32, Forwarding>>,
 }
 
-/// What one slot holds.
+/// The contents of one slot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slot {
-    /// Nothing when an earlier daemon filled it: then only the kernel knows.
+    /// None when an earlier daemon filled the slot; then only the kernel knows the contents.
     pub(crate) tables: Option<Tables>,
     pub(crate) sets: BTreeMap<(u32, u32), Set>,
     /// By cell; empty when an earlier daemon wrote them.
@@ -54,12 +54,12 @@ pub(crate) struct Slot {
 }
 
 impl Datapath {
-    /// Reads beside whoever changes things, on any thread.
+    /// Reads the maps on any thread, independently of changes.
     pub fn reader(&self) -> &Arc<Reader> {
         &self.reader
     }
 
-    /// Lets flows go on that run through an interface which is guarded from now on.
+    /// Lets flows continue that already run through an interface which is about to be guarded.
     pub fn adopt(&mut self, ifindex: u32) -> Result<()> {
         let until = match self.adoption.as_secs() {
             _ if ifindex >= MAX_IFINDEX => return Ok(()),
@@ -72,7 +72,7 @@ impl Datapath {
         set(&mut self.ebpf, "ADOPTION", ifindex, until)
     }
 
-    /// Takes the ring of events out, once.
+    /// Takes the ring of events; possible once.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl Datapath {
             .map_err(map_error("EVENTS"))
     }
 
-    /// Ends flows that have timed out, in so many buckets.
+    /// Ends flows that have timed out, in the next `buckets` buckets.
     ///
     /// # Errors
     ///
@@ -106,7 +106,8 @@ impl Datapath {
             .map_err(program_error("sweep"))
     }
 
-    /// Has the kernel know who may always reach the router; the first [`FAILSAFES`] count.
+    /// Tells the kernel which hosts may always reach the router; only the first [`FAILSAFES`] are
+    /// used.
     ///
     /// # Errors
     ///
@@ -117,7 +118,7 @@ impl Datapath {
             set(&mut self.ebpf, "FAILSAFE", index, *entry)?;
             count = index + 1;
         }
-        // Last: an entry counts only when it is written.
+        // Last: an entry is used only once it is written.
         let settings = Settings {
             failsafe: count,
             ..self.reader.settings()?
@@ -125,7 +126,7 @@ impl Datapath {
         set(&mut self.ebpf, "SETTINGS", 0, settings)
     }
 
-    /// Has packets be forwarded in the driver through these interfaces, and no others.
+    /// Lets packets be forwarded in the driver through these interfaces, and through no others.
     ///
     /// # Errors
     ///
@@ -139,7 +140,7 @@ impl Datapath {
             let entry = open.get(&index).copied().unwrap_or_default();
             let was = match &known {
                 Some(known) => known.get(&index).copied().unwrap_or_default(),
-                // An earlier daemon wrote them.
+                // An earlier daemon may have written other entries.
                 None => get(&self.ebpf, "FORWARDING", index)?,
             };
             if was != entry {
@@ -150,15 +151,15 @@ impl Datapath {
         Ok(())
     }
 
-    /// Has the routing table be asked again for every flow.
+    /// Makes the kernel ask the routing table again for every flow.
     pub fn routes_changed(&mut self) -> Result<()> {
         let routes: Routes = get(&self.ebpf, "ROUTES", 0)?;
         let version = routes.version.wrapping_add(1);
         set(&mut self.ebpf, "ROUTES", 0, Routes { version, ..routes })
     }
 
-    /// Lets flows trust the next hops that they remember for one more second: every change of routes and
-    /// neighbours is reported through [`routes_changed`](Self::routes_changed).
+    /// Lets flows use the next hops that they keep for one more second: the daemon still reports
+    /// every change of routes and neighbours through [`routes_changed`](Self::routes_changed).
     ///
     /// # Errors
     ///

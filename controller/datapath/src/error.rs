@@ -1,4 +1,4 @@
-//! Why the kernel did not do as asked.
+//! Errors of the kernel, of programs and of maps.
 
 use std::{
     io,
@@ -10,10 +10,10 @@ use aya::{maps::MapError, programs::ProgramError};
 /// Why a program is not attached as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// Somebody else's program is where ours would be.
+    /// Another program is where ours would be.
     #[error("{0}")]
     Taken(String),
-    /// The interface, or what is above it, keeps the program off.
+    /// The interface, or one above it, does not allow the program.
     #[error("{0}")]
     Barred(String),
     /// The kernel refused.
@@ -45,13 +45,13 @@ pub enum AttachError {
     Program(#[from] DatapathError),
 }
 
-/// Why the kernel did not do as asked.
+/// Why the kernel did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
     /// The object could not be loaded.
     #[error("could not load the programs: {0}")]
     Load(#[from] aya::EbpfError),
-    /// The object is not one.
+    /// The object can't be parsed.
     #[error("could not read the programs: {0}")]
     Parse(#[from] aya_obj::ParseError),
     /// A program could not be loaded or run.
@@ -89,9 +89,9 @@ pub enum DatapathError {
     Full {
         /// The table.
         name: &'static str,
-        /// What it would hold.
+        /// The entries that it would need.
         wanted: usize,
-        /// What it can hold.
+        /// The entries that it has room for.
         max: usize,
     },
     /// A path below the pin directory.

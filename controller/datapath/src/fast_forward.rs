@@ -1,10 +1,10 @@
-//! Where packets may be forwarded in the driver, and where not and why: the part of fast-forward
-//! that the daemon finds out.
+//! Finds out through which interfaces packets may be forwarded in the driver, and why not through
+//! others: the daemon's part of fast-forward.
 //!
-//! What is forwarded in the driver is seen by nobody else in the router. So nothing is where
-//! somebody else has a say: netfilter with rules for forwarded packets (NAT is one), a qdisc that
-//! shapes, a driver that can't send from XDP. It is looked at whenever hooks are, at the latest
-//! every 30 seconds.
+//! No other part of the router sees packets that are forwarded in the driver. So none are where
+//! something else handles forwarded packets: netfilter with rules for them (NAT is one), a qdisc
+//! that shapes, a driver that can't send from XDP. This is checked whenever hooks are, every 30
+//! seconds or sooner.
 
 use std::{collections::BTreeMap, fs};
 
@@ -18,15 +18,15 @@ use wardline_policy::{
 
 use crate::netlink;
 
-/// Qdiscs that do nothing which a packet would miss.
+/// Qdiscs that packets may bypass without losing anything.
 const PLAIN: [&str; 6] = ["noqueue", "mq", "pfifo_fast", "fq_codel", "fq", "pfifo"];
 
-/// What interfaces may do.
+/// The interfaces that may forward, and those that may not.
 #[derive(Debug, Default)]
 pub struct Roads {
     /// By index.
     pub open: BTreeMap<u32, Forwarding>,
-    /// Why a port that asks for it has none, by index.
+    /// Why a port that asks for fast-forward does not have it, by index.
     pub refused: BTreeMap<u32, String>,
 }
 
@@ -61,7 +61,7 @@ pub fn roads(wanted: &BTreeMap<u32, bool>, inventory: &Inventory, tables: &Table
                 } else {
                     0
                 };
-                // What is no hardware may have its far end on this machine.
+                // The far end of a virtual interface may be on this machine.
                 let partial = if link.kind.is_some() {
                     Forwarding::PARTIAL
                 } else {
@@ -84,7 +84,7 @@ pub fn roads(wanted: &BTreeMap<u32, bool>, inventory: &Inventory, tables: &Table
     roads
 }
 
-/// Who in the router wants to see what is forwarded.
+/// The part of the router that handles forwarded packets and would miss them, if there is one.
 fn in_the_way() -> Option<String> {
     match netlink::chains() {
         Ok(chains) => {
@@ -99,7 +99,7 @@ fn in_the_way() -> Option<String> {
     ["ip_tables_names", "ip6_tables_names"]
         .into_iter()
         .find_map(|file| {
-            // Not there where no iptables is.
+            // The file is missing where iptables is not loaded.
             let tables = fs::read_to_string(format!("/proc/thread-self/net/{file}")).ok()?;
             let table = tables.lines().next()?;
             Some(format!(
@@ -108,7 +108,7 @@ fn in_the_way() -> Option<String> {
         })
 }
 
-/// Why an interface is of the wrong kind.
+/// Why the kind of an interface rules out fast-forward.
 fn unsuited(link: &Link, at_tc: bool) -> Option<String> {
     let kind = link.kind.as_deref();
     if at_tc {

@@ -1,4 +1,5 @@
-//! Where a test can have the daemon die, as by a power cut, or the kernel refuse: at one point of a change.
+//! Points in a change where a test can kill the daemon, as a power cut would, or make the kernel
+//! refuse.
 
 use std::{
     io,
@@ -7,19 +8,20 @@ use std::{
 
 use rustix::process::{Signal, getpid, kill_process};
 
-/// Whether the daemon has taken over what was: that goes by the same points as a change.
+/// Set once the daemon has taken over what was in force. Until then points do nothing, because
+/// taking over passes the same ones as a change.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on points are those of changes.
+/// From now on points belong to changes, and may fail.
 pub fn started() {
     STARTED.store(true, Ordering::Relaxed);
 }
 
-/// Whether the kernel has refused already: it does so once.
+/// Whether the refusal has happened already; it happens only once.
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Fails here once, as a kernel without memory does, when a test has asked for it. Does nothing in a
-/// release.
+/// Fails here once, as a kernel without memory would, when a test has asked for it. Does nothing in
+/// a release.
 pub(crate) fn refuse(name: &str) -> io::Result<()> {
     if is_asked_for("WARDLINE_REFUSE", name) && !REFUSED.swap(true, Ordering::Relaxed) {
         return Err(io::ErrorKind::OutOfMemory.into());
@@ -30,7 +32,7 @@ pub(crate) fn refuse(name: &str) -> io::Result<()> {
 /// Dies here when a test has asked for it. Does nothing in a release.
 pub fn point(name: &str) {
     if is_asked_for("WARDLINE_FAULT", name) {
-        // As by a power cut: nothing is cleaned up, and nothing after it runs.
+        // As with a power cut, nothing is cleaned up, and no later code runs.
         let _killed = kill_process(getpid(), Signal::KILL);
     }
 }

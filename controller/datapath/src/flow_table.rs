@@ -7,10 +7,10 @@ use wardline_policy::live::Live;
 
 use crate::bpf;
 
-/// Buckets that are read at once.
+/// Buckets that one call reads.
 const AT_ONCE: u32 = 1024;
 
-/// Calls with every flow of a table.
+/// Calls a function with every flow of a table.
 pub(crate) fn each(
     table: BorrowedFd<'_>,
     buckets: u32,

@@ -1,4 +1,4 @@
-//! The hooks that judge: which program is at which, and how each is held there.
+//! The hooks that judge: which program each has, and where and how it is attached.
 
 use crate::{
     bpf::Hold,
@@ -8,13 +8,13 @@ use crate::{
 /// The hooks that judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
-    /// What enters, in the driver.
+    /// Judges packets that enter, in the driver.
     Xdp,
-    /// What enters, above the driver.
+    /// Judges packets that enter, above the driver.
     TcIngress,
-    /// What leaves.
+    /// Judges packets that leave.
     TcEgress,
-    /// What enters with a VLAN tag that [`Hook::Xdp`] could not see; drops it.
+    /// Drops packets that enter with a VLAN tag which [`Hook::Xdp`] could not see.
     Tags,
 }
 
@@ -40,8 +40,8 @@ impl Hook {
         }
     }
 
-    /// Before all others, on either side: a program that says pass ends the round, so that those
-    /// behind it are not asked.
+    /// Where its link attaches the program: before all others, because once a program passes a
+    /// packet, the programs after it are not asked.
     pub(crate) fn hold(self) -> Hold {
         match self {
             Self::Xdp => Hold::Xdp,
@@ -54,7 +54,8 @@ impl Hook {
     pub(crate) fn place(self) -> Option<(Side, Place)> {
         /// The first, for the same reason as in [`Hook::hold`].
         const PRIORITY: u16 = 1;
-        // Unlikely to be taken, and the same for ever: the next daemon replaces what is there.
+        // Unlikely to be taken, and never changed, because the next daemon replaces the filter at
+        // this place.
         let (side, handle) = match self {
             Self::Xdp => return None,
             Self::TcIngress => (Side::Ingress, 0x776c),

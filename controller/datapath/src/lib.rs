@@ -1,8 +1,8 @@
-//! The kernel as the daemon sees it: loads the programs, fills and reads their maps, attaches them to
-//! interfaces, and watches interfaces, addresses and routes.
+//! The daemon's access to the kernel: loads the programs, fills and reads their maps, attaches them
+//! to interfaces, and watches interfaces, addresses and routes.
 //!
-//! The only crate that knows aya, bpf(2) and netlink. It decides nothing: what is to be in the maps
-//! comes from `wardline-policy`, and what is to be attached where from the daemon.
+//! Only this crate uses aya, bpf(2) and netlink. It decides nothing: `wardline-policy` provides the
+//! contents of the maps, and the daemon says what to attach where.
 
 pub mod attach;
 mod bpf;

@@ -1,13 +1,14 @@
-//! How programs are attached to interfaces, stay there without the daemon, and are taken off.
+//! How programs are attached to interfaces, outlive the daemon, and are taken off.
 //!
-//! XDP is held by a link, TC by a link where the kernel has TCX (6.6). Links are pinned below
-//! `pin_dir/vN/links` as `IFINDEX-HOOK`; one that an earlier version has pinned is taken over. Before TCX a TC program is a filter on the qdisc clsact,
-//! which stays with its interface; its name says whose it is: `wardline/PROGRAM@pin_dir`, with
-//! `wardline+clsact` when we made the qdisc too.
+//! XDP is attached by a link, TC by a link where the kernel has TCX (6.6). Links are pinned below
+//! `pin_dir/vN/links` as `IFINDEX-HOOK`; one that an earlier version has pinned is taken over.
+//! Before TCX a TC program is a filter on the qdisc clsact, which lasts as long as its interface.
+//! The filter's name says whose it is: `wardline/PROGRAM@pin_dir`, with `wardline+clsact` when we
+//! made the qdisc too.
 //!
-//! So all that is attached can be found in the kernel, and nothing is believed from memory: a link
-//! tells which interface it is on, none once that has been deleted, and a filter goes with its
-//! interface. What others have put on an interface stays as it is.
+//! So everything that is attached can be found in the kernel, and nothing relies on memory: a link
+//! reports its interface, or none once the interface has been deleted, and a filter is deleted with
+//! its interface. Programs of others on an interface stay as they are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,13 +30,13 @@ use crate::{
 
 type Result<T> = std::result::Result<T, AttachError>;
 
-/// Where to look for what is attached.
+/// Where attached programs are found.
 #[derive(Debug)]
 pub(crate) struct Links {
-    /// Where links are pinned; none: links last as long as this does.
+    /// Where links are pinned; none: they last as long as this value.
     pub(crate) pin_dir: Option<PathBuf>,
     pub(crate) held: BTreeMap<(u32, Hook), Arc<Link>>,
-    /// What filters of ours say behind the `@`.
+    /// The text behind the `@` in the names of our filters.
     pub(crate) owner: String,
 }
 
@@ -54,7 +55,7 @@ impl Links {
         }
     }
 
-    /// The links of a hook, this version's first; their interfaces may be gone.
+    /// The links of a hook, this version's first; their interfaces may have been deleted.
     pub(crate) fn found(&self, ifindex: u32, hook: Hook) -> Result<Vec<Found>> {
         let held = self.held.get(&(ifindex, hook)).cloned();
         let mut found: Vec<Found> = held
@@ -95,20 +96,21 @@ impl Links {
         Ok(ours.next())
     }
 
-    /// Makes a link stay.
+    /// Pins a link, or keeps it open if nothing is pinned.
     pub(crate) fn keep(&mut self, ifindex: u32, hook: Hook, link: Link) -> Result<()> {
         let Some(pin) = self.pin(ifindex, hook) else {
             self.held.insert((ifindex, hook), Arc::new(link));
             return Ok(());
         };
         link.pin(&pin).map_err(|error| {
-            // At once, not some time after this descriptor is closed.
+            // Taken off now, because the kernel would do it only some time after this descriptor is
+            // closed.
             let _ = link.detach();
             pinned(&pin)(error)
         })
     }
 
-    /// Puts a filter on clsact, which is made if there is none.
+    /// Puts a filter on clsact, and makes that qdisc first if it is missing.
     pub(crate) fn add_filter(
         &self,
         ifindex: u32,
@@ -139,7 +141,8 @@ impl Links {
         fresh: bool,
     ) -> Result<()> {
         let qdiscs = netlink::qdiscs().map_err(unread(ifindex))?;
-        // A filter for what leaves would judge what enters on a qdisc that has only one side.
+        // On a qdisc that has only one side, a filter for packets that leave would judge packets
+        // that enter.
         if let Some(kind) = qdiscs.get(&ifindex).filter(|kind| *kind != CLSACT) {
             return Err(AttachError::Taken(format!(
                 "a qdisc of kind {kind} is where clsact would be; tc qdisc del dev … {kind} makes \
@@ -147,7 +150,7 @@ impl Links {
             )));
         }
         let filters = netlink::filters(ifindex, side).map_err(unread(ifindex))?;
-        // The kernel keeps filters of one priority together only when they are of one kind.
+        // Filters of one priority must be of one kind.
         let in_the_way = |filter: &&Filter| {
             filter.place == place
                 || filter.place.priority == place.priority
@@ -174,7 +177,7 @@ impl Links {
         netlink::set_filter(ifindex, side, place, program, &mark.name()).map_err(refused(hook))
     }
 
-    /// Pins an earlier version's link where this version's are.
+    /// Moves an earlier version's pin to this version's directory.
     pub(crate) fn bring_home(&self, ifindex: u32, hook: Hook, found: &Found) -> Result<()> {
         match (&found.pin, self.pin(ifindex, hook)) {
             (Some(pin), Some(own)) if *pin != own => fs::rename(pin, own).map_err(pinned(pin)),
@@ -237,8 +240,8 @@ fn pin_name(ifindex: u32, hook: Hook) -> String {
     format!("{ifindex}-{}", hook.pin())
 }
 
-/// Removes everything that was ever attached or pinned: first what judges, so that nothing is
-/// judged by half of it. Goes on after a failure and answers all of them.
+/// Removes everything that was ever attached or pinned. The programs go first, so that none judges
+/// with incomplete maps. Goes on after a failure and returns all errors.
 pub fn detach(pin_dir: &Path) -> Vec<AttachError> {
     let mut errors = Vec::new();
     for version in children(pin_dir) {
@@ -265,13 +268,13 @@ pub fn detach(pin_dir: &Path) -> Vec<AttachError> {
     errors
 }
 
-/// Takes a pinned link off its hook, and its pin away.
+/// Takes a pinned link off its hook, and removes the pin.
 fn release(pin: &Path) -> io::Result<()> {
     Link::open(pin)?.detach()?;
     fs::remove_file(pin)
 }
 
-/// What the name of a filter says.
+/// The parts of a filter's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark<'a> {
     program: &'a str,
@@ -309,7 +312,7 @@ impl<'a> Mark<'a> {
     }
 }
 
-/// A pin directory as filters name it, however it is written.
+/// A pin directory as filters name it, independent of how the path is written.
 fn owner(pin_dir: &Path) -> String {
     let plain: PathBuf = pin_dir.components().collect();
     plain.to_string_lossy().into_owned()
@@ -353,7 +356,7 @@ fn remove_filters(owner: &str) -> Vec<AttachError> {
 /// Removes a filter of ours, and the qdisc when it was made for our filters and has no other.
 fn remove_filter(ifindex: u32, side: Side, filter: &Filter) -> Result<()> {
     if let Err(error) = netlink::remove_filter(ifindex, side, filter.place) {
-        // It may have gone with its interface.
+        // The filter may have been deleted with its interface.
         let left = netlink::filters(ifindex, side).map_err(unread(ifindex))?;
         if left.contains(filter) {
             return Err(unread(ifindex)(error));
@@ -365,8 +368,8 @@ fn remove_filter(ifindex: u32, side: Side, filter: &Filter) -> Result<()> {
     Ok(())
 }
 
-/// Removes the qdisc if there is no filter on it. One that somebody adds in the same instant goes
-/// with it: the kernel can't be asked to remove only an empty one.
+/// Removes the qdisc if it has no filter. A filter that another program adds in the same instant is
+/// lost: the kernel can't be asked to remove only an empty qdisc.
 fn remove_unused_clsact(ifindex: u32) -> Result<()> {
     for side in Side::BOTH {
         if !netlink::filters(ifindex, side)
@@ -389,7 +392,7 @@ fn with_clsact() -> Result<BTreeSet<u32>> {
     Ok(clsact.map(|(ifindex, _)| ifindex).collect())
 }
 
-/// Why the kernel made no link, in words that say what would help.
+/// Explains why the kernel made no link, and what would help.
 pub(crate) fn refusal(ifindex: u32, hook: Hook, error: io::Error) -> AttachError {
     let code = error.raw_os_error().unwrap_or(0);
     let barred = |words: &str| AttachError::Barred(words.to_owned());
@@ -404,7 +407,7 @@ pub(crate) fn refusal(ifindex: u32, hook: Hook, error: io::Error) -> AttachError
     }
 }
 
-/// Whose XDP program keeps ours off an interface.
+/// The XDP program that keeps ours off an interface.
 fn holder(ifindex: u32, code: i32) -> Option<AttachError> {
     let devices = netlink::devices().ok()?;
     let own = devices.iter().find(|device| device.index == ifindex)?;
@@ -423,7 +426,7 @@ fn holder(ifindex: u32, code: i32) -> Option<AttachError> {
             described(id)
         )));
     }
-    // The kernel says no more than that there is one; it may be in another namespace.
+    // The kernel only says that there is one; it may be in another namespace.
     let above = devices.iter().find_map(|device| {
         let is_above = own.controller == Some(device.index) || device.lower == Some(ifindex);
         let id = device.native.or(device.generic)?;
@@ -440,7 +443,7 @@ fn holder(ifindex: u32, code: i32) -> Option<AttachError> {
     }))
 }
 
-/// A program, as far as the kernel tells: id, name and type.
+/// A program, as far as the kernel describes it: id, name and type.
 fn described(id: u32) -> String {
     let programs = loaded_programs().flatten();
     let Some(info) = programs.into_iter().find(|info| info.id() == id) else {

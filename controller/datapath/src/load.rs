@@ -1,8 +1,8 @@
-//! Loads the programs, with the maps that are pinned or with maps of their own.
+//! Loads the programs, with pinned maps or with new ones.
 //!
-//! Everything is pinned below `pin_dir/vN`, N being the version of the bytes: maps under `maps`,
-//! links under `links` as `IFINDEX-HOOK`. What is pinned goes on without a daemon; the next one
-//! finds it there.
+//! Everything is pinned below `pin_dir/vN`, N being the version of the shared bytes: maps under
+//! `maps`, links under `links` as `IFINDEX-HOOK`. Pinned programs and maps keep working without a
+//! daemon, and the next daemon finds them there.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -36,7 +36,7 @@ use crate::{
 
 pub use crate::object::OBJECT;
 
-/// What statfs(2) says of the BPF file system.
+/// The number by which statfs(2) identifies the BPF file system.
 const BPF_FS_MAGIC: rustix::fs::FsWord = libc::BPF_FS_MAGIC as _;
 
 /// A program's size.
@@ -64,7 +64,7 @@ fn print_kernel_log(ebpf: &mut Ebpf) -> Result<()> {
     Ok(())
 }
 
-/// Mounts the BPF file system where pins are to be, when it is not.
+/// Mounts the BPF file system where pins belong, unless it is mounted.
 fn mount_bpf(pins: &Path) -> Result<()> {
     const ROOT: &str = "/sys/fs/bpf";
     if !pins.starts_with(ROOT) {
@@ -81,13 +81,13 @@ fn mount_bpf(pins: &Path) -> Result<()> {
 /// A random number that is not 0.
 fn random() -> Result<u64> {
     let mut bytes = [0u8; 8];
-    // A request of up to 256 bytes is answered in whole, or not at all.
+    // A request of up to 256 bytes is answered completely or not at all.
     getrandom(&mut bytes, GetRandomFlags::empty())
         .map_err(|error| pin_error(Path::new("/dev/random"))(error.into()))?;
     Ok(u64::from_ne_bytes(bytes) | 1)
 }
 
-/// The verifier gives up when something else wants the thread, and may be asked again.
+/// Retries, because the verifier gives up when the thread is interrupted.
 fn insist(
     mut load: impl FnMut() -> std::result::Result<(), ProgramError>,
 ) -> std::result::Result<(), ProgramError> {
@@ -102,13 +102,13 @@ fn insist(
 }
 
 impl Datapath {
-    /// Loads the programs, with maps that are pinned below a directory, or with maps of their own.
+    /// Loads the programs, with maps that are pinned below a directory, or with unpinned ones.
     ///
-    /// Pinned maps are taken as they are, with the sizes that they were made with.
+    /// Pinned maps are used as they are, with the sizes that they were created with.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, or what is pinned has another form.
+    /// When the kernel refuses, or a pinned map has another form.
     pub fn open(pin_dir: Option<&Path>, limits: &Limits, timeouts: &Timeouts) -> Result<Self> {
         let pins = pin_dir.map(|directory| directory.join(format!("v{ABI_VERSION}")));
         let mut loader = EbpfLoader::new();
@@ -155,7 +155,7 @@ impl Datapath {
         print_kernel_log(&mut ebpf)?;
         let mut sizes = HashMap::new();
         for (name, map) in ebpf.maps() {
-            // Maps of other kinds have no entries that somebody counts.
+            // Maps of other kinds have no number of entries to report.
             if let Ok(map) = data("any", map) {
                 let info = map.info().map_err(map_error("any"))?;
                 sizes.insert(name.to_owned(), info.max_entries());
@@ -241,7 +241,7 @@ impl Datapath {
         set(&mut self.ebpf, "SETTINGS", 0, settings)
     }
 
-    /// Finds out what the pinned maps hold, as far as the next revision must know it.
+    /// Finds out what the pinned maps hold, as far as the next change must know it.
     pub(crate) fn recover(&mut self) -> Result<()> {
         let active: u32 = get(&self.ebpf, "ACTIVE", 0)?;
         if active != 0 {

@@ -1,4 +1,4 @@
-//! Reads and writes maps: by name, entry by entry or many with one call, and no more than differs.
+//! Reads and writes maps: by name, one entry or many with one call, and only entries that differ.
 
 use std::{collections::BTreeMap, os::fd::AsFd as _, time::Duration};
 
@@ -57,8 +57,8 @@ pub(crate) fn set<V: Pod>(ebpf: &mut Ebpf, name: &'static str, index: u32, value
     map.set(index, value, 0).map_err(map_error(name))
 }
 
-/// Makes an array hold what it should instead of what it does, at indexes that a key has. Answers how
-/// many entries it wrote.
+/// Changes an array from its old entries to the new ones, at the indexes that `index` gives for
+/// keys. Returns how many entries it wrote.
 pub(crate) fn array<V: Pod + Default + PartialEq>(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -81,8 +81,8 @@ pub(crate) fn array<V: Pod + Default + PartialEq>(
     Ok(written)
 }
 
-/// Makes a hash hold what it should instead of what it does, under the kernel's keys. Answers how
-/// many entries it wrote or took out.
+/// Changes a hash from its old entries to the new ones, under the kernel's keys. Returns how many
+/// entries it wrote or removed.
 pub(crate) fn hash<L: Ord, K: Pod, V: Pod + PartialEq>(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -110,8 +110,8 @@ pub(crate) fn hash<L: Ord, K: Pod, V: Pod + PartialEq>(
 /// Entries that are written with one call.
 pub(crate) const AT_ONCE: usize = 4096;
 
-/// Writes entries, many with one call; `one` writes a single one, where that does not do: because the
-/// kernel has no such call for the map, or lacks memory for a moment.
+/// Writes entries, many with one call. `one` writes a single entry when that fails: the kernel may
+/// have no such call for the map, or lack memory for a moment.
 pub(crate) fn write<K: Pod, V: Pod>(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -127,7 +127,7 @@ pub(crate) fn write<K: Pod, V: Pod>(
         let (written, result) = bpf::write_many(map, &keys[done..end], &values[done..end]);
         done += written;
         if result.is_err() {
-            // The next entry says what is wrong, if something is.
+            // If there is a real error, writing the next entry alone returns it.
             let until = if written == 0 { end } else { done + 1 };
             for at in done..until.min(end) {
                 one(ebpf, keys[at], values[at])?;
@@ -152,8 +152,8 @@ pub(crate) fn clear_hash<K: Pod, V: Pod>(
     Ok(())
 }
 
-/// Tables that grow take memory from caches that refill in the background: a burst can find them
-/// empty although memory is free.
+/// Tries again when a growing table can't allocate: it takes memory from caches that refill in the
+/// background, and a burst can find them empty although memory is free.
 pub(crate) fn retry(
     mut insert: impl FnMut() -> std::result::Result<(), MapError>,
 ) -> std::result::Result<(), MapError> {
@@ -184,7 +184,7 @@ pub(crate) fn remove_if_there(
     }
 }
 
-/// Puts zero into each place of an array.
+/// Sets each entry of an array to zero.
 pub(crate) fn clear_array<V: Pod>(
     ebpf: &mut Ebpf,
     name: &'static str,

@@ -1,9 +1,9 @@
-//! Qdiscs, filters and XDP programs of interfaces: asked and changed by netlink, by the interface's
-//! number; and who else has a say in what is forwarded.
+//! Qdiscs, filters and XDP programs of interfaces, read and changed by netlink with the interface's
+//! number; and the nftables chains that see forwarded packets.
 //!
-//! A request blocks until the kernel has answered. Its socket lives as long as it does, and belongs
-//! to the network namespace of the calling thread. Of what others have made only what is needed is
-//! read: a filter of a kind that nobody here knows is still a filter.
+//! A request blocks until the kernel has answered. Its socket exists only for the request, and
+//! belongs to the network namespace of the calling thread. Of objects that others have made, only
+//! the fields needed are read: a filter of an unknown kind is still a filter.
 
 use std::{
     collections::BTreeMap,
@@ -29,10 +29,10 @@ use rtnetlink::sys::{
     protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE},
 };
 
-/// The kind of qdisc that programs hang on where there is no TCX.
+/// The kind of qdisc to which programs are attached where there is no TCX.
 pub(crate) const CLSACT: &str = "clsact";
 
-/// Which way packets go.
+/// The direction of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// Into the router.
@@ -56,33 +56,34 @@ impl Side {
     }
 }
 
-/// Where a filter is among others of its side: its number, and lower priorities are asked first.
+/// The position of a filter on its side: its number, and its priority, of which the lowest runs
+/// first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) priority: u16,
     pub(crate) handle: u32,
 }
 
-/// A filter, anybody's.
+/// A filter, ours or another program's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Filter {
     pub(crate) place: Place,
-    /// EtherType that it is for; `ETH_P_ALL`: any.
+    /// Its EtherType; `ETH_P_ALL`: any.
     pub(crate) protocol: u16,
     /// `bpf`, `flower` …
     pub(crate) kind: String,
-    /// What it was named when it was made.
+    /// The name that it was created with.
     pub(crate) name: String,
     /// Id of its program; 0: none.
     pub(crate) program: u32,
 }
 
-/// An interface, as far as others may use its XDP.
+/// An interface, as far as it matters for who else uses XDP there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Device {
     pub(crate) index: u32,
     pub(crate) name: String,
-    /// The interface that it is above of, of those in this namespace.
+    /// The interface below it, if that is in this namespace.
     pub(crate) lower: Option<u32>,
     /// The bridge or bond that it is a port of.
     pub(crate) controller: Option<u32>,
@@ -92,7 +93,7 @@ pub(crate) struct Device {
     pub(crate) generic: Option<u32>,
 }
 
-/// The kind of qdisc that interfaces have where clsact would be, of those that have one.
+/// The kind of qdisc in the place of clsact, for interfaces that have one there.
 pub(crate) fn qdiscs() -> io::Result<BTreeMap<u32, String>> {
     let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
     let mut qdiscs = BTreeMap::new();
@@ -105,7 +106,7 @@ pub(crate) fn qdiscs() -> io::Result<BTreeMap<u32, String>> {
     Ok(qdiscs)
 }
 
-/// Makes the qdisc; an error of `AlreadyExists` when there is one, of whatever kind.
+/// Creates the qdisc; an error of `AlreadyExists` when there is one, of any kind.
 pub(crate) fn add_clsact(ifindex: u32) -> io::Result<()> {
     let mut message = clsact(ifindex);
     message
@@ -115,7 +116,7 @@ pub(crate) fn add_clsact(ifindex: u32) -> io::Result<()> {
     ask(request, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL).map(drop)
 }
 
-/// Removes the qdisc with all that is on it.
+/// Removes the qdisc with all its filters.
 pub(crate) fn remove_clsact(ifindex: u32) -> io::Result<()> {
     let request = RouteNetlinkMessage::DelQueueDiscipline(clsact(ifindex));
     ask(request, NLM_F_ACK).map(drop)
@@ -129,7 +130,7 @@ pub(crate) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<Filter>> {
     for answer in dump(RouteNetlinkMessage::GetTrafficFilter(message))? {
         let (header, kind, options) = read_tc(&answer)?;
         let handle = u32::from(header.handle);
-        // One message speaks for the priority itself.
+        // One message describes the priority itself.
         if handle == 0 {
             continue;
         }
@@ -157,7 +158,7 @@ pub(crate) fn filters(ifindex: u32, side: Side) -> io::Result<Vec<Filter>> {
     Ok(filters)
 }
 
-/// Puts a program in a place, instead of the one that is there: no packet goes by between.
+/// Puts a program in a place and replaces the one there; no packet passes unjudged meanwhile.
 pub(crate) fn set_filter(
     ifindex: u32,
     side: Side,
@@ -169,7 +170,7 @@ pub(crate) fn set_filter(
     let options = [
         TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned()),
         TcFilterBpfOption::ProgName(name.to_owned()),
-        // The program's answer is the verdict.
+        // The program's return code is the verdict.
         TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
     ];
     message.attributes = vec![
@@ -235,8 +236,8 @@ pub(crate) fn root_qdiscs() -> io::Result<BTreeMap<u32, String>> {
     Ok(qdiscs)
 }
 
-/// The nftables chains that see what is forwarded, as `table chain`: of IP before routing, on the
-/// way and after it, and all at the ports themselves.
+/// The nftables chains that see forwarded packets, as `table chain`: for IP those before routing,
+/// on the way and after it, and all chains of interfaces.
 pub(crate) fn chains() -> io::Result<Vec<String>> {
     const GET_CHAIN: u16 = 10 << 8 | 4;
     const TABLE: u16 = 1;
@@ -244,7 +245,7 @@ pub(crate) fn chains() -> io::Result<Vec<String>> {
     const HOOK: u16 = 4;
     const HOOK_NUMBER: u16 = 1;
     let answers = match exchange(NETLINK_NETFILTER, GET_CHAIN, NLM_F_DUMP, &[0; 4]) {
-        // A kernel without netfilter, or without nftables.
+        // The kernel has no netfilter, or no nftables.
         Err(error) if is_missing(&error) => return Ok(Vec::new()),
         answers => answers?,
     };
@@ -267,7 +268,7 @@ pub(crate) fn chains() -> io::Result<Vec<String>> {
                 _ => {}
             }
         }
-        // IP of either family or both: all but what the router itself gets and sends.
+        // IPv4, IPv6 or both: all hooks but those for the router's own packets.
         let sees = match (family, hook) {
             (_, None) => false,
             (1 | 2 | 10, Some(hook)) => matches!(hook, 0 | 2 | 4),
@@ -281,7 +282,7 @@ pub(crate) fn chains() -> io::Result<Vec<String>> {
     Ok(chains)
 }
 
-/// Whether frames may be sent through an interface from XDP: its driver says so.
+/// Whether frames may be sent through an interface from XDP, according to its driver.
 pub(crate) fn sends_from_xdp(ifindex: u32) -> io::Result<bool> {
     const GET_FAMILY: [u8; 4] = [3, 1, 0, 0];
     const FAMILY_ID: u16 = 1;
@@ -316,7 +317,7 @@ pub(crate) fn sends_from_xdp(ifindex: u32) -> io::Result<bool> {
     Ok(features.ok_or(io::ErrorKind::Unsupported)? & SENDS != 0)
 }
 
-/// Whether the kernel does not have what was asked about.
+/// Whether the kernel lacks the facility that was asked about.
 fn is_missing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -324,7 +325,7 @@ fn is_missing(error: &io::Error) -> bool {
     ) || error.kind() == io::ErrorKind::InvalidInput
 }
 
-/// The bits of an attribute's kind that are not flags.
+/// The bits of an attribute's kind without the flags.
 const NLA_TYPE: u16 = 0x3fff;
 
 fn clsact(ifindex: u32) -> TcMessage {
@@ -363,9 +364,9 @@ fn read_tc(message: &[u8]) -> io::Result<(TcHeader, String, Vec<u8>)> {
     Ok((header, kind, options))
 }
 
-/// Asks for a list.
+/// Requests a list.
 fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<Vec<u8>>> {
-    // A list that changed while it was told has gaps; such changes are few.
+    // A list that changed while the kernel sent it is incomplete; such changes are rare.
     const ATTEMPTS: usize = 20;
     for _ in 1..ATTEMPTS {
         match ask(request.clone(), NLM_F_DUMP) {
@@ -376,7 +377,7 @@ fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<Vec<u8>>> {
     ask(request, NLM_F_DUMP)
 }
 
-/// Asks the kernel, and gives the messages that it answers with.
+/// Sends a request and returns the messages of the answer.
 fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Vec<u8>>> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
@@ -387,14 +388,14 @@ fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Vec<u8>>> {
     send(NETLINK_ROUTE, &bytes)
 }
 
-/// Asks a part of the kernel that no library here speaks to, and gives the messages that it answers
-/// with.
+/// Sends a request to a part of the kernel that none of our libraries supports, and returns the
+/// messages of the answer.
 fn exchange(protocol: isize, kind: u16, flags: u16, request: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     // struct nlmsghdr: length, type, flags, sequence, port.
     let mut bytes = Vec::with_capacity(16 + request.len());
     bytes.extend(((16 + request.len()) as u32).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
-    // An answer that is one message is followed by an acknowledgement, which ends it.
+    // An answer of one message is followed by an acknowledgement, which ends it.
     let flags = NLM_F_REQUEST
         | flags
         | if flags & NLM_F_DUMP == 0 {
@@ -411,7 +412,7 @@ fn exchange(protocol: isize, kind: u16, flags: u16, request: &[u8]) -> io::Resul
 fn send(protocol: isize, bytes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let socket = Socket::new(protocol)?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    // Why, in the kernel's words, and without our own request before them.
+    // Include the kernel's error text, and leave out our own request before it.
     socket.set_ext_ack(true)?;
     socket.set_cap_ack(true)?;
     socket.send(bytes, 0)?;
@@ -438,7 +439,7 @@ fn send(protocol: isize, bytes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     }
 }
 
-/// What an acknowledgement says went wrong, with the kernel's own words when it has any.
+/// The error in an acknowledgement, with the kernel's own text if there is one.
 fn refusal(payload: &[u8], told: bool) -> Option<io::Error> {
     /// The error's number, and the header of the request.
     const BEFORE_WORDS: usize = 4 + 16;

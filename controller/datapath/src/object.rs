@@ -15,7 +15,8 @@ use crate::error::{DatapathError, Result, map_error};
 /// The programs and map definitions, as built for the kernel.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WARDLINE_OBJECT"));
 
-/// Maps that are not pinned, because neither a later daemon nor a later packet needs what they hold.
+/// Maps that are not pinned, because neither a later daemon nor a later packet needs their
+/// contents.
 const UNPINNED: &[&str] = &[
     // Scratch memory for one packet.
     "DESKS",
@@ -24,7 +25,7 @@ const UNPINNED: &[&str] = &[
     "AYA_LOGS",
 ];
 
-/// The form of a map: what a pinned map must have in common with the object's.
+/// The form of a map: the properties in which a pinned map must match the object's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
     kind: u32,
@@ -68,11 +69,11 @@ pub(crate) fn pinned() -> Result<BTreeMap<String, Form>> {
     Ok(forms.collect())
 }
 
-/// The maps whose size follows from the limits. All others are as large as the object says.
+/// The maps whose size depends on the limits. All others have the size that the object gives.
 pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 11] {
-    // Tables of policy hold two revisions.
+    // Policy tables hold two revisions.
     let both = |entries: u32| entries.saturating_mul(2);
-    // Routers and rules name addresses too.
+    // Routers and rules add addresses of their own.
     let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
     [
         ("MACS", both(limits.devices.saturating_mul(2))),
@@ -89,7 +90,8 @@ pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 11] {
     ]
 }
 
-/// Compares maps that an earlier daemon has pinned with those of the object: the loader does not.
+/// Compares maps that an earlier daemon has pinned with those of the object, because the loader
+/// does not.
 ///
 /// # Errors
 ///
@@ -126,10 +128,11 @@ mod tests {
         let unpinned: BTreeSet<String> = UNPINNED.iter().map(ToString::to_string).collect();
         let pinned: BTreeSet<String> = pinned().unwrap().into_keys().collect();
         assert!(pinned.is_disjoint(&unpinned));
-        // Nothing is on no list, and no list names what the object lacks.
+        // Every map of the object is on one of the lists, and no list names a map that the object
+        // lacks.
         assert_eq!(&pinned | &unpinned, defined());
         assert!(pinned.contains("ACTIVE") && pinned.contains("FLOWS"));
-        // The BPF file system takes no name with a dot.
+        // The BPF file system allows no name with a dot.
         assert!(pinned.iter().all(|name| !name.contains('.')));
     }
 

@@ -1,8 +1,8 @@
-//! What is there: the links and the router's own addresses; the only user of netlink.
+//! The links and the router's own addresses, listed and watched by netlink.
 //!
-//! [`observe`] and [`watch`] use sockets of their own: what a request causes is answered to the
-//! request, not announced on its socket, so one for both would miss the daemon's own changes. A
-//! socket belongs to the network namespace that its thread was in when it was made.
+//! [`observe`] and [`watch`] use separate sockets: the kernel answers a request on its own socket
+//! and does not announce the result there too, so one socket for both would miss the daemon's own
+//! changes. A socket belongs to the network namespace that its thread was in when it was made.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,14 +49,14 @@ pub enum InventoryError {
     Closed,
 }
 
-/// Lists what is there.
+/// Lists the links and addresses that exist.
 ///
 /// # Errors
-/// Those of the socket and of the kernel. A list that broke off is an error, not a short list.
+/// Those of the socket and of the kernel. An incomplete list is an error, not a short list.
 pub async fn observe() -> Result<Inventory, InventoryError> {
     let (connection, handle, _events) =
         rtnetlink::new_connection().map_err(InventoryError::Socket)?;
-    // The connection first: when it ends, the list that ends with it is not complete.
+    // The connection is polled first, because a list that ends with it is not complete.
     tokio::select! {
         biased;
         () = connection => Err(InventoryError::Closed),
@@ -65,7 +65,7 @@ pub async fn observe() -> Result<Inventory, InventoryError> {
 }
 
 /// Ticks soon after links or addresses changed, and once whenever changes may have been missed.
-/// Changes in quick succession are one tick. It goes on until the receiver is dropped.
+/// Changes in quick succession give one tick. Runs until the receiver is dropped.
 ///
 /// # Errors
 /// When the first socket can't be made; later ones are tried again.
@@ -76,13 +76,13 @@ pub fn watch() -> Result<mpsc::Receiver<()>, InventoryError> {
     Ok(receiver)
 }
 
-/// Changes within this time are told as one.
+/// Changes within this time give one tick.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Between attempts to subscribe again.
+/// Time between attempts to subscribe again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What the kernel may announce between two turns of the task: room for some thousand links.
+/// Room for announcements between two turns of the task: some thousand links.
 const RECEIVE_BUFFER: u32 = 1 << 20;
 
 type Connection = rtnetlink::proto::Connection<RouteNetlinkMessage>;
@@ -130,7 +130,7 @@ async fn follow(mut subscription: (Connection, Events), ticks: mpsc::Sender<()>)
     }
 }
 
-/// Follows one subscription to its end, or that of the receiver.
+/// Follows one subscription until it or the receiver ends.
 async fn follow_one(connection: Connection, mut events: Events, ticks: &mpsc::Sender<()>) {
     let mut connection = pin!(connection);
     let mut seen = Seen::default();
@@ -154,14 +154,14 @@ async fn follow_one(connection: Connection, mut events: Events, ticks: &mpsc::Se
 }
 
 fn tick(ticks: &mpsc::Sender<()>) {
-    // Full: a tick waits already, and whoever takes it lists what is there after this change.
+    // When it is full, a tick is waiting already, and its receiver will list this change too.
     if let Err(mpsc::error::TrySendError::Full(()) | mpsc::error::TrySendError::Closed(())) =
         ticks.try_send(())
     {}
 }
 
-/// What was announced so far. The kernel repeats a link for every change of its statistics, flags
-/// and programs, and an address for every renewal.
+/// The last announcement of each link and address. The kernel repeats a link for every change of
+/// its statistics, flags and programs, and an address for every renewal.
 #[derive(Default)]
 struct Seen {
     links: BTreeMap<u32, Link>,
@@ -179,7 +179,7 @@ impl Seen {
             _ => return false,
         };
         match message {
-            // A bridge speaks of its ports in messages of its own family, which lack most fields.
+            // A bridge announces its ports in messages of its own family, which lack most fields.
             RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
                 if message.header.interface_family != AddressFamily::Unspec =>
             {
@@ -272,7 +272,7 @@ fn read_link(message: LinkMessage) -> Option<Link> {
     })
 }
 
-/// The link's own address: on a point-to-point link the plain attribute is the other end's.
+/// The link's own address: on a point-to-point link the plain attribute is the other end's address.
 fn read_address(message: &AddressMessage) -> Option<IpAddr> {
     let mut own = None;
     for attribute in &message.attributes {
@@ -438,7 +438,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_vlan_has_an_id_and_a_lower_device() {
-        // As the kernel sends it; a kernel to make one with may lack the module.
+        // A message as the kernel sends it, because a test kernel may lack the module.
         let mut message = LinkMessage::default();
         message.header.index = 7;
         message.attributes = vec![
@@ -476,7 +476,7 @@ pub(crate) mod tests {
         assert_eq!(read_address(&message), Some(own));
     }
 
-    /// Waits until ticks stop, and counts them.
+    /// Waits until no more ticks come, and counts them.
     async fn quiet(ticks: &mut mpsc::Receiver<()>) -> usize {
         let mut count = 0;
         while let Ok(Some(())) = timeout(Duration::from_millis(400), ticks.recv()).await {
@@ -485,7 +485,7 @@ pub(crate) mod tests {
         count
     }
 
-    /// Runs a test in a network namespace of its own, which ends with its thread.
+    /// Runs a test in a network namespace of its own, which ends with the test's thread.
     pub(crate) fn in_a_namespace(test: impl Future<Output = ()> + Send + 'static) {
         let thread = std::thread::spawn(|| {
             if let Err(error) = unshare() {

@@ -1,4 +1,4 @@
-//! Whether an interface may hand VLAN tags over outside the frame, where XDP does not see them.
+//! Whether an interface may deliver VLAN tags outside the frame, where XDP does not see them.
 #![expect(unsafe_code, reason = "ethtool's requests are ioctls")]
 
 use std::{
@@ -8,19 +8,19 @@ use std::{
 
 use wardline_policy::inventory::Link;
 
-/// Features by which a driver takes tags out of frames, and how `ethtool -K` calls them.
+/// Features by which a driver takes tags out of frames, and their names in `ethtool -K`.
 const FEATURES: [(&str, &str); 2] = [
     ("rx-vlan-hw-parse", "rxvlan"),
     ("rx-vlan-stag-hw-parse", "rx-vlan-stag-hw-parse"),
 ];
 
-/// Why tags may be outside the frame, and what would change that; nothing when they are inside.
+/// Why tags may be outside the frame, and how to change that; none when they are inside.
 pub fn tags_outside(link: &Link) -> Option<String> {
     let name = &link.name;
     match link.kind.as_deref() {
-        // Hardware, and tap devices, say what they do.
+        // Hardware and tap devices report their features.
         None | Some("tun") => {}
-        // The far end decides, not this one's own setting.
+        // The far end decides, not the setting of this end.
         Some("veth") => {
             return Some(
                 "the far end of a veth pair holds VLAN tags outside the frame, where XDP does not \
@@ -66,7 +66,7 @@ struct Active {
 /// The features of an interface that are on.
 fn active_features(interface: &str) -> io::Result<Vec<Active>> {
     const GET_FEATURES: u32 = 0x3a;
-    /// Words of a block of 32 features: those that can be changed, are wanted, are on, never change.
+    /// Words in a block of 32 features: available, requested, active, never changed.
     const BLOCK: usize = 4;
     let names = feature_names(interface)?;
     // struct ethtool_gfeatures: command, count of blocks, blocks.
@@ -87,7 +87,7 @@ fn active_features(interface: &str) -> io::Result<Vec<Active>> {
     Ok(active)
 }
 
-/// What the kernel calls its features, by their number.
+/// The kernel's names of an interface's features, by their number.
 fn feature_names(interface: &str) -> io::Result<Vec<String>> {
     const GET_STRINGS: u32 = 0x1b;
     const GET_SET_INFO: u32 = 0x37;
@@ -115,14 +115,14 @@ fn feature_names(interface: &str) -> io::Result<Vec<String>> {
     Ok(names.collect())
 }
 
-/// Has the kernel fill in a request of ethtool's, which says itself how long it is.
+/// Runs an ethtool request, which the kernel fills in; the request itself says how long it is.
 fn ethtool(interface: &str, request: &mut [u32]) -> io::Result<()> {
     // SAFETY: takes no pointer.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if socket < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made it, for nobody else.
+    // SAFETY: the kernel has just made it for this caller only.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     // SAFETY: all zeroes is a valid `ifreq`.
     let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -133,8 +133,8 @@ fn ethtool(interface: &str, request: &mut [u32]) -> io::Result<()> {
         *to = from as libc::c_char;
     }
     ifreq.ifr_ifru.ifru_data = request.as_mut_ptr().cast();
-    // SAFETY: the name ends with a zero byte, because there was room for one; the request is
-    // writable for the counts that it names, which its callers took its size from.
+    // SAFETY: the name ends with a zero byte, because there was room for one; the request is as
+    // long as the counts in it say, because its callers sized it by them.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut ifreq) };
     if done < 0 {
         Err(io::Error::last_os_error())
@@ -165,7 +165,7 @@ mod tests {
                 vlan: None,
                 kind: kind.map(str::to_owned),
             };
-            // As hardware it would have both features on.
+            // If it were hardware, it would have both features on.
             let hardware = || tags_outside(&link(None)).unwrap_or_default();
             assert!(hardware().ends_with("ethtool -K lan1 rxvlan off leaves them in"));
             switch_off("lan1", "rx-vlan-hw-parse").expect("a feature that can be switched");
@@ -175,7 +175,7 @@ mod tests {
             switch_off("lan1", "rx-vlan-stag-hw-parse").expect("a feature that can be switched");
             assert_eq!(tags_outside(&link(None)), None);
             assert_eq!(tags_outside(&link(Some("tun"))), None);
-            // For these their own setting says nothing.
+            // For these kinds their own setting does not matter.
             for kind in ["veth", "bond"] {
                 assert!(tags_outside(&link(Some(kind))).is_some(), "{kind}");
             }

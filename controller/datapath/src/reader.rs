@@ -1,7 +1,7 @@
-//! Reads what the kernel holds: flows, counters, learned addresses, its time.
+//! Reads the kernel's state: flows, counters, learned addresses and time.
 //!
-//! A reader has descriptors of its own. Any number of threads use it at the same time, and none of
-//! them waits for whoever changes things, or makes that one wait.
+//! A reader has its own descriptors. Any number of threads may use it at the same time, and readers
+//! and the thread that changes the maps never wait for each other.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,13 +31,13 @@ use crate::{
 pub struct Fill {
     /// The table.
     pub name: &'static str,
-    /// Entries in use; of tables with two revisions, those of the one in force.
+    /// Entries in use; for tables with two revisions, those of the one in force.
     pub used: u64,
     /// Entries that it can hold, counted the same way.
     pub max: u64,
 }
 
-/// What is read, and nothing else.
+/// The only maps that a reader opens.
 const READ: [&str; 9] = [
     "CLOCK",
     "FLOWS",
@@ -53,15 +53,15 @@ const READ: [&str; 9] = [
 /// Reads the kernel's maps.
 pub struct Reader {
     maps: BTreeMap<&'static str, Map>,
-    /// The program that tells the time.
+    /// The program that returns the kernel's time.
     clock: OwnedFd,
-    /// What each map can hold.
+    /// How many entries each map can hold.
     sizes: HashMap<String, u32>,
     pub(crate) per_second: u32,
 }
 
 impl Reader {
-    /// A reader of what has been loaded; `sizes` says what each map can hold.
+    /// Makes a reader of the loaded maps; `sizes` says how many entries each can hold.
     pub(crate) fn new(ebpf: &mut Ebpf, sizes: HashMap<String, u32>) -> Result<Self> {
         let duplicate = |name: &'static str| {
             let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
@@ -95,7 +95,7 @@ impl Reader {
         })
     }
 
-    /// The present, in ticks.
+    /// The current tick.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl Reader {
         Ok((self.jiffies()? >> TICK_SHIFT) as u32)
     }
 
-    /// What holds for every packet.
+    /// The settings that hold for every packet.
     ///
     /// # Errors
     ///
@@ -157,13 +157,12 @@ impl Reader {
         Ok(reasons)
     }
 
-    /// Packets and bytes of a rule.
+    /// Packets and bytes of each of these rules. Packets of a live flow are read from the flow,
+    /// which counts them for its rule until it ends.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    ///
-    /// What belongs to a live flow is counted by the flow, until it ends.
     pub fn rules(&self, numbers: impl Iterator<Item = u32>) -> Result<Vec<Counter>> {
         let mut live: HashMap<u32, Counter> = HashMap::new();
         self.flows(|flow| {
@@ -193,7 +192,7 @@ impl Reader {
         self.get("GAUGES", cell)
     }
 
-    /// Calls with every flow in the table, timed out or not.
+    /// Calls a function with every flow in the table, even if it has timed out.
     ///
     /// # Errors
     ///
@@ -215,7 +214,7 @@ impl Reader {
         for entry in map.iter() {
             match entry {
                 Ok((address, [device, last])) => learned.push((address, device, last)),
-                // It was put out while the table was walked.
+                // The entry was removed while the table was read.
                 Err(MapError::KeyNotFound) => {}
                 Err(source) => {
                     return Err(DatapathError::Map {
@@ -228,7 +227,7 @@ impl Reader {
         Ok(learned)
     }
 
-    /// Where a device was last seen: tick and interface; none: not yet.
+    /// Where a device was last seen: tick and interface; none: never.
     ///
     /// # Errors
     ///
@@ -246,7 +245,7 @@ impl Reader {
     pub fn fill(&self, tables: &Tables) -> Result<Vec<Fill>> {
         let mut fill = self.needs(tables);
         let settings = self.settings()?;
-        // Processors that open at the same instant may pass the limit by one each.
+        // Processors that open flows at the same instant may exceed the limit by one each.
         let used = u64::from(self.gauge(gauge::FLOWS)?.min(settings.flows));
         let max = u64::from(settings.flows);
         fill.push(Fill {
@@ -254,7 +253,7 @@ impl Reader {
             used,
             max,
         });
-        // They make room for others, and are counted among the flows.
+        // Unanswered flows can be evicted, and are also counted among the flows.
         let used = u64::from(self.gauge(gauge::UNANSWERED)?.min(settings.flows));
         fill.push(Fill {
             name: "unanswered",
@@ -281,7 +280,7 @@ impl Reader {
         total(&map, "FORWARDED", 0)
     }
 
-    /// How full tables would be, each with what it can hold for one revision.
+    /// How full tables would be, and how much each can hold for one revision.
     pub fn needs(&self, tables: &Tables) -> Vec<Fill> {
         let one = |name: &str| self.size(name) / 2;
         let intervals: BTreeMap<*const Interval, usize> = tables
@@ -313,7 +312,7 @@ impl Reader {
         self.get("CLOCK", 0)
     }
 
-    /// Jiffies in a second: the kernel is built with one of a few.
+    /// Measures the jiffies in a second; kernels are built with one of a few values.
     fn measure_jiffies(&self) -> Result<u32> {
         const BUILT_WITH: [u32; 4] = [100, 250, 300, 1000];
         let (start, from) = (Instant::now(), self.jiffies()?);
@@ -341,7 +340,8 @@ impl Reader {
         map.get(&index, 0).map_err(map_error(name))
     }
 
-    /// All counters of an array in one call; none where the kernel has no such call for it, before 5.13.
+    /// All counters of an array in one call; none where the kernel lacks that call for it, before
+    /// 5.13.
     fn all_at_once(&self, name: &'static str, count: usize) -> Option<Vec<Counter>> {
         let map = data(name, self.map(name).ok()?).ok()?;
         let processors = aya::util::nr_cpus().ok()?;
@@ -356,7 +356,7 @@ impl Reader {
     }
 }
 
-/// The same map, by another descriptor.
+/// The same map with a new descriptor.
 fn duplicate(name: &'static str, map: &Map) -> Result<Map> {
     let map_fd = data(name, map)?.fd().as_fd().try_clone_to_owned();
     let map_fd = map_fd.map_err(|source| map_error(name)(MapError::IoError(source)))?;

@@ -1,4 +1,4 @@
-//! The ring by which the kernel tells of verdicts.
+//! The ring buffer through which the kernel reports events.
 
 use std::{io, os::fd::AsRawFd as _};
 
@@ -18,10 +18,10 @@ pub enum EventsError {
     Wait(#[source] io::Error),
 }
 
-/// The ring of events: what the kernel has told and nobody has read yet.
+/// The ring of events: those that the kernel has sent and the daemon has not read yet.
 pub struct Ring(RingBuf<MapData>);
 
-/// The same ring, for a task that waits.
+/// The same ring, for a task that waits for events.
 pub struct Listener(AsyncFd<RingBuf<MapData>>);
 
 impl Ring {
@@ -29,7 +29,7 @@ impl Ring {
         Self(ring)
     }
 
-    /// Has the ring waited for by the runtime of this thread.
+    /// Registers the ring with the runtime of this thread, so that a task can wait for it.
     ///
     /// # Errors
     /// When the runtime can't wait for it.
@@ -48,7 +48,7 @@ impl Ring {
     }
 }
 
-/// Events that are there, without waiting; an error for a record that is none.
+/// Events in the ring, without waiting; an error for a record that is no event.
 impl Iterator for Ring {
     type Item = Result<abi::Event, NotAnEvent>;
 
@@ -58,7 +58,7 @@ impl Iterator for Ring {
 }
 
 impl Listener {
-    /// Waits until the kernel has told something, then reads as [`Listener::read`].
+    /// Waits until the ring has records, then reads as [`Listener::read`].
     ///
     /// # Errors
     /// When the ring can't be waited for any more.
@@ -74,7 +74,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Reads at most so many records, without waiting. Answers whether there may be more.
+    /// Reads at most `most` records, without waiting. Returns whether there may be more.
     pub fn read(&mut self, most: usize, take: impl FnMut(Result<abi::Event, NotAnEvent>)) -> bool {
         read(self.0.get_mut(), most, take)
     }
@@ -133,7 +133,7 @@ mod tests {
             flags: 3,
             reserved: 9,
         };
-        // One byte in, so that nothing is aligned.
+        // One byte first, so that the record is not aligned.
         let mut bytes = vec![0; 1 + size_of::<abi::Event>()];
         bytes[1..].copy_from_slice(event.as_bytes());
         let parse = |record: &[u8]| abi::Event::read_from_bytes(record).ok();

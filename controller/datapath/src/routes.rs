@@ -1,5 +1,5 @@
-//! Tells when routes, rules or neighbours have changed: what the next hops that flows remember depend
-//! on.
+//! Reports when routes, rules or neighbours have changed, because flows keep next hops that depend
+//! on them.
 
 use std::{collections::HashMap, io, net::IpAddr, pin::pin};
 
@@ -17,7 +17,7 @@ type Connection = rtnetlink::proto::Connection<RouteNetlinkMessage>;
 type Announcements =
     futures::channel::mpsc::UnboundedReceiver<(Message, rtnetlink::sys::SocketAddr)>;
 
-/// What the kernel may announce between two turns of the task.
+/// Room for announcements between two turns of the task.
 const RECEIVE_BUFFER: u32 = 1 << 20;
 
 const GROUPS: [MulticastGroup; 7] = [
@@ -30,8 +30,8 @@ const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Nexthop,
 ];
 
-/// Ticks when routes, rules or neighbours have changed; changes that nobody has taken yet are one tick.
-/// It ends when the kernel's announcements can't be heard any more.
+/// Ticks when routes, rules or neighbours have changed; changes before the receiver takes a tick
+/// give one. Ends when the kernel's announcements can't be read any more.
 ///
 /// # Errors
 /// When there is no socket.
@@ -58,14 +58,14 @@ async fn follow(connection: Connection, mut news: Announcements, ticks: mpsc::Se
             return;
         };
         if known.is_news(message) {
-            // When it is full, a tick waits that nobody has taken yet.
+            // When it is full, a tick is waiting already.
             let _ = ticks.try_send(());
         }
     }
 }
 
-/// The neighbours that can be sent to, and where: they are announced again whenever they are asked
-/// for or answer.
+/// The MACs of reachable neighbours, because the kernel announces a neighbour again whenever it is
+/// looked up or answers.
 #[derive(Default)]
 struct Known(HashMap<(u32, IpAddr), Vec<u8>>);
 

@@ -1,8 +1,8 @@
 //! Puts tables in force.
 //!
-//! Tables of policy hold two revisions at once. [`Datapath::put`] makes the slot that is not in
-//! force equal to the new tables by the fewest writes, then writes `ACTIVE` once: every packet is
-//! judged by one revision. The old slot is touched again only after a grace period, when no packet
+//! Policy tables hold two revisions at once. [`Datapath::put`] makes the slot that is not in force
+//! equal to the new tables with the fewest writes, then writes `ACTIVE` once, so every packet is
+//! judged by one revision. The old slot is changed again only after a grace period, when no packet
 //! can still be reading it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -28,7 +28,8 @@ use crate::{
     reader::Fill,
 };
 
-/// Waits until no program runs that started before: what it could still see may be changed then.
+/// Waits until all programs that run now have ended: then entries that they could see may be
+/// changed.
 fn grace() {
     // In the kernel this is synchronize_rcu, and programs at XDP and TC run inside one RCU read
     // section.
@@ -38,8 +39,8 @@ fn grace() {
 }
 
 impl Datapath {
-    /// Puts tables in force, as one revision. Nothing changes when it fails. Answers how many
-    /// entries it wrote or took out.
+    /// Puts tables in force as one revision. Nothing changes when it fails. Returns how many
+    /// entries it wrote or removed.
     ///
     /// # Errors
     ///
@@ -51,7 +52,7 @@ impl Datapath {
         self.fits(tables)?;
         let sets = self.allot(tables, &mut written)?;
         let epochs = self.epochs(tables);
-        // Until it is whole again, what stands in this slot is not known.
+        // The contents of this slot are unknown until all of it is written.
         let old = std::mem::take(&mut self.slots[standby]);
         let known = old.tables.is_some();
         if !known {
@@ -81,7 +82,7 @@ impl Datapath {
         Ok(written + 2)
     }
 
-    /// Sets a rule's counters to zero: its number was another's before.
+    /// Sets a rule's counters to zero, because another rule had its number before.
     ///
     /// # Errors
     ///
@@ -102,7 +103,7 @@ impl Datapath {
         map.set(number, zero, 0).map_err(map_error("RULES"))
     }
 
-    /// The epochs for new tables: of those whose flows they concern, one more than now.
+    /// The epochs for new tables: one more than now for devices whose flows the change affects.
     pub(crate) fn epochs(&self, tables: &Tables) -> Vec<u32> {
         let active = self.active.map(|active| &self.slots[active]);
         let Some(Slot {
@@ -111,7 +112,8 @@ impl Datapath {
             ..
         }) = active
         else {
-            // Whatever flows there are, they were admitted by tables that nobody knows any more.
+            // An earlier daemon's tables admitted the flows that exist, and this daemon does not
+            // know those tables. So every epoch changes.
             let now = Timestamp::now().as_millisecond() as u32;
             return vec![now; EPOCH_CELLS as usize];
         };
@@ -131,8 +133,9 @@ impl Datapath {
         epochs
     }
 
-    /// Changes entries of one device where they stand, in the slot that is in force: for what can't
-    /// wait for a slot to be filled. A packet sees each entry as it was or as it is.
+    /// Changes entries of one device in place, in the slot that is in force, for changes that can't
+    /// wait until the other slot is filled. A packet sees each entry either before or after the
+    /// change.
     ///
     /// # Errors
     ///
@@ -141,7 +144,7 @@ impl Datapath {
         let Some(active) = self.active else {
             return Ok(());
         };
-        // Until all is written, what stands in this slot is not known.
+        // The contents of this slot are unknown until all entries are written.
         let known = self.slots[active].tables.take();
         let slot = active as u32;
         let (top, ebpf) = (u64::from(slot) << 63, &mut self.ebpf);
@@ -179,14 +182,14 @@ impl Datapath {
         self.judge_anew(device)
     }
 
-    /// Has packets that were refused before be judged anew by a slot.
+    /// Invalidates the kept denials of a slot, so that policy is asked again.
     pub(crate) fn new_generation(&mut self, slot: u32) -> Result<()> {
         let [one, other] = [0, 1].map(|slot| get::<u64>(&self.ebpf, "GENERATIONS", slot));
         let next = one?.max(other?) + 1;
         set(&mut self.ebpf, "GENERATIONS", slot, next)
     }
 
-    /// Has the flows of a device judged anew, by the slot that is in force.
+    /// Makes flows of a device be judged again, in the slot that is in force.
     pub(crate) fn judge_anew(&mut self, device: u32) -> Result<()> {
         let Some(active) = self.active else {
             return Ok(());
@@ -201,8 +204,8 @@ impl Datapath {
         Ok(())
     }
 
-    /// Waits out the grace period of the last change, so that the next one need not: until then a packet
-    /// may still read what was in force before.
+    /// Waits out the grace period of the last change, during which a packet may still read what was
+    /// in force before, so that the next change need not wait.
     ///
     /// # Errors
     ///
@@ -212,7 +215,7 @@ impl Datapath {
             grace();
             self.settling = false;
         }
-        // A packet that read an entry before it was amended may have renewed its flow after.
+        // A packet that read an entry before it was amended may have renewed its flow afterwards.
         while let Some(device) = self.amended.first().copied() {
             self.judge_anew(device)?;
             self.amended.remove(&device);
@@ -220,7 +223,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// Takes every entry of a slot out.
+    /// Removes every entry of a slot.
     pub(crate) fn clear(&mut self, slot: u32) -> Result<()> {
         let of_slot = |key: u64| key >> 63 == u64::from(slot);
         clear_hash::<u64, u32>(&mut self.ebpf, "PLACES", |key| of_slot(*key))?;
@@ -257,7 +260,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// Places every set of intervals, those of the slot in force where they are.
+    /// Finds a place for every set of intervals; sets of the slot in force stay where they are.
     pub(crate) fn allot(
         &mut self,
         tables: &Tables,

@@ -1,8 +1,8 @@
-//! How long silent flows live.
+//! How long flows live without a packet.
 
 use std::time::Duration;
 
-/// How long a silent flow lives.
+/// How long flows live without a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP before the answer.
@@ -11,13 +11,13 @@ pub struct Timeouts {
     pub tcp_established: Duration,
     /// TCP after a FIN or RST.
     pub tcp_closing: Duration,
-    /// UDP, and what has no time-out of its own, before the answer.
+    /// UDP, and protocols without a time-out of their own, before the answer.
     pub udp: Duration,
     /// The same after the answer.
     pub udp_answered: Duration,
     /// ICMP.
     pub icmp: Duration,
-    /// How long after a port is first guarded flows that were running are adopted; zero: not at all.
+    /// How long after a port is first guarded it adopts flows that were running; zero: not at all.
     pub adoption: Duration,
 }
 

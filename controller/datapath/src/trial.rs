@@ -1,5 +1,5 @@
-//! Runs the programs on frames that nobody sent, and forgets what packets have left behind: for tests
-//! and measurements.
+//! Runs the programs on frames from memory, and clears the state that packets leave behind: for
+//! tests and measurements.
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use wardline_ebpf::abi::{Address, Bucket, EventKey, FragmentKey, gauge};
@@ -11,11 +11,12 @@ use crate::{
 };
 
 impl Datapath {
-    /// Runs a hook's program on a frame, as if it were on an interface; answers whether it passed.
+    /// Runs a hook's program on a frame, as if it were on an interface; returns whether the frame
+    /// passed.
     ///
-    /// `from` is where a frame that leaves came from; 0: the router sent it. On the loopback, whose
-    /// index is 1, no context is handed over: the kernel takes that interface by itself, also one
-    /// that is too old to be told another.
+    /// `from` is the interface that a leaving frame came from; 0: the router sent it. A frame that
+    /// the router sends on the loopback, whose index is 1, gets no context: the kernel assumes that
+    /// interface by itself, and old kernels accept no other.
     ///
     /// # Errors
     ///
@@ -24,7 +25,7 @@ impl Datapath {
         self.run_often(hook, ifindex, from, frame, 1)
     }
 
-    /// The same so many times with one call; answers whether it passed the last time.
+    /// Runs it `times` times with one call; returns whether the frame passed the last time.
     ///
     /// # Errors
     ///
@@ -72,7 +73,7 @@ impl Datapath {
         Ok(value == if hook == Hook::Xdp { 2 } else { u32::MAX })
     }
 
-    /// Forgets what packets have left behind: flows, learned addresses, limits of events.
+    /// Clears the state that packets leave behind: flows, learned addresses, limits of events.
     ///
     /// # Errors
     ///
