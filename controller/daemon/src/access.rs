@@ -1,4 +1,4 @@
-//! Who may call: certificates, roles, limits of each client, and the audit of what they did.
+//! Access to the API: certificates, roles, limits for each client, and the audit of calls.
 
 pub mod audit;
 pub mod gate;

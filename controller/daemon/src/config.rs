@@ -54,7 +54,7 @@ pub struct Config {
     pub limits: Limits,
     /// How long a silent flow lives.
     pub timeouts: Timeouts,
-    /// Who may always reach the router.
+    /// Hosts that may always reach the router.
     pub failsafe: Vec<Failsafe>,
 }
 
@@ -67,7 +67,7 @@ pub struct Api {
     pub listen: Option<SocketAddr>,
     /// Certificates, mutual.
     pub tls: Option<Tls>,
-    /// Who may what over TCP.
+    /// The roles of clients over TCP.
     pub roles: Vec<RoleMatch>,
 }
 
@@ -90,7 +90,7 @@ pub struct TlsFiles {
     pub cert: Vec<u8>,
     /// Its private key.
     pub key: Vec<u8>,
-    /// Who signs clients.
+    /// The authorities that sign clients.
     pub client_ca: Vec<u8>,
 }
 
@@ -121,7 +121,7 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
 }
 
-/// Why there is no configuration.
+/// Why the configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file could not be read.
@@ -146,7 +146,7 @@ pub enum ConfigError {
     },
 }
 
-/// Read unless the command line names another.
+/// Read unless the command line names another file.
 const DEFAULT_FILE: &str = "/etc/wardline/wardlined.toml";
 
 impl Config {
@@ -183,8 +183,8 @@ impl Config {
 }
 
 impl Api {
-    /// The most that a client may, by the names of its certificate, and the name that says so;
-    /// none: nothing.
+    /// The highest role of a client by the names of its certificate, and the name that matched;
+    /// none: it may do nothing.
     pub fn role<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Option<(Role, &'n str)> {
         let fits = |name: &'n str| {
             let fitting = self.roles.iter().filter(|entry| entry.names.is_match(name));
@@ -248,7 +248,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// Says what is configured, defaults too, as a file that would say the same.
+/// Writes the configuration, with its defaults, as a file that has the same meaning.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

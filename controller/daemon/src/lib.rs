@@ -6,9 +6,9 @@
 //!                    access     store                              telemetry ◀═══ ring ══╛
 //! ```
 //!
-//! [`engine`] is the only one that changes what is in force; it owns the store and the datapath and
-//! lives on a [`thread`] of its own. [`server`] answers calls, [`access`] decides who may make them,
-//! [`telemetry`] tells what happened.
+//! Only [`engine`] changes what is in force; it owns the store and the datapath and runs on a
+//! [`thread`] of its own. [`server`] answers calls, [`access`] decides who may make them,
+//! [`telemetry`] reports what happened.
 //!
 //! tonic is used below [`server`] and [`access`] only. Files and the environment are read by
 //! [`config`], [`store`] and the audit only.

@@ -44,7 +44,8 @@ async fn run(flags: &config::Flags) -> anyhow::Result<()> {
     daemon::guard(config).await
 }
 
-/// Prints what the kernel's verifier says of the programs. Nothing is pinned or attached.
+/// Prints the size of each program, and how many instructions the verifier looked at. Nothing is
+/// pinned or attached.
 fn programs(config: &Config) -> anyhow::Result<()> {
     let mut datapath = Datapath::open(None, &config.limits, &config.timeouts)?;
     println!("{:<12} {:>12} {:>9}", "program", "instructions", "verified");

@@ -1,7 +1,7 @@
-//! Memory that the allocator keeps for more of the same, given back to the system.
+//! Returns memory to the system that the allocator keeps for later use.
 
-/// Gives back what large documents have left: one is taken apart once, and what it was made into
-/// stands for months.
+/// Returns the memory of large documents: it is needed once, to read the document, and then not for
+/// months.
 #[cfg_attr(
     target_env = "gnu",
     expect(unsafe_code, reason = "the C library's call for it")

@@ -1,4 +1,4 @@
-//! The API and the metrics: reads requests, asks the engine, and tells what it answers.
+//! The API and the metrics: reads requests, calls the engine, and returns its answers.
 
 pub mod calls;
 mod convert;

@@ -1,12 +1,12 @@
-//! What was accepted: every revision's document, and the numbers that names keep across revisions.
+//! The accepted revisions with their documents, and the numbers that names keep across revisions.
 //!
-//! One SQLite file. A revision, the numbers that it needs and what it says about the daemon's state
-//! are one transaction, on disk before [`Store::append`] returns. Nothing is ever changed or
-//! deleted in the history. The file stays locked while it is open: two daemons on one history
-//! would both be wrong.
+//! One SQLite file. A revision, the numbers that it needs and its facts about the daemon's state
+//! are one transaction, on disk before [`Store::append`] returns. Nothing in the history is ever
+//! changed or deleted. The file stays locked while it is open, because a daemon does not notice
+//! what another one writes.
 //!
-//! A document of a hundred thousand devices is written once: a small change keeps only itself, and
-//! the revision whose document it edits.
+//! A document of a hundred thousand devices is written once: a small change stores only its edit,
+//! and the revision whose document it edits.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
@@ -27,24 +27,24 @@ use self::{
     schema::{create, prepare, write_meta},
 };
 
-/// The history of a router, to write.
+/// The history of a router, for writing.
 #[derive(Debug)]
 pub struct Store {
     history: History,
-    /// What the table of numbers holds.
+    /// The numbers in the database.
     ids: Arc<Ids>,
     quarantined: BTreeSet<String>,
     grants: BTreeSet<(String, Timestamp)>,
 }
 
-/// Edits that are read one after the other, at most, to know a document.
+/// Most edits that are applied one after the other to read a document.
 const LONGEST_CHAIN: usize = 64;
 
 impl Store {
-    /// Opens the history in a directory; makes both when they are not there.
+    /// Opens the history in a directory; creates both if they do not exist.
     ///
     /// # Errors
-    /// When the file can't be reached, is in use, damaged, or of a newer daemon.
+    /// When the file can't be read, is in use, is damaged, or was written by a newer daemon.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.join("wardline.db");
         create(directory, &path)?;
@@ -68,10 +68,10 @@ impl Store {
         })
     }
 
-    /// Keeps a change, with the numbers that hold from it on; on disk when this returns.
+    /// Stores a change, with the numbers that are valid from then on; on disk when this returns.
     ///
     /// # Errors
-    /// When it could not be kept; then nothing of it is.
+    /// When it could not be stored; then nothing of it is.
     pub fn append(&mut self, new: &NewRevision<'_>, ids: &Arc<Ids>) -> Result<u64, StoreError> {
         let (base, document) = match new.document {
             Document::Whole(policy) => (0, policy.encode_to_vec()),
@@ -88,7 +88,7 @@ impl Store {
         let mut connection = self.history.lock();
         let transaction = connection.transaction().map_err(failed)?;
         let revision = write(&transaction, new, base, &document).map_err(failed)?;
-        // The numbers are as many as the names; most changes leave them alone.
+        // There are as many numbers as names, and most changes leave them as they are.
         if !Arc::ptr_eq(&self.ids, ids) {
             write_ids(&transaction, &self.ids, ids).map_err(failed)?;
         }
@@ -112,30 +112,30 @@ impl Store {
         number(revision).ok_or_else(|| self.history.damaged("a revision's number is negative"))
     }
 
-    /// What is read, on any thread.
+    /// The history, for reading on any thread.
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// The numbers that hold.
+    /// The numbers that are valid.
     pub fn ids(&self) -> &Arc<Ids> {
         &self.ids
     }
 
-    /// The devices in quarantine, by name, whether a document has them or not.
+    /// The devices in quarantine, by name, even if no document has them.
     pub fn quarantined(&self) -> &BTreeSet<String> {
         &self.quarantined
     }
 
-    /// Whether a rule with this end was made by a grant, at any time.
+    /// Whether a grant ever made a rule with this name and end.
     pub fn is_grant(&self, rule: &str, expires: Timestamp) -> bool {
         self.grants.contains(&(rule.to_owned(), expires))
     }
 
-    /// Keeps a value under a key beside the history, or nothing; on disk when this returns.
+    /// Sets or deletes a value outside the history; on disk when this returns.
     ///
     /// # Errors
-    /// When it could not be kept.
+    /// When it could not be stored.
     pub fn set_meta(&mut self, key: &str, value: Option<&str>) -> Result<(), StoreError> {
         write_meta(&self.history.lock(), key, value).map_err(|e| self.history.failed(e))
     }

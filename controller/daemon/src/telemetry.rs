@@ -1,4 +1,4 @@
-//! What happened on the router: events of the kernel with names, logged, kept and streamed.
+//! Events on the router: those of the kernel get names, then are logged, kept and streamed.
 
 pub mod event;
 pub mod events;

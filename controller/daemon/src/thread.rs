@@ -1,4 +1,4 @@
-//! The thread that the engine lives on, and how others have it do something.
+//! The thread of the engine, and how other threads call it.
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
@@ -7,7 +7,7 @@ use crate::{engine::Engine, memory::give_back};
 
 type Job = Box<dyn FnOnce(&mut Engine) + Send>;
 
-/// What others hold of the engine.
+/// A handle for calling the engine.
 #[derive(Clone)]
 pub struct Handle {
     jobs: mpsc::Sender<Job>,
@@ -19,7 +19,7 @@ pub struct Handle {
 pub struct Stopped;
 
 impl Handle {
-    /// Has the engine do something, and waits for the answer.
+    /// Runs a job in the engine, and waits for the answer.
     ///
     /// # Errors
     ///
@@ -30,7 +30,7 @@ impl Handle {
     ) -> Result<T, Stopped> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |engine| {
-            // Nobody waits any more when the caller's deadline has passed; the job is done anyway.
+            // When the caller's deadline has passed the answer is lost, but the job is done.
             let _ = answer.send(job(engine));
         });
         self.jobs.send(job).await.map_err(|_| Stopped)?;
@@ -38,11 +38,11 @@ impl Handle {
     }
 }
 
-/// Runs an engine on a thread of its own until every handle is gone.
+/// Runs an engine on its own thread until every handle is dropped.
 ///
 /// # Errors
 ///
-/// When there can be no thread.
+/// When the thread can't be started.
 pub fn run(mut engine: Engine) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
     let (jobs, mut waiting) = mpsc::channel::<Job>(64);
     let thread = std::thread::Builder::new()
@@ -50,7 +50,7 @@ pub fn run(mut engine: Engine) -> std::io::Result<(Handle, std::thread::JoinHand
         .spawn(move || {
             while let Some(job) = waiting.blocking_recv() {
                 job(&mut engine);
-                // After the answer, so that nobody waits for it.
+                // After the answer, so that the caller does not wait for it.
                 if let Err(error) = engine.finish_change() {
                     error!(%error, "the grace period of the last change could not be waited out");
                 }

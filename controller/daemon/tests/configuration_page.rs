@@ -1,5 +1,5 @@
-//! `docs/configuration.md` says what the daemon reads: it is made from the doc comments of the keys, and
-//! from what the daemon itself says of defaults and bounds.
+//! `docs/configuration.md` describes what the daemon reads: it is made from the doc comments of the
+//! keys, and from the daemon's own messages about defaults and bounds.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use syn::{Attribute, Expr, Fields, GenericArgument, Item, Lit, Meta, PathArgumen
 use toml::{Table, Value};
 use wardline_daemon::config::Config;
 
-/// Where the keys are declared, as the file has them.
+/// The files that declare the keys.
 const SOURCES: [&str; 2] = ["src/config.rs", "src/config/file.rs"];
 
 const INTRO: &str = "\
@@ -32,7 +32,7 @@ wardlined --log debug          # error, warn, info (the default), debug or trace
 ```
 ";
 
-/// A key, as the page tells of it.
+/// A key, as the page describes it.
 struct Key {
     name: String,
     kind: String,
@@ -97,7 +97,7 @@ fn examples() -> String {
     text
 }
 
-/// What the daemon says of an empty file.
+/// The configuration that the daemon prints for an empty file.
 fn default_text() -> String {
     let config = Config::parse("", Path::new("empty.toml")).expect("the defaults");
     config.to_string()
@@ -120,7 +120,7 @@ fn default(key: &Key, defaults: &Table) -> String {
     }
 }
 
-/// The type, with the bounds that the daemon names when a number is out of them.
+/// The type, with the bounds that the daemon's message for an invalid number gives.
 fn kind(key: &Key) -> String {
     if key.kind != NUMBER {
         return key.kind.clone();
@@ -140,7 +140,7 @@ fn kind(key: &Key) -> String {
 
 const NUMBER: &str = "number";
 
-/// The keys in the order of the source: those of the file itself, then each of its tables.
+/// The keys in the order of the source: those of the file itself, then those of each table.
 fn sections() -> Vec<Section> {
     let mut declared = BTreeMap::new();
     for source in SOURCES {
@@ -158,7 +158,7 @@ fn sections() -> Vec<Section> {
     for field in &items["File"] {
         let (about, example) = told(&field.docs);
         match items.get(&field.kind) {
-            // A table of its own, not a list of tables or a table in place.
+            // A table with its own heading, not a list of tables or an inline table.
             Some(_) if example.is_none() => {
                 let mut keys = Vec::new();
                 collect(&items, &field.kind, &field.name, &mut keys);
@@ -181,7 +181,7 @@ fn collect(items: &BTreeMap<String, Vec<Field>>, item: &str, prefix: &str, keys:
     }
 }
 
-/// A key, and those of the table that it holds.
+/// A key, and the keys of the table that it holds.
 fn one(items: &BTreeMap<String, Vec<Field>>, field: &Field, prefix: &str, keys: &mut Vec<Key>) {
     let (about, example) = told(&field.docs);
     let name = format!("{prefix}{}", field.name);
@@ -204,7 +204,7 @@ fn one(items: &BTreeMap<String, Vec<Field>>, field: &Field, prefix: &str, keys: 
     }
 }
 
-/// What people call a type.
+/// The usual name of a type.
 fn spelled(kind: &str) -> &str {
     match kind {
         "PathBuf" => "path",
@@ -220,12 +220,12 @@ struct Field {
     name: String,
     /// The innermost type.
     kind: String,
-    /// Whether there may be many.
+    /// Whether it may have several values.
     list: bool,
     docs: String,
 }
 
-/// The structs and enums that the file is read into: the enums are keys of tables of numbers.
+/// The structs and enums of the file; an enum lists the keys of a table of numbers.
 fn items(file: &syn::File) -> BTreeMap<String, Vec<Field>> {
     let mut items = BTreeMap::new();
     for item in &file.items {
@@ -261,7 +261,8 @@ fn items(file: &syn::File) -> BTreeMap<String, Vec<Field>> {
     items
 }
 
-/// The type within options, lists and spans, and of a map its keys'; and whether there is a list.
+/// The type inside options, lists and spans, and for a map the type of its keys; and whether there
+/// is a list.
 fn innermost(kind: &Type) -> (String, bool) {
     let Type::Path(path) = kind else {
         return (String::new(), false);
@@ -292,7 +293,7 @@ fn docs(attributes: &[Attribute]) -> String {
     lines.join("\n")
 }
 
-/// What a doc comment says of a key, in one line, and its example.
+/// The description in a doc comment, in one line, and its example.
 fn told(docs: &str) -> (String, Option<String>) {
     let (about, example) = match docs.split_once("\n\nExample: ") {
         Some((about, example)) => (about, Some(example.trim_matches('`').to_owned())),

@@ -1,9 +1,9 @@
-//! Who changed what, and who was refused: a file that only grows, each record chained to the one
-//! before (`wardline_proto::audit`), on disk before the caller has its answer.
+//! The audit of changes and refused calls: an append-only file in which each record is chained to
+//! the one before (`wardline_proto::audit`), and on disk before the caller has its answer.
 //!
-//! `audit.jsonl` has the records, `audit.head` the last one's number and hash. The chain goes on
-//! from the head that is remembered, not from what the file ends with: records that were cut off
-//! leave a gap for ever.
+//! `audit.jsonl` has the records, `audit.head` the last one's number and hash. The chain continues
+//! from the stored head, not from the last record in the file, so records that were cut off leave a
+//! gap for ever.
 
 use std::{
     collections::HashMap,
@@ -21,12 +21,12 @@ use wardline_proto::audit::{self, Check, Head, Record};
 use super::throttle::Rate;
 use crate::store::revision::Revision;
 
-/// What is told of an audit.
+/// An item of the audit as it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// A record, as it stands in the file.
     Record(String),
-    /// What the last record hashes to; told last.
+    /// The hash of the last record; this is the last item.
     Head(String),
 }
 
@@ -37,8 +37,8 @@ pub struct Audit(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     log: Mutex<Log>,
-    /// How fast one actor's refused calls get records of their own: a client that is refused all
-    /// the time must not fill the disk.
+    /// Limits how fast one actor's refused calls get records of their own, because a client that is
+    /// refused all the time must not fill the disk.
     refusals: Rate,
 }
 
@@ -46,7 +46,7 @@ struct Shared {
 struct Log {
     path: PathBuf,
     file: File,
-    /// Bytes of the file, if nobody else wrote.
+    /// The length of the file as the daemon left it; another length shows tampering.
     length: u64,
     head: Head,
     /// The newest revision that a record names.
@@ -57,7 +57,7 @@ struct Log {
     more: HashMap<String, Record>,
 }
 
-/// Why there is no audit.
+/// Why the audit can't be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
 pub struct AuditError {
@@ -65,17 +65,17 @@ pub struct AuditError {
     source: io::Error,
 }
 
-/// What is said of a revision that no call's record names.
+/// The message for a revision that no call's record names.
 const FOUND: &str = "found in the history: made by the router itself, or it ended before the \
                      record was written";
-/// Records that wait for a disk that takes them; beyond, refused calls are only counted.
+/// Most records that wait until the disk accepts them; beyond that refused calls are only counted.
 const MOST_WAITING: usize = 1000;
-/// Characters of a text in a record.
+/// Most characters of a text in a record.
 const LONGEST_TEXT: usize = 1024;
 
 impl Audit {
-    /// Opens the audit in a directory that is there, and checks it. What is wrong with it is told
-    /// in the log; it goes on all the same.
+    /// Opens the audit in a directory that exists, and checks it. Problems of the chain are logged,
+    /// and the audit goes on.
     ///
     /// # Errors
     /// When it can't be read or written.
@@ -93,7 +93,7 @@ impl Audit {
         self.lock().revision
     }
 
-    /// Keeps records of revisions that have none: a crash may have come between. Blocks.
+    /// Adds records for revisions that have none because of a crash. Blocks.
     pub fn catch_up(&self, revisions: Vec<Revision>) {
         let mut log = self.lock();
         for revision in revisions {
@@ -112,15 +112,15 @@ impl Audit {
         log.write();
     }
 
-    /// Whether what happened until now is on disk; what could not be written before is tried again.
+    /// Whether all records so far are on disk; those that could not be written are tried again.
     ///
     /// # Errors
-    /// Why it is not. Then nothing may change.
+    /// Why they are not. Then nothing may change.
     pub fn ready(&self) -> io::Result<()> {
         self.lock().write_waiting()
     }
 
-    /// Keeps a record; on disk when this returns, if the disk takes it. Blocks.
+    /// Adds a record; it is on disk when this returns, if the disk accepts it. Blocks.
     pub fn keep(&self, mut record: Record) {
         let refused = record.outcome != OK;
         let mut log = self.lock();
@@ -131,7 +131,7 @@ impl Audit {
             log.more.insert(actor.clone(), Record { more, ..record });
             return;
         }
-        // Those before it that had no records.
+        // Earlier refused calls of this actor that had no records.
         record.more = log.more.remove(actor).map_or(0, |record| record.more);
         log.put(record);
         log.write();
@@ -140,7 +140,7 @@ impl Audit {
     /// Writes records for refused calls that were only counted. Blocks.
     pub fn record_refusals(&self) {
         let mut log = self.lock();
-        // The last of each actor stands for those before it.
+        // The last call of each actor represents those before it.
         let more: Vec<Record> = log.more.drain().map(|(_, record)| record).collect();
         for record in more {
             log.put(Record {
@@ -151,13 +151,14 @@ impl Audit {
         log.write();
     }
 
-    /// Tells the newest records, at most so many (0: all), oldest first, and then the head; stops
-    /// when nobody listens. Blocks.
+    /// Reads the newest records, at most `limit` (0: all), oldest first, and then the head; stops
+    /// when `listens` returns false. Blocks.
     ///
     /// # Errors
     /// When the file can't be read.
     pub fn tell(&self, limit: u32, mut listens: impl FnMut(Entry) -> bool) -> io::Result<()> {
-        // What is written from now on is not told: the head must be that of what is.
+        // Records written from now on are left out, because the head must match the last record
+        // read.
         let (path, length, head) = {
             let log = self.lock();
             let length = fs::metadata(&log.path).map_or(0, |there| there.len());
@@ -190,7 +191,7 @@ impl Audit {
     }
 }
 
-/// The outcome of a call that did what it should.
+/// The outcome of a call that succeeded.
 pub const OK: &str = "ok";
 
 impl Log {
@@ -228,7 +229,7 @@ impl Log {
         })
     }
 
-    /// Takes a record to be written.
+    /// Adds a record to those that wait to be written.
     fn put(&mut self, mut record: Record) {
         let Record {
             actor,
@@ -245,7 +246,7 @@ impl Log {
         self.waiting.push(record);
     }
 
-    /// Writes what waits, or says why it can't.
+    /// Writes the waiting records, or logs why it can't.
     fn write(&mut self) {
         if let Err(error) = self.write_waiting() {
             error!(%error, path = %self.path.display(), "the audit can't be written; nothing may change until it can");
@@ -271,7 +272,7 @@ impl Log {
             .write_all(text.as_bytes())
             .and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // Half a record must not stay.
+            // No half-written record may stay.
             let _ = self.file.set_len(before);
             return Err(error);
         }
@@ -281,8 +282,8 @@ impl Log {
         write_head(&self.path, &self.head)
     }
 
-    /// What must be written before the next record when somebody else has changed the file: a new
-    /// file where it was, an end of line where one was cut.
+    /// The text before the next record if another program has changed the file: an end of line
+    /// where one was cut. A file that was replaced or removed is opened again, or made.
     fn continuation(&mut self) -> io::Result<String> {
         let ours = self.file.metadata()?;
         let there = fs::metadata(&self.path).ok();
@@ -316,8 +317,8 @@ fn create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Takes off a record that a crash left half written: nobody has had its answer. The length of
-/// what stays.
+/// Removes a record that a crash left half written; its caller had no answer yet. Returns the
+/// length that is left.
 fn drop_unfinished(mut file: &File) -> io::Result<u64> {
     const PIECE: u64 = 64 << 10;
     let mut end = file.seek(SeekFrom::End(0))?;
@@ -495,7 +496,7 @@ mod tests {
                 audit.keep(done(n));
             }
             let lines = directory.lines();
-            // In the middle of the third line.
+            // Within the third line.
             let cut = lines[0].len() + lines[1].len() + 2 + 40;
             let file = OpenOptions::new()
                 .write(true)
@@ -553,7 +554,7 @@ mod tests {
     fn what_can_not_be_written_waits_and_is_told() {
         let directory = Directory::new();
         let audit = directory.audit();
-        // A folder where the file belongs: nothing can be appended to it.
+        // A folder in place of the file, so that nothing can be appended.
         fs::remove_file(directory.file()).expect("gone");
         fs::create_dir(directory.file()).expect("a folder");
         audit.keep(done(1));

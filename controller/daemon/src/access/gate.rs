@@ -1,5 +1,5 @@
-//! What every request passes before a handler sees it: who calls, whether they may, how much they
-//! take, and what the audit keeps of it.
+//! The gate that every request passes before a handler: it checks the peer's identity, role and
+//! limits, and writes the audit.
 
 use std::{
     collections::BTreeMap,
@@ -29,25 +29,26 @@ use super::{
     throttle::{Place, Places, Rate},
 };
 
-/// Who keeps the gate: what everybody takes at present, and the audit.
+/// The state of the gate: limits, what each actor uses at present, and the audit.
 #[derive(Debug)]
 pub struct Keeper {
     audit: Audit,
     rate: Rate,
     calls: Places<String>,
-    /// By role: who may only look must not keep those waiting who can act.
+    /// By role, so that clients that may only read can't keep those waiting that may act.
     heavy: [Places<String>; 3],
-    /// Changes under way. Each goes on when its client does not wait any more.
+    /// Changes in progress. Each is completed even if its client no longer waits.
     changes: TaskTracker,
     answered: Mutex<BTreeMap<(&'static str, String), u64>>,
 }
 
 impl Keeper {
-    /// A gate that nobody has passed yet.
+    /// A gate without calls so far.
     pub fn new(audit: Audit) -> Self {
         Self {
             audit,
-            // A script over a thousand devices passes at once; who goes on like that is slowed.
+            // A script over a thousand devices passes at once; if it goes on at that rate it is
+            // slowed.
             rate: Rate::new(2000, 200),
             calls: Places::new(4096, 128),
             // With the largest requests that is 512 MB for each role.
@@ -57,14 +58,14 @@ impl Keeper {
         }
     }
 
-    /// How many calls had which answer; of a stream, its beginning.
+    /// How many calls had which status; for a stream, the status of its beginning.
     pub fn answered(&self) -> BTreeMap<(&'static str, String), u64> {
         let answered = self.answered.lock();
         answered.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Writes down once a minute which refused calls were only counted; when the server has ended,
-    /// waits for the changes that are still under way.
+    /// Once a minute records the refused calls that were only counted; when the server has ended,
+    /// waits for the changes that are still in progress.
     ///
     /// # Errors
     /// When a task of the audit can't be waited for.
@@ -87,7 +88,7 @@ impl Keeper {
         }
     }
 
-    /// What a call takes, if the peer may have it.
+    /// Reserves what a call needs, if the peer may make it.
     fn admit(&self, peer: &Peer, path: &str) -> Result<(&'static Call, Held), Status> {
         let call = match roles::authorise(path, peer.role) {
             Ok(call) => call,
@@ -133,7 +134,7 @@ impl Keeper {
             .or_default() += 1;
     }
 
-    /// Keeps a record of a call and its answer.
+    /// Adds a record of a call and its answer to the audit.
     async fn note(&self, caller: Caller, call: String, status: &Status, revisions: Revisions) {
         let Peer {
             actor,
@@ -156,7 +157,7 @@ impl Keeper {
             ..Record::default()
         };
         let audit = self.audit.clone();
-        // Ends badly only when the program does.
+        // Fails only when the runtime shuts down.
         let _ = tokio::task::spawn_blocking(move || audit.keep(record)).await;
     }
 }
@@ -165,7 +166,7 @@ impl Keeper {
 pub fn word(code: Code) -> String {
     match code {
         Code::Ok => audit::OK.to_owned(),
-        // `PermissionDenied`, as it is written in Rust.
+        // `PermissionDenied`, as Rust spells it.
         other => format!("{other:?}")
             .chars()
             .flat_map(|c| {
@@ -185,7 +186,7 @@ pub fn layer<S>(keeper: Arc<Keeper>) -> impl Layer<S, Service = Gate<S>> + Clone
     })
 }
 
-/// A service that only those reach who may.
+/// A service behind the gate.
 #[derive(Clone, Debug)]
 pub struct Gate<S> {
     inner: S,
@@ -209,7 +210,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The one that was polled is the one that is ready.
+        // The clone that was polled is the one that is ready.
         let next = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, next);
         Box::pin(pass(self.keeper.clone(), inner, request))
@@ -236,7 +237,7 @@ where
     };
     let path = request.uri().path();
     let admitted = keeper.admit(&caller.peer, path).and_then(|(call, held)| {
-        // A change that nobody could be held to must not be.
+        // A change that can't be recorded must not be made.
         let ready = !call.changes || keeper.audit.ready().is_ok();
         let status = "the audit can't be written, so nothing may change; the router's log says why";
         ready
@@ -261,7 +262,7 @@ where
     let mut response = if call.changes {
         let changes = keeper.changes.clone();
         let keeper = keeper.clone();
-        // A client that does not wait for the answer must not keep the record from being written.
+        // The record must be written even if the client does not wait for the answer.
         let change = changes.spawn(async move {
             let response = inner.call(request).await?;
             let status = response.extensions().get::<Status>();
@@ -288,14 +289,14 @@ where
     Ok(response.map(|body| Body::new(Answered { body, _held: held })))
 }
 
-/// What a call holds while it is open.
+/// The places that a call holds while it is open.
 #[derive(Debug)]
 struct Held(
     #[expect(dead_code, reason = "held until dropped")] Place<String>,
     #[expect(dead_code, reason = "held until dropped")] Option<Place<String>>,
 );
 
-/// An answer that gives back what its call held when it has been sent.
+/// An answer that releases its call's places once it has been sent.
 struct Answered {
     body: Body,
     _held: Held,
@@ -321,7 +322,7 @@ impl http_body::Body for Answered {
     }
 }
 
-/// A request that must be whole before it is too large or too late.
+/// A request with a limit on its size and on the time for it to arrive.
 struct Bounded {
     body: Body,
     left: usize,
@@ -369,7 +370,7 @@ impl http_body::Body for Bounded {
     }
 }
 
-/// The client's id of a request when it can stand in a log, else one that nothing else has.
+/// The client's id of a request if it is fit for a log, else a new unique one.
 fn request_id(headers: &HeaderMap) -> String {
     const LONGEST: usize = 128;
     static MADE: AtomicU64 = AtomicU64::new(0);

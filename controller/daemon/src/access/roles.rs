@@ -1,4 +1,4 @@
-//! Who may what: the peer behind a connection, and the role that each call wants.
+//! The peer of a connection, and the role that each call requires.
 
 use std::{
     fmt,
@@ -8,48 +8,48 @@ use std::{
 
 use crate::config::Role;
 
-/// Who is at the other end of a connection.
+/// The peer at the other end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Who: `uid:0` on the Unix socket, `cert:NAME` over TLS.
+    /// Its identity: `uid:0` on the Unix socket, `cert:NAME` over TLS.
     pub actor: String,
-    /// What they may; none: nothing.
+    /// Its role; none: it may do nothing.
     pub role: Option<Role>,
-    /// From where: `unix:PID`, or address and port.
+    /// Its address: `unix:PID`, or address and port.
     pub address: String,
     /// When the connection was made.
     pub since: Instant,
 }
 
-/// Who makes one call; each request that reaches a handler has it as an extension.
+/// The sender of one call; each request that reaches a handler has it as an extension.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Who is connected.
+    /// The peer that is connected.
     pub peer: Peer,
-    /// The request's id: the client's, or one that was made for it.
+    /// The request's id: the client's, or a new one.
     pub request_id: String,
-    /// Why, in the actor's words; the handler finds it in the message and tells it to the audit.
+    /// Why, in the actor's words; the handler reads it from the message and passes it to the audit.
     pub reason: Arc<OnceLock<String>>,
 }
 
-/// What is known of a call before its message is read.
+/// The properties of a call that are known before its message is read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Call {
     path: &'static str,
-    /// Who may at least.
+    /// The lowest role that may make it.
     pub role: Role,
     /// What it costs.
     pub weight: Weight,
-    /// Whether it changes what is in force; then the audit has it.
+    /// Whether it changes what is in force; if so, the audit records it.
     pub changes: bool,
 }
 
 /// What a call costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// Small both ways.
+    /// Small in both directions.
     Light,
-    /// A document or a table goes over the wire.
+    /// A document or a table is transferred.
     Heavy,
 }
 
@@ -60,7 +60,7 @@ impl Call {
     }
 }
 
-/// Every call that is served. What is not here is refused.
+/// Every call that is served. All others are refused.
 pub const CALLS: &[Call] = {
     use Role::{Admin, Operator, Viewer};
     use Weight::{Heavy, Light};
@@ -116,7 +116,7 @@ const fn changes(path: &'static str, role: Role, weight: Weight) -> Call {
     }
 }
 
-/// Why a call goes no further.
+/// Why a call is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PermissionDenied {
     /// There is no such call.
@@ -125,9 +125,9 @@ pub enum PermissionDenied {
     NoRole,
     /// The peer's role is not enough.
     Role {
-        /// What it has.
+        /// The peer's role.
         has: Role,
-        /// What the call wants.
+        /// The role that the call requires.
         wants: Role,
     },
 }
@@ -150,7 +150,7 @@ pub fn call(path: &str) -> Option<&'static Call> {
 /// The call behind a path, if a role may make it.
 ///
 /// # Errors
-/// Why not. Who has no role is not told what calls there are.
+/// Why not. A peer without a role is not told which calls exist.
 pub fn authorise(path: &str, role: Option<Role>) -> Result<&'static Call, PermissionDenied> {
     let has = role.ok_or(PermissionDenied::NoRole)?;
     let call = call(path).ok_or(PermissionDenied::Unknown)?;
@@ -163,7 +163,7 @@ pub fn authorise(path: &str, role: Option<Role>) -> Result<&'static Call, Permis
     Ok(call)
 }
 
-/// What a change has made of which revision; its answer has them as an extension.
+/// The revisions before and after a change; the answer has them as an extension.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Revisions {
     /// In force before.
@@ -172,11 +172,11 @@ pub struct Revisions {
     pub after: u64,
 }
 
-/// Bytes that one message may have: a policy of a hundred thousand devices has about 20 MB.
+/// Most bytes of one message: a policy of a hundred thousand devices has about 20 MB.
 pub const LARGEST_MESSAGE: usize = 64 << 20;
 
 impl Weight {
-    /// Tokens of the actor's bucket.
+    /// Tokens that a call takes from the actor's bucket.
     pub(crate) fn tokens(self) -> u32 {
         match self {
             Self::Light => 1,
@@ -277,7 +277,7 @@ mod tests {
                 );
             }
             assert_eq!(authorise(call.path, None), Err(PermissionDenied::NoRole));
-            // Who may only look changes nothing.
+            // A role that may only read changes nothing.
             assert!(!call.changes || call.role > Role::Viewer, "{}", call.path);
         }
     }

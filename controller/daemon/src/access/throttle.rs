@@ -1,4 +1,4 @@
-//! How much one client may take, so that there is always something left for the others.
+//! Limits on what one client may use, so that others are still served.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-/// Places that are held for a while: so many in all, and so many for each holder.
+/// A limited number of places, in all and for each holder.
 #[derive(Debug)]
 pub struct Places<K: Eq + Hash> {
     most: usize,
@@ -23,7 +23,7 @@ pub struct Places<K: Eq + Hash> {
     held: Arc<Mutex<HashMap<K, usize>>>,
 }
 
-/// A place that is held; free again when dropped.
+/// A place that is held; it is freed when dropped.
 #[derive(Debug)]
 pub struct Place<K: Eq + Hash> {
     holder: K,
@@ -31,7 +31,7 @@ pub struct Place<K: Eq + Hash> {
 }
 
 impl<K: Clone + Eq + Hash> Places<K> {
-    /// All are free.
+    /// All places are free at first.
     pub fn new(most: usize, most_each: usize) -> Self {
         Self {
             most,
@@ -54,7 +54,7 @@ impl<K: Clone + Eq + Hash> Places<K> {
         })
     }
 
-    /// Places that are held.
+    /// The number of places that are held.
     pub fn held(&self) -> usize {
         lock(&self.held).values().sum()
     }
@@ -72,18 +72,19 @@ impl<K: Eq + Hash> Drop for Place<K> {
     }
 }
 
-/// How fast each may go on, after a burst: a bucket of tokens for everybody.
+/// A limit on rates: each client has a bucket of tokens, which allows a burst.
 #[derive(Debug)]
 pub struct Rate<C: Clock = MonotonicClock> {
     buckets: RateLimiter<String, HashMapStateStore<String>, C, NoOpMiddleware<C::Instant>>,
 }
 
-/// Buckets from which on those that are full again are forgotten: they tell nothing, and names that
-/// never come back would stay.
+/// From this many buckets on, full ones are dropped: they hold no information, and buckets of
+/// clients that never return would accumulate.
 const MANY: usize = 1024;
 
 impl Rate {
-    /// Every bucket is full: it has as many tokens as a burst, and so many come each second.
+    /// Every bucket starts full, with as many tokens as a burst, and gains `per_second` tokens each
+    /// second.
     pub fn new(burst: u32, per_second: u32) -> Self {
         Self::by(MonotonicClock, burst, per_second)
     }
@@ -97,7 +98,8 @@ impl<C: Clock> Rate<C> {
         }
     }
 
-    /// Takes tokens; when there are too few, none, and how long it takes until there are enough.
+    /// Takes tokens. If there are too few, takes none and returns how long it takes until there are
+    /// enough.
     pub fn take(&self, who: &str, tokens: u32) -> Result<(), Duration> {
         if self.buckets.len() >= MANY {
             self.buckets.retain_recent();
@@ -117,7 +119,7 @@ fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
 
-/// Nothing that holds a lock here leaves things half done.
+/// A panic while one of these locks is held leaves nothing half changed, so poisoning is ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

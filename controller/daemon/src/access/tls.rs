@@ -1,7 +1,8 @@
-//! Mutual TLS: which certificates the router shows and believes, and who a client's says it is.
+//! Mutual TLS: the router's certificate, the authorities of clients, and the names of a client.
 //!
-//! The three files are read again every few seconds. A set that is whole replaces the one in use;
-//! one that is not (a key that is not the certificate's, half a file) is told and tried again.
+//! The three files are read again every few seconds. A valid set replaces the one in use; an
+//! invalid one (a key that does not belong to the certificate, half a file) is logged and tried
+//! again.
 
 use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,7 +33,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certi
 
 use crate::config::{ConfigError, Tls, TlsFiles};
 
-/// How often the files are looked at.
+/// How often the files are read.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Why certificates can't be used.
@@ -51,7 +52,7 @@ pub enum TlsError {
     },
 }
 
-/// What the router shows and believes, as its files say.
+/// The router's certificate and the authorities of clients, as its files have them.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     places: Tls,
@@ -64,11 +65,11 @@ struct Loaded {
     config: Arc<ServerConfig>,
     /// When the router's own certificate ends.
     ends: Timestamp,
-    /// Sees when other clients are believed than those that this set believes.
+    /// Signals to connections that another set of authorities has replaced this one.
     believed: watch::Sender<()>,
 }
 
-/// Who a client's certificate says it is.
+/// The names in a client's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     /// Subject alternative names, then common names.
@@ -77,13 +78,13 @@ pub struct Names {
     pub ends: Timestamp,
 }
 
-/// A client whose certificate is good.
+/// A client whose certificate was accepted.
 pub struct Client {
     /// The connection.
     pub stream: TlsStream<TcpStream>,
-    /// Who it is.
+    /// The names in its certificate.
     pub names: Names,
-    /// Changes when who is believed has changed since the handshake.
+    /// Changes when the authorities have been replaced since the handshake.
     pub believed: watch::Receiver<()>,
 }
 
@@ -100,10 +101,10 @@ impl Certificates {
         })
     }
 
-    /// Shows the router's certificate and asks for the client's.
+    /// Performs the TLS handshake, in which both sides show their certificates.
     ///
     /// # Errors
-    /// When the client is none, or shows no certificate that is believed.
+    /// When the handshake fails, or the client shows no certificate that is accepted.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<Client> {
         let (config, believed) = {
             let loaded = self.in_use.borrow();
@@ -136,7 +137,7 @@ impl Certificates {
         self.in_use.borrow().ends
     }
 
-    /// Follows the files until told to stop.
+    /// Reads the files again and again until told to stop.
     pub async fn follow(self, stop: CancellationToken) {
         let mut told = String::new();
         let mut clock = tokio::time::interval(LOOK);
@@ -159,7 +160,7 @@ impl Certificates {
         }
     }
 
-    /// Uses what the files hold, if that is new.
+    /// Uses the files if they have changed.
     fn look(&self) -> Result<(), TlsError> {
         let files = self.places.read()?;
         let before = self.in_use.borrow().clone();
@@ -175,7 +176,7 @@ impl Certificates {
         self.in_use
             .send_replace(Loaded::new(&self.places, files, believed)?);
         if !same_clients {
-            // Who is connected must be believed anew.
+            // Clients that are connected must prove their identity again.
             before.believed.send_replace(());
         }
         info!(clients = !same_clients, "certificates are read anew");
@@ -222,7 +223,7 @@ impl Loaded {
             .with_single_cert(chain, key)
             .map_err(|error| wrong(&places.key, unfit(&error)))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        // A resumed session would not show its certificate again.
+        // A client would not show its certificate again in a resumed session.
         config.send_tls13_tickets = 0;
         Ok(Self {
             files,
@@ -233,8 +234,8 @@ impl Loaded {
     }
 }
 
-/// Lets the alert that has been written arrive: a socket that is closed before all was read takes
-/// back what it has sent, and the client would not know what was wrong with its certificate.
+/// Waits so that the alert arrives: closing a socket with unread data discards what was sent, and
+/// the client would not learn why its certificate was refused.
 async fn say_why(mut stream: TcpStream) {
     const LONGEST: Duration = Duration::from_secs(1);
     const MOST: u64 = 64 << 10;
@@ -264,7 +265,8 @@ impl Names {
             })
             .flatten()
             .filter_map(alternative_name);
-        // What can't be printed is no name: it would steer a terminal, or hide its end.
+        // Names with control characters are ignored, because they could steer a terminal or hide
+        // their end.
         let whole = |name: &String| !name.is_empty() && !name.contains(char::is_control);
         Some(Self {
             all: alternative.chain(common).filter(whole).collect(),
@@ -273,7 +275,7 @@ impl Names {
     }
 }
 
-/// Names of other kinds are none that a role is given to.
+/// Names of other kinds can't be given a role.
 fn alternative_name(name: &GeneralName<'_>) -> Option<String> {
     match name {
         GeneralName::URI(name) | GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => {

@@ -374,8 +374,8 @@ impl Place<'_> {
         self.at(error.span().map_or(0, |span| span.start), error.message())
     }
 
-    /// The parser tells bytes, people want line and key: the table's header above and the word
-    /// before the equals sign.
+    /// Converts the parser's byte offset to a line and a key, which people expect: the header of
+    /// the table above it and the word before the equals sign.
     fn at(&self, byte: usize, message: impl fmt::Display) -> ConfigError {
         let before = &self.text[..self.text.floor_char_boundary(byte)];
         let line = before.matches('\n').count() + 1;
@@ -401,7 +401,7 @@ impl Place<'_> {
         } else {
             key.join(".")
         };
-        // The parser's message may go on with a hint on a line of its own.
+        // The parser's message may have a hint on a second line.
         let message = message.to_string().trim().replace('\n', "; ");
         ConfigError::Value {
             path: self.path.to_owned(),

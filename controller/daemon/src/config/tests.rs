@@ -1,4 +1,4 @@
-//! What the configuration may say, and what is said of what it may not.
+//! What the configuration may contain, and the errors for everything else.
 
 use clap::Parser as _;
 

@@ -1,7 +1,7 @@
-//! Access by the hour: a grant is an allow rule of the document that ends, and then goes.
+//! Temporary access: a grant is an allow rule of the document with an end, and is deleted then.
 //!
-//! The kernel keeps the end, with or without a daemon. The store remembers which rules are grants,
-//! by name and end: a rule that somebody wrote with an end of its own stays in the document.
+//! The kernel enforces the end, with or without a daemon. The store remembers which rules are
+//! grants, by name and end, because a rule that an author has given an end stays in the document.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use wardline_policy::{
 
 use super::{refusal::Refusal, terms::Applied};
 
-/// What is to be allowed for a while.
+/// A grant as it is requested.
 #[derive(Clone, Debug, Default)]
 pub struct GrantRequest {
-    /// The rule's name; empty: one is made.
+    /// The rule's name; empty: one is generated.
     pub name: String,
-    /// One end, as documents have it.
+    /// One end, as documents write it.
     pub from: Vec<String>,
     /// The other end.
     pub to: Vec<String>,
-    /// What may be asked for.
+    /// The services that the rule allows.
     pub services: Vec<String>,
     /// For how long.
     pub lifetime: Duration,
@@ -44,7 +44,8 @@ pub struct Granted {
 /// Seconds of a hundred years: longer than any router.
 const LONGEST: u64 = 100 * 365 * 86_400;
 
-/// The rule of a grant that is asked for now. `name` makes a name where the request has none.
+/// Makes the rule of a grant that is requested now. `name` generates a name if the request has
+/// none.
 pub(super) fn rule(
     request: GrantRequest,
     name: impl FnOnce() -> Result<String, Refusal>,
@@ -70,13 +71,13 @@ pub(super) fn rule(
         from: request.from,
         to: request.to,
         services: request.services,
-        // People read it in the document.
+        // Only to the millisecond, because people read it in the document.
         expires: Timestamp::from_millisecond(ends.as_millisecond()).unwrap_or(ends),
         keep_in_quarantine: request.keep_in_quarantine,
     })
 }
 
-/// The edit that takes rules away.
+/// The edit that deletes rules.
 pub(super) fn delete(names: Vec<String>) -> Edit {
     let delete = names.into_iter().map(|name| format!("rule/{name}"));
     Edit {
@@ -92,7 +93,7 @@ fn invalid(path: &str, message: String) -> Refusal {
     }])
 }
 
-/// Problems of the rule, as problems of the request that asked for it.
+/// Turns problems of the rule into problems of the request.
 pub(super) fn in_request(refusal: Refusal) -> Refusal {
     match refusal {
         Refusal::Invalid(mut problems) => {

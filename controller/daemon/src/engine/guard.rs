@@ -1,4 +1,4 @@
-//! Puts hooks on the ports that exist, and takes them off everything else.
+//! Puts hooks on the ports that exist, and takes them off all other interfaces.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,8 +14,8 @@ use wardline_policy::{
 
 use super::state::{Attached, PortState};
 
-/// Guards the ports of a snapshot, and answers how each is guarded. `before` is how they were, so that
-/// a port that stays unguarded is logged once.
+/// Guards the ports of a snapshot, and returns how each is guarded. `before` is how they were
+/// guarded, so that a port which stays unguarded is logged only once.
 pub(super) fn guard(
     datapath: &mut Datapath,
     snapshot: &Snapshot,
@@ -62,7 +62,7 @@ pub(super) fn guard(
         }
     }
     release_others(datapath, snapshot);
-    // After the hooks: XDP on a port is what makes its driver take frames from XDP.
+    // After the hooks, because a driver accepts frames sent from XDP only once XDP is on the port.
     let roads = fast_forward::roads(&forwards, &snapshot.inventory, &snapshot.tables);
     if let Err(error) = datapath.set_forwarding(&roads.open) {
         warn!(%error, "what may be forwarded in the driver is not as it should be");
@@ -79,7 +79,7 @@ pub(super) fn guard(
     states.into()
 }
 
-/// Takes hooks off interfaces that are no ports.
+/// Takes hooks off interfaces that are not ports.
 fn release_others(datapath: &mut Datapath, snapshot: &Snapshot) {
     let guarded = |index: &u32| {
         let port = snapshot.tables.ports.get(index);
@@ -99,19 +99,21 @@ fn release_others(datapath: &mut Datapath, snapshot: &Snapshot) {
     }
 }
 
-/// Attaches a port the best way that its policy and its interface allow; says which, and why.
+/// Attaches a port in the best way that its policy and its interface allow; returns which, and why.
 fn guard_port(datapath: &mut Datapath, link: &Link, port: &Port) -> (Attached, String) {
     const TC: &[Hook] = &[Hook::TcIngress, Hook::TcEgress];
     let ifindex = link.index;
     let outside = offload::tags_outside(link);
     let tagged = !port.vlans.is_empty();
-    // Where no VLAN is, what carries a tag is dropped: XDP does it for those that it sees.
+    // A port without VLANs drops tagged frames. XDP does that only for tags that it sees, so
+    // another hook drops the rest.
     let xdp: &[Hook] = match &outside {
         Some(_) if !tagged => &[Hook::Tags, Hook::Xdp, Hook::TcEgress],
         _ => &[Hook::Xdp, Hook::TcEgress],
     };
     let blind = outside.filter(|_| tagged);
-    // Then a program that appears on its XDP hook is no reason to stop guarding it.
+    // If TC judges already, a foreign program that appears on the XDP hook is no reason to stop
+    // guarding.
     let at_tc = TC
         .iter()
         .all(|hook| datapath.is_attached(ifindex, *hook).unwrap_or(false));
@@ -139,7 +141,7 @@ fn guard_port(datapath: &mut Datapath, link: &Link, port: &Port) -> (Attached, S
             Err(error) => error.to_string(),
         },
     };
-    // Half a guard judges replies without their requests.
+    // A port with only some of its hooks would judge replies without having seen the requests.
     match datapath.attach(ifindex, &[]) {
         Ok(()) => (Attached::None, failed),
         Err(error) => (Attached::None, format!("{failed}; {error}")),

@@ -1,4 +1,4 @@
-//! The change that waits for its confirmation: when it is over, and what proves that the router can
+//! A change that waits for its confirmation: when it expires, and what proves that the router can
 //! still be reached.
 
 use std::{
@@ -11,8 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 
 /// A change that is taken back unless it is confirmed.
 ///
-/// The world's clock carries the deadline over a restart. While the process lives the monotonic one
-/// counts, which nobody can set: back, it would leave a locked-out operator waiting.
+/// Wall-clock time carries the deadline over a restart. While the process lives, the monotonic
+/// clock counts, which can't be set; if the wall clock were set back, a locked-out operator would
+/// have to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// The revision that waits.
@@ -27,13 +28,13 @@ pub struct Pending {
     deadline: Instant,
 }
 
-/// A text that no daemon has written.
+/// The text is no pending change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a pending change")]
 pub struct PendingError;
 
 impl Pending {
-    /// Where the store keeps it.
+    /// The store's key for it.
     pub const KEY: &str = "pending";
 
     /// A change that is about to take force.
@@ -49,7 +50,7 @@ impl Pending {
         }
     }
 
-    /// The same from the moment on when it is in force.
+    /// The same change, from the moment when it is in force.
     pub fn in_force(self) -> Self {
         Self {
             since: Some(Instant::now()),
@@ -57,8 +58,8 @@ impl Pending {
         }
     }
 
-    /// The same as an earlier process kept it. However the clock was set meanwhile, it waits no
-    /// longer than was asked for.
+    /// The change as an earlier process stored it. However the clock was set meanwhile, it waits no
+    /// longer than was requested.
     pub fn taken_over(self, now: Timestamp) -> Self {
         let left = Duration::try_from(self.confirm_by.duration_since(now)).unwrap_or_default();
         Self {
@@ -72,7 +73,7 @@ impl Pending {
         now >= self.deadline
     }
 
-    /// Whether a connection of this age shows that the router can be reached under the change.
+    /// Whether a connection of this age proves that the router can be reached under the change.
     pub fn is_proved_by(&self, arrived: Instant) -> bool {
         self.since.is_none_or(|since| arrived > since)
     }
@@ -131,7 +132,7 @@ mod tests {
         };
         assert!(after(60).is_over(Instant::now()));
         assert!(!after(30).is_over(now) && after(30).is_over(Instant::now() + MINUTE / 2));
-        // It waits no longer than a minute, though the clock says that it is yesterday.
+        // It waits no longer than a minute, even if the clock has been set back a day.
         assert!(after(-86_400).is_over(Instant::now() + MINUTE));
         for text in ["", "5", "5 4 soon 60", "5 4 2026-01-01T00:00:00Z"] {
             assert_eq!(text.parse::<Pending>(), Err(PendingError), "{text}");
@@ -142,7 +143,7 @@ mod tests {
     fn only_a_connection_that_was_made_after_it_proves_anything() {
         let before = Instant::now();
         let pending = Pending::new(5, 4, MINUTE, NOW);
-        // Nobody connected to this process before it.
+        // No connection to this process is older than the process, so any proves it.
         assert!(pending.is_proved_by(before));
         let pending = pending.in_force();
         assert!(!pending.is_proved_by(before));

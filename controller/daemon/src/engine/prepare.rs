@@ -1,6 +1,6 @@
-//! Checks everything about a revision that can be refused, before anything changes.
+//! Makes all checks that can refuse a revision, before anything changes.
 //!
-//! It needs neither the engine nor its thread: a plan is prepared as a change is.
+//! It needs neither the engine nor its thread, so plans and changes are prepared by the same code.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -28,7 +28,7 @@ pub(crate) struct Prepared {
     pub(crate) clock: Clock,
 }
 
-/// Prepares a document to take force after what is in force now.
+/// Prepares a document to follow what is in force now.
 pub(crate) fn prepare(
     policy: Arc<Policy>,
     current: &Snapshot,
@@ -73,7 +73,7 @@ pub(crate) fn prepare(
     })
 }
 
-/// What is in force before the first document: nothing.
+/// Prepares the state before the first document: no policy.
 pub(crate) fn nothing(current: &Snapshot, reader: &Reader) -> Result<Prepared, DatapathError> {
     Ok(Prepared {
         policy: Arc::default(),
@@ -84,7 +84,7 @@ pub(crate) fn nothing(current: &Snapshot, reader: &Reader) -> Result<Prepared, D
     })
 }
 
-/// The document in force, on other interfaces.
+/// Prepares the document in force again, for other interfaces.
 pub(crate) fn recompile(current: &Snapshot) -> Prepared {
     let tables = compile::compile(
         &current.intent,
@@ -102,7 +102,7 @@ pub(crate) fn recompile(current: &Snapshot) -> Prepared {
     }
 }
 
-/// What to say of devices in quarantine that a document does not have.
+/// Warnings about devices in quarantine that a document does not have.
 fn missing(intent: &Intent, quarantined: &BTreeSet<String>) -> Vec<String> {
     let has = |name: &String| {
         let devices = &intent.devices;

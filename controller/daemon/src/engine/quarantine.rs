@@ -1,4 +1,4 @@
-//! What a device in quarantine may do all the same.
+//! What a device may still do in quarantine.
 
 use wardline_policy::{
     failsafe::Failsafe,

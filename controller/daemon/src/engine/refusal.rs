@@ -6,16 +6,16 @@ use wardline_policy::{document::edit, words::problem::Problem};
 
 use crate::store::error::StoreError;
 
-/// Why a change was refused. What was in force still is.
+/// Why a change was refused. What was in force stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The document has problems.
     #[error("the document has {} problems", .0.len())]
     Invalid(Vec<Problem>),
-    /// The document does not fit; each with numbers.
+    /// The document exceeds limits; one problem with numbers for each.
     #[error("the policy does not fit the tables")]
     TooLarge(Vec<Problem>),
-    /// The change was made from another revision than the one in force.
+    /// The change was based on another revision than the one in force.
     #[error("the change was made from revision {base}, but revision {current} is in force")]
     Stale {
         /// The revision that the caller knew.
@@ -23,16 +23,16 @@ pub enum Refusal {
         /// The revision in force.
         current: u64,
     },
-    /// A revision that is not there.
+    /// The revision does not exist.
     #[error("there is no revision {0}")]
     NoRevision(u64),
-    /// There is nothing to return to.
+    /// There is no earlier revision to return to.
     #[error("no policy was in force before revision {0}")]
     NothingBefore(u64),
-    /// Objects that are not there.
+    /// Objects that do not exist.
     #[error("not there: {}", .0.iter().map(|it| it.path.as_str()).collect::<Vec<_>>().join(", "))]
     Missing(Vec<Problem>),
-    /// Objects that are to be deleted, but others refer to them.
+    /// Objects that can't be deleted, because others refer to them.
     #[error("{} objects are used", .0.len())]
     Used(Vec<Problem>),
     /// Another change waits for its confirmation.
@@ -57,28 +57,28 @@ pub enum Refusal {
         /// The one that waits.
         pending: u64,
     },
-    /// The confirmation proves nothing.
+    /// The confirmation came over a connection from before the change, so it proves nothing.
     #[error(
         "this connection was made before revision {0} took force; confirm over one that is made \
          after it, so that it shows that the router can still be reached"
     )]
     OldConnection(u64),
-    /// A rule is to be revoked that is no grant.
+    /// The rule to revoke is not a grant.
     #[error("rule {0:?} is no grant; delete it")]
     NoGrant(String),
-    /// A device is to be released that is not cut off.
+    /// The device to release is not in quarantine.
     #[error("device {0:?} is not in quarantine")]
     NotInQuarantine(String),
-    /// The store did not keep the change.
+    /// The store could not store the change.
     #[error("the change could not be kept: {0}")]
     Store(#[from] StoreError),
-    /// The kernel did not take the change.
+    /// The kernel did not accept the change.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
 }
 
 impl Refusal {
-    /// What an edit can't do to the document.
+    /// An edit that can't be made.
     pub(super) fn of_edit(problems: Vec<Problem>) -> Self {
         let missing = |problem: &Problem| problem.message == edit::MISSING;
         if problems.iter().all(missing) {
@@ -88,7 +88,7 @@ impl Refusal {
         }
     }
 
-    /// One object that is not there.
+    /// One object that does not exist.
     pub(crate) fn missing(kind: &str, name: &str) -> Self {
         Self::Missing(vec![Problem {
             path: format!("{kind}/{name}"),

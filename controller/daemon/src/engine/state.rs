@@ -1,4 +1,4 @@
-//! What is in force, and what the daemon knows beside it: published whole, read by anyone.
+//! What is in force and the rest of the engine's state: published as a whole, read by any thread.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use wardline_policy::{document::EndingRule, snapshot::Snapshot};
 
 use super::pending::Pending;
 
-/// What the engine has published last. Never changed, only replaced.
+/// The state that the engine published last. Never changed, only replaced.
 #[derive(Clone, Debug)]
 pub struct State {
     /// The revision in force, on the interfaces that exist.
@@ -28,15 +28,15 @@ pub struct PortState {
     pub ifindex: u32,
     /// The zone of its untagged frames; empty: none.
     pub zone: String,
-    /// Where what enters is judged.
+    /// The hook that judges packets that enter.
     pub attached: Attached,
     /// Why it is attached so, or not at all.
     pub reason: String,
-    /// Whether packets of answered flows may leave in the driver.
+    /// Whether packets of answered flows may be forwarded in the driver.
     pub fast_forward: bool,
 }
 
-/// Where what enters a port is judged.
+/// The hook that judges packets that enter a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
     /// In the driver.
@@ -48,7 +48,7 @@ pub enum Attached {
 }
 
 impl State {
-    /// A revision about which nothing else is known yet.
+    /// The state of a revision before anything else is known.
     pub fn of(snapshot: Arc<Snapshot>) -> Self {
         Self {
             snapshot,
@@ -58,7 +58,7 @@ impl State {
         }
     }
 
-    /// What to say of ports that are not guarded.
+    /// Warnings about ports that are not guarded.
     pub fn unguarded(&self) -> impl Iterator<Item = String> {
         let unguarded = self
             .ports

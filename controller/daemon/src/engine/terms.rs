@@ -1,13 +1,13 @@
-//! What goes into a change, and what comes out of one that took force.
+//! The arguments of a change, and the result of one that took force.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Who makes a change, and why.
+/// The author of a change, and the reason.
 #[derive(Clone, Debug, Default)]
 pub struct Author {
-    /// Who.
+    /// The author's identity.
     pub actor: String,
     /// Why, in the actor's words.
     pub reason: String,
@@ -18,7 +18,7 @@ pub struct Author {
 }
 
 impl Author {
-    /// The daemon itself.
+    /// The daemon itself as author.
     pub(crate) fn daemon(kind: &'static str, reason: String) -> Self {
         Self {
             actor: "wardlined".to_owned(),
@@ -38,15 +38,15 @@ pub struct Applied {
     pub parent: u64,
     /// When it is taken back unless confirmed.
     pub confirm_by: Option<Timestamp>,
-    /// What deserves a look.
+    /// Warnings.
     pub warnings: Vec<String>,
 }
 
-/// What goes with a change of the document.
+/// The conditions of a change of the document.
 #[derive(Clone, Debug, Default)]
 pub struct Terms {
-    /// The revision that it was made from; 0: whatever is in force.
+    /// The revision that it is based on; 0: whatever is in force.
     pub base: u64,
-    /// How long it waits for its confirmation; none: it needs none.
+    /// How long it waits for its confirmation; none: it needs no confirmation.
     pub confirm_within: Option<Duration>,
 }

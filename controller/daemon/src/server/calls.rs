@@ -1,4 +1,4 @@
-//! The calls of the API: converts in, calls, converts out.
+//! The calls of the API: convert the request, call the engine or a reader, convert the answer.
 
 use std::{pin::Pin, time::Duration};
 
@@ -32,22 +32,22 @@ use crate::{
     thread::{Handle, Stopped},
 };
 
-/// Problems that are told of one document; so many fit the headers that clients accept.
+/// Most problems that are reported for one document; this many fit the headers that clients accept.
 const MOST_PROBLEMS: usize = 200;
 
-/// What the calls work on.
+/// The parts of the daemon that calls use.
 #[derive(Clone)]
 pub struct Service {
-    /// Who changes.
+    /// The engine, for changes.
     pub engine: Handle,
-    /// What is read.
+    /// The state, for reading.
     pub view: View,
-    /// Who did what.
+    /// The audit.
     pub audit: Audit,
 }
 
 impl Service {
-    /// Has the engine change something, after a look around.
+    /// Makes a change in the engine, after the interfaces were listed again.
     async fn change(
         &self,
         change: impl FnOnce(&mut Engine) -> Result<Applied, Refusal> + Send + 'static,
@@ -57,7 +57,7 @@ impl Service {
         Ok(changed(applied))
     }
 
-    /// Takes in what interfaces there are now: one that appeared a moment ago is guarded when the
+    /// Lists the interfaces again, so that one which appeared a moment ago is guarded when the
     /// answer says so, not soon after.
     async fn look_around(&self) -> Result<(), Status> {
         match observe::observe().await {
@@ -65,7 +65,7 @@ impl Service {
                 .engine
                 .call(|engine| engine.catch_up(inventory))
                 .await??),
-            // What was seen last will do: who cuts something off must not wait for this.
+            // The previous list suffices, because a change must not wait for this.
             Err(error) => {
                 tracing::warn!(%error, "can't see what interfaces there are");
                 Ok(())
@@ -74,7 +74,7 @@ impl Service {
     }
 }
 
-/// Who makes a change: the caller and its words, which the audit keeps too.
+/// The author of a change: the caller and its reason, which the audit records too.
 fn author<T>(request: &Request<T>, kind: &'static str, reason: &str) -> Result<Author, Status> {
     let caller = caller(request)?;
     let _ = caller.reason.set(reason.to_owned());
@@ -91,7 +91,7 @@ fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
     caller.ok_or_else(|| Status::unauthenticated("no peer identity on this connection"))
 }
 
-/// The answer to a change. The audit reads from it which revision became which.
+/// The answer to a change. The audit reads the revisions before and after from it.
 fn changed(applied: Applied) -> Response<v1::ChangeResponse> {
     let revisions = Revisions {
         before: applied.parent,
@@ -135,7 +135,7 @@ impl From<Refusal> for Status {
     }
 }
 
-/// What goes with a change of the document.
+/// The conditions of a change of the document.
 fn terms(base: u64, confirm_within_s: u32) -> Terms {
     let within = Duration::from_secs(confirm_within_s.into());
     Terms {
@@ -158,7 +158,7 @@ fn violations(code: Code, message: String, problems: Vec<Problem>) -> Status {
     Status::with_error_details(code, message, ErrorDetails::with_bad_request(violations))
 }
 
-/// A document that a request must carry.
+/// The document that a request must have.
 fn required(policy: Option<v1::Policy>) -> Result<v1::Policy, Status> {
     policy.ok_or_else(|| {
         let problem = Problem {
@@ -261,7 +261,7 @@ impl Segmentation for Service {
         })
     }
 
-    // Who cuts something off does not wait for a look at what interfaces there are.
+    // A quarantine does not wait until interfaces are listed.
     async fn quarantine(
         &self,
         request: Request<v1::QuarantineRequest>,
@@ -362,7 +362,7 @@ impl Segmentation for Service {
             loop {
                 let event = match next.recv().await {
                     Ok(event) => Ok(v1::Event::from(&*event)),
-                    // A client that reads too slowly is told so, and loses nothing unnoticed.
+                    // A client that reads too slowly gets an error, so that it knows of the gap.
                     Err(RecvError::Lagged(lost)) => Err(Status::data_loss(format!(
                         "{lost} events came faster than read"
                     ))),
@@ -387,7 +387,7 @@ impl Segmentation for Service {
         let limit = request.into_inner().limit;
         let audit = self.audit.clone();
         let (send, receive) = tokio::sync::mpsc::channel(64);
-        // A client that goes away ends the thread with its next line.
+        // When the client disconnects, the thread ends with its next line.
         tokio::task::spawn_blocking(move || {
             let told = |entry: Entry| send.blocking_send(Ok(entry.into())).is_ok();
             if let Err(error) = audit.tell(limit, told) {

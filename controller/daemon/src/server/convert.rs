@@ -1,4 +1,4 @@
-//! The daemon's values as the API tells them.
+//! Converts the daemon's values to messages of the API, and requests to the daemon's values.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -37,12 +37,12 @@ pub(crate) fn table_status(fill: Fill) -> v1::TableStatus {
     }
 }
 
-/// The proto's number of a reason is the kernel's.
+/// The proto and the kernel use the same numbers for reasons.
 pub(crate) fn reason_number(reason: Reason) -> i32 {
     i32::from(reason as u8)
 }
 
-/// What a request asks to be explained.
+/// The question of a request.
 pub(crate) fn question(request: v1::ExplainRequest) -> Question {
     let v1::ExplainRequest {
         from,
@@ -78,7 +78,7 @@ pub(crate) fn explained(answer: Answer) -> v1::ExplainResponse {
     }
 }
 
-/// Some who may always reach the router, as the proto has them.
+/// Hosts that may always reach the router, as the proto has them.
 pub(crate) fn failsafe(failsafe: &Failsafe) -> v1::Failsafe {
     v1::Failsafe {
         from: failsafe.from_texts(),
@@ -86,7 +86,7 @@ pub(crate) fn failsafe(failsafe: &Failsafe) -> v1::Failsafe {
     }
 }
 
-/// A flow as the API tells it.
+/// A flow, as the proto has it.
 pub(crate) fn described(flow: &Live, snapshot: &Snapshot, now: u32) -> v1::Flow {
     let (key, bits) = (flow.key, flow.state);
     let (opener, other) = if flows::opener(bits) == 0 {
@@ -134,7 +134,7 @@ pub(crate) fn protocol_text(protocol: u8) -> String {
     }
 }
 
-/// A kept change, as the proto has it.
+/// A stored change, as the proto has it.
 pub(crate) fn revision(kept: Revision) -> v1::Revision {
     let Revision {
         revision,
@@ -196,7 +196,7 @@ pub(super) fn grant(grant: &EndingRule) -> v1::GrantStatus {
     }
 }
 
-/// What a request asks to put and to delete.
+/// The edit of a request.
 pub(super) fn edit(request: v1::EditRequest) -> Edit {
     Edit {
         put: request.put,
@@ -271,7 +271,7 @@ mod tests {
             assert_eq!(name, Ok(expected.as_str()));
         }
         let others = (0..1000).filter(|&number| v1::Reason::try_from(number).is_ok());
-        // One more: unspecified.
+        // One more, for unspecified.
         assert_eq!(others.count(), Reason::ALL.len() + 1);
     }
 }

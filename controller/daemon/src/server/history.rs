@@ -1,4 +1,4 @@
-//! Documents and revisions of the past, as the API tells them.
+//! Earlier documents and revisions, as the API returns them.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl View {
         })
     }
 
-    /// The accepted changes, newest first, at most so many.
+    /// The accepted changes, newest first, at most `limit`.
     ///
     /// # Errors
     ///

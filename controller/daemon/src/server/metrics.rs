@@ -1,8 +1,8 @@
-//! What monitoring asks: counters and gauges of this moment, as OpenMetrics text over HTTP.
+//! Metrics: counters and gauges of this moment, as OpenMetrics text over HTTP.
 //!
-//! `GET /metrics` and nothing else. There is no secret in it and no change by it, so it needs no
-//! certificate; it listens on loopback unless told otherwise. Counters by rule are left out: there
-//! can be a hundred thousand of them, and the API has them.
+//! Only `GET /metrics` is served. It returns no secrets and changes nothing, so it needs no
+//! certificate; it listens on loopback unless configured otherwise. Counters by rule are left out,
+//! because there can be a hundred thousand of them; the API has them.
 
 use std::{
     convert::Infallible,
@@ -37,25 +37,26 @@ use wardline_proto::v1;
 use super::view::View;
 use crate::access::{gate::Keeper, tls::Certificates};
 
-/// How long a client may take to ask, and then for all that it wants.
+/// How long a client may take to send its request, and then for the whole connection.
 const QUESTION: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Clients at a time.
+/// Most clients at a time.
 const MOST: usize = 16;
-/// How old an answer may be: whoever asks all the time does not keep a processor busy.
+/// How old an answer may be, so that a client that asks all the time does not keep a processor
+/// busy.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Where the numbers come from.
+/// The sources of the metrics.
 pub struct Metrics {
-    /// What is in force, and what the kernel has counted.
+    /// The state in force, and the kernel's counters.
     pub view: View,
-    /// Who knows the calls.
+    /// Counts the calls.
     pub keeper: Arc<Keeper>,
-    /// Who knows when the router's certificate ends.
+    /// Tells when the router's certificate expires.
     pub certificates: Option<Certificates>,
 }
 
-/// Serves metrics until told to stop. Without its address the router is guarded all the same.
+/// Serves metrics until told to stop. If the address can't be used, the router is still guarded.
 pub async fn serve(metrics: Metrics, address: SocketAddr, stop: CancellationToken) {
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
@@ -69,7 +70,7 @@ pub async fn serve(metrics: Metrics, address: SocketAddr, stop: CancellationToke
         last: Mutex::default(),
     });
     let mut stopped = pin!(stop.cancelled());
-    // Ends with this function.
+    // All clients are dropped when this function ends.
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
@@ -88,7 +89,7 @@ async fn answer(stream: TcpStream, page: Arc<Page>) {
         let page = page.clone();
         async move { Ok::<_, Infallible>(page.turn_to(&request).await) }
     });
-    // A client that went away has what it wants.
+    // An error only means that the client has disconnected.
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(QUESTION)
@@ -263,7 +264,7 @@ impl Metrics {
     }
 }
 
-/// A reason as documents write it.
+/// A reason's name in the API.
 fn word(reason: Reason) -> String {
     v1::Reason::try_from(i32::from(reason as u8)).map_or_else(
         |_| String::new(),

@@ -1,4 +1,4 @@
-//! What a document would do, told before it does anything: the answer to `plan`.
+//! The effects of a document before it is applied: the answer to `plan`.
 
 use std::collections::BTreeMap;
 
@@ -27,13 +27,13 @@ use crate::{
     telemetry::observed::Observed,
 };
 
-/// Flows, pairs and observed drops that are listed; more are counted.
+/// Most flows, observed drops and dangers that are listed.
 const LISTED: usize = 100;
-/// Pairs that are listed.
+/// Most pairs that are listed.
 const PAIRS: usize = 2000;
 
 impl View {
-    /// What a document would change, and what that does.
+    /// The changes in a document, and their effects.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl View {
         })
     }
 
-    /// The live flows that would be cut.
+    /// The live flows that the change would cut.
     fn cut(
         &self,
         next: &Replay<'_>,
@@ -130,7 +130,7 @@ impl View {
         Ok(cut)
     }
 
-    /// What mode observe has let pass, and the next tables would drop.
+    /// Traffic that mode observe has let pass and the next tables would drop.
     fn observed(
         &self,
         next: &Replay<'_>,
@@ -141,8 +141,8 @@ impl View {
         let mut tally: BTreeMap<_, (Asked, Observed)> = events
             .map(|(asked, seen)| (what(&asked), (asked, seen)))
             .collect();
-        // Live flows that were told of only once, also by an earlier daemon. A flow knows both its
-        // devices, an event one.
+        // Also live flows, because a flow makes only one event, perhaps before this daemon started.
+        // A flow has the devices of both ends, an event only one.
         self.reader.flows(|flow| {
             if flow.state & wardline_ebpf::abi::state::OBSERVED != 0 {
                 let packets = flow.packets.iter().map(|it| u64::from(*it)).sum();
@@ -219,8 +219,8 @@ fn told(reach: Reach<'_>) -> v1::Reach {
     }
 }
 
-/// What a person should see first, the worst first: what may lock the operator out, what stops, what
-/// is no longer guarded, what opens wide.
+/// What a person should see first, the worst first: what may lock the operator out, traffic that
+/// stops, ports that are no longer guarded, and rules that open a lot.
 fn dangers(
     old: &Intent,
     new: &Intent,

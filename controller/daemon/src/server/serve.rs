@@ -1,8 +1,8 @@
-//! How clients get in: the Unix socket, TCP with mutual TLS, and the server behind both.
+//! How clients connect: the Unix socket, TCP with mutual TLS, and the server behind both.
 //!
-//! On the Unix socket the kernel says who calls, over TCP a certificate does. A connection reaches
-//! the server only when that is known and the client has begun to speak HTTP/2. Until then it
-//! holds one of the few places that its address has, for seconds; afterwards one of its actor's.
+//! On the Unix socket the kernel identifies the peer, over TCP a certificate does. A connection
+//! reaches the server only when the peer is known and has begun to speak HTTP/2. Until then it
+//! holds one of the few places of its address, for seconds; afterwards one of its actor's.
 
 use std::{
     convert::Infallible,
@@ -41,19 +41,19 @@ use crate::{
     config::{Api, Role},
 };
 
-/// How long a client may take to say who it is and to begin.
+/// How long a client may take to prove its identity and to begin HTTP/2.
 const GREETING: Duration = Duration::from_secs(10);
-/// How long a call may take, whatever the client's deadline; streams only to their beginning.
+/// How long a call may take, whatever the client's deadline; for streams, only until they begin.
 const LONGEST_CALL: Duration = Duration::from_secs(300);
-/// A peer that is silent is asked after so long whether it is there, and then has so long to answer.
+/// After this silence a peer is pinged, and it then has `PATIENCE` to answer.
 const SILENCE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Calls that one connection may have open.
+/// Most calls that one connection may have open.
 const STREAMS: u32 = 64;
-/// Bytes of a request's headers.
+/// Most bytes of a request's headers.
 const HEADERS: u32 = 16 << 10;
 
-/// Why there is no API.
+/// Why the API is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The socket could not be made.
@@ -64,7 +64,7 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
-    /// The TCP address can't be had.
+    /// The TCP address can't be used.
     #[error("api.listen {address}: {source}")]
     Listen {
         /// The address.
@@ -84,7 +84,7 @@ pub enum ServeError {
 ///
 /// # Errors
 ///
-/// When the socket or the address can't be had, or another daemon answers on the socket.
+/// When the socket or the address can't be used, or another daemon answers on the socket.
 pub async fn serve(
     service: Service,
     api: &Api,
@@ -98,7 +98,7 @@ pub async fn serve(
         source,
     })?;
     let (sender, connections) = mpsc::channel(16);
-    // Ends with this function.
+    // All of these tasks are stopped when this function ends.
     let mut doors = JoinSet::new();
     doors.spawn(accept_unix(local, sender.clone()));
     if let (Some(address), Some(certificates)) = (api.listen, certificates) {
@@ -136,7 +136,7 @@ pub async fn serve(
             stop.cancelled_owned(),
         )
         .await?;
-    // The next daemon may have made it again.
+    // The next daemon may have made its own socket there already.
     let _ = std::fs::remove_file(socket);
     Ok(())
 }
@@ -165,7 +165,7 @@ async fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-// ── the doors ──────────────────────────────────────────────────────────────────────────────────
+// ── accepting connections ──────────────────────────────────────────────────────────────────────
 
 async fn accept_unix(listener: UnixListener, server: mpsc::Sender<Connection>) {
     let places = Arc::new(Places::new(256, 128));
@@ -181,7 +181,7 @@ async fn accept_unix(listener: UnixListener, server: mpsc::Sender<Connection>) {
             },
             Some(_) = greetings.join_next() => continue,
         };
-        // Without credentials nobody is there whom a right could be given.
+        // Without credentials the peer can't be given a role.
         let Ok(credentials) = stream.peer_cred() else {
             continue;
         };
@@ -201,7 +201,7 @@ async fn accept_unix(listener: UnixListener, server: mpsc::Sender<Connection>) {
             let ends = std::future::pending();
             let connection = Connection::begin(stream, peer, place, ends);
             if let Ok(Ok(connection)) = timeout(GREETING, connection).await {
-                // The server takes none any more when it stops.
+                // The server accepts no more connections while it stops.
                 let _ = server.send(connection).await;
             }
         });
@@ -249,7 +249,7 @@ async fn accept_tls(
     }
 }
 
-/// Learns who a client is.
+/// Performs the TLS handshake, which identifies the client.
 async fn authenticate(
     stream: TcpStream,
     address: SocketAddr,
@@ -289,8 +289,8 @@ async fn authenticate(
     Connection::begin(stream, peer, place, ends).await
 }
 
-/// Who shares what strangers may take: an IPv4 address, or the network of an IPv6 address, since
-/// a host there can have as many addresses as it likes.
+/// The key by which unauthenticated clients share limits: an IPv4 address, or the /64 network of an
+/// IPv6 address, because a host there can use any number of addresses.
 fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -300,7 +300,7 @@ fn client_network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Descriptors or memory have run out; what is open needs time to end.
+/// Waits after descriptors or memory have run out, so that open connections can end.
 async fn back_off(error: &io::Error) {
     warn!(%error, "can't accept a connection");
     sleep(Duration::from_millis(100)).await;
@@ -308,14 +308,14 @@ async fn back_off(error: &io::Error) {
 
 // ── a connection ───────────────────────────────────────────────────────────────────────────────
 
-/// What a client says first in HTTP/2 (RFC 9113, section 3.4).
+/// The first bytes of an HTTP/2 client (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A connection, who is at its other end, and until when that is believed.
+/// A connection, its peer, and the time at which the peer's identity expires.
 struct Connection {
     stream: Pin<Box<dyn Stream>>,
     peer: Peer,
-    /// What was read before and the server has not seen.
+    /// Bytes that were read already and the server has not seen.
     unread: &'static [u8],
     ends: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _place: Place<String>,
@@ -326,7 +326,8 @@ trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
 
 impl Connection {
-    /// A connection whose client has begun to speak. The server would wait for that for ever.
+    /// Waits until the client begins to speak, because the server itself would wait without a
+    /// limit.
     async fn begin(
         mut stream: impl Stream + Unpin + 'static,
         peer: Peer,

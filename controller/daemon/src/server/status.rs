@@ -1,4 +1,4 @@
-//! What runs, as the API tells it: status, counters, flows, devices, explanations.
+//! The state of the router, as the API returns it: status, counters, flows, devices, explanations.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -19,7 +19,7 @@ use super::{
 use crate::engine::refusal::Refusal;
 
 impl View {
-    /// What runs.
+    /// Version, revision, ports, tables, warnings, grants and quarantines.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl View {
         })
     }
 
-    /// The live flows, at most so many; 0: all.
+    /// The live flows, at most `limit`; 0: all.
     ///
     /// # Errors
     ///
@@ -187,7 +187,7 @@ impl View {
         Ok(devices)
     }
 
-    /// Judges the packet that a question describes: an answer, or what about the question can't be.
+    /// Judges the packet that a question describes: returns an answer, or the question's problem.
     ///
     /// # Errors
     ///

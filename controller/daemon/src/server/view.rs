@@ -1,4 +1,4 @@
-//! What calls read, on any thread: never by way of the engine, so that reading delays no change.
+//! What calls read, on any thread. It does not involve the engine, so reading delays no change.
 
 use std::sync::Arc;
 
@@ -16,36 +16,36 @@ use crate::{
     telemetry::events::Events,
 };
 
-/// What is in force, and what the kernel says.
+/// The state in force, and the kernel's counters and tables.
 #[derive(Clone)]
 pub struct View {
     /// The router's name.
     pub router: String,
     /// How much the tables hold.
     pub limits: Limits,
-    /// Who may always reach the router.
+    /// Hosts that may always reach the router.
     pub failsafe: Arc<[Failsafe]>,
-    /// What the engine publishes.
+    /// The states that the engine publishes.
     pub states: watch::Receiver<State>,
     /// The kernel's maps.
     pub reader: Arc<Reader>,
-    /// What happened.
+    /// The events.
     pub events: Events,
-    /// What was accepted.
+    /// The accepted revisions.
     pub history: History,
-    /// The plans that may be made at the same time.
+    /// Limits how many plans are made at the same time.
     pub plans: Places,
-    /// The documents of the past that may be read at the same time.
+    /// Limits how many earlier documents are read at the same time.
     pub documents: Places,
 }
 
-/// Places for those who need much memory, up to what the policy in force needs.
+/// Places for calls that need much memory, up to as much as the policy in force needs.
 #[derive(Clone)]
 pub struct Places(Arc<Semaphore>);
 
 impl Default for Places {
     fn default() -> Self {
-        // Two, so that one that is large does not keep all others waiting.
+        // Two, so that one large document does not keep all other calls waiting.
         const AT_ONCE: usize = 2;
         Self(Arc::new(Semaphore::new(AT_ONCE)))
     }
@@ -77,8 +77,8 @@ impl View {
         Ok(read?)
     }
 
-    /// Waits for a place, then reads. The place is held until that ends, also when the client has
-    /// left.
+    /// Waits for a place, then reads. The place is held until the reading ends, even if the client
+    /// has disconnected.
     pub(super) async fn read_in<T: Send + 'static>(
         &self,
         places: &Places,

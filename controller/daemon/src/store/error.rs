@@ -13,15 +13,15 @@ pub enum StoreError {
     /// The directory or the file could not be made or reached.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
+        /// The path.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// Another process has it open.
+    /// Another process has opened the file.
     #[error("{}: in use by another wardlined", .0.display())]
     InUse(PathBuf),
-    /// The file is damaged, or no history.
+    /// The file is damaged, or is not a history.
     #[error("{}: damaged or not a history: {why}; restore it, or move it away to start anew", path.display())]
     Damaged {
         /// The file.

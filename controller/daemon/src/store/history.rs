@@ -1,8 +1,9 @@
-//! What is read of the history, on any thread.
+//! Reads the history, on any thread.
 //!
-//! The history has one connection, because its file stays locked for one. Who reads holds it for one
-//! statement at a time, and makes documents of what was read afterwards: a change waits for a
-//! statement at most. What stands in the history never changes, so that statements agree.
+//! The history has a single connection, because the file stays locked by it. A reader holds the
+//! connection for one statement at a time and decodes documents afterwards, so a change waits for
+//! one statement at most. Stored revisions never change, so the results of several statements fit
+//! together.
 
 use std::{
     fmt,
@@ -23,7 +24,7 @@ use super::{
     revision::{Revision, StoredRevision},
 };
 
-/// The history of a router, to read.
+/// The history of a router, for reading.
 #[derive(Clone, Debug)]
 pub struct History {
     connection: Arc<Mutex<Connection>>,
@@ -33,7 +34,7 @@ pub struct History {
 const COLUMNS: &str =
     "revision, parent, time, actor, reason, kind, request_id, added, changed, removed";
 
-/// Revisions that one statement reads, at most.
+/// Most revisions that one statement reads.
 const AT_ONCE: u32 = 256;
 
 impl History {
@@ -74,7 +75,7 @@ impl History {
             .transpose()
     }
 
-    /// The revision that one changed; 0: none.
+    /// The parent of a revision; 0: none.
     ///
     /// # Errors
     /// When the history can't be read.
@@ -82,8 +83,9 @@ impl History {
         Ok(self.row(revision)?.map_or(0, |row| row.parent))
     }
 
-    /// The revision before one: the parent of the first that has its document. A change that left
-    /// the document alone, as a quarantine does, is passed over. 0: there is none.
+    /// The revision before this one with another document: the parent of the first that has this
+    /// document. Changes that left the document alone, such as a quarantine, are skipped. 0: there
+    /// is none.
     ///
     /// # Errors
     /// When the history can't be read.
@@ -98,7 +100,7 @@ impl History {
         Ok(at)
     }
 
-    /// The newest revisions, newest first, at most so many.
+    /// The newest revisions, newest first, at most `limit`.
     ///
     /// # Errors
     /// When the history can't be read.
@@ -127,7 +129,7 @@ impl History {
         }
     }
 
-    /// The newest revisions after one, at most a thousand, oldest first.
+    /// The revisions after this one, among the thousand newest, oldest first.
     ///
     /// # Errors
     ///
@@ -140,7 +142,7 @@ impl History {
         Ok(revisions)
     }
 
-    /// What is kept under a key beside the history.
+    /// The value of a key outside the history.
     ///
     /// # Errors
     /// When the history can't be read.
@@ -158,7 +160,7 @@ impl History {
         row.map(|row| self.revision(row)).transpose()
     }
 
-    /// The revision that has a revision's document itself, whole or as an edit.
+    /// The revision that stores a revision's document, whole or as an edit.
     pub(super) fn origin(&self, revision: u64) -> Result<u64, StoreError> {
         match self.base(revision)? {
             (0, _) | (_, false) => Ok(revision),
@@ -166,14 +168,14 @@ impl History {
         }
     }
 
-    /// The revisions that a document is made of, the whole one last.
+    /// The revisions from which a document is built, the whole one last.
     pub(super) fn chain(&self, revision: u64) -> Result<Vec<u64>, StoreError> {
         let mut chain = Vec::new();
         let mut at = revision;
         while at != 0 {
             chain.push(at);
             let (base, _) = self.base(at)?;
-            // What edits a later one would be read for ever.
+            // An edit of a later revision would make an endless chain.
             if base >= at {
                 return Err(self.damaged(&format!("revision {at} edits revision {base}")));
             }
@@ -182,7 +184,7 @@ impl History {
         Ok(chain)
     }
 
-    /// The revision whose document a revision edits, and whether it is the same.
+    /// The revision whose document a revision edits, and whether it leaves the document unchanged.
     pub(super) fn base(&self, revision: u64) -> Result<(u64, bool), StoreError> {
         let row = self.query_revision(revision, "base, length(document) = 0", |row| {
             Ok((row.get(0)?, row.get(1)?))
@@ -192,7 +194,7 @@ impl History {
         Ok((base, same))
     }
 
-    /// What a revision keeps as its document, as `decode` reads it.
+    /// Reads the document column of a revision with `decode`.
     fn decode_document<T, E: fmt::Display>(
         &self,
         revision: u64,
@@ -203,7 +205,7 @@ impl History {
             .map_err(|error| self.damaged(&format!("the document of revision {revision}: {error}")))
     }
 
-    /// Columns of a revision's row, if there is one.
+    /// Reads columns of a revision's row, if there is one.
     fn query_revision<T>(
         &self,
         revision: u64,
@@ -218,7 +220,7 @@ impl History {
         })
     }
 
-    /// Runs a statement. Nobody else does until it ends.
+    /// Runs a statement, while no other is running.
     fn query<T>(
         &self,
         run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -227,7 +229,8 @@ impl History {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
-        // A statement that panicked has changed nothing: transactions end with their guard.
+        // A statement that panicked has changed nothing, because transactions are rolled back when
+        // dropped.
         self.connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -274,7 +277,7 @@ impl History {
         })
     }
 
-    /// An error of this file.
+    /// An error that says how this file is damaged.
     pub(crate) fn damaged(&self, why: &str) -> StoreError {
         StoreError::Damaged {
             path: self.path.to_path_buf(),

@@ -1,9 +1,9 @@
-//! A revision: as it is given to the store, and as the store gives it back.
+//! A revision, as it is passed to the store and as the store returns it.
 
 use jiff::Timestamp;
 use wardline_policy::document::{Document as Policy, diff::Extent, edit::Edit};
 
-/// A change that was accepted and is to be kept.
+/// An accepted change that is to be stored.
 #[derive(Clone, Debug)]
 pub struct NewRevision<'a> {
     /// The revision that it changes; 0: none.
@@ -22,42 +22,42 @@ pub struct NewRevision<'a> {
     pub document: Document<'a>,
     /// What it adds to, alters in and removes from its parent's document.
     pub extent: Extent,
-    /// What else is true from this revision on, in the same transaction.
+    /// Other facts that hold from this revision on, stored in the same transaction.
     pub facts: &'a [Fact<'a>],
 }
 
-/// What the document of a revision is.
+/// The document of a revision.
 #[derive(Clone, Copy, Debug)]
 pub enum Document<'a> {
     /// This one.
     Whole(&'a Policy),
-    /// That of an earlier revision.
+    /// The document of an earlier revision.
     Of(u64),
-    /// That of the parent after an edit.
+    /// The parent's document after an edit.
     Edited {
         /// What is put and deleted.
         edit: &'a Edit,
-        /// What comes of it; kept instead where too many edits would have to be read.
+        /// The result; stored instead of the edit if the chain of edits would become too long.
         whole: &'a Policy,
     },
 }
 
-/// Something that is true beside the document.
+/// A fact besides the document.
 #[derive(Clone, Copy, Debug)]
 pub enum Fact<'a> {
-    /// What is kept under a key; none: nothing any more.
+    /// The value of a key; none: it is deleted.
     Meta(&'a str, Option<&'a str>),
     /// Whether a device is in quarantine.
     Quarantined(&'a str, bool),
-    /// A rule is a grant: it goes when it ends. Never taken back, so that a document of old that
-    /// comes into force again does not bring it along.
+    /// A rule is a grant, so it is deleted when it ends. Never undone, so that an old document that
+    /// comes into force again does not bring an ended grant back.
     Grant(&'a str, Timestamp),
 }
 
-/// A kept change, without its document.
+/// A stored change, without its document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision {
-    /// Its number; they only grow.
+    /// Its number; later ones have higher numbers.
     pub revision: u64,
     /// The revision that it changed; 0: none.
     pub parent: u64,
@@ -75,7 +75,7 @@ pub struct Revision {
     pub extent: Extent,
 }
 
-/// A kept change and its document.
+/// A stored change and its document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredRevision {
     /// The change.

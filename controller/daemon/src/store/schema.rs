@@ -1,4 +1,4 @@
-//! The form of the database: made, checked, and brought from earlier forms to today's.
+//! The schema of the database: creates it, checks it, and upgrades earlier ones.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
@@ -46,10 +46,10 @@ const EDITS: &str = "
         STRICT, WITHOUT ROWID;
 ";
 
-/// Long enough for a predecessor to let go of the file.
+/// Long enough for an earlier daemon to release the file.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Makes directory and file readable for their owner only, before SQLite writes anything.
+/// Makes directory and file accessible to their owner only, before SQLite writes anything.
 pub(super) fn create(directory: &Path, path: &Path) -> Result<(), StoreError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -73,7 +73,7 @@ pub(super) fn create(directory: &Path, path: &Path) -> Result<(), StoreError> {
     let file = file.map_err(failed(path))?;
     file.set_permissions(Permissions::from_mode(0o600))
         .map_err(failed(path))?;
-    // The file's name must survive a power cut, too.
+    // The entry in the directory must survive a power cut, too.
     File::open(directory)
         .and_then(|open| open.sync_all())
         .map_err(failed(directory))

@@ -1,4 +1,4 @@
-//! What is stored is there again, whole, after every way of ending and opening.
+//! Stored data is complete again after every way to close and open the store.
 
 use std::{
     env, fs,
@@ -77,7 +77,7 @@ fn an_edit_keeps_only_itself_and_is_read_whole() {
     let ids = Arc::default();
     append(&mut store, "first", &ids, &[]);
     let mut whole = policy("first");
-    // Longer than a chain may be.
+    // More edits than a chain may have.
     for n in 0..LONGEST_CHAIN + 3 {
         let zone = v1::Zone {
             name: format!("zone-{n}"),
@@ -172,7 +172,7 @@ fn reads_beside_changes() {
     let history = store.history().clone();
     let reading = std::thread::spawn(move || {
         let mut seen = 0;
-        // Ends with the last that is appended, longer than one statement reads.
+        // Ends after the last revision; there are more than one statement reads.
         while seen < 600 {
             let listed = history.list(u32::MAX).expect("read");
             let numbers: Vec<u64> = listed.iter().map(|it| it.revision).collect();

@@ -1,20 +1,20 @@
-//! What happened, in words: a verdict of the kernel with names for its numbers, or a note of the daemon.
+//! An event in words: a verdict of the kernel with names for its numbers, or a note of the daemon.
 
 use jiff::Timestamp;
 use wardline_ebpf::abi::Reason;
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     /// When.
     pub time: Timestamp,
-    /// What became of the packet.
+    /// What happened to the packet.
     pub verdict: Verdict,
-    /// Why; none: it is no packet.
+    /// Why; none: the event is not about a packet.
     pub reason: Option<Reason>,
     /// The rule that decided; empty: none did.
     pub rule: String,
-    /// The device that sent the packet; empty: none that is known.
+    /// The device that sent the packet; empty: unknown.
     pub device: String,
     /// The device's zone, or the port's.
     pub zone: String,
@@ -24,28 +24,28 @@ pub struct Event {
     pub vlan: u16,
     /// An address, or a MAC where the frame has no address that could be read.
     pub source: String,
-    /// The same of the other end.
+    /// The same for the other end.
     pub destination: String,
-    /// What the packet asked for, as a policy writes it.
+    /// The service that the packet asks for, as a policy writes it.
     pub service: String,
-    /// Packets that this stands for.
+    /// Packets that this event stands for.
     pub count: u64,
-    /// The revision that judged.
+    /// The revision that judged it.
     pub revision: u64,
     /// The sender's MAC.
     pub source_mac: String,
     /// The sender's port; 0: none.
     pub source_port: u16,
-    /// Whether only mode observe let it pass.
+    /// Whether it passed only because of mode observe.
     pub observed: bool,
-    /// What the daemon did by itself; empty for a packet.
+    /// What the daemon did on its own; empty for a packet.
     pub message: String,
 }
 
-/// What became of a packet.
+/// What happened to a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is no packet.
+    /// The event is not about a packet.
     #[default]
     None,
     /// It passed.

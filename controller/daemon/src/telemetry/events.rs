@@ -1,4 +1,4 @@
-//! What happened: verdicts that the kernel tells, named by the newest snapshot, logged, kept and
+//! Events: verdicts from the kernel, with names from the newest snapshot, logged, kept and
 //! streamed.
 
 use std::{
@@ -20,23 +20,23 @@ use wardline_policy::replay::Asked;
 use super::{event::Event, log::log, named::named, observed::Observed};
 use crate::engine::state::State;
 
-/// Events that are kept for those who ask later.
+/// Most events that are kept for later requests.
 const KEPT: usize = 10_000;
 
-/// Kinds of observed traffic that are kept.
+/// Most kinds of observed traffic that are kept.
 const KINDS: usize = 10_000;
 
-/// Events that a stream may be behind before it misses some.
+/// How many events a stream may lag behind before it misses some.
 const BEHIND: usize = 4096;
 
-/// Records that are read before other tasks get their turn.
+/// Most records that are read before other tasks get their turn.
 const BATCH: usize = 256;
 
-/// The events of this daemon's life, and those to come. A handle: clones are the same events.
+/// The events since this daemon started, and those to come. A handle: clones are the same events.
 ///
 /// The kernel sends at most one event a second for each (device, reason, rule); `count` says how
-/// many packets it stands for. Packets after the last event of a burst are told by the next event
-/// of their kind, however much later that is; counters have them at once.
+/// many packets it stands for. Packets after the last event of a burst are reported by the next
+/// event of their kind, which may be much later; counters include them at once.
 #[derive(Clone, Debug)]
 pub struct Events(Arc<Shared>);
 
@@ -45,14 +45,15 @@ struct Shared {
     states: watch::Receiver<State>,
     /// Oldest first. Never locked across an await.
     kept: Mutex<VecDeque<(Timestamp, Arc<Event>)>>,
-    /// What mode observe has let pass in this daemon's life. Never locked across an await.
+    /// Traffic that mode observe has let pass since this daemon started. Never locked across an
+    /// await.
     observed: Mutex<BTreeMap<Asked, Observed>>,
     stream: broadcast::Sender<Arc<Event>>,
     unreadable: AtomicU64,
 }
 
 impl Events {
-    /// No events yet. Names come from the newest state.
+    /// Starts without events. Names come from the newest state.
     pub fn new(states: watch::Receiver<State>) -> Self {
         Self(Arc::new(Shared {
             states,
@@ -63,7 +64,7 @@ impl Events {
         }))
     }
 
-    /// Logs an event, keeps it and hands it to the streams. One whose reason has an unknown number
+    /// Logs an event, keeps it and passes it to the streams. One whose reason has an unknown number
     /// is only counted, in [`Events::unreadable`].
     pub fn publish(&self, raw: &abi::Event, time: Timestamp) {
         let snapshot = Arc::clone(&self.0.states.borrow().snapshot);
@@ -78,7 +79,7 @@ impl Events {
         self.keep(event, time);
     }
 
-    /// What mode observe has let pass, by what was asked for.
+    /// Traffic that mode observe has let pass, by packet as policy sees it.
     pub fn observed(&self) -> BTreeMap<Asked, Observed> {
         self.lock_observed().clone()
     }
@@ -86,7 +87,8 @@ impl Events {
     fn note_observed(&self, raw: &abi::Event, time: Timestamp) {
         let asked = Asked {
             addresses: [IpAddr::from(raw.source), IpAddr::from(raw.destination)],
-            // An event knows one device; what was learned is looked up by either.
+            // An event has only one device, so it stands for either end when a learned address is
+            // looked up.
             devices: [raw.device; 2],
             service: u32::from(raw.protocol) << 16 | u32::from(raw.destination_port),
         };
@@ -105,7 +107,7 @@ impl Events {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells of something that happened by itself and is no packet.
+    /// Publishes an event about something that the daemon did on its own.
     pub fn note(&self, revision: u64, message: String, time: Timestamp) {
         let event = Event {
             time,
@@ -123,8 +125,8 @@ impl Events {
             kept.pop_front();
         }
         kept.push_back((time, Arc::clone(&event)));
-        // Under the lock, so that whoever subscribes under it misses nothing. Without a stream
-        // there is nobody to tell.
+        // Sent under the lock, so that a client which subscribes under it misses nothing. The error
+        // without a stream does not matter.
         let _ = self.0.stream.send(event);
     }
 
@@ -133,7 +135,7 @@ impl Events {
         from(&self.lock(), since)
     }
 
-    /// The events that are kept, as [`Events::kept`], and a stream of all that follow them.
+    /// The kept events, as [`Events::kept`], and a stream of all that follow.
     pub fn watch(
         &self,
         since: Option<Timestamp>,
@@ -147,8 +149,7 @@ impl Events {
         self.0.unreadable.load(Ordering::Relaxed)
     }
 
-    /// Publishes what the kernel tells, until it is to stop; what the ring
-    /// holds then is still published.
+    /// Publishes events from the kernel until told to stop, then those that are left in the ring.
     ///
     /// # Errors
     ///
@@ -177,7 +178,7 @@ impl Events {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Arc<Event>)>> {
-        // Nothing that holds it leaves it half done.
+        // A panic while this lock is held leaves nothing half changed.
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -489,7 +490,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         let snapshot = Arc::new(Snapshot::new(
             5, policy, intent, inventory, none, ids, tables, clock, None,
         ));
-        // The last snapshot outlives its sender.
+        // The receiver keeps the last snapshot after its sender is dropped.
         let (_, states) = watch::channel(State::of(Arc::clone(&snapshot)));
         (Events::new(states), snapshot)
     }

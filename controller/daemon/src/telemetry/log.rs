@@ -1,4 +1,4 @@
-//! The line of the daemon's log that an event makes.
+//! The log line of an event.
 
 use wardline_policy::words::reason::reason_word;
 

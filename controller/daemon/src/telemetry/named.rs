@@ -15,7 +15,7 @@ use wardline_policy::{
 
 use super::event::{Event, Verdict};
 
-/// The event with names for its numbers; nothing when its reason is unknown.
+/// The event with names for its numbers; none when its reason is unknown.
 pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> Option<Event> {
     let reason = Reason::from_number(raw.reason)?;
     let observed = raw.flags & abi::Event::OBSERVED != 0;
@@ -45,7 +45,7 @@ pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> O
     })
 }
 
-/// The zone of a device that the policy in force has.
+/// The zone of a device in the policy in force.
 fn zone_of<'a>(snapshot: &'a Snapshot, device: &str) -> Option<&'a str> {
     let intent = &snapshot.intent;
     let at = intent
@@ -89,7 +89,7 @@ pub(super) fn service(raw: &abi::Event, reason: Reason) -> String {
     if !matches!(ethertype, number::IPV4 | number::IPV6) || !has_addresses(raw) {
         return format!("{ethertype:#06x}");
     }
-    // Dropped before its ports were read: then zeros stand for them.
+    // A packet that was dropped before its ports were read has zeros for them.
     let by_form = matches!(
         reason,
         Reason::Malformed | Reason::IpOptions | Reason::ExtensionHeader | Reason::Fragment
