@@ -1,4 +1,4 @@
-//! Access by the hour: quarantine, release, grant and revoke.
+//! Temporary access: quarantine, release, grant and revoke.
 
 use wardline_proto::v1::{GrantRequest, QuarantineRequest, ReleaseRequest, RevokeRequest};
 
@@ -25,7 +25,7 @@ pub(crate) async fn quarantine(session: &Session, args: Quarantine) -> Result<Ex
 /// Ends a quarantine.
 ///
 /// # Errors
-/// The device is in none, or the router refuses or does not answer.
+/// The device is not in quarantine, or the router refuses or does not answer.
 pub(crate) async fn release(session: &Session, args: Release) -> Result<Exit, Failure> {
     let Release { device, why } = args;
     let reason = why.reason;
@@ -39,7 +39,7 @@ pub(crate) async fn release(session: &Session, args: Release) -> Result<Exit, Fa
 /// Adds an allow rule with a lifetime.
 ///
 /// # Errors
-/// It names what is not there, or the router refuses or does not answer.
+/// The rule names an object that does not exist, or the router refuses or does not answer.
 pub(crate) async fn grant(session: &Session, args: Grant) -> Result<Exit, Failure> {
     let Grant {
         from,

@@ -1,4 +1,4 @@
-//! The command line: what may be asked, and how it is spelled.
+//! The command line: its commands and arguments.
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
@@ -43,7 +43,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Parses the process's arguments; on a mistake, says so and exits with 2.
+    /// Parses the process's arguments; on a mistake, prints it and exits with 2.
     pub(crate) fn from_command_line() -> Self {
         let matches = Self::command().get_matches();
         Self::from_matches(&matches).unwrap_or_else(|error| error.exit())
@@ -53,7 +53,7 @@ impl Args {
     fn from_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut args = Self::from_arg_matches(matches)?;
         let connection = &mut args.connection;
-        // A context that is named beats what the environment says for all commands.
+        // A context on the command line overrides the environment, which applies to all commands.
         let named = connection.context.is_some();
         let said = |name: &str| !named || matches.value_source(name) == Some(CommandLine);
         connection.server.take_if(|_| !said("server"));
@@ -473,14 +473,14 @@ pub(crate) enum Context {
     },
 }
 
-/// The completion script of a shell.
+/// Makes the completion script of a shell.
 pub(crate) fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "wardctl", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// An object as `KIND/NAME`; the router knows whether there is one.
+/// Checks the form `KIND/NAME`; only the router knows whether the object exists.
 fn object(text: &str) -> Result<String, String> {
     const KINDS: [&str; 5] = ["zone", "port", "device", "service", "rule"];
     match text.split_once('/') {

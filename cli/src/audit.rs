@@ -1,4 +1,4 @@
-//! Who changed what, and who was refused: the audit, and whether somebody has touched it.
+//! The audit of changes and refused calls, and the check of whether it was tampered with.
 
 use std::{
     fs::File,
@@ -24,10 +24,10 @@ use crate::{
     session::Session,
 };
 
-/// Prints the records, or checks the chain that they are.
+/// Prints the records, or checks their chain.
 ///
 /// # Errors
-/// The router refuses or does not answer, the file can't be read, or somebody has touched it.
+/// The router refuses or does not answer, the file can't be read, or the audit was tampered with.
 pub(crate) async fn audit(session: &Session, args: Audit) -> Result<Exit, Failure> {
     session
         .within(async {
@@ -55,7 +55,7 @@ async fn print(format: Format, mut lines: Lines) -> Result<Exit, Failure> {
         };
         let done = match format {
             Format::Table => output::piece(&text)?,
-            // An export is what is kept, to the byte.
+            // An export has the same bytes as the stored records.
             Format::Json | Format::Yaml => output::plain(&text)?,
         };
         if done == ControlFlow::Break(()) {
@@ -97,7 +97,7 @@ async fn verify(format: Format, mut lines: Lines, noted: Option<Head>) -> Result
     }
 }
 
-/// Where records come from.
+/// The source of the records.
 enum Lines {
     Router {
         stream: Streaming<AuditEntry>,

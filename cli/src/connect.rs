@@ -1,4 +1,4 @@
-//! The way to a router: its Unix socket, or TCP with mutual TLS.
+//! The connection to a router: its Unix socket, or TCP with mutual TLS.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
     exit::{Failure, cause},
 };
 
-/// The generated client on whichever way there is.
+/// The generated client on either kind of connection.
 pub(crate) type Client = SegmentationClient<Channel>;
 
-/// The largest message, either way; a policy with all the devices that fit is far below.
+/// The largest message in either direction; a policy with the most devices is far smaller.
 pub(crate) const LARGEST_MESSAGE: usize = 256 << 20;
 
 /// Connects to a router.
@@ -47,7 +47,7 @@ pub(crate) async fn connect(target: &Target) -> Result<Client, Failure> {
 }
 
 async fn unix(path: PathBuf) -> Result<Channel, tonic::transport::Error> {
-    // The connector knows the way; the address only names the authority.
+    // The connector has the socket's path; this address only provides the authority.
     let connector = service_fn(move |_: Uri| {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
@@ -67,8 +67,8 @@ fn tls(uri: &Uri, target: &Target) -> Result<Endpoint, Failure> {
         .map_err(|error| Failure::failed(format!("can't use the certificates: {}", cause(&error))))
 }
 
-/// A refusal lists every problem of a document in its headers. A router that is gone is noticed
-/// even while nothing is asked of it.
+/// Allows for large headers, because a refusal lists every problem of a document there, and notices
+/// a router that is gone even when no call is open.
 fn roomy(endpoint: Endpoint) -> Endpoint {
     const LARGEST_HEADERS: u32 = 16 << 20;
     endpoint

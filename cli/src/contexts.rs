@@ -1,4 +1,4 @@
-//! Which routers there are, and how to get to each: the file of contexts.
+//! The file of contexts: routers, and how to connect to each.
 //!
 //! ```yaml
 //! current: ward-3
@@ -28,7 +28,7 @@ use crate::{
     table::{cell, filled, table},
 };
 
-/// Which router, and what to show it.
+/// A router's address and the files to authenticate with.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Target {
@@ -42,7 +42,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// What is missing to get there.
+    /// The files that are missing for a connection.
     fn lacks(&self) -> Vec<&'static str> {
         let files = [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)];
         let missing = files.into_iter().filter(|(_, file)| file.is_none());
@@ -85,7 +85,7 @@ pub(crate) fn target(connection: &Connection) -> Result<Target, Failure> {
         return Ok(asked);
     };
     let known = file.get(name)?;
-    // What a file says of files is seen from where it stands.
+    // Relative paths in a file are relative to its folder.
     let from_there = |path: &Option<PathBuf>| {
         let folder = place.as_deref().and_then(Path::parent);
         let path = path.as_ref()?;
@@ -136,7 +136,7 @@ pub(crate) fn contexts(
                     output::warn(&[format!("can't read {}: {error}", path.display())]);
                 }
             }
-            // The only one there is needs no further word.
+            // If it is the only context, it becomes the current one.
             file.current.get_or_insert(name);
         }
         Context::Delete { name } => {
@@ -149,7 +149,7 @@ pub(crate) fn contexts(
     Ok(Exit::Done)
 }
 
-/// Where the contexts are; none without a home.
+/// The path of the file of contexts; none without a home folder.
 fn place(connection: &Connection) -> Option<PathBuf> {
     let named = |variable| env::var_os(variable).filter(|value| !value.is_empty());
     let home = || {
@@ -188,7 +188,7 @@ impl File {
             .map_err(|error| Failure::refused(format!("{}: {error}", place.display())))
     }
 
-    /// Whoever is interrupted leaves the file of before.
+    /// Writes the file so that an interruption leaves the previous one.
     fn write(&self, place: &Path) -> Result<(), Failure> {
         let failed =
             |error: io::Error| Failure::failed(format!("can't write {}: {error}", place.display()));
@@ -225,7 +225,7 @@ impl File {
         })
     }
 
-    /// Makes a context, or changes in it what is said anew.
+    /// Adds a context, or changes those of its settings that are given.
     fn set(&mut self, name: &str, connection: &Connection) -> Result<&Target, Failure> {
         let Connection {
             server,
@@ -238,7 +238,7 @@ impl File {
         let kept = |which: fn(&Target) -> &Option<PathBuf>| {
             before.as_ref().and_then(|target| which(target).clone())
         };
-        // Seen from wherever the next command runs.
+        // Made absolute, because the next command may run in another folder.
         let here = |path: &Option<PathBuf>| path.as_ref().and_then(|path| absolute(path).ok());
         let server = server
             .clone()

@@ -1,4 +1,4 @@
-//! Documents from files: reading them, and telling everything that is wrong with them.
+//! Documents from files: reads them, and reports all their problems.
 
 use std::{
     fs::File,
@@ -19,7 +19,7 @@ use crate::{
     session::Session,
 };
 
-/// Reads a whole document. If anything is wrong with it, asks the router what else is.
+/// Reads a whole document. If it has problems, asks the router for further ones.
 ///
 /// # Errors
 /// The file can't be read, or the document has problems.
@@ -28,7 +28,7 @@ pub(crate) async fn whole(session: &Session, file: &Path) -> Result<Policy, Fail
     if problems.is_empty() {
         return Ok(policy);
     }
-    // What could not be read at all leaves nothing to ask about.
+    // Without any readable part there is nothing to ask about.
     let readable = problems.iter().all(|problem| !problem.path.is_empty());
     let further = if readable {
         objections(session, policy).await
@@ -38,7 +38,7 @@ pub(crate) async fn whole(session: &Session, file: &Path) -> Result<Policy, Fail
     Err(Failure::problems(&merged(problems, further)))
 }
 
-/// What the router has against a policy; nothing if it can't be asked.
+/// The router's objections to a policy; none if it can't be asked.
 async fn objections(session: &Session, policy: Policy) -> Vec<Problem> {
     let refusal = session.within(async {
         let client = connect(&session.target).await?;
@@ -65,8 +65,8 @@ fn refers_to_document(status: &Status) -> bool {
     )
 }
 
-/// The problems of both. What the router says about a place that could not be read only follows
-/// from that.
+/// The problems of both. The router's problems at a place that could not be read are left out,
+/// because they only follow from that.
 fn merged(mut local: Vec<Problem>, router: Vec<Problem>) -> Vec<Problem> {
     let follows = |problem: &Problem| {
         local

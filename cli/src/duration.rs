@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
 
-/// Parses a duration longer than nothing; a day has 24 hours.
+/// Parses a duration greater than zero; a day has 24 hours.
 ///
 /// # Errors
 /// What is wrong with the text.

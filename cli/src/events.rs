@@ -12,7 +12,7 @@ use crate::{
     session::Session,
 };
 
-/// Prints the kept events and, if asked, goes on with what happens next until interrupted.
+/// Prints the kept events and, if asked, further ones until interrupted.
 ///
 /// # Errors
 /// The router refuses, does not answer, or goes away.

@@ -1,4 +1,4 @@
-//! How a command ends: its exit code, and what it says on standard error when it fails.
+//! How a command ends: its exit code, and its messages on standard error.
 
 use std::{error::Error, io::Write as _, process::ExitCode};
 
@@ -13,9 +13,9 @@ use crate::humane::printable;
 pub(crate) enum Exit {
     /// Done; for `explain`: allowed.
     Done = 0,
-    /// Could not: no connection, time-out, internal.
+    /// Could not be done: no connection, time-out, internal error.
     Failed = 1,
-    /// The command line asks for nothing that could be done.
+    /// The command line makes no sense.
     Usage = 2,
     /// `explain`: dropped.
     Dropped = 3,
@@ -29,7 +29,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command did not do what it was asked.
+/// Why a command failed.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Failure {
     exit: Exit,
@@ -53,7 +53,7 @@ impl Failure {
         }
     }
 
-    /// What was asked makes no sense.
+    /// The request makes no sense.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self {
             exit: Exit::Usage,
@@ -61,7 +61,7 @@ impl Failure {
         }
     }
 
-    /// Somebody has touched the audit, here and here.
+    /// The audit was tampered with; one finding for each place.
     pub(crate) fn tampered(findings: Vec<String>) -> Self {
         Self {
             exit: Exit::Refused,
@@ -81,14 +81,14 @@ impl Failure {
         }
     }
 
-    /// Tells the user on standard error, one problem a line.
+    /// Prints the messages on standard error, one problem a line.
     pub(crate) fn tell(self) -> Exit {
         let mut text = String::new();
         for line in &self.lines {
             text.push_str(&printable(line));
             text.push('\n');
         }
-        // With standard error closed there is nobody to tell.
+        // If standard error is closed, the message is lost.
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
         self.exit
     }
@@ -109,7 +109,7 @@ impl From<Status> for Failure {
             Code::Cancelled | Code::DeadlineExceeded => Some("no answer in time"),
             _ => None,
         };
-        // What broke a connection is behind what says that it broke.
+        // The cause of a broken connection is in the error's source.
         let told = match status.source() {
             Some(_) => format!("{}: {}", status.message(), cause(&status)),
             None => status.message().to_owned(),
@@ -150,13 +150,13 @@ pub(crate) fn violations(status: &Status) -> Vec<Problem> {
         .collect()
 }
 
-/// What is behind an error whose own words are only that there was one.
+/// The cause of an error whose own message does not say it.
 pub(crate) fn cause(error: &dyn Error) -> String {
     let mut words = Vec::new();
     let mut source = error.source();
     while let Some(error) = source {
         let word = error.to_string();
-        // Wrappers repeat what they wrap.
+        // Wrappers repeat the message that they wrap.
         if words.last() != Some(&word) {
             words.push(word);
         }

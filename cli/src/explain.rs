@@ -14,7 +14,7 @@ use crate::{
 /// Asks for the verdict and its reason.
 ///
 /// # Errors
-/// The question names what is not there, or the router does not answer.
+/// The question names an object that does not exist, or the router does not answer.
 pub(crate) async fn explain(session: &Session, args: Explain) -> Result<Exit, Failure> {
     let request = ExplainRequest {
         from: args.from,
@@ -61,7 +61,7 @@ fn explain_text(question: &ExplainRequest, answer: &ExplainResponse) -> String {
     text
 }
 
-/// One end as the question named it, and its zone unless that is what was named.
+/// One end as the question names it, and its zone unless the question names that.
 fn end(selector: &str, zone: &str) -> String {
     let name = printable(selector.strip_prefix("device:").unwrap_or(selector));
     if zone.is_empty() || selector.strip_prefix("zone:") == Some(zone) {

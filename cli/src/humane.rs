@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::{Timestamp, tz::TimeZone};
 use wardline_proto::time::from_proto;
 
-/// When and where a text is read.
+/// The time and the time zone of the reader.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
     pub(crate) now: Timestamp,
@@ -13,7 +13,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// The reader's own.
+    /// The time and time zone of this machine.
     pub(crate) fn system() -> Self {
         Self {
             now: Timestamp::now(),
@@ -32,7 +32,7 @@ impl Clock {
         }
     }
 
-    /// A time on the reader's own clock, to the second.
+    /// A time in the reader's time zone, to the second.
     pub(crate) fn local(&self, time: Timestamp) -> String {
         time.to_zoned_datetime(self.zone.clone())
             .strftime("%F %T")
@@ -45,7 +45,8 @@ pub(crate) fn time(time: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
     time.and_then(from_proto)
 }
 
-/// Seconds in their largest unit, and the next while that is small: `45s`, `3m`, `2h5m`, `6d`.
+/// Seconds in their largest unit, and the next one if the number is small: `45s`, `3m`, `2h5m`,
+/// `6d`.
 pub(crate) fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
@@ -67,7 +68,7 @@ pub(crate) fn bytes(count: u64) -> String {
     let mut value = count as f64 / 1024.0;
     let mut unit = UNITS[0];
     for next in &UNITS[1..] {
-        // What would be printed as 1024.0 is one of the next unit.
+        // A value that would be printed as 1024.0 belongs to the next unit.
         if value < 1023.95 {
             break;
         }
@@ -84,7 +85,7 @@ pub(crate) fn word(name: &str, prefix: &str) -> String {
         .to_ascii_lowercase()
 }
 
-/// How much of a table is used, in percent; what is not empty is never 0 %.
+/// How much of a table is used, in percent; never 0 % if it has entries.
 pub(crate) fn fill(used: u64, max: u64) -> String {
     match (u128::from(used) * 100).checked_div(u128::from(max)) {
         None => "-".to_owned(),
@@ -93,7 +94,7 @@ pub(crate) fn fill(used: u64, max: u64) -> String {
     }
 }
 
-/// A text from elsewhere without what would steer the terminal.
+/// Escapes control characters in a text from elsewhere, because they could steer the terminal.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! What is there: status, devices, flows and counters.
+//! The state of the router: status, devices, flows and counters.
 
 use std::net::Ipv6Addr;
 
@@ -20,7 +20,7 @@ use crate::{
     table::{cell, filled, judged, table},
 };
 
-/// Shows what runs.
+/// Shows the status.
 ///
 /// # Errors
 /// The router refuses or does not answer.
@@ -95,7 +95,7 @@ pub(crate) async fn counters(session: &Session) -> Result<Exit, Failure> {
 /// The kernel's tables and how full each is.
 pub(crate) fn tables_text(tables: &[TableStatus]) -> String {
     let rows = tables.iter().map(|it| {
-        // Above this, what is learned or opened next may find no room.
+        // Above this fill, the next learned addresses or flows may find no room.
         let good = u128::from(it.used) * 10 < u128::from(it.max) * 9;
         vec![
             cell(&it.name),
@@ -177,7 +177,7 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
     text
 }
 
-/// Who may always reach the router, a line for each entry.
+/// The hosts that may always reach the router, a line for each entry.
 pub(crate) fn failsafe_text(failsafe: &[Failsafe]) -> String {
     let line = |it: &Failsafe| {
         let (from, services) = (it.from.join(", "), it.services.join(", "));
@@ -220,7 +220,7 @@ fn devices_text(devices: &[DeviceStatus], clock: &Clock) -> String {
 }
 
 fn flows_text(flows: &[Flow]) -> String {
-    // From the opener, and to the opener.
+    // First from the opener, then to it.
     let both = |values: &[u64], show: fn(u64) -> String| {
         values
             .iter()

@@ -1,8 +1,8 @@
 //! `wardctl`: everything that a Wardline router's API can do, from a shell.
 //!
-//! A command is parsed (`args`), asks the router over gRPC (`session`) and is answered on standard
-//! output (`output`): as a table for people, or as the answer's own JSON or YAML. What goes wrong
-//! is a `Failure` (`exit`), which knows its lines for standard error and its exit code.
+//! A command is parsed (`args`), sends a request over gRPC (`session`) and prints the answer on
+//! standard output (`output`): as a table for people, or as JSON or YAML. An error is a `Failure`
+//! (`exit`), which has the lines for standard error and the exit code.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! `docs/wardctl.md`, from the definition of the command line.
+//! Writes `docs/wardctl.md` from the definition of the command line.
 
 use std::fmt::Write as _;
 
@@ -33,7 +33,7 @@ your user id. Another router is asked over TCP with mutual TLS; who you are is t
 the API has them, every field present. Answers go to standard output, warnings and errors to standard error, one problem a line.
 ";
 
-/// What each exit code means.
+/// The meaning of each exit code.
 const EXITS: [(Exit, &str); 5] = [
     (Exit::Done, "Done. For `explain`: the packet would pass."),
     (
@@ -52,13 +52,13 @@ const EXITS: [(Exit, &str); 5] = [
     ),
 ];
 
-/// A line as one types it after `wardctl`, and what it is good for.
+/// A line to type after `wardctl`, and its purpose.
 type Example = (&'static str, &'static str);
 
 /// A command and its examples.
 type Shown = (&'static str, &'static [Example]);
 
-/// The commands, by what they are for.
+/// The commands, by purpose.
 const COMMANDS: [(&str, &[Shown]); 6] = [
     (
         "See what runs",
@@ -321,7 +321,7 @@ fn page() -> String {
     page
 }
 
-/// How a command is written, and its own arguments.
+/// The usage of a command, and its own arguments.
 fn usage(command: &Command) -> String {
     let line = command.clone().render_usage().to_string();
     let line = line.trim_start_matches("Usage: ");
@@ -347,7 +347,7 @@ fn options<'a>(arguments: impl Iterator<Item = &'a Arg>) -> String {
     format!("| argument | what it is |\n|---|---|\n{}", rows.concat())
 }
 
-/// An argument as one types it.
+/// An argument as it is typed.
 fn spelled(argument: &Arg) -> String {
     let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
     let value = argument
@@ -364,7 +364,7 @@ fn spelled(argument: &Arg) -> String {
             .trim_end()
             .to_owned(),
     };
-    // A bar would end the cell.
+    // A bar would end the cell of the table.
     format!("`{}`", text.replace('|', "\\|"))
 }
 
@@ -398,7 +398,7 @@ fn described(argument: &Arg) -> String {
     text.replace('|', "\\|")
 }
 
-/// A help text with its default as a sentence of its own.
+/// A help text with its default in a separate sentence.
 fn sentence(help: &str) -> String {
     match help.split_once(" [default: ") {
         Some((text, default)) => {

@@ -1,4 +1,4 @@
-//! Standard output: answers in the format that was asked for, warnings beside it.
+//! Standard output: answers in the requested format; and warnings on standard error.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -15,7 +15,7 @@ use crate::{
     humane::printable,
 };
 
-/// Prints an answer: the message itself, or what `table` makes of it.
+/// Prints an answer: the message itself, or the table that `table` makes.
 ///
 /// # Errors
 /// Standard output can't be written.
@@ -49,7 +49,7 @@ pub(crate) fn text(text: &str) -> Result<Exit, Failure> {
     plain(text).map(|_| Exit::Done)
 }
 
-/// Prints text for people; its colours go where there is a terminal.
+/// Prints text for people; colours are removed if the output is not a terminal.
 ///
 /// # Errors
 /// Standard output can't be written.
@@ -57,7 +57,7 @@ pub(crate) fn styled(text: &str) -> Result<Exit, Failure> {
     piece(text).map(|_| Exit::Done)
 }
 
-/// Prints one entry of a stream; breaks when nobody reads any more.
+/// Prints one entry of a stream; breaks when the reader has closed the pipe.
 ///
 /// # Errors
 /// Standard output can't be written.
@@ -73,7 +73,7 @@ pub(crate) fn entry<M: Message + Name>(
     }
 }
 
-/// Prints a piece of text for people; breaks when nobody reads any more.
+/// Prints a piece of text for people; breaks when the reader has closed the pipe.
 ///
 /// # Errors
 /// Standard output can't be written.
@@ -81,7 +81,7 @@ pub(crate) fn piece(text: &str) -> Result<ControlFlow<()>, Failure> {
     write(anstream::stdout().lock(), text)
 }
 
-/// Prints a piece of text as it is; breaks when nobody reads any more.
+/// Prints a piece of text as it is; breaks when the reader has closed the pipe.
 ///
 /// # Errors
 /// Standard output can't be written.
@@ -89,15 +89,15 @@ pub(crate) fn plain(text: &str) -> Result<ControlFlow<()>, Failure> {
     write(io::stdout().lock(), text)
 }
 
-/// Says on standard error what deserves a look.
+/// Prints warnings on standard error.
 pub(crate) fn warn(warnings: &[String]) {
     for warning in warnings {
-        // With standard error closed there is nobody to tell.
+        // If standard error is closed, the warning is lost.
         let _ = writeln!(io::stderr().lock(), "warning: {}", printable(warning));
     }
 }
 
-/// A reader that has seen enough (`| head`) is no failure.
+/// A reader that closes the pipe early (`| head`) is no failure.
 fn write(mut out: impl Write, text: &str) -> Result<ControlFlow<()>, Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(ControlFlow::Continue(())),

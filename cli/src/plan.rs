@@ -1,4 +1,4 @@
-//! What a document would change: the router's plan, with the dangerous first.
+//! What a document would change: the router's plan, with the dangers first.
 
 use anstyle::{AnsiColor, Style};
 use wardline_proto::v1::{
@@ -39,7 +39,7 @@ fn plan_text(plan: &PlanResponse) -> String {
         count(ChangeKind::Change),
         count(ChangeKind::Remove),
     );
-    // The dangerous lines first: what follows may be long.
+    // The dangers first, because the rest may be long.
     for danger in &plan.dangers {
         text += &format!("{DANGER}!{DANGER:#} {}\n", printable(danger));
     }

@@ -66,7 +66,7 @@ pub(crate) async fn delete(session: &Session, args: Delete) -> Result<Exit, Fail
 /// Prints a document.
 ///
 /// # Errors
-/// There is none, or the router does not answer.
+/// The revision does not exist, or the router does not answer.
 pub(crate) async fn get(session: &Session, args: Get) -> Result<Exit, Failure> {
     let request = GetPolicyRequest {
         revision: args.revision.unwrap_or_default(),
@@ -87,7 +87,7 @@ pub(crate) async fn get(session: &Session, args: Get) -> Result<Exit, Failure> {
 /// Shows what a revision changed.
 ///
 /// # Errors
-/// There is none, or the router does not answer.
+/// The revision does not exist, or the router does not answer.
 pub(crate) async fn diff(session: &Session, args: Get) -> Result<Exit, Failure> {
     let request = GetPolicyRequest {
         revision: args.revision.unwrap_or_default(),
@@ -104,7 +104,7 @@ pub(crate) async fn diff(session: &Session, args: Get) -> Result<Exit, Failure> 
     output::value(session.format, &value)
 }
 
-/// Tells about a change that took force.
+/// Reports a change that took force.
 ///
 /// # Errors
 /// Standard output can't be written.

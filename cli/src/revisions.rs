@@ -43,7 +43,7 @@ async fn pending(session: &Session) -> Result<u64, Failure> {
 /// Returns to an earlier revision.
 ///
 /// # Errors
-/// There is none, or the router refuses or does not answer.
+/// The revision does not exist, or the router refuses or does not answer.
 pub(crate) async fn rollback(session: &Session, args: Rollback) -> Result<Exit, Failure> {
     let revision = args.revision.unwrap_or_default();
     let request = RollbackRequest {

@@ -1,4 +1,4 @@
-//! One command's dealings with the router: connect, ask, wait no longer than told.
+//! One command's calls to the router: connects, asks, and stops waiting at the time-out.
 
 use std::{future::Future, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     exit::Failure,
 };
 
-/// Which router, how its answers are printed, and how long they may take.
+/// The router, the format of answers, and how long they may take.
 pub(crate) struct Session {
     pub(crate) target: Target,
     pub(crate) format: Format,
@@ -20,7 +20,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Asks one question.
+    /// Sends one request on a new connection.
     ///
     /// # Errors
     /// The router can't be reached, refuses, or takes too long.
@@ -36,7 +36,7 @@ impl Session {
         .await
     }
 
-    /// The same on a connection that is there; the answer is the router's own status.
+    /// Sends one request on an open connection; errors are the router's own status.
     ///
     /// # Errors
     /// The router's refusal.
@@ -51,7 +51,7 @@ impl Session {
         call(client, request).await.map(Response::into_inner)
     }
 
-    /// Opens a stream that has no end; only its beginning must come in time.
+    /// Opens a stream without an end; the time-out applies only to its beginning.
     ///
     /// # Errors
     /// The router can't be reached, refuses, or takes too long.
@@ -67,10 +67,10 @@ impl Session {
         .await
     }
 
-    /// Waits for `answer` as long as the user would.
+    /// Waits for `answer` until the time-out.
     ///
     /// # Errors
-    /// Its own, or that it took too long.
+    /// Those of `answer`, or the time-out.
     pub(crate) async fn within<T>(
         &self,
         answer: impl Future<Output = Result<T, Failure>>,

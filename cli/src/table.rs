@@ -8,7 +8,7 @@ use crate::humane::printable;
 pub(crate) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).enforce_styling();
-    // Styled spaces at the end of a line could not be trimmed.
+    // Trailing spaces with a style could not be trimmed.
     table.style_text_only();
     let heading = |text: &&str| Cell::new(text.trim_end_matches('>')).add_attribute(Attribute::Dim);
     table.set_header(headings.iter().map(heading).collect::<Vec<_>>());
@@ -21,17 +21,17 @@ pub(crate) fn table(headings: &[&str]) -> Table {
     table
 }
 
-/// A cell of text, which may come from elsewhere.
+/// A cell of text, with control characters escaped.
 pub(crate) fn cell(text: impl AsRef<str>) -> Cell {
     Cell::new(printable(text.as_ref()))
 }
 
-/// A cell that is good news, or bad news.
+/// A cell in green or red.
 pub(crate) fn judged(text: impl AsRef<str>, good: bool) -> Cell {
     cell(text).fg(if good { Color::Green } else { Color::Red })
 }
 
-/// The table with its rows, or, without any, that there is none.
+/// The table with its rows; if there are none, a sentence that says so.
 pub(crate) fn filled(
     mut table: Table,
     rows: impl Iterator<Item = Vec<Cell>>,
@@ -44,7 +44,7 @@ pub(crate) fn filled(
     table.trim_fmt() + "\n"
 }
 
-/// The text without its colours, as a pipe gets it.
+/// The text without its colours, as a pipe receives it.
 #[cfg(test)]
 pub(crate) fn uncoloured(text: &str) -> String {
     anstream::adapter::strip_str(text).to_string()
