@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["wardline/v1/segmentation.proto"], ["."])?;
     let descriptor = PathBuf::from(env::var("OUT_DIR")?).join("wardline.bin");
     fs::write(descriptor, files.encode_to_vec())?;
-    // Documents find a message's descriptor by its name.
+    // Code for documents finds a message's descriptor by its name.
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
     tonic_prost_build::configure().compile_fds_with_config(files, config)?;

@@ -1,9 +1,9 @@
-//! The audit's records: how each holds on to the one before, and what a check of them finds.
+//! The audit's records: how each is chained to the one before, and how the chain is checked.
 //!
 //! A record is one line of JSON. Its last two fields are `previous`, the hash of the record before
-//! (of the first: zeros), and `hash`, the SHA-256 of the line up to `,"hash"`. Whoever changes,
-//! removes, inserts or moves a record breaks the chain there, unless he writes all that follows
-//! anew. That, and records cut off at the end, show only against a [`Head`] that was kept
+//! (zeros for the first), and `hash`, the SHA-256 of the line up to `,"hash"`. Changing, removing,
+//! inserting or moving a record breaks the chain there, unless all later records are rewritten too.
+//! A rewrite, and records cut off at the end, show only in comparison with a [`Head`] that was kept
 //! elsewhere: the router keeps one beside the records, and any earlier one can be compared.
 
 use std::{fmt, str::FromStr};
@@ -16,17 +16,17 @@ use serde::{Deserialize, Serialize};
 pub struct Record {
     /// Its number, from 1, without gaps.
     pub sequence: u64,
-    /// When it was answered, RFC 3339.
+    /// When the call was answered, RFC 3339.
     pub time: String,
-    /// Who called.
+    /// The caller's identity.
     pub actor: String,
-    /// From where.
+    /// The caller's address.
     pub address: String,
-    /// The actor's role; none: empty.
+    /// The actor's role; empty: none.
     pub role: String,
     /// The call's name.
     pub call: String,
-    /// Why, in the actor's words; of a call that was refused unread: empty.
+    /// Why, in the actor's words; empty for a call that was refused before it was read.
     pub reason: String,
     /// The request's id.
     pub request_id: String,
@@ -42,7 +42,7 @@ pub struct Record {
     pub more: u64,
 }
 
-/// One record in the chain: enough to know it, and all before it, again.
+/// The identity of one record in the chain, which also fixes all records before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The record's number; 0: before the first.
@@ -83,7 +83,7 @@ impl FromStr for Head {
     }
 }
 
-/// The line of a record that follows another, without its end of line, and the head that it makes.
+/// Makes the line of a record that follows another, without the end of line, and the new head.
 pub fn seal(record: &Record, previous: &Head) -> (String, Head) {
     let mut line = serde_json::to_string(record).expect("text and numbers are always JSON");
     line.pop();
@@ -97,7 +97,7 @@ pub fn seal(record: &Record, previous: &Head) -> (String, Head) {
     (line, head)
 }
 
-/// The record and the head in a line, as the line says; whether that is true a [`Check`] finds.
+/// The record and the head that a line states; only a [`Check`] finds out whether they are true.
 pub fn read(line: &str) -> Option<(Record, Head)> {
     let Sealed { record, hash, .. } = serde_json::from_str(line).ok()?;
     let sequence = record.sequence;
@@ -121,7 +121,7 @@ fn hash(text: &str) -> String {
         .collect()
 }
 
-/// Follows a chain from its first record, line by line.
+/// Checks a chain from its first record, line by line.
 #[derive(Clone, Debug, Default)]
 pub struct Check {
     lines: u64,
@@ -131,7 +131,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// A check that also looks for a record that was seen before.
+    /// A check that also looks for records that were noted before.
     pub fn with(noted: impl IntoIterator<Item = Head>) -> Self {
         Self {
             noted: noted.into_iter().collect(),
@@ -139,7 +139,7 @@ impl Check {
         }
     }
 
-    /// Looks at the next line.
+    /// Checks the next line.
     pub fn line(&mut self, line: &str) {
         self.lines += 1;
         let Ok(Sealed {
@@ -181,7 +181,7 @@ impl Check {
             } else if noted.sequence == sequence && noted.hash != self.last.hash {
                 self.find(format!("record {sequence} is not the one that was noted"));
             } else if noted.sequence < sequence && noted.sequence != 0 {
-                // It was not met where it belongs, and that has been found.
+                // The record was not found at its place, and that has been reported already.
                 self.find(format!(
                     "record {}, which was noted, is missing",
                     noted.sequence
@@ -190,7 +190,7 @@ impl Check {
         }
     }
 
-    /// Compares the end of the chain with what is remembered of it.
+    /// Compares the end of the chain with the stored head.
     pub fn remembered(&mut self, head: Head) {
         if head.sequence == self.last.sequence && head != self.last {
             let sequence = head.sequence;
@@ -200,12 +200,12 @@ impl Check {
         }
     }
 
-    /// The last record so far, as it says itself.
+    /// The last record so far, by its own number and hash.
     pub fn last(&self) -> &Head {
         &self.last
     }
 
-    /// What was found, each with its line; nothing: the chain is whole.
+    /// The findings, each with its line; none: the chain is whole.
     pub fn end(mut self) -> Vec<String> {
         let last = self.last.sequence;
         let noted = self.noted.iter().map(|noted| noted.sequence);
@@ -279,7 +279,7 @@ mod tests {
             change(&mut lines);
             found(&lines, &[&head])
         };
-        // Words that were changed, in any field.
+        // Changed words, in any field.
         for (from, to) in [
             ("uid:0", "uid:7"),
             ("why", "how"),
@@ -322,7 +322,7 @@ mod tests {
             tampered(&|lines| lines.insert(4, "{}".to_owned())),
             [line(5, "not a record")]
         );
-        // A record written anew, with a hash that is right.
+        // A rewritten record with a correct hash.
         assert_eq!(
             tampered(&|lines| lines[3] = forged(&lines[3], &lines[2])),
             [line(
@@ -330,7 +330,7 @@ mod tests {
                 "record 5 does not continue record 4: one of them was rewritten"
             )]
         );
-        // The end, cut off or written anew: only the head tells.
+        // The end, cut off or rewritten, which shows only in comparison with the head.
         assert_eq!(
             tampered(&|lines| lines.truncate(7)),
             ["after line 7: records 8 to 9 are missing, which were there once"]
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(found(&cut, &[]), [""; 0], "without a head nothing tells");
     }
 
-    /// The record with other words, sealed as one who knows how would.
+    /// The record with other words and a correct hash.
     fn forged(line: &str, before: &str) -> String {
         let (mut record, _) = read(line).expect("a record");
         record.actor = "uid:7".to_owned();

@@ -1,9 +1,8 @@
-//! Documents: what people write and read, in the shape of the proto messages.
+//! Documents in YAML or JSON, in the shape of the proto messages.
 //!
 //! Everything here walks message descriptors, so a field of the proto file is a field of the
-//! document without further code. A text is read as far as it makes sense: every problem is
-//! collected with its path, and what is left is still handed on, so that the router can check
-//! it too.
+//! document without further code. A text is read as far as possible: every problem is collected
+//! with its path, and the rest is still returned, so that the router can check it too.
 
 use std::{collections::HashSet, fmt, fmt::Write as _, sync::LazyLock};
 
@@ -35,8 +34,8 @@ impl fmt::Display for Problem {
 
 /// Reads a policy document, YAML or JSON.
 ///
-/// Returns what could be read, and all that could not. Whether names resolve, addresses parse and
-/// a version is given is the router's to say.
+/// Returns the parts that could be read, and a problem for each of the others. The router checks
+/// whether names resolve, addresses parse and a version is given.
 pub fn parse(text: &str) -> (v1::Policy, Vec<Problem>) {
     policy(text, |_| ())
 }
@@ -54,7 +53,7 @@ pub fn parse_fragment(text: &str) -> (v1::Policy, Vec<Problem>) {
     })
 }
 
-/// The descriptors of the whole interface.
+/// The descriptors of the whole API.
 pub(crate) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(DESCRIPTOR_SET).expect("the build wrote the descriptor set")
 });
@@ -166,7 +165,7 @@ impl Walk {
             self.problem(format!("expected a list, found {}", described(node)));
             return None;
         };
-        // What can't be read keeps its place, so that paths count like the document.
+        // A value that can't be read keeps its place, so that paths match the document.
         let value = |(i, node)| {
             self.at(format_args!("[{i}]"), |walk| walk.value(node, &kind))
                 .unwrap_or_else(|| Value::default_value(&kind))
@@ -243,7 +242,7 @@ impl Walk {
     }
 
     fn enumeration(&mut self, node: &Node, descriptor: &EnumDescriptor) -> Option<Value> {
-        // Zero stands for a field that is left out; it has no word.
+        // Zero means that the field is left out; it has no word.
         let words = || {
             let named = descriptor.values().filter(|value| value.number() != 0);
             named.map(|value| (word(descriptor, value.name()), value.number()))
@@ -278,7 +277,7 @@ impl Walk {
 }
 
 fn unknown_field(name: &str, descriptor: &MessageDescriptor) -> String {
-    // A name that is longer than any field by far is near to none.
+    // A name that is much longer than any field is not similar to any.
     let near = |field: &FieldDescriptor| strsim::damerau_levenshtein(name, field.name());
     let nearest = descriptor
         .fields()
@@ -300,7 +299,7 @@ fn field_names(descriptor: &MessageDescriptor) -> String {
     names.join(", ")
 }
 
-/// A value as a message names it, short and without control characters.
+/// A value as a message describes it, short and without control characters.
 fn described(node: &Node) -> String {
     match node {
         Node::Nothing => "nothing".to_owned(),
@@ -313,7 +312,7 @@ fn described(node: &Node) -> String {
     }
 }
 
-/// A key as a step of a path: as it is when it looks like a field's name, else quoted.
+/// A key in a path: unquoted when it looks like a field's name.
 fn printable(key: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     match shortened(key) {
@@ -338,7 +337,7 @@ mod tests {
 
     use super::*;
 
-    /// The document of the contract.
+    /// The sample document.
     const SAMPLE: &str = "
 version: 1
 zones:
@@ -569,7 +568,7 @@ services:
         let (policy, problems) = parse(&text);
         assert_eq!((policy.devices.len(), problems.len()), (100_000, 0));
         let took = begin.elapsed();
-        // An unoptimised build on a busy machine; about a second in release.
+        // An unoptimised build on a busy machine needs longest; a release needs about a second.
         assert!(took < Duration::from_secs(20), "{took:?}");
     }
 

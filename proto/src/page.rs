@@ -1,4 +1,5 @@
-//! `docs/policy.md`: every field of the policy document, from the comments of the proto file.
+//! Writes `docs/policy.md`: every field of the policy document, from the comments of the proto
+//! file.
 
 use std::fmt::Write as _;
 
@@ -25,7 +26,7 @@ const OBJECTS: [(&str, &str, &str); 7] = [
     ("Rule", "rules", "rules: [{}]"),
 ];
 
-/// What a document can't do without.
+/// The fields that a document must have.
 const REQUIRED: [&str; 12] = [
     "Policy.version",
     "Zone.name",
@@ -166,7 +167,7 @@ fn default(full: &str, field: &FieldDescriptor) -> String {
     match field.kind() {
         _ if field.is_list() => "`[]`".to_owned(),
         Kind::Enum(words) => {
-            // The value of a field that is left out says which word it stands for.
+            // The comment of the value for a field that is left out says which word it means.
             let zero = comment(&words.parent_file(), words.default_value().path());
             let stands_for = zero.strip_prefix("As ").and_then(|it| it.strip_suffix('.'));
             format!(

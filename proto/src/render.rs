@@ -1,4 +1,4 @@
-//! Messages as documents: to a value, and from there to YAML and JSON that people read.
+//! Renders messages as documents: to a value, and from there to YAML and JSON that people read.
 
 use std::{fmt::Write as _, net::Ipv4Addr};
 
@@ -19,19 +19,19 @@ pub fn to_value<M: Message + Name>(message: &M) -> Json {
     object(&dynamic(message), Fields::All)
 }
 
-/// A policy as the YAML document that a person would write: nothing that is left at its default.
-/// It parses back to the same policy.
+/// A policy as the YAML document that a person would write, without fields at their default. It
+/// parses back to the same policy.
 pub fn policy_to_yaml(policy: &v1::Policy) -> String {
     value_to_yaml(&object(&dynamic(policy), Fields::Set))
 }
 
-/// A policy as an indented JSON document, without what is left at its default. It parses back to
-/// the same policy.
+/// A policy as an indented JSON document, without fields at their default. It parses back to the
+/// same policy.
 pub fn policy_to_json(policy: &v1::Policy) -> String {
     format!("{:#}\n", object(&dynamic(policy), Fields::Set))
 }
 
-/// A value as YAML: lists of words on one line, lists of objects one below the other.
+/// A value as YAML: lists of scalars on one line, lists of objects one below the other.
 pub fn value_to_yaml(value: &Json) -> String {
     let mut out = String::new();
     match value {
@@ -46,9 +46,9 @@ pub fn value_to_yaml(value: &Json) -> String {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Fields {
-    /// Also those at their default.
+    /// All fields, even at their default.
     All,
-    /// Only those that say something.
+    /// Only fields that are not at their default.
     Set,
 }
 
@@ -95,7 +95,7 @@ fn json(value: &Value, kind: &Kind, fields: Fields) -> Json {
                 || (*number).into(),
                 |value| word(descriptor, value.name()).into(),
             ),
-            // The message was decoded by its own descriptor.
+            // Can't happen: the message was decoded by its own descriptor, so the field is an enum.
             _ => (*number).into(),
         },
         Value::Message(message) => object(message, fields),
@@ -115,7 +115,7 @@ fn json(value: &Value, kind: &Kind, fields: Fields) -> Json {
     }
 }
 
-/// A time as text; null for a number that is no time.
+/// A time as text; null for a number that is not a valid time.
 fn timestamp(message: &DynamicMessage) -> Json {
     message
         .transcode_to::<prost_types::Timestamp>()
@@ -131,7 +131,7 @@ fn timestamp(message: &DynamicMessage) -> Json {
 /// Lines are kept below this width where a line can be broken.
 const WIDTH: usize = 100;
 
-/// Where a scalar stands: commas end it within brackets only.
+/// The position of a scalar: a comma ends it only within brackets.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     Block,
@@ -140,7 +140,7 @@ enum Place {
 
 fn mapping(fields: &Map<String, Json>, indent: usize, out: &mut String) {
     for (i, (name, value)) in fields.iter().enumerate() {
-        // The first field stands beside the dash of its list, which has indented it.
+        // The first field is on the line of its list's dash, which has indented it.
         if i > 0 {
             push_spaces(indent, out);
         }
@@ -184,14 +184,14 @@ fn list_item(item: &Json, indent: usize, out: &mut String) {
     }
 }
 
-/// Scalars share a line; small objects too, but not those of the document's own lists.
+/// Scalars share a line; small objects do too, except in the document's own lists.
 fn fits_on_a_line(list: &Json, items: &[Json], indent: usize) -> bool {
     let scalar = |value: &Json| !value.is_object() && !value.is_array();
     let small = |item: &Json| match item {
         Json::Object(fields) => indent > 2 && fields.values().all(scalar),
         other => scalar(other),
     };
-    // Most lists that are too long are seen to be so without being written.
+    // Most lists that are too long are recognised without being written.
     if items.len() > WIDTH / 2 || !items.iter().all(small) {
         return items.is_empty();
     }
@@ -239,7 +239,7 @@ fn scalar(text: &str, place: Place, out: &mut String) {
             '"' | '\\' => out.extend(['\\', c]),
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
-            // What YAML does not take for printable, or takes for the end of a line.
+            // Characters that YAML does not consider printable, or treats as line ends.
             '\0'..='\x1f'
             | '\x7f'..='\u{a0}'
             | '\u{2028}'
@@ -255,7 +255,7 @@ fn scalar(text: &str, place: Place, out: &mut String) {
     out.push('"');
 }
 
-/// Whether every YAML parser, old ones too, reads the bare text as this very text.
+/// Whether every YAML parser, including old ones, reads the unquoted text as this same text.
 fn plain(text: &str, place: Place) -> bool {
     const WORDS: &[&str] = &[
         "true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf", "infinity",
@@ -275,7 +275,7 @@ fn plain(text: &str, place: Place) -> bool {
         return time || (prefix && !text.ends_with('/') && address.parse::<Ipv4Addr>().is_ok());
     }
     let harmless = |c: char| c.is_alphanumeric() || "._-/*: ,'()".contains(c);
-    // MACs and IPv6 addresses: some are numbers of base 60 to YAML 1.1.
+    // MACs and IPv6 addresses: YAML 1.1 reads some of them as numbers of base 60.
     let hexadecimal = || {
         text.chars()
             .all(|c| c.is_ascii_hexdigit() || ":./".contains(c))

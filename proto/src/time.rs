@@ -1,4 +1,4 @@
-//! Times: between the type that programs compute with and the one that messages carry.
+//! Converts between the type of times in programs and the one in messages.
 
 use std::ops::RangeInclusive;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 /// The well-known type that documents write as RFC 3339 text.
 pub(crate) const NAME: &str = "google.protobuf.Timestamp";
 
-/// The seconds that a message may hold: the years 1 to 9999.
+/// The valid seconds of a message: the years 1 to 9999.
 pub(crate) const SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// A time as a message carries it.
@@ -23,7 +23,7 @@ pub fn to_proto(time: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds, nanos }
 }
 
-/// The time that a message carries; none for numbers that are no time.
+/// The time in a message; none if its numbers are not valid.
 pub fn from_proto(time: &prost_types::Timestamp) -> Option<Timestamp> {
     Timestamp::new(time.seconds, time.nanos).ok()
 }

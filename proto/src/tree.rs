@@ -1,4 +1,4 @@
-//! What a text says before anyone asks what it means: YAML or JSON to a tree of values.
+//! Parses YAML or JSON to a tree of values, before their meaning is read.
 
 use std::{cell::Cell, fmt};
 
@@ -7,8 +7,8 @@ use serde::{
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
 };
 
-/// A value of a document. A mapping keeps its entries as they were written, so that a key given
-/// twice is seen twice.
+/// A value of a document. A mapping keeps its entries as written, so that duplicate keys can be
+/// reported.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Node {
     Nothing,
@@ -29,7 +29,7 @@ pub(crate) fn read(text: &str) -> Result<Node, String> {
     if !text.trim_start().starts_with('{') {
         return yaml(text).map_err(|error| format!("not YAML: {error}"));
     }
-    // A flow mapping of YAML begins like JSON; what is neither is told as JSON.
+    // A flow mapping of YAML begins like JSON; if the text is neither, the error is that of JSON.
     json(text).or_else(|error| yaml(text).map_err(|_| format!("not JSON: {error}")))
 }
 
@@ -55,8 +55,8 @@ fn yaml(text: &str) -> Result<Node, serde_yaml_ng::Error> {
     }
 }
 
-/// Whether brackets are nested deeper than any document needs. The scanner looks at every open
-/// one for every token, so that a text of open brackets would keep it busy for hours.
+/// Whether brackets are nested deeper than any document needs. The scanner examines every open
+/// bracket for every token, so a text of open brackets would keep it busy for hours.
 fn too_deep(text: &str) -> bool {
     const MOST: u32 = 256;
     let mut depth = 0_u32;
@@ -70,9 +70,9 @@ fn too_deep(text: &str) -> bool {
     })
 }
 
-/// What a text's tree may cost: one for each value and for each byte of text. Without aliases a
-/// tree costs less than two for each byte, so only aliases that multiply run out of room, and
-/// the tree stays within a constant factor of the text.
+/// The limit on the cost of a text's tree: one for each value and for each byte of text. Without
+/// aliases a tree costs less than two for each byte, so only aliases that multiply reach the limit,
+/// and the tree stays within a constant factor of the text.
 fn room(text: &str) -> Cell<usize> {
     Cell::new(text.len().saturating_mul(8).saturating_add(4096))
 }
