@@ -1,4 +1,4 @@
-//! Builds the bench and the daemon as they are installed, and runs the one on the other.
+//! Builds the bench and the daemon as they are installed, and runs the bench on the daemon.
 
 use std::{path::Path, process::ExitCode};
 
@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use crate::{build, setup, step};
 
-/// What Wardline is measured beside; the bench leaves out what does not work.
+/// The firewalls that Wardline is compared with; the bench leaves out those that don't work here.
 const PEERS: [&str; 3] = ["nftables", "iptables", "ipset"];
 
 /// Runs the bench with its own arguments.

@@ -12,17 +12,17 @@ use serde_json::Value;
 
 use crate::{setup, step};
 
-/// Where cargo put the programs.
+/// The paths of the built programs.
 pub(crate) struct Programs {
     /// The daemon.
     pub(crate) wardlined: PathBuf,
     /// The client.
     pub(crate) wardctl: PathBuf,
-    /// The tests that need root, where they were built too.
+    /// The tests that need root, if they were built too.
     pub(crate) suite: Option<PathBuf>,
 }
 
-/// Where cargo puts what it builds.
+/// The folder in which cargo puts what it builds.
 pub(crate) fn target_dir(root: &Path) -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
     root.join(target)
@@ -49,8 +49,8 @@ pub(crate) fn release(root: &Path) -> anyhow::Result<Programs> {
     Ok(programs)
 }
 
-/// Shows how large the kernel's programs are, and how much of them its verifier looked at; a test
-/// holds them to a budget.
+/// Shows the size of the kernel's programs, and how many instructions the verifier looked at; a
+/// test holds them to a budget.
 fn show_sizes(wardlined: &Path) -> anyhow::Result<()> {
     if !setup::is_root() {
         println!("how large the kernel's programs are: only root may load them");
@@ -63,7 +63,8 @@ fn show_sizes(wardlined: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// Builds what the arguments select, the two programs among it, and shows cargo's own progress.
+/// Builds what the arguments select, which must include the two programs, and shows cargo's own
+/// progress.
 ///
 /// # Errors
 /// When the source does not compile.
@@ -102,7 +103,7 @@ pub(crate) fn build(root: &Path, what: &str, arguments: &[&str]) -> anyhow::Resu
 }
 
 /// The name and path of the program that one of cargo's messages reports, and whether it is a test
-/// harness, which may have the name of what it tests.
+/// harness, which may have the same name as the program that it tests.
 fn program(message: &str) -> Option<(String, bool, PathBuf)> {
     let message: Value = serde_json::from_str(message).ok()?;
     let name = message["target"]["name"].as_str()?;

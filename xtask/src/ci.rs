@@ -1,4 +1,4 @@
-//! Every check that a change must pass. All of them run, then what failed is listed.
+//! Every check that a change must pass. All of them run, then the failed ones are listed.
 
 use std::{env, path::Path, process::ExitCode};
 
@@ -47,7 +47,7 @@ fn lint(root: &Path) -> anyhow::Result<()> {
     step::show("lint", clippy.current_dir(root))
 }
 
-/// What only the kernel's side compiles is invisible to the host's clippy.
+/// Lints the code that is compiled only for the kernel, which clippy for the host does not see.
 fn lint_bpf(root: &Path) -> anyhow::Result<()> {
     let target_dir = build::target_dir(root).join("bpf-lint");
     let toolchain = Toolchain::find(root)?;

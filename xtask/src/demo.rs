@@ -28,13 +28,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 
-/// Shows what Wardline does, on a clinic made of namespaces.
+/// Shows Wardline at work, in a clinic made of namespaces.
 ///
 /// # Errors
 /// When a part of the demo could not be run, or an expectation did not hold.
 pub(crate) fn run(wardlined: &Path, wardctl: &Path, keep: bool) -> Result<()> {
     let start = Instant::now();
-    // A lab is removed when it is dropped; an interrupt drops nothing.
+    // A lab is removed when it is dropped, but an interrupt drops nothing.
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("handling interrupts")?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
@@ -86,7 +86,7 @@ fn before(clinic: &Clinic, ledger: &mut Ledger) -> Result<()> {
     Ok(())
 }
 
-/// Everything that happens while the daemon is there.
+/// The parts of the demo during which the daemon runs.
 fn story(clinic: &Clinic, daemon: &mut Daemon, ctl: &Ctl, ledger: &mut Ledger) -> Result<()> {
     after(clinic, ctl, ledger)?;
     part("3", "Why was it dropped?");
@@ -318,9 +318,9 @@ fn enter(lab: &Lab, name: &str) -> String {
     format!("nsenter --net={}", host.netns_path().display())
 }
 
-// ── what is watched ────────────────────────────────────────────────────────────────────────────
+// ── sessions that are watched ──────────────────────────────────────────────────────────────────
 
-/// What a session saw while something else happened.
+/// What a session observed while something else happened.
 struct Watch {
     echoes: u64,
     lost: bool,
@@ -339,7 +339,7 @@ impl Watch {
     }
 }
 
-/// Keeps a session talking while `work` is done.
+/// Keeps a session sending while `work` runs.
 fn watched<T>(mut session: Session, work: impl FnOnce() -> T) -> (Watch, T) {
     let (stop, echoes, lost) = (
         AtomicBool::new(false),
@@ -348,7 +348,7 @@ fn watched<T>(mut session: Session, work: impl FnOnce() -> T) -> (Watch, T) {
     );
     let result = thread::scope(|scope| {
         scope.spawn(|| {
-            // Once more after the stop, so that what `work` left behind is seen too.
+            // Once more after the stop, so that effects of `work` are noticed too.
             let mut last = false;
             while !last && !lost.load(Ordering::Relaxed) {
                 last = stop.load(Ordering::Relaxed);
@@ -356,7 +356,7 @@ fn watched<T>(mut session: Session, work: impl FnOnce() -> T) -> (Watch, T) {
                     true => echoes.fetch_add(1, Ordering::Relaxed),
                     false => lost.fetch_or(true, Ordering::Relaxed).into(),
                 };
-                // A video's pace leaves the processor to the others.
+                // The pace of a video leaves the processor to other tasks.
                 thread::sleep(Duration::from_millis(5));
             }
         });
@@ -373,9 +373,9 @@ fn watched<T>(mut session: Session, work: impl FnOnce() -> T) -> (Watch, T) {
     )
 }
 
-// ── what is asked ──────────────────────────────────────────────────────────────────────────────
+// ── commands ───────────────────────────────────────────────────────────────────────────────────
 
-/// Runs the client and prints the command as `shown` and all that it answers.
+/// Runs the client, and prints the command as `shown` and its whole answer.
 fn tell(ctl: &Ctl, shown: &[&str], arguments: &[&str]) -> Result<Answer> {
     command(&format!("wardctl {}", shown.join(" ")));
     let answer = ctl.run(arguments)?;
@@ -410,7 +410,7 @@ fn document() -> PathBuf {
         .join(DOCUMENT)
 }
 
-/// The document without one rule; the example keeps each rule in lines of its own.
+/// The document without one rule; the example has each rule on separate lines.
 fn without_rule(document: &str, rule: &str) -> Result<String> {
     let head = format!("  - name: {rule}\n");
     let (before, after) = document
@@ -420,7 +420,7 @@ fn without_rule(document: &str, rule: &str) -> Result<String> {
     Ok(format!("{before}{rest}"))
 }
 
-// ── what is shown ──────────────────────────────────────────────────────────────────────────────
+// ── output ─────────────────────────────────────────────────────────────────────────────────────
 
 fn part(number: &str, title: &str) {
     println!("\n{BOLD}{number}  {title}{BOLD:#}\n");

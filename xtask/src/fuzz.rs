@@ -1,4 +1,4 @@
-//! Runs random frames through the oracle, the host and the kernel until there are enough of them.
+//! Runs random frames through the oracle, the host and the kernel until there are enough.
 
 use std::{
     path::Path,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{setup, step};
 
-/// Judges `cases` frames, beginning with a seed; without one, with one that nobody has chosen.
+/// Judges `cases` frames, beginning with a seed; without one, with a random seed.
 ///
 /// # Errors
 /// When the harness can't be built or started.
@@ -31,7 +31,7 @@ pub(crate) fn run(root: &Path, cases: u64, seed: Option<u64>) -> anyhow::Result<
         .env("WARDLINE_FUZZ_CASES", cases.to_string())
         .env("WARDLINE_FUZZ_SEED", seed.to_string())
         .current_dir(root);
-    // What it found is told by the harness, and where it is written.
+    // The harness itself reports what it found, and where it has written that.
     Ok(if cargo.status()?.success() {
         ExitCode::SUCCESS
     } else {

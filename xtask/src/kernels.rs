@@ -1,4 +1,4 @@
-//! Boots the kernels of Debian's releases, and tells on which of them Wardline works.
+//! Boots the kernels of Debian's releases, and reports on which of them Wardline works.
 //!
 //! ```text
 //! packages   apt ─▶ target/kernels/VERSION    a kernel, and the modules that a lab needs
@@ -7,13 +7,14 @@
 //! report     lines ─▶ a table
 //! ```
 //!
-//! In each guest the suite loads every program and says what the kernel lacks (`packets::programs::takes_every_program`), judges
-//! the packet matrix by `BPF_PROG_TEST_RUN`, and runs hosts in namespaces with the daemon between
-//! them. Nothing is concluded from a version: a kernel lacks what a call to it refused.
+//! In each guest the suite loads every program and reports what the kernel lacks
+//! (`packets::programs::takes_every_program`), judges the packet matrix by `BPF_PROG_TEST_RUN`, and
+//! runs hosts in namespaces with the daemon between them. Nothing is concluded from a version: a
+//! kernel lacks a feature only if it refused a call.
 //!
-//! The machine's apt is left alone. Its own sources say where Debian's mirror is; the suites that
-//! it has not are read with state of our own, below `target/kernels/apt`. Kernels and modules are
-//! kept between runs, and so is each guest's console.
+//! The machine's apt state is not changed. Its sources name Debian's mirror; suites that they lack
+//! are read with a separate apt state below `target/kernels/apt`. Kernels and modules are kept
+//! between runs, and so is each guest's console.
 
 mod guest;
 mod image;
@@ -38,7 +39,7 @@ use crate::{
     setup, step,
 };
 
-/// The oldest kernel that Wardline supports; from there on, each that is booted must pass all.
+/// The oldest kernel that Wardline supports; it and every newer one that is booted must pass all.
 /// README names it.
 const MINIMUM: [u32; 2] = [5, 10];
 
@@ -50,7 +51,7 @@ const NEWEST: &str = "newest";
 /// The live test that every kernel runs: hooks of all kinds, a daemon that is killed and restarted.
 const LIVE: &str = "live::spine::the_clinic_is_what_its_policy_says";
 
-/// How long one guest may take. Verifying is what takes the time: a minute for all programs.
+/// How long one guest may take. Verification takes most of it: a minute for all programs.
 const BOOT: Duration = Duration::from_secs(900);
 
 /// How long all guests may take together.
@@ -79,10 +80,10 @@ pub(crate) fn run(root: &Path, series: &[String], tests: &[String]) -> anyhow::R
     })
 }
 
-/// Boots all kernels that can be had.
+/// Boots all kernels that are available.
 ///
 /// # Errors
-/// When a supported one does not pass.
+/// When a supported kernel does not pass.
 pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
     boot_all(root, &SERIES, &[])
 }
@@ -107,7 +108,7 @@ fn boot_all(root: &Path, series: &[&str], tests: &[String]) -> anyhow::Result<()
     verdict(&reports)
 }
 
-/// The kernels that can be had; each that can't is a skip.
+/// The kernels that are available; each other one is a skip.
 fn kernels(home: &Path, series: &[&str]) -> anyhow::Result<Vec<Kernel>> {
     let apt = match Apt::open(&home.join("apt")) {
         Ok(apt) => apt,

@@ -1,8 +1,8 @@
-//! The layers, and what each may depend on and name. `cargo xtask layers` holds the sources to it.
+//! The layers: what each may depend on and name. `cargo xtask layers` checks the sources.
 //!
-//! Layers run one way: `daemon → datapath → policy → ebpf`; the client knows the interface alone.
-//! What a layer can't reach it can't break: policy without a clock and a kernel is the same on
-//! every machine, and the only code that can leave a port unguarded is in `datapath`.
+//! Dependencies run one way: `daemon → datapath → policy → ebpf`; the client knows only the API. A
+//! layer can't break what it can't reach: policy, without a clock and a kernel, gives the same
+//! result on every machine, and only `datapath` has code that can leave a port unguarded.
 
 pub(crate) mod check;
 mod circles;
@@ -10,12 +10,12 @@ mod dependencies;
 mod names;
 mod source;
 
-/// A crate of the workspace that is held to its place.
+/// A crate of the workspace that belongs to a layer.
 struct Layer {
     name: &'static str,
     /// The crates of the workspace that it may build on.
     builds_on: &'static [&'static str],
-    /// Why no others.
+    /// Why it may use no others.
     why: &'static str,
 }
 
@@ -72,9 +72,10 @@ const FREE: &[&str] = &[
     "xtask",
 ];
 
-/// Crates from elsewhere that only some layers may use.
+/// External crates that only some layers may use.
 struct Reserved {
-    /// A name that ends in `*` stands for all that begin so; `crate/feature` is a feature.
+    /// A name that ends in `*` stands for all names with that beginning; `crate/feature` is a
+    /// feature.
     crates: &'static [&'static str],
     layers: &'static [&'static str],
     why: &'static str,
@@ -82,7 +83,8 @@ struct Reserved {
 
 const RESERVED: &[Reserved] = &[
     Reserved {
-        // Behind its feature `user`, `ebpf` says of its types that aya may copy them to the kernel.
+        // With its feature `user`, `ebpf` implements a trait of aya, so that aya may copy its
+        // types.
         crates: &["aya"],
         layers: &["wardline-datapath", "wardline-ebpf"],
         why: "only the datapath talks to bpf(2)",
@@ -128,7 +130,7 @@ const RESERVED: &[Reserved] = &[
 struct Rule {
     layer: &'static str,
     paths: &'static [&'static str],
-    /// Modules that may name them all the same, with those below them, and why.
+    /// Modules, with those below them, that may name the paths anyway, and why.
     except: &'static [(&'static str, &'static str)],
     why: &'static str,
 }

@@ -1,4 +1,4 @@
-//! What the demo claims, held against what really happened.
+//! Compares the demo's claims with what really happened.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const DIM: Style = Style::new().dimmed();
 const LABEL: usize = 10;
 const CELL: usize = 7;
 
-/// What was claimed, and which of it did not hold.
+/// The claims that were checked, and those that did not hold.
 #[derive(Default)]
 pub(crate) struct Ledger {
     checked: usize,
@@ -35,7 +35,7 @@ impl Ledger {
         }
     }
 
-    /// Holds every cell of a matrix against what it should be.
+    /// Compares every cell of a matrix with its expected outcome.
     pub(crate) fn check_matrix(
         &mut self,
         when: &str,
@@ -86,7 +86,7 @@ impl Ledger {
         !self.failed.is_empty()
     }
 
-    /// Says how it went.
+    /// Prints the result.
     ///
     /// # Errors
     /// With every claim that did not hold.
@@ -113,7 +113,7 @@ fn as_expected(expected: Expected, outcome: Outcome) -> bool {
     }
 }
 
-/// What becomes of a matrix's cell when the clinic's policy is in force.
+/// The expected outcome of a matrix's cell when the clinic's policy is in force.
 pub(crate) fn expected(row: usize, column: usize) -> Expected {
     TARGETS[column].expected(SOURCES[row])
 }
@@ -172,7 +172,7 @@ fn show_cell(expected: Expected, outcome: Outcome) {
     print!("{style}{mark:>CELL$}{style:#}");
 }
 
-/// Prints what the marks and the columns of a matrix stand for.
+/// Prints the meaning of the marks and the columns of a matrix.
 pub(crate) fn legend() {
     println!(
         "\n  {GREEN}✓{GREEN:#} arrived   {RED}✗{RED:#} dropped, nothing came back   \

@@ -1,5 +1,5 @@
-//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test`, `matrix`, `fuzz`, `kernels`, `bench`
-//! and `ci`.
+//! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test`, `matrix`, `fuzz`,
+//! `kernels`, `bench` and `ci`.
 
 mod bench;
 mod build;
@@ -100,7 +100,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
         Command::Layers => layers::check::run(root)?,
         Command::Pages => pages::run(root)?,
         Command::Matrix => matrix::run(root)?,
-        // These end with their summary, whatever it says.
+        // These end with their own summary, and return its exit code.
         Command::Test { names } => return test::run(root, &names),
         Command::Fuzz { cases, seed } => return fuzz::run(root, cases, seed),
         Command::Kernels { series, tests } => return kernels::run(root, &series, &tests),
@@ -110,7 +110,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The workspace's root, where cargo built this program.
+/// The root of the workspace in which cargo built this program.
 fn root() -> anyhow::Result<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     Ok(manifest

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::{setup, step};
 
-/// Has the suite write the page, and puts it where it belongs.
+/// Makes the suite write the page, and puts the page in its place.
 ///
 /// # Errors
 /// When the suite could not be built, or the page not be written.
@@ -14,7 +14,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     setup::run(root)?;
     let written = root.join("target/packet-matrix.md");
     let page = root.join("docs/packet-matrix.md");
-    // What an earlier run wrote must not be taken for this one's.
+    // The output of an earlier run must not be mistaken for this one's.
     drop(fs::remove_file(&written));
     // The whole workspace, because with fewer packages cargo would choose other features.
     let mut cargo = step::cargo("test");

@@ -1,4 +1,4 @@
-//! Makes a machine able to build the BPF object and to run it: compiler, linker, BPF file system.
+//! Prepares a machine to build and run the BPF object: compiler, linker, BPF file system.
 
 use std::{
     env, fs,
@@ -20,7 +20,7 @@ const LINKER: &str = "bpf-linker@0.13.0";
 /// Debian's compiler and its `core` for BPF.
 const COMPILER_PACKAGES: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 
-/// What the linker is built with; its LLVM library is needed when it runs, too.
+/// Packages to build the linker with; it also needs the LLVM library when it runs.
 const LINKER_PACKAGES: [&str; 5] = [
     "g++",
     "libpolly-22-dev",
@@ -29,17 +29,17 @@ const LINKER_PACKAGES: [&str; 5] = [
     "zlib1g-dev",
 ];
 
-/// Programs that tests run as other people's ends, and the packages that have them: a server for
-/// DHCP and router advertisements, and a DHCP client. Where one is missing its tests are skipped.
+/// Programs that tests run as servers and clients of others, and their packages: a server for DHCP
+/// and router advertisements, and a DHCP client. Without one, its tests are skipped.
 const TEST_PROGRAMS: [(&str, &str, &str); 2] = [
     ("dnsmasq", "--version", "dnsmasq-base"),
     ("busybox", "--list", "busybox"),
 ];
 
-/// Where distributions put a whole LLVM of the wanted version.
+/// Where distributions install a complete LLVM of the wanted version.
 const LLVM_PREFIXES: [&str; 3] = ["/usr/lib/llvm-22", "/usr/lib64/llvm22", "/usr/lib/llvm22"];
 
-/// Installs what is missing; where nothing is, it takes a fraction of a second.
+/// Installs what is missing; if nothing is, this takes a fraction of a second.
 ///
 /// # Errors
 /// Says what is missing and how to get it, when it can't be installed from here.
@@ -61,8 +61,8 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     mount_bpffs()
 }
 
-/// The Debian packages that stand for what does not work. Asking the tools and not the package
-/// list respects what came from elsewhere.
+/// The Debian packages that provide tools which do not work here. The tools are run instead of
+/// looking at the package list, because they may have been installed in another way.
 fn wanted_packages(root: &Path) -> Vec<&'static str> {
     let mut wanted = Vec::new();
     match Compiler::find() {
@@ -109,7 +109,7 @@ pub(crate) fn install_packages(wanted: &[&str]) -> anyhow::Result<()> {
         apt
     };
     step::wait("apt-get update", &mut apt(&["update"]))?;
-    // Debian's compiler conflicts with some other Rust packages: those stay, and win.
+    // Debian's compiler conflicts with some other Rust packages, which must not be removed.
     let install = ["install", "--no-install-recommends", "--no-remove"];
     let what = format!("apt-get install {}", missing.join(" "));
     step::wait(&what, apt(&install).args(missing))
@@ -123,7 +123,7 @@ fn is_installed(package: &str) -> bool {
         .is_ok_and(|output| output.stdout == b"installed")
 }
 
-/// Where Debian's compiler is not to be had: a nightly whose LLVM is the linker's.
+/// Installs a nightly with the linker's LLVM, where Debian's compiler is not available.
 fn install_nightly() -> anyhow::Result<()> {
     if !runs("rustup", "-V") {
         let Err(missing) = Compiler::find() else {
@@ -144,7 +144,7 @@ fn install_nightly() -> anyhow::Result<()> {
     )
 }
 
-/// Builds the linker into the workspace, and takes what that leaves behind away.
+/// Builds the linker into the workspace, and removes the build's leftovers.
 fn install_linker(root: &Path) -> anyhow::Result<()> {
     let Some(llvm) = llvm_prefix() else {
         bail!(
@@ -187,7 +187,8 @@ fn linker_works(root: &Path) -> bool {
     runs(toolchain::linker(root), "--version")
 }
 
-/// Pins live in the BPF file system; building needs none, so without root it is only mentioned.
+/// Pins live in the BPF file system; building does not need it, so without root it is only
+/// mentioned.
 fn mount_bpffs() -> anyhow::Result<()> {
     const WHERE: &str = "/sys/fs/bpf";
     let mounts = fs::read_to_string("/proc/self/mounts").context("reading the mounts")?;
@@ -216,7 +217,7 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// Whether a program is there and answers.
+/// Whether a program exists and runs.
 fn runs(program: impl AsRef<std::ffi::OsStr>, argument: &str) -> bool {
     let mut command = Command::new(program);
     command

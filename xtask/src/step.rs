@@ -1,4 +1,4 @@
-//! Runs the steps of a command and says what happens: a moving line on a terminal, plain lines
+//! Runs the steps of a command and reports progress: a moving line on a terminal, plain lines
 //! elsewhere.
 
 use std::{
@@ -47,7 +47,7 @@ pub(crate) fn show(what: &str, command: &mut Command) -> anyhow::Result<()> {
 /// Runs a long command whose output matters only when it fails: a terminal shows its last line.
 ///
 /// # Errors
-/// When it can't be started or fails; what it printed is shown before that.
+/// When it can't be started or fails; its output is shown before that.
 pub(crate) fn wait(what: &str, command: &mut Command) -> anyhow::Result<()> {
     let start = Instant::now();
     let bar = bar(what);
@@ -65,7 +65,8 @@ pub(crate) fn wait(what: &str, command: &mut Command) -> anyhow::Result<()> {
     succeeded(what, result?)
 }
 
-/// Runs a command and hands over each line of its output and errors, in the order of their writing.
+/// Runs a command and passes on each line of its output and errors, in the order in which they were
+/// written.
 ///
 /// # Errors
 /// When it can't be started or read.
@@ -78,7 +79,7 @@ pub(crate) fn stream(
     let mut child = command
         .spawn()
         .with_context(|| format!("starting {}", named(command)))?;
-    // The command holds the writing ends; while it does, the reader never sees the end.
+    // The command holds the writing ends, and the reader would never see the end.
     command.stdout(io::stderr()).stderr(io::stderr());
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -98,7 +99,7 @@ pub(crate) fn succeeded(what: &str, status: ExitStatus) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A spinner with the time that has passed; where there is no terminal, one plain line instead.
+/// A spinner with the elapsed time; without a terminal, one plain line instead.
 fn bar(what: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         title(format!("{what} …"));

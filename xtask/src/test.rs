@@ -1,4 +1,4 @@
-//! Runs every test of the workspace in one run that ends with one line.
+//! Runs every test of the workspace in one run, which ends with a summary line.
 
 use std::{fmt, ops::AddAssign, path::Path, process::ExitCode};
 
@@ -47,7 +47,7 @@ impl Outcome {
     }
 }
 
-/// Runs the tests whose names contain one of `names`, or all; the last line says how they ended.
+/// Runs the tests whose names contain one of `names`, or all; the last line is their summary.
 ///
 /// # Errors
 /// When the tests could not be built or started.
@@ -60,7 +60,7 @@ pub(crate) fn run(root: &Path, names: &[String]) -> anyhow::Result<ExitCode> {
         .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
 
-/// Runs the tests and counts; setup must have run.
+/// Runs the tests and counts the results; setup must have run.
 ///
 /// # Errors
 /// When the tests could not be built or started.
@@ -89,11 +89,11 @@ pub(crate) fn outcome(root: &Path, names: &[String]) -> anyhow::Result<Outcome> 
     Ok(outcome)
 }
 
-/// Sums what the test binaries report, in cargo's output.
+/// Adds up the results that the test binaries report in cargo's output.
 #[derive(Default)]
 struct Count {
     outcome: Outcome,
-    /// A binary has started and has not reported; one that dies never does.
+    /// Whether a binary has started and not reported yet; one that crashes never does.
     running: bool,
 }
 

@@ -1,7 +1,7 @@
-//! Which compiler and which linker make the BPF object.
+//! The compiler and the linker that build the BPF object.
 //!
-//! `controller/datapath/build.rs` includes this file as well, so that the object which is embedded and the
-//! one which is linted come from the same tools; therefore std only.
+//! `controller/datapath/build.rs` includes this file as well, so that the embedded object and the
+//! linted one come from the same tools; therefore it uses only std.
 
 use std::{
     env, fmt, fs,
@@ -9,15 +9,15 @@ use std::{
     process::Command,
 };
 
-/// The BPF target of the routers that are supported, all of them little-endian.
+/// The BPF target for the supported routers, which are all little-endian.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
 /// The LLVM that `bpf-linker` is built with. It reads the compiler's bitcode, so the compiler's
 /// LLVM must be of the same major version.
 pub(crate) const LLVM: &str = "22";
 
-/// A nightly whose LLVM is [`LLVM`], for machines without Debian's compiler. One that is simply
-/// called `nightly` serves as well while its LLVM does.
+/// A nightly whose LLVM is [`LLVM`], for machines without Debian's compiler. The toolchain named
+/// `nightly` is used as well if its LLVM fits.
 pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
 
 /// Where Debian's package `rustc-web` puts its compiler.
@@ -26,13 +26,13 @@ const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 /// Where Debian's package `rust-web-clippy` puts its linter.
 const DEBIAN_CLIPPY: &str = "/usr/bin/cargo-clippy";
 
-/// A compiler with a `core` for BPF, and the linker that goes with it.
+/// A compiler with a `core` for BPF, and the matching linker.
 pub(crate) struct Toolchain {
     compiler: Compiler,
     linker: PathBuf,
 }
 
-/// Where `core` for BPF comes from.
+/// The source of `core` for BPF.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compiler {
     /// Debian's, with a precompiled `core` in its sysroot.
@@ -41,7 +41,7 @@ pub(crate) enum Compiler {
     Nightly(&'static str),
 }
 
-/// What stands between this machine and a BPF object.
+/// What this machine lacks for building a BPF object.
 #[derive(Debug)]
 pub(crate) struct Missing(pub(crate) Vec<String>);
 
@@ -61,7 +61,7 @@ impl Toolchain {
     /// Looks for the tools; `root` is the workspace's.
     ///
     /// # Errors
-    /// Names everything that is not there.
+    /// Names everything that is missing.
     pub(crate) fn find(root: &Path) -> Result<Self, Missing> {
         let linker = linker(root);
         let mut missing = Vec::new();
@@ -76,9 +76,9 @@ impl Toolchain {
         Err(Missing(missing))
     }
 
-    /// A cargo command on one binary for the BPF target, free of what the calling cargo put into the environment.
-    /// `arch` is the architecture of the kernel that will run the object: its registers and
-    /// `pt_regs` decide a few of aya's definitions.
+    /// A cargo command on one binary for the BPF target, without what the calling cargo put into
+    /// the environment. `arch` is the architecture of the kernel that will run the object: its
+    /// registers and `pt_regs` determine a few of aya's definitions.
     pub(crate) fn cargo(
         &self,
         subcommand: &str,
@@ -89,7 +89,7 @@ impl Toolchain {
     ) -> Command {
         let mut command = match self.compiler {
             Compiler::Debian => {
-                // Debian's clippy is a program beside the compiler; it calls the cargo of `CARGO`.
+                // Debian's clippy is a program beside the compiler; it runs the cargo in `CARGO`.
                 let mut cargo = match subcommand {
                     "clippy" => Command::new(DEBIAN_CLIPPY),
                     _ => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
@@ -124,19 +124,19 @@ impl Toolchain {
         ] {
             command.env_remove(inherited);
         }
-        // `v3` has 32-bit registers and jumps, and every kernel that is supported loads it. Cargo
-        // passes these to what is built for the target only, not to build scripts and macros.
+        // `v3` has 32-bit registers and jumps, and every supported kernel loads it. Cargo passes
+        // these flags only to code for the target, not to build scripts and macros.
         let mut flags = vec![
             format!("--cfg=bpf_target_arch=\"{arch}\""),
             format!("-Clinker={}", self.linker.display()),
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
-            // Else what clears or copies a few words is a call that goes byte by byte.
+            // Otherwise clearing or copying a few words becomes a call that goes byte by byte.
             "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
             "-Ctarget-cpu=v3".to_owned(),
         ];
-        // Headers are not aligned. Where the verifier takes that, a field is one load, else one for
-        // each byte.
+        // Headers are not aligned. Where the verifier accepts that, a field is one load, otherwise
+        // one for each byte.
         if matches!(arch, "x86_64" | "aarch64") {
             flags.push("-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned());
         }
@@ -151,10 +151,10 @@ impl Toolchain {
 }
 
 impl Compiler {
-    /// Prefers Debian's: with it nothing has to be compiled but our own crates.
+    /// Prefers Debian's, because then only our own crates have to be compiled.
     ///
     /// # Errors
-    /// Says what each of the two lacks.
+    /// Names what each of the two lacks.
     pub(crate) fn find() -> Result<Self, Missing> {
         let mut missing = Vec::new();
         match Answers::of(&[DEBIAN_RUSTC]) {
@@ -188,18 +188,18 @@ pub(crate) fn linker(root: &Path) -> PathBuf {
     root.join(".toolchain/bin/bpf-linker")
 }
 
-/// What a compiler says of itself.
+/// A compiler's description of itself.
 struct Answers {
     version: String,
     sysroot: PathBuf,
 }
 
 impl Answers {
-    /// Asks the compiler that the words run; `None` when there is none.
+    /// Runs a compiler's command line; `None` when it does not work.
     fn of(words: &[&str]) -> Option<Self> {
         let ask = |arguments: &[&str]| {
             let mut command = Command::new(words.first()?);
-            // Without this rustup would fetch a toolchain unasked.
+            // Otherwise rustup would install a toolchain without being asked.
             command
                 .env("RUSTUP_AUTO_INSTALL", "0")
                 .env_remove("RUSTUP_TOOLCHAIN");

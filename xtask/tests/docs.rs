@@ -1,5 +1,4 @@
-//! Do the pages hold? Their links resolve, every path in them exists, and what they give as a policy is
-//! one.
+//! Checks the pages: their links resolve, every path in them exists, and their policies are valid.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +25,7 @@ const FOLDERS: [&str; 9] = [
     "xtask/",
 ];
 
-/// How long the README may be: its reader wants to begin.
+/// The most lines that the README may have, because its readers want to get started.
 const README_LINES: usize = 150;
 
 /// One page: where it is, and what it holds.
@@ -36,7 +35,7 @@ struct Page {
 }
 
 impl Page {
-    /// All pages that people read, with their paths from the repository's root.
+    /// All pages for readers, with their paths from the repository's root.
     fn all() -> Vec<Self> {
         let top = fs::read_dir(root()).expect("a folder").flatten();
         let mut paths: Vec<PathBuf> = top.map(|entry| entry.path()).collect();
@@ -69,7 +68,7 @@ impl Page {
         self.events().filter_map(link).collect()
     }
 
-    /// What a link's `#` may name: headings, as Git forges make anchors of them.
+    /// The targets of a link's `#`: headings, in the form that Git forges give their anchors.
     fn anchors(&self) -> BTreeSet<String> {
         let mut anchors = BTreeSet::new();
         let mut heading = None;
@@ -103,14 +102,15 @@ impl Page {
             .filter_map(path)
             .filter(|code| {
                 let known = FOLDERS.iter().any(|folder| code.starts_with(folder));
-                // As in `proto/47`, which is a service.
+                // For example `proto/47`, which is a service.
                 let service = code.ends_with(|last: char| last.is_ascii_digit());
                 !code.contains(['*', ' ']) && !service && (known || code.ends_with(".rs"))
             })
             .collect()
     }
 
-    /// Code within the text that can only be a test: names of tests are sentences.
+    /// Code within the text that can only be the name of a test, because tests are named in
+    /// sentences.
     fn tests(&self) -> Vec<String> {
         let test = |event| match event {
             Event::Code(code) => Some(code.to_string()),
@@ -237,7 +237,7 @@ fn every_policy_in_a_page_is_accepted() {
     let mut refused = Vec::new();
     let mut count = 0;
     for page in Page::all() {
-        // What has no version is a fragment, which means nothing alone.
+        // A block without a version is a fragment, which is not a document by itself.
         let whole = |block: &String| block.lines().any(|line| line == "version: 1");
         for block in page.blocks("yaml").iter().filter(|block| whole(block)) {
             count += 1;

@@ -1,12 +1,12 @@
 //! Pages below `docs/` that are made from the source, and that tests keep up to date.
 //!
-//! The crate that owns the source has a test whose name begins with `the_page_of_`. It makes the
-//! page and calls [`check`]. `cargo xtask pages` runs all of these tests with
-//! `WARDLINE_WRITE_PAGES=1`, and then they write their pages.
+//! The crate that owns the source has a test whose name begins with `the_page_of_`. It generates
+//! the page and calls [`check`]. `cargo xtask pages` runs all of these tests with
+//! `WARDLINE_WRITE_PAGES=1`, which makes them write their pages.
 
 use std::{env, fs, path::Path};
 
-/// Compares a page below `docs/` with what it should be, or writes it when asked to.
+/// Compares a page below `docs/` with its expected text, or writes it when asked to.
 ///
 /// # Panics
 /// When the page is stale, or can't be read or written.

@@ -1,4 +1,4 @@
-//! A kernel in QEMU: what it does when it has booted, and the lines of its console.
+//! A kernel in QEMU: the steps that it runs after booting, and the lines of its console.
 
 use std::{
     env,
@@ -22,7 +22,7 @@ use crate::setup;
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// The programs that a guest is made with, and their packages.
+/// The programs that a guest needs, and their packages.
 const TOOLS: [(&str, &str); 3] = [
     (QEMU, "qemu-system-x86"),
     ("busybox", "busybox-static"),
@@ -32,19 +32,19 @@ const TOOLS: [(&str, &str); 3] = [
 /// What a guest printed, and how it ended.
 pub(crate) struct Console {
     pub(crate) lines: Vec<String>,
-    /// It came to its end.
+    /// Whether it ran to its end.
     pub(crate) ended: bool,
-    /// It had to be ended.
+    /// Whether it had to be stopped.
     pub(crate) cut: bool,
 }
 
 /// Installs what is missing to run a guest.
 ///
-/// A machine may hold parts of QEMU from its release's backports, beside which only those fit:
-/// `home` is where apt's lists of these are kept.
+/// The machine may have parts of QEMU from the backports of its release, and then needs the rest
+/// from there too. `home` is where apt keeps the lists of the backports.
 ///
 /// # Errors
-/// When it can't be had on this machine.
+/// When they are not available on this machine.
 pub(crate) fn prepare(home: &Path) -> anyhow::Result<()> {
     ensure!(
         env::consts::ARCH == "x86_64",
@@ -62,7 +62,7 @@ pub(crate) fn prepare(home: &Path) -> anyhow::Result<()> {
     image::needs(&[QEMU, "busybox", "xz", "ip", "ldd", "apt-get", "dpkg-deb"])
 }
 
-/// The guest's `/init`: a lab's surroundings, then the steps, each between two marks.
+/// The guest's `/init`: sets up what a lab needs, then runs the steps, each between two marks.
 pub(crate) fn init(kernel: &Kernel, live: &[&str]) -> String {
     let mut init = format!(
         "#!/bin/busybox sh\n\
@@ -87,10 +87,10 @@ pub(crate) fn init(kernel: &Kernel, live: &[&str]) -> String {
     );
     for module in kernel.modules() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
-        // Writing to a string does not fail.
+        // Writing to a string can't fail.
         let _ = writeln!(init, "insmod /modules/{name}");
     }
-    // Kernels that take no context for XDP judge on the loopback, whose index they assume.
+    // Kernels that accept no context for XDP judge on the loopback, whose index they assume.
     let _ = write!(
         init,
         "run programs packets::programs::takes_every_program\n\
@@ -107,7 +107,7 @@ pub(crate) fn init(kernel: &Kernel, live: &[&str]) -> String {
     init
 }
 
-/// Boots a kernel and reads its console until it powers off, or for so long.
+/// Boots a kernel and reads its console until it powers off or `time` has passed.
 ///
 /// # Errors
 /// When QEMU can't be started or read.
@@ -135,8 +135,8 @@ pub(crate) fn run(kernel: &Kernel, image: &Path, time: Duration) -> anyhow::Resu
         .arg(kernel.image())
         .arg("-initrd")
         .arg(image);
-    // Guards against speculation cost an emulated processor a third of its time. The timer's check counts
-    // ticks against loops, and panics where the emulator has had to wait for a processor.
+    // Guards against speculation cost an emulated processor a third of its time. The timer's check
+    // counts ticks against loops, and panics when the emulator has had to wait for a processor.
     qemu.args([
         "-append",
         "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check rdinit=/init",
@@ -146,7 +146,7 @@ pub(crate) fn run(kernel: &Kernel, image: &Path, time: Duration) -> anyhow::Resu
         .stdout(writer.try_clone()?)
         .stderr(writer);
     let mut child = qemu.spawn().with_context(|| format!("starting {QEMU}"))?;
-    // It holds the writing ends; while it does, the reader never sees the end.
+    // It holds the writing ends, and the reader would never see the end.
     drop(qemu);
     let (sender, receiver) = mpsc::channel();
     let reading = thread::spawn(move || {
@@ -169,7 +169,7 @@ pub(crate) fn run(kernel: &Kernel, image: &Path, time: Duration) -> anyhow::Resu
         child.kill()?;
     }
     child.wait()?;
-    // It ends with the last writing end.
+    // It ends when the last writing end is closed.
     let _ = reading.join();
     lines.extend(receiver.try_iter());
     let ended = in_time && lines.iter().any(|line| line == &format!("{MARK} end"));

@@ -18,7 +18,7 @@ const PROGRAM: u32 = 0o100_755;
 /// Writes the image that boots a kernel into `/init`.
 ///
 /// # Errors
-/// When a program is not there, or the image can't be written.
+/// When a program is missing, or the image can't be written.
 pub(crate) fn write(
     image: &Path,
     kernel: &Kernel,
@@ -61,7 +61,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// A program without what only a debugger reads; as it is where there is no `strip`.
+/// A program without debug information; unchanged where there is no `strip`.
 fn stripped(program: &Path, scratch: &Path) -> anyhow::Result<Vec<u8>> {
     let small = scratch.join("stripped");
     let mut strip = Command::new("strip");
@@ -73,7 +73,7 @@ fn stripped(program: &Path, scratch: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(from).with_context(|| format!("reading {}", from.display()))
 }
 
-/// The libraries that a program is started with; none when it holds them itself.
+/// The libraries that a program is linked with; none when it is static.
 fn libraries(program: &Path) -> anyhow::Result<Vec<String>> {
     let told = Command::new("ldd")
         .arg(program)
@@ -98,7 +98,7 @@ struct Archive {
 }
 
 impl Archive {
-    /// Adds a folder and those that it is in.
+    /// Adds a folder and its parents.
     fn folder(&mut self, name: &str) {
         if let Some((parent, _)) = name.rsplit_once('/') {
             self.folder(parent);
@@ -118,14 +118,14 @@ impl Archive {
         self.bytes
     }
 
-    /// Adds an entry, unless there is one of this name.
+    /// Adds an entry, unless one with this name exists.
     fn entry(&mut self, name: &str, mode: u32, content: &[u8]) {
         if !self.names.insert(name.to_owned()) {
             return;
         }
         let inode = self.names.len() as u32;
         let links = if mode == FOLDER { 2 } else { 1 };
-        // uid, gid; time; device numbers; the check sum, which this form has not.
+        // uid, gid; time; device numbers; the checksum, which this format leaves zero.
         let fields = [
             inode,
             mode,
@@ -158,7 +158,7 @@ impl Archive {
 }
 
 /// # Errors
-/// When a program that the image is made with is not there.
+/// When a program that the image needs is missing.
 pub(crate) fn needs(programs: &[&str]) -> anyhow::Result<()> {
     let missing: Vec<&str> = programs
         .iter()
@@ -197,7 +197,7 @@ mod tests {
         let heads: Vec<usize> = (0..bytes.len())
             .filter(|at| bytes[*at..].starts_with(b"070701"))
             .collect();
-        // The folder, the file once, the end.
+        // The folder, the file (only once), and the end.
         assert_eq!(heads.len(), 3);
         assert!(heads.iter().all(|at| at % 4 == 0) && bytes.len() % 4 == 0);
         let file = &bytes[heads[1]..heads[2]];

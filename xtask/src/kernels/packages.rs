@@ -1,4 +1,4 @@
-//! Debian's kernels: which there are, and how one is fetched and taken apart.
+//! Debian's kernels: which are available, and how one is fetched and unpacked.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::step;
 
-/// The suites that have the kernels; those of security have newer ones.
+/// The suites that have the kernels; the security suites have newer ones.
 const SUITES: [&str; 4] = [
     "bullseye",
     "bookworm",
@@ -20,13 +20,13 @@ const SUITES: [&str; 4] = [
 ];
 const SECURITY_SUITES: [&str; 2] = ["bullseye-security", "bookworm-security"];
 
-/// Has the keys of all releases, also of those that the machine's own sources don't need.
+/// The keys of all releases, even those that the machine's own sources don't need.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// How long lists of packages are good for.
+/// How long lists of packages are used before they are read again.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 
-/// What a lab and its hooks need, each after what it needs itself.
+/// The modules that a lab and its hooks need, each after those that it depends on.
 const MODULES: [&str; 9] = [
     "llc",
     "stp",
@@ -39,12 +39,12 @@ const MODULES: [&str; 9] = [
     "cls_bpf",
 ];
 
-/// A kernel to boot, taken out of its packages.
+/// A kernel to boot, unpacked from its packages.
 pub(crate) struct Kernel {
     pub(crate) package: String,
-    /// What it calls itself, such as `6.1.0-50-amd64`.
+    /// Its own version string, such as `6.1.0-50-amd64`.
     pub(crate) version: String,
-    /// Where its files are kept.
+    /// The folder of its files.
     pub(crate) home: PathBuf,
 }
 
@@ -60,7 +60,7 @@ impl Kernel {
     }
 }
 
-/// apt with sources, lists and a cache of its own.
+/// apt with separate sources, lists and cache.
 pub(crate) struct Apt {
     home: PathBuf,
 }
@@ -69,7 +69,7 @@ impl Apt {
     /// Reads the lists of the suites that have kernels.
     ///
     /// # Errors
-    /// When this is no Debian, or no mirror is known or reached.
+    /// When this is not Debian, or no mirror is known or reachable.
     pub(crate) fn open(home: &Path) -> anyhow::Result<Self> {
         let apt = Self {
             home: home.to_owned(),
@@ -96,7 +96,7 @@ impl Apt {
                 "the lists of Debian's kernels",
                 apt.apt("apt-get").arg("update"),
             );
-            // One suite that is gone leaves the others.
+            // The other suites can still be used if one is gone.
             match update {
                 Ok(()) => fs::write(stamp, "")?,
                 Err(error) => step::title(format!("not all lists could be read: {error:#}")),
@@ -108,7 +108,7 @@ impl Apt {
     /// Installs packages from the backports of the machine's release; removes none.
     ///
     /// # Errors
-    /// When they can't be had, or do not fit what is installed.
+    /// When they are not available, or do not fit the installed packages.
     pub(crate) fn install_backports(&self, packages: &[&str]) -> anyhow::Result<()> {
         let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
         let name = release
@@ -125,7 +125,7 @@ impl Apt {
         step::wait(&what, &mut install)
     }
 
-    /// The newest kernel's package, of a series or at all.
+    /// The package of the newest kernel, of a series or of all.
     ///
     /// # Errors
     /// When no suite has one.
@@ -134,7 +134,7 @@ impl Apt {
         newest(names.lines(), series).context("no suite has a package of it")
     }
 
-    /// Fetches a kernel, if it is not there, and takes out what a guest needs.
+    /// Fetches a kernel, unless it is there, and unpacks what a guest needs.
     ///
     /// # Errors
     /// When apt can't fetch it, or its packages hold no kernel.
@@ -162,7 +162,7 @@ impl Apt {
         Ok(kernel)
     }
 
-    /// From 7.1 on the image and the modules are packages of their own, of the same version.
+    /// From 7.1 on the image and the modules are separate packages of the same version.
     fn parts(&self, package: &str, version: &str) -> anyhow::Result<Vec<String>> {
         let shown = output(
             self.apt("apt-cache")
@@ -187,9 +187,9 @@ impl Apt {
         for option in [
             "Acquire::Languages=none",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
-            // The lists of a release that has ended are not signed anew.
+            // The lists of a release at its end are no longer signed again.
             "Acquire::Check-Valid-Until=false",
-            // It is to write below `target`, which only its owner may.
+            // apt has to write below `target`, which only its owner can.
             "APT::Sandbox::User=root",
         ] {
             apt.args(["--option", option]);
@@ -198,7 +198,7 @@ impl Apt {
     }
 }
 
-/// One line for each suite, at the places that the machine's own sources name.
+/// One line for each suite, with the mirrors of the machine's own sources.
 fn sources() -> anyhow::Result<String> {
     let mut ask = Command::new("apt-get");
     ask.args([
@@ -244,8 +244,8 @@ fn newest<'a>(names: impl Iterator<Item = &'a str>, series: Option<&str>) -> Opt
         .map(|(_, name)| name.to_owned())
 }
 
-/// The version of a plain kernel for this processor; not of one for clouds or real time, and not
-/// of a package that stands for the newest one.
+/// The version of a plain kernel for this processor; none for cloud or real-time kernels, or for a
+/// metapackage of the newest kernel.
 fn version(package: &str) -> Option<&str> {
     let version = package.strip_prefix("linux-image-")?;
     let number = version.strip_suffix("-amd64")?;
@@ -255,7 +255,7 @@ fn version(package: &str) -> Option<&str> {
     (plain && numbers(number).len() > 2).then_some(version)
 }
 
-/// The numbers in a version, which order it.
+/// The numbers in a version, by which versions are ordered.
 pub(crate) fn numbers(version: &str) -> Vec<u32> {
     let version = version.strip_suffix("-amd64").unwrap_or(version);
     version
@@ -276,7 +276,7 @@ fn parts(shown: &str, version: &str) -> Vec<String> {
         .collect()
 }
 
-/// Leaves of the packages in a folder the kernel and the modules that a lab needs.
+/// Unpacks the packages in a folder, and keeps only the kernel and the modules that a lab needs.
 fn take_apart(folder: &Path) -> anyhow::Result<()> {
     let tree = folder.join("tree");
     for package in files(folder)? {

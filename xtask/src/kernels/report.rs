@@ -1,34 +1,34 @@
-//! What a guest printed, as a report; and reports, as a table.
+//! Makes a report of a guest's output, and a table of reports.
 
 use std::{fmt::Write as _, time::Duration};
 
-/// What the guest's own lines begin with.
+/// The prefix of the guest's own lines.
 pub(crate) const MARK: &str = "@@";
 
-/// Lines of a step that failed, which are shown.
+/// How many lines of a failed step are shown.
 const TAIL: usize = 25;
 
-/// What came of one kernel.
+/// The results of one kernel.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) version: String,
     pub(crate) took: Duration,
-    /// It did not come to its end in this time.
+    /// The time after which it was stopped, if it had not ended.
     pub(crate) cut: Option<Duration>,
-    /// It ended by itself before that.
+    /// Whether it ended early by itself.
     pub(crate) died: bool,
-    /// What the kernel said when it panicked.
+    /// The kernel's message when it panicked.
     panic: Option<String>,
     programs: Vec<Program>,
     lacks: Vec<String>,
     matrix: Option<Matrix>,
-    /// Rows of the matrix that this kernel can't be asked about.
+    /// Rows of the matrix that can't be run on this kernel.
     unasked: usize,
     tests: Vec<(String, bool)>,
     steps: Vec<Step>,
 }
 
-/// What the kernel says of a program: its size, or why it refused it.
+/// The kernel's answer about a program: its size, or why it refused it.
 #[derive(Debug, PartialEq, Eq)]
 struct Program {
     name: String,
@@ -38,7 +38,7 @@ struct Program {
 #[derive(Debug, PartialEq, Eq)]
 struct Size {
     instructions: u64,
-    /// Old kernels don't say.
+    /// Old kernels don't report it.
     verified: Option<u64>,
 }
 
@@ -64,7 +64,7 @@ impl Report {
         }
     }
 
-    /// Takes in one line of the console.
+    /// Reads one line of the console.
     pub(crate) fn read(&mut self, line: &str) {
         if let Some(told) = line.strip_prefix(MARK) {
             self.mark(told.trim());
@@ -110,7 +110,7 @@ impl Report {
         }
     }
 
-    /// Why this kernel does not pass; nothing when it does.
+    /// Why this kernel does not pass; empty when it does.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for program in &self.programs {
@@ -192,11 +192,11 @@ fn matrix_line(line: &str) -> Option<Matrix> {
     })
 }
 
-/// What works on each kernel, and the last lines of what failed.
+/// The features that work on each kernel, and the last lines of failed steps.
 pub(crate) fn table(reports: &[Report]) -> String {
     let mut table = String::new();
     for report in reports {
-        // Writing to a string does not fail.
+        // Writing to a string can't fail.
         let _ = write_report(&mut table, report);
     }
     let passing = reports.iter().filter(|report| report.problems().is_empty());
