@@ -33,12 +33,15 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<ExitCode> {
 }
 
 fn format(root: &Path) -> anyhow::Result<()> {
-    step::show(
-        "format",
-        step::cargo("fmt")
-            .args(["--all", "--check"])
-            .current_dir(root),
-    )
+    // The fuzz targets are a workspace of their own.
+    for (title, folder) in [
+        ("format", root.to_owned()),
+        ("format of fuzz targets", root.join("tests/fuzz")),
+    ] {
+        let mut fmt = step::cargo("fmt");
+        step::show(title, fmt.args(["--all", "--check"]).current_dir(folder))?;
+    }
+    Ok(())
 }
 
 fn lint(root: &Path) -> anyhow::Result<()> {

@@ -145,7 +145,13 @@ pub fn decide(data: &[u8]) {
         if !said.passed {
             assert!(flows() <= before, "a drop left a flow behind: {said:?}");
         }
-        let ip = matches!(seen, Ok(Frame { content: Content::Ip(_), .. }));
+        let ip = matches!(
+            seen,
+            Ok(Frame {
+                content: Content::Ip(_),
+                ..
+            })
+        );
         assert!(ip || flows() == before, "a frame without IP opened a flow");
         assert!(flows() <= before + 1, "one frame opened several flows");
     }
