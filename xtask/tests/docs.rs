@@ -116,8 +116,11 @@ impl Page {
             Event::Code(code) => Some(code.to_string()),
             _ => None,
         };
+        // A test may be named with its modules before it.
+        let last = |code: String| code.rsplit("::").next().map(str::to_owned);
         self.events()
             .filter_map(test)
+            .filter_map(last)
             .filter(|code| {
                 let word = |letter: char| letter.is_ascii_lowercase() || letter == '_';
                 code.chars().all(word)
