@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use wardline_datapath::{Datapath, Hook, observe, timeouts::Timeouts};
 use wardline_ebpf::abi::{Counter, Reason};
 use wardline_host_tests::judge::{At, limits};
-use wardline_policy::{inventory::Inventory, limits::Limits};
+use wardline_oracle::random::ROUTER_MAC;
+use wardline_policy::{inventory::Inventory, limits::Limits, words::mac::Mac};
 use wardline_tests::Lab;
 
 /// Runs `work` in a namespace of its own that has these interfaces.
@@ -111,13 +112,17 @@ pub(crate) fn timeouts() -> Timeouts {
     }
 }
 
-/// The interfaces of the namespace that the thread is in, with these addresses.
+/// The interfaces of the namespace that the thread is in, with these addresses and the MAC that
+/// frames of the router have in tests.
 pub(crate) fn observed(addresses: &[IpAddr]) -> Inventory {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let mut inventory = runtime.block_on(observe::observe()).unwrap();
+    for link in inventory.links.values_mut() {
+        link.mac = Some(Mac(ROUTER_MAC));
+    }
     inventory.addresses = addresses.iter().copied().collect();
     inventory
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use aya::maps::{MapData, MapInfo};
 use aya_obj::Object;
 use wardline_ebpf::abi::{Settings, UNLISTED};
-use wardline_policy::limits::Limits;
+use wardline_policy::{compile::ROUTER_MACS, limits::Limits};
 
 use crate::error::{DatapathError, Result, map_error};
 
@@ -74,9 +74,13 @@ pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 11] {
     // Policy tables hold two revisions.
     let both = |entries: u32| entries.saturating_mul(2);
     // Routers and rules add addresses of their own.
+    let macs = limits
+        .devices
+        .saturating_mul(2)
+        .saturating_add(ROUTER_MACS as u32);
     let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
     [
-        ("MACS", both(limits.devices.saturating_mul(2))),
+        ("MACS", both(macs)),
         ("ADDRESSES", both(addresses)),
         ("PREFIXES", both(65_536)),
         ("DEVICES", both(limits.devices)),

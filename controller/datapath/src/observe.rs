@@ -229,6 +229,7 @@ async fn dump(handle: &Handle) -> Result<Inventory, InventoryError> {
 fn read_link(message: LinkMessage) -> Option<Link> {
     let mut name = None;
     let mut mac = None;
+    let mut permanent = None;
     let mut controller = None;
     let mut lower = None;
     let mut elsewhere = false;
@@ -238,6 +239,7 @@ fn read_link(message: LinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text),
             LinkAttribute::Address(bytes) => mac = bytes.try_into().ok().map(Mac),
+            LinkAttribute::PermAddress(bytes) => permanent = bytes.try_into().ok().map(Mac),
             LinkAttribute::Controller(index) => {
                 controller = Some(index).filter(|&index| index != 0)
             }
@@ -264,6 +266,7 @@ fn read_link(message: LinkMessage) -> Option<Link> {
         index: message.header.index,
         name: name?,
         mac,
+        permanent,
         up: message.header.flags.contains(LinkFlags::Up),
         controller,
         parent: lower.filter(|_| kind == Some(InfoKind::Vlan) && !elsewhere),

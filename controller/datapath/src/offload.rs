@@ -159,6 +159,7 @@ mod tests {
                 index: 1,
                 name: "lan1".to_owned(),
                 mac: None,
+                permanent: None,
                 up: true,
                 controller: None,
                 parent: None,

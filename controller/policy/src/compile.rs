@@ -5,7 +5,7 @@
 //! two zones is one pair, however many devices they have, and the number of lookups for a packet
 //! does not grow with the number of rules.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wardline_ebpf::abi::{
     Address, End, MAX_IFINDEX, Mac, Port, ROUTER, carries_key, ethertype_key, mac_key, vlan_key,
@@ -22,7 +22,7 @@ use self::{
 use crate::{
     clock::Clock,
     intent::{Intent, ZoneIndex},
-    inventory::Inventory,
+    inventory::{Inventory, Link},
     numbers::{Ids, number_of, numbered},
     tables::Tables,
     words::mac::mac_number,
@@ -122,6 +122,7 @@ pub fn compile(
             tables.macs.insert(mac_key(0, mac_number(mac)), entry);
         }
     }
+    router_macs(inventory, &mut tables);
     for address in &inventory.addresses {
         let end = End {
             device: ROUTER,
@@ -148,6 +149,40 @@ pub fn compile(
         }
     }
     tables
+}
+
+/// Different MACs of the router for which there is room beside those of devices. What leaves a port
+/// with any further one is not the router's.
+pub const ROUTER_MACS: usize = 4096;
+
+/// The MACs of the router's own interfaces. A device that lists one of them keeps it.
+fn router_macs(inventory: &Inventory, tables: &mut Tables) {
+    // Guarded ports and what is above them come first, because the router sends from their MACs
+    // through guarded ports.
+    let sends = |link: &&Link| tables.ports.contains_key(&link.index);
+    let links = inventory.links.values();
+    let others = links.clone().filter(|link| !sends(link));
+    let mut macs = BTreeMap::new();
+    for mac in links.filter(sends).chain(others).flat_map(Link::macs) {
+        let number = mac_number(&mac);
+        // Zero is the MAC of the loopback, and groups send nothing.
+        if number != 0 && mac.0[0] & 1 == 0 && macs.len() < ROUTER_MACS {
+            macs.insert(
+                mac_key(0, number),
+                Mac {
+                    device: ROUTER,
+                    flags: Mac::ROUTERS,
+                    ..Mac::default()
+                },
+            );
+        }
+    }
+    for (key, own) in macs {
+        let entry = tables.macs.entry(key);
+        entry
+            .and_modify(|listed| listed.flags |= Mac::ROUTERS)
+            .or_insert(own);
+    }
 }
 
 /// Guarded interfaces, what they carry, and what is above them.
@@ -244,12 +279,16 @@ fn zones(intent: &Intent, zone_of: &impl Fn(ZoneIndex) -> u16, tables: &mut Tabl
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use wardline_ebpf::abi::Address;
     use wardline_proto::v1::{Action, Device, Policy, Rule};
 
     use super::*;
-    use crate::ward::{BRIDGE, LAN1, LAN2, UPLINK, Ward};
+    use crate::{
+        ward::{BRIDGE, LAN1, LAN2, UPLINK, Ward},
+        words::mac::Mac as Owner,
+    };
 
     #[test]
     fn a_port_has_its_zone_and_what_is_above_it_is_known() {
@@ -338,6 +377,74 @@ mod tests {
         let router = &ward.tables.addresses[&Address::v4([10, 1, 0, 1])];
         assert!(router.is_router());
         assert_eq!(router.zone, 0);
+    }
+
+    #[test]
+    fn the_macs_of_interfaces_are_the_routers_unless_a_device_lists_them() {
+        let ward = Ward::new(|_| (), &[]);
+        let mut inventory = ward.inventory.clone();
+        let (own, permanent) = (Owner([2, 0, 0, 0, 0xff, 1]), Owner([2, 0, 0, 0, 0xff, 2]));
+        let (shared, group) = (Owner([2, 0, 0, 0, 1, 1]), Owner([3, 0, 0, 0, 0, 1]));
+        for (index, mac) in [
+            (LAN1, own),
+            (LAN2, shared),
+            (BRIDGE, group),
+            (UPLINK, Owner([0; 6])),
+        ] {
+            inventory.links.get_mut(&index).unwrap().mac = Some(mac);
+        }
+        inventory.links.get_mut(&UPLINK).unwrap().permanent = Some(permanent);
+        let tables = compile(
+            &ward.intent,
+            &inventory,
+            &ward.ids,
+            &BTreeSet::new(),
+            &ward.clock,
+        );
+        let entry = |mac: &Owner| tables.macs.get(&mac_key(0, mac_number(mac)));
+        for mac in [own, permanent] {
+            assert!(entry(&mac).is_some_and(|it| it.device == ROUTER));
+        }
+        let listed = entry(&shared).unwrap();
+        assert_eq!(listed.device, ward.device("pump"));
+        assert_eq!(listed.flags, End::GUARDED | Mac::ROUTERS);
+        assert_eq!(tables.macs.len(), ward.tables.macs.len() + 2);
+    }
+
+    #[test]
+    fn macs_beyond_the_room_are_not_the_routers_but_those_of_ports_are() {
+        let ward = Ward::new(|_| (), &[]);
+        let mut inventory = ward.inventory.clone();
+        let numbered = |n: u32| {
+            let [_, a, b, c] = n.to_be_bytes();
+            Owner([2, 1, 0, a, b, c])
+        };
+        let link = inventory.links[&UPLINK].clone();
+        for index in 0..5000 {
+            // Indices on both sides of the ports'.
+            let index = if index < 10 { index + 1 } else { index + 1000 };
+            let (name, mac) = (format!("veth{index}"), Some(numbered(index)));
+            inventory.links.insert(
+                index,
+                Link {
+                    index,
+                    name,
+                    mac,
+                    ..link.clone()
+                },
+            );
+        }
+        let port = Owner([2, 0, 0, 0, 0xff, 1]);
+        inventory.links.get_mut(&LAN2).unwrap().mac = Some(port);
+        let tables = compile(
+            &ward.intent,
+            &inventory,
+            &ward.ids,
+            &BTreeSet::new(),
+            &ward.clock,
+        );
+        assert_eq!(tables.macs.len(), ward.tables.macs.len() + ROUTER_MACS);
+        assert!(tables.macs.contains_key(&mac_key(0, mac_number(&port))));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Link {
     pub name: String,
     /// Its Ethernet address.
     pub mac: Option<Mac>,
+    /// The address that the hardware came with, which a port of a bond sends LACP from.
+    pub permanent: Option<Mac>,
     /// Whether it is administratively up.
     pub up: bool,
     /// The bridge or bond that it is a port of.
@@ -35,6 +37,13 @@ pub struct Link {
     pub vlan: Option<u16>,
     /// `vlan`, `bridge`, `veth` …; none for hardware.
     pub kind: Option<String>,
+}
+
+impl Link {
+    /// The Ethernet addresses that it may send from.
+    pub fn macs(&self) -> impl Iterator<Item = Mac> + use<> {
+        self.mac.into_iter().chain(self.permanent)
+    }
 }
 
 impl Inventory {

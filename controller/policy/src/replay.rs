@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use wardline_ebpf::{
-    abi::{Address, End, Port, Reason, Settings, mac_key, zone},
+    abi::{Address, End, Port, ROUTER, Reason, Settings, mac_key, zone},
     cell::Cell32,
     flows, policy,
 };
@@ -132,6 +132,9 @@ impl<'a> Replay<'a> {
                 .unwrap_or(0);
             return (settings & zone::ADMIT_ANY == 0).then_some(Reason::UnknownDevice);
         };
+        if mac.device == ROUTER {
+            return Some(Reason::UnknownDevice);
+        }
         let named = self.tables.addresses.get(&address);
         let owner = named.map_or(mac.device, |end| end.device);
         (mac.device != device || owner != device).then_some(Reason::SpoofedSource)

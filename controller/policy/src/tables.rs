@@ -15,7 +15,7 @@ pub struct Tables {
     pub places: BTreeMap<u64, u32>,
     /// Settings, by zone number; 0: [`pairs_of_any`](wardline_ebpf::abi::zone::pairs_of_any).
     pub zones: BTreeMap<u32, u32>,
-    /// Devices, by MAC.
+    /// Devices, by MAC; and the router's own MACs.
     pub macs: BTreeMap<u64, Mac>,
     /// Ends with an exact address.
     pub addresses: BTreeMap<Address, End>,

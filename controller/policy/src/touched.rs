@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use wardline_ebpf::abi::{End, KEPT, kind, zone};
+use wardline_ebpf::abi::{End, KEPT, ROUTER, kind, zone};
 
 use crate::tables::Tables;
 
@@ -41,7 +41,9 @@ pub fn touched(old: &Tables, new: &Tables) -> Touched {
         strangers |= was.is_none() || is.is_none();
     }
     for (was, is) in changes(&old.macs, &new.macs) {
-        devices.extend([was, is].into_iter().flatten().map(|mac| mac.device));
+        // No flow of the router's depends on the MACs of its interfaces.
+        let owners = [was, is].into_iter().flatten().map(|mac| mac.device);
+        devices.extend(owners.filter(|device| *device != ROUTER));
         strangers |= unlisted && (was.is_none() || is.is_none());
     }
     devices.extend(changed_keys(&old.devices, &new.devices));
@@ -154,6 +156,26 @@ mod tests {
         };
         new.macs.insert(7, mac);
         assert_eq!(touched(&tables(), &new), only(&[4]));
+    }
+
+    #[test]
+    fn an_interface_that_appears_touches_only_who_may_have_had_its_mac() {
+        let own = |zones: &[(u32, u32)]| {
+            let (old, mut new) = (tables(), tables());
+            let zones: BTreeMap<u32, u32> = zones.iter().copied().collect();
+            let mac = Mac {
+                device: ROUTER,
+                ..Mac::default()
+            };
+            new.macs.insert(7, mac);
+            let [old, new] = [old, new].map(|it| Tables {
+                zones: zones.clone(),
+                ..it
+            });
+            touched(&old, &new)
+        };
+        assert_eq!(own(&[(1, zone::EXISTS)]), only(&[]));
+        assert_eq!(own(&[(1, zone::EXISTS | zone::ADMIT_ANY)]), Touched::All);
     }
 
     #[test]

@@ -63,6 +63,7 @@ impl Ward {
             index,
             name: name.to_owned(),
             mac: None,
+            permanent: None,
             up: true,
             controller,
             parent: None,

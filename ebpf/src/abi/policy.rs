@@ -83,7 +83,7 @@ pub fn mac_key(slot: u32, mac: u64) -> u64 {
     (slot as u64) << 63 | mac
 }
 
-/// The device that a MAC belongs to.
+/// The device that a MAC belongs to; [`ROUTER`]: one of the router's own interfaces.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
@@ -95,13 +95,19 @@ pub struct Mac {
     pub ifindex: u32,
     /// Its zone.
     pub zone: u16,
-    /// [`End::QUARANTINED`], [`End::LEARNS`].
+    /// [`End::QUARANTINED`], [`End::LEARNS`], [`Mac::ROUTERS`].
     pub flags: u16,
     /// What [`Mac::address`] stands for; its device is 0 when the device has no listed address.
     pub end: End,
     /// The first of the device's listed addresses. Most devices have only one, and finding it here
     /// saves a lookup.
     pub address: Address,
+}
+
+impl Mac {
+    /// An interface of the router has this MAC, whichever device lists it. Two routers that share an
+    /// address also share the MAC of it (RFC 9568 section 7.3).
+    pub const ROUTERS: u16 = 1 << 15;
 }
 
 /// One end of a flow, as policy sees it: what an address stands for.

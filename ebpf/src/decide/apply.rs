@@ -9,7 +9,7 @@ use super::{
     work::{Verdict, Work},
 };
 use crate::{
-    abi::{MAX_ZONES, NEVER, Reason, mac_key, state, zone},
+    abi::{MAX_ZONES, NEVER, ROUTER, Reason, mac_key, state, zone},
     cell::bit,
     flows,
     lookup::Lookup,
@@ -149,7 +149,7 @@ fn other_end_still_owns_address<T: Lookup + ?Sized>(tables: &T, work: &Work, the
         return true;
     }
     if let Some(mac) = tables.mac(mac_key(work.slot, there >> 16)) {
-        return mac.device == work.destination.device;
+        return mac.device != ROUTER && mac.device == work.destination.device;
     }
     let zone = work.destination.zone as u32 & (MAX_ZONES - 1);
     let settings = tables.zone(work.slot * MAX_ZONES + zone).unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use super::work::{Verdict, Work};
 use crate::{
-    abi::{End, Reason, carries_key, mac_key, zone},
+    abi::{End, ROUTER, Reason, carries_key, mac_key, zone},
     guards::{self, Sender},
     lookup::Lookup,
     packet::{Bytes, Shape, number},
@@ -105,6 +105,10 @@ pub(super) fn check_place<T: Lookup + ?Sized>(
             Err(Reason::UnknownDevice)
         };
     };
+    // Nobody behind a port has the router's MAC, whomever else the zone admits.
+    if mac.device == ROUTER {
+        return Err(Reason::UnknownDevice);
+    }
     work.device = mac.device;
     sender.device = mac.device;
     sender.flags = mac.flags;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use wardline_ebpf::{
-    abi::{Event, EventKey, EventLimit, Reason, gauge, mac_key},
+    abi::{Event, EventKey, EventLimit, ROUTER, Reason, gauge, mac_key},
     cell::Cell64,
     lookup::Lookup as _,
     packet::Shape,
@@ -25,6 +25,7 @@ pub(super) extern "C" fn send_event(index: u32) -> u32 {
     if device == 0
         && index != LEAVING
         && let Some(mac) = Maps.mac(mac_key(work.slot, packet.source_mac))
+        && mac.device != ROUTER
     {
         device = mac.device;
     }

@@ -7,7 +7,7 @@ use proptest::{
 use wardline_ebpf::abi::Reason;
 use wardline_oracle::{
     oracle::Oracle,
-    random::{self, NOW, ROUTER},
+    random::{self, NOW, ROUTER, ROUTER_MAC},
 };
 use wardline_proto::v1;
 
@@ -31,7 +31,8 @@ fn host_agrees_with_the_oracle() {
     let cases = random::scenario(4..=12);
     let done = runner.run(&cases, |(policy, probes)| {
         let compiled = Compiled::new(&policy, &inventory, judge::clock(NOW));
-        let oracle = Oracle::new(&policy, &ROUTER);
+        let mut oracle = Oracle::new(&policy, &ROUTER);
+        oracle.own(ROUTER_MAC);
         for (number, probe) in (20_000..).zip(&probes) {
             let Some((at, frame)) = judge::shown(&compiled, probe, number) else {
                 continue;

@@ -7,7 +7,7 @@ use wardline_ebpf::abi::{self, Settings};
 use wardline_oracle::{
     dissect::{self, Content, Upper},
     oracle::is_group,
-    random::NOW,
+    random::{NOW, ROUTER_MAC},
     sequence::{From, Must, Sequence, Where},
     streams::Step,
 };
@@ -84,7 +84,13 @@ impl Bench {
 
     /// An oracle that has seen no frame yet.
     pub fn oracle<'a>(&self, policy: &'a Policy) -> Sequence<'a> {
-        Sequence::new(policy, &self.router, &BTreeSet::new(), NOW)
+        self.oracle_with(policy, &BTreeSet::new())
+    }
+
+    fn oracle_with<'a>(&self, policy: &'a Policy, quarantined: &BTreeSet<String>) -> Sequence<'a> {
+        let mut oracle = Sequence::new(policy, &self.router, quarantined, NOW);
+        oracle.own(ROUTER_MAC);
+        oracle
     }
 
     /// Judges the frames of a case.
@@ -104,7 +110,7 @@ impl Bench {
         });
         let failsafe: Vec<abi::Failsafe> = failsafe.collect();
         model.spare(failsafe.iter().copied());
-        let mut oracle = Sequence::new(policy, &self.router, quarantined, NOW);
+        let mut oracle = self.oracle_with(policy, quarantined);
         oracle.spare(case.failsafe.clone());
         let mut kernel = self.kernel.as_mut().zip(case.ingress);
         if let Some((kernel, _)) = &mut kernel {

@@ -9,7 +9,7 @@ use wardline_ebpf::{
 };
 use wardline_oracle::{
     oracle::{Entry, Probe},
-    random,
+    random::{self, ROUTER_MAC},
     sequence::{From, Where},
 };
 use wardline_policy::{
@@ -21,6 +21,7 @@ use wardline_policy::{
     model::Model,
     numbers::{self, Ids, numbered},
     tables::Tables,
+    words::mac::Mac,
 };
 use wardline_proto::{document, v1};
 
@@ -236,7 +237,8 @@ pub fn inventory_of<'a>(
         let link = Link {
             index,
             name: name.to_owned(),
-            mac: None,
+            mac: Some(Mac(ROUTER_MAC)),
+            permanent: None,
             up: true,
             controller: None,
             parent: None,
@@ -254,6 +256,10 @@ pub fn inventory_of<'a>(
 pub fn shown(compiled: &Compiled, probe: &Probe, number: u16) -> Option<(At, Vec<u8>)> {
     const HOST: [u8; 6] = [2, 0, 0, 0, 9, 1];
     const ELSEWHERE: [u8; 6] = [2, 0, 0, 0, 9, 2];
+    let sender = match &probe.entry {
+        Entry::Router => ROUTER_MAC,
+        Entry::Guarded { .. } | Entry::Uplink => ELSEWHERE,
+    };
     let uplink = compiled.ifindex("uplink");
     let at = match &probe.entry {
         Entry::Guarded { interface, .. } => At::Entering {
@@ -269,5 +275,5 @@ pub fn shown(compiled: &Compiled, probe: &Probe, number: u16) -> Option<(At, Vec
         },
     };
     let has_form = probe.source != probe.destination;
-    has_form.then(|| (at, random::frame(probe, number, ELSEWHERE, HOST)))
+    has_form.then(|| (at, random::frame(probe, number, sender, HOST)))
 }

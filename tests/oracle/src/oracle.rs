@@ -116,6 +116,8 @@ impl Drop {
 pub struct Oracle<'a> {
     policy: &'a Policy,
     router: BTreeSet<IpAddr>,
+    /// The MACs of the router's interfaces.
+    macs: BTreeSet<[u8; 6]>,
     learned: BTreeMap<IpAddr, String>,
     quarantined: BTreeSet<String>,
 }
@@ -138,9 +140,15 @@ impl<'a> Oracle<'a> {
         Self {
             policy,
             router,
+            macs: BTreeSet::new(),
             learned: BTreeMap::new(),
             quarantined: BTreeSet::new(),
         }
+    }
+
+    /// Gives the router's interfaces a MAC.
+    pub fn own(&mut self, mac: [u8; 6]) {
+        self.macs.insert(mac);
     }
 
     /// Puts a device in quarantine.
@@ -215,7 +223,10 @@ impl<'a> Oracle<'a> {
         let device = self.policy.devices.iter().find(|it| has_mac(it, mac));
         match device {
             Some(device) => stands_right(device, port, interface, zone).map_err(Drop::because)?,
-            None if !self.admits_any(zone) => return Err(Drop::because(Reason::UnknownDevice)),
+            // A MAC that no device lists may be the router's; then nobody behind a port has it.
+            None if self.macs.contains(&mac) || !self.admits_any(zone) => {
+                return Err(Drop::because(Reason::UnknownDevice));
+            }
             None => {}
         }
         Ok(device)

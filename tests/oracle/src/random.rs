@@ -35,6 +35,9 @@ pub const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
 /// The router's addresses, two of them inside subnets that zones may have.
 pub const ROUTER: [IpAddr; 3] = [v4(10, 1, 1, 1), v4(10, 9, 9, 1), v6(1, 1, 1)];
 
+/// The MAC of every interface of the router.
+pub const ROUTER_MAC: Mac = [2, 0, 0, 0, 0xff, 1];
+
 const ZONES: [&str; 4] = ["pumps", "cameras", "guests", "plant"];
 const INTERFACES: [&str; 4] = ["lan1", "lan2", "lan3", "wifi1"];
 /// Neither matches an uplink, and they have different numbers of literal characters.
@@ -501,7 +504,9 @@ fn guarded(policy: &Policy, anywhere: &[IpAddr]) -> BoxedStrategy<(Entry, IpAddr
         .iter()
         .flat_map(|it| &it.macs)
         .map(|mac| frames::mac(mac));
-    let macs: Vec<Mac> = listed.chain([[2, 0, 0, 0, 0xee, 0xee]]).collect();
+    let macs: Vec<Mac> = listed
+        .chain([[2, 0, 0, 0, 0xee, 0xee], ROUTER_MAC])
+        .collect();
     let vlan = prop_oneof![3 => Just(0), 2 => select(VLANS.map(|id| id as u16).to_vec())];
     (
         select(names.collect::<Vec<_>>()),

@@ -135,6 +135,11 @@ impl<'a> Sequence<'a> {
         }
     }
 
+    /// Gives the router's interfaces a MAC.
+    pub fn own(&mut self, mac: [u8; 6]) {
+        self.oracle.own(mac);
+    }
+
     /// Sets the failsafe: prefixes that always reach the router, each with a service.
     pub fn spare(&mut self, failsafe: Vec<(String, String)>) {
         self.failsafe = failsafe;

@@ -18,7 +18,7 @@ use crate::{
         SYN, Tcp, URG, Udp, Upper, group_mac, icmp, icmpv6,
     },
     oracle::Asks,
-    random::{self, ROUTER},
+    random::{self, ROUTER, ROUTER_MAC},
     sequence::{From, Where},
 };
 
@@ -77,7 +77,6 @@ pub struct Stream {
     pending: Vec<Step>,
 }
 
-const ROUTER_MAC: Mac = [2, 0, 0, 0, 0xff, 1];
 const FAR_MAC: Mac = [2, 0, 0, 0, 9, 1];
 const STRANGER: Mac = [2, 0, 0, 0, 0xee, 0xee];
 
@@ -142,7 +141,12 @@ impl Stream {
         for (interface, port) in random::interfaces(policy) {
             for (vlan, zone) in random::places(port) {
                 if dice.percent(30) {
-                    let (interface, mac) = (interface.to_owned(), STRANGER);
+                    let interface = interface.to_owned();
+                    let mac = if dice.percent(15) {
+                        ROUTER_MAC
+                    } else {
+                        STRANGER
+                    };
                     stations.push(Station {
                         spot: Spot::Port {
                             interface,

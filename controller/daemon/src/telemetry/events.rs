@@ -470,6 +470,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             index: 2,
             name: "lan1".to_owned(),
             mac: None,
+            permanent: None,
             up: true,
             controller: None,
             parent: None,

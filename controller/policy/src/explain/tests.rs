@@ -495,6 +495,7 @@ fn snapshot_with(quarantined: BTreeSet<String>) -> Snapshot {
             index,
             name: name.to_owned(),
             mac: Some(Mac([2, 0, 0, 0, 0xff, index as u8])),
+            permanent: None,
             up: true,
             controller: (name == "cam1").then_some(7),
             parent: None,

@@ -38,6 +38,17 @@ pub(crate) fn rows(t: &mut Table) {
     t.case("an unlisted MAC on a VLAN of a zone that lists").enters(LAN1, up(&STRANGER, &RECORDS, V4, syn(2575)).tagged(20)).is(UNKNOWN_DEVICE).under(AdmitAny, UNKNOWN_DEVICE);
     t.case("the router's own MAC on a device's port").mirrors("the router's MAC is trusted wherever it appears")
         .enters(LAN1, Ethernet { source: ROUTER.mac, ..up(&PUMP, &RECORDS, V4, syn(2575)) }).is(UNKNOWN_DEVICE);
+    t.both("the router's own MAC with a free address of the zone", |c, f| {
+        c.mirrors("an attacker who sends from the router's MAC is taken for the router");
+        c.enters(LAN1, borrowed(&ROUTER, &STRANGER, f)).is(UNKNOWN_DEVICE).under(AdmitAny, UNKNOWN_DEVICE).under(Observe, UNKNOWN_DEVICE);
+    });
+    t.both("the router's own MAC with the router's address", |c, f| {
+        c.enters(LAN1, borrowed(&ROUTER, &ROUTER, f)).is(UNKNOWN_DEVICE).under(AdmitAny, UNKNOWN_DEVICE);
+    });
+    t.case("the router's own MAC claims the router's address by ARP")
+        .enters(LAN1, Ethernet::new(BROADCAST, ROUTER.mac, Arp::request(ROUTER.mac, ROUTER.v4, PUMP.v4))).is(UNKNOWN_DEVICE).under(AdmitAny, UNKNOWN_DEVICE);
+    t.case("the router's own MAC on a VLAN that the port does not carry")
+        .enters(LAN1, Ethernet { source: ROUTER.mac, ..up(&PUMP, &RECORDS, V4, syn(2575)) }.tagged(30)).is(WRONG_VLAN);
     t.case("a device's other MAC").mirrors("only one of a device's MACs is known")
         .enters(LAN1, Ethernet { source: TWOFOLDS_OTHER_MAC, ..up(&TWOFOLD, &RECORDS, V4, syn(2575)) }).is(RULE);
 
