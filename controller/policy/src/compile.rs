@@ -1,9 +1,9 @@
 //! Intent and inventory to [`Tables`]: what the kernel's maps have to hold. Pure and deterministic.
 //!
 //! Rules become pairs of names (see [`End`]): a zone, a class of devices that rules name alike, a
-//! region of addresses inside the same `cidr:` selectors, the router, or `any`. So a rule between
-//! two zones is one pair, however many devices they have, and the number of lookups for a packet
-//! does not grow with the number of rules.
+//! region of addresses inside the same `cidr:` selectors and of the internet or not, the router, or
+//! `any`. So a rule between two zones is one pair, however many devices they have, and the number of
+//! lookups for a packet does not grow with the number of rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -132,6 +132,17 @@ pub fn compile(
         tables
             .addresses
             .insert(Address::from(*address), kinds.mark(end));
+    }
+    // Through a NAT64, too, devices and the router are not the internet.
+    let listed = intent.devices.iter().flat_map(|device| &device.addresses);
+    for address in listed.chain(&inventory.addresses) {
+        if let Some((address, region)) = networks.translated(*address) {
+            let end = kinds.mark(End {
+                region,
+                ..End::default()
+            });
+            tables.addresses.entry(address).or_insert(end);
+        }
     }
     // Last, once the end of every address is final.
     for device in &intent.devices {
@@ -369,6 +380,116 @@ mod tests {
         let sets: Vec<_> = new.map(|(_, set)| set.as_ptr()).collect();
         assert_eq!(sets.len(), 800);
         assert_eq!(BTreeSet::from_iter(sets).len(), 1);
+    }
+
+    /// A ward with a rule to the internet, its zones and devices changed.
+    fn online(change: impl FnOnce(&mut Policy)) -> Ward {
+        let change = |policy: &mut Policy| {
+            policy.rules[0].to.push("internet".to_owned());
+            change(policy);
+        };
+        Ward::new(change, &[])
+    }
+
+    /// The region of an address that nothing lists.
+    fn region(ward: &Ward, address: &str) -> u32 {
+        let address = Address::from(address.parse::<std::net::IpAddr>().expect("an address"));
+        if let Some(end) = ward.tables.addresses.get(&address) {
+            return end.region;
+        }
+        let end = networks::around((address, 128), |outer| ward.tables.prefixes.get(&outer));
+        end.expect("everything has an end").region
+    }
+
+    #[test]
+    fn the_internet_takes_43_prefixes_and_one_pair_and_nothing_where_no_rule_names_it() {
+        let (without, with) = (Ward::new(|_| (), &[]), online(|_| ()));
+        let sizes = |ward: &Ward| {
+            let tables = &ward.tables;
+            [
+                tables.prefixes.len(),
+                tables.addresses.len(),
+                tables.pairs.len(),
+            ]
+        };
+        // Two families, two zones, one network of a rule; two pumps' addresses, a camera's, the
+        // router's.
+        assert_eq!(sizes(&without), [5, 4, 1]);
+        // One of the 43, documentation, is the network of the rule.
+        assert_eq!(sizes(&with), [5 + 43 - 1, 4, 2]);
+        let region = |address| region(&with, address);
+        assert_ne!(region("9.9.9.9"), 0);
+        assert_eq!(region("10.9.9.9"), 0);
+        assert_eq!(region("9.9.9.9"), region("64:ff9b::909:909"));
+    }
+
+    #[test]
+    fn zones_that_have_everything_leave_no_prefix_of_the_internet() {
+        let everything = |policy: &mut Policy| {
+            let subnets = ["0.0.0.0/0", "::/0"].map(str::to_owned);
+            policy.zones[1].subnets.extend(subnets);
+        };
+        let ward = online(everything);
+        let same = Ward::new(everything, &[]);
+        assert_eq!(ward.tables.prefixes, same.tables.prefixes);
+        assert_eq!(ward.tables.pairs, same.tables.pairs);
+    }
+
+    #[test]
+    fn what_a_zone_a_device_or_the_router_has_is_not_the_internet_through_a_nat64_either() {
+        let ward = online(|policy| {
+            policy.zones[0].subnets.push("9.9.9.0/24".to_owned());
+            policy.devices.push(Device {
+                name: "server".to_owned(),
+                zone: "cameras".to_owned(),
+                addresses: vec!["8.8.8.8".to_owned()],
+                ..Device::default()
+            });
+        });
+        let region = |address| region(&ward, address);
+        let internet = region("9.9.8.8");
+        assert_ne!(internet, 0);
+        for address in ["8.8.8.9", "64:ff9b::808:809", "64:ff9b::909:808"] {
+            assert_eq!(region(address), internet, "{address}");
+        }
+        for address in ["9.9.9.9", "64:ff9b::909:909", "8.8.8.8", "64:ff9b::808:808"] {
+            assert_eq!(region(address), 0, "{address}");
+        }
+        // The entry beside the server's own is nobody's.
+        let inventory = Inventory {
+            addresses: ["7.7.7.7".parse().expect("an address")].into(),
+            ..ward.inventory.clone()
+        };
+        let tables = compile(
+            &ward.intent,
+            &inventory,
+            &ward.ids,
+            &BTreeSet::new(),
+            &ward.clock,
+        );
+        for address in ["64:ff9b::707:707", "64:ff9b::808:808"] {
+            let address: std::net::IpAddr = address.parse().expect("an address");
+            let end = tables.addresses[&Address::from(address)];
+            assert_eq!(end, End::default(), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_network_of_a_rule_is_in_part_of_the_internet() {
+        let rule = |to: &str| Rule {
+            name: "part".to_owned(),
+            from: vec!["zone:pumps".to_owned()],
+            to: vec![to.to_owned()],
+            services: vec!["udp/53".to_owned()],
+            action: Action::Allow.into(),
+            ..Rule::default()
+        };
+        let pairs = |to: &str| online(|policy| policy.rules.push(rule(to))).tables.pairs;
+        // The network of documentation, the internet, and this network.
+        assert_eq!(pairs("cidr:10.9.9.0/24").len(), 3);
+        // This one twice: an address in it is of the internet, unless a device has it.
+        assert_eq!(pairs("cidr:9.9.9.0/24").len(), 4);
+        assert_eq!(pairs("cidr:192.0.0.0/24").len(), 4);
     }
 
     #[test]

@@ -137,6 +137,8 @@ pub enum Selector {
     Device(DeviceIndex),
     /// Addresses, whichever device has them; never the router's.
     Cidr(IpNet),
+    /// Globally reachable unicast addresses that are in no zone; never a device's or the router's.
+    Internet,
     /// The router itself.
     Router,
     /// Every device and address except the router.

@@ -15,6 +15,7 @@ pub mod document;
 pub mod explain;
 pub mod failsafe;
 pub mod intent;
+mod internet;
 pub mod inventory;
 pub mod limits;
 pub mod live;

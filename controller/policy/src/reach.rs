@@ -1,11 +1,11 @@
 //! Which reachability a change of the policy opens and closes, and which rules have no effect.
 //! Pure.
 //!
-//! Ends are what rules name: `any`, zones, devices, prefixes, the router. A pair of ends may use
-//! the services of the allow rules that cover the whole pair, except those of a deny rule that
-//! covers it. A deny rule that covers a part of a pair is reported as its exception. Only pairs
-//! that a changed rule or a changed device names are examined, so the cost depends on the size of
-//! the change.
+//! Ends are what rules name: `any`, the internet, zones, devices, prefixes, the router. A pair of
+//! ends may use the services of the allow rules that cover the whole pair, except those of a deny
+//! rule that covers it. A deny rule that covers a part of a pair is reported as its exception. Only
+//! pairs that a changed rule or a changed device names are examined, so the cost depends on the size
+//! of the change.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,6 +17,7 @@ use jiff::Timestamp;
 
 use crate::{
     intent::{Action, Device, Intent, Rule, Selector},
+    internet,
     words::service::{Service, covers, meets, merge, without},
 };
 
@@ -27,6 +28,8 @@ pub enum Who<'a> {
     Any,
     /// The router.
     Router,
+    /// Globally reachable unicast addresses that are in no zone.
+    Internet,
     /// A zone.
     Zone(&'a str),
     /// Addresses.
@@ -175,6 +178,8 @@ struct View<'a> {
     /// The lengths of the prefixes that rules name.
     lengths: BTreeSet<(bool, u8)>,
     nets: BTreeSet<IpNet>,
+    /// The addresses of devices; none when no rule in effect names the internet.
+    owned: Option<BTreeSet<IpAddr>>,
     /// The deny rules in effect.
     denies: Vec<&'a Rule>,
 }
@@ -194,6 +199,7 @@ impl<'a> View<'a> {
             by_pair: HashMap::new(),
             lengths: BTreeSet::new(),
             nets: BTreeSet::new(),
+            owned: None,
             denies: Vec::new(),
         };
         for rule in &intent.rules {
@@ -207,10 +213,21 @@ impl<'a> View<'a> {
                 view.by_pair.entry(pair).or_default().push(rule);
             }
             for selector in rule.from.iter().chain(&rule.to) {
-                if let Selector::Cidr(net) = selector {
-                    view.lengths
-                        .insert((net.addr().is_ipv4(), net.prefix_len()));
-                    view.nets.insert(*net);
+                match selector {
+                    Selector::Cidr(net) => {
+                        view.lengths
+                            .insert((net.addr().is_ipv4(), net.prefix_len()));
+                        view.nets.insert(*net);
+                    }
+                    Selector::Internet if view.owned.is_none() => {
+                        let addresses = intent.devices.iter().flat_map(|it| &it.addresses);
+                        view.owned = Some(addresses.copied().collect());
+                    }
+                    Selector::Internet
+                    | Selector::Any
+                    | Selector::Router
+                    | Selector::Zone(_)
+                    | Selector::Device(_) => {}
                 }
             }
         }
@@ -253,6 +270,7 @@ impl<'a> View<'a> {
         match selector {
             Selector::Any => Who::Any,
             Selector::Router => Who::Router,
+            Selector::Internet => Who::Internet,
             Selector::Zone(zone) => Who::Zone(&self.intent.zones[zone.0].name),
             Selector::Device(device) => Who::Device(&self.intent.devices[device.0].name),
             Selector::Cidr(net) => Who::Cidr(*net),
@@ -302,6 +320,7 @@ impl<'a> View<'a> {
         let mut around = vec![who];
         match who {
             Who::Any | Who::Router => return around,
+            Who::Internet => {}
             Who::Zone(name) => {
                 if let Some(zone) = self.intent.zones.iter().find(|zone| zone.name == name)
                     && let [first, rest @ ..] = &zone.subnets[..]
@@ -315,6 +334,9 @@ impl<'a> View<'a> {
                 let wider = self.nets_around(net).filter(|wider| *wider != net);
                 around.extend(wider.map(Who::Cidr));
                 around.extend(self.zone_around(net).map(Who::Zone));
+                if self.is_internet(net) {
+                    around.push(Who::Internet);
+                }
             }
             Who::Device(name) => {
                 if let Some(device) = self.device(name) {
@@ -362,6 +384,24 @@ impl<'a> View<'a> {
         best.map(|(_, zone)| zone)
     }
 
+    /// Whether a rule in effect names the internet, and all addresses of a prefix are of it.
+    fn is_internet(&self, net: IpNet) -> bool {
+        let Some(owned) = &self.owned else {
+            return false;
+        };
+        let is_free = |net: IpNet| {
+            let mut subnets = self.intent.zones.iter().flat_map(|zone| &zone.subnets);
+            let meets = |subnet: &IpNet| subnet.contains(&net) || net.contains(subnet);
+            owned
+                .range(net.network()..=net.broadcast())
+                .next()
+                .is_none()
+                && !subnets.any(meets)
+        };
+        let translated = internet::untranslated(net).map(IpNet::V4);
+        internet::covers(net) && is_free(net) && translated.is_none_or(is_free)
+    }
+
     /// The rules that cover the whole of a pair.
     fn covering(&self, from: Who<'a>, to: Who<'a>) -> Vec<&'a Rule> {
         let to = self.around(to);
@@ -406,7 +446,7 @@ impl<'a> View<'a> {
         match who {
             Who::Device(name) => self.device(name).is_none(),
             Who::Zone(name) => !self.intent.zones.iter().any(|zone| zone.name == name),
-            Who::Any | Who::Router | Who::Cidr(_) => false,
+            Who::Any | Who::Router | Who::Internet | Who::Cidr(_) => false,
         }
     }
 
@@ -445,7 +485,12 @@ impl<'a> View<'a> {
         match (one, other) {
             (Who::Router, other) => other == Who::Router,
             (one, Who::Router) => one == Who::Router,
-            (Who::Any, _) | (_, Who::Any) => true,
+            (Who::Any, _) | (_, Who::Any) | (Who::Internet, Who::Internet) => true,
+            (Who::Internet, Who::Cidr(net)) | (Who::Cidr(net), Who::Internet) => {
+                internet::meets(net) && self.zone_around(net).is_none()
+            }
+            (Who::Internet, Who::Zone(_) | Who::Device(_))
+            | (Who::Zone(_) | Who::Device(_), Who::Internet) => false,
             (Who::Zone(a), Who::Zone(b)) | (Who::Device(a), Who::Device(b)) => a == b,
             (Who::Device(device), Who::Zone(zone)) | (Who::Zone(zone), Who::Device(device)) => {
                 inside(device, zone)
@@ -621,6 +666,7 @@ impl std::fmt::Display for Who<'_> {
         match self {
             Self::Any => f.write_str("any"),
             Self::Router => f.write_str("router"),
+            Self::Internet => f.write_str("internet"),
             Self::Zone(name) => write!(f, "zone:{name}"),
             Self::Device(name) => write!(f, "device:{name}"),
             Self::Cidr(net) => write!(f, "cidr:{net}"),

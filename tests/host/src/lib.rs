@@ -20,4 +20,6 @@ pub mod tally;
 #[cfg(test)]
 mod agreement;
 #[cfg(test)]
+mod internet;
+#[cfg(test)]
 mod sweep;

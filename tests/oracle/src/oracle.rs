@@ -5,6 +5,7 @@
 //! flow, unicast and well-formed, that is not control traffic; where the contract lists reasons,
 //! it gives the first that holds.
 
+pub mod registry;
 #[cfg(test)]
 mod tests;
 
@@ -427,6 +428,7 @@ impl<'a> Oracle<'a> {
                 device,
                 zone,
             } => match selector.split_once(':') {
+                None if selector == "internet" => self.is_internet(address),
                 None => selector == "any",
                 Some(("zone", name)) => zone == Some(name),
                 Some(("device", name)) => device.is_some_and(|device| device.name == name),
@@ -434,6 +436,22 @@ impl<'a> Oracle<'a> {
                 Some(_) => false,
             },
         })
+    }
+
+    /// Whether an address is globally reachable and in no zone. What a NAT64 makes an IPv4 address
+    /// of is what that one is.
+    fn is_internet(&self, address: IpAddr) -> bool {
+        let is_free = |address| matches!(self.end(address), End::Other { zone: None, .. });
+        let behind = match address {
+            IpAddr::V6(it) if prefix_length("64:ff9b::/96", address).is_some() => {
+                Some(IpAddr::V4((it.to_bits() as u32).into()))
+            }
+            _ => None,
+        };
+        [Some(address), behind]
+            .into_iter()
+            .flatten()
+            .all(|it| is_free(it) && registry::is_globally_reachable(it))
     }
 
     fn is_for(&self, rule: &Rule, asks: Asks) -> bool {

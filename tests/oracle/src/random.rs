@@ -32,8 +32,13 @@ use crate::{
 /// When every packet of a scenario is sent.
 pub const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
 
-/// The router's addresses, two of them inside subnets that zones may have.
-pub const ROUTER: [IpAddr; 3] = [v4(10, 1, 1, 1), v4(10, 9, 9, 1), v6(1, 1, 1)];
+/// The router's addresses, most of them inside subnets that zones may have; one is public.
+pub const ROUTER: [IpAddr; 4] = [
+    v4(10, 1, 1, 1),
+    v4(10, 9, 9, 1),
+    v4(192, 31, 196, 1),
+    v6(1, 1, 1),
+];
 
 /// The MAC of every interface of the router.
 pub const ROUTER_MAC: Mac = [2, 0, 0, 0, 0xff, 1];
@@ -45,7 +50,7 @@ const GLOBS: [&str; 2] = ["lan*", "l*"];
 const VLANS: [u32; 3] = [10, 20, 4094];
 
 /// Nested, and with siblings; a subnet is of one zone or of none.
-const SUBNETS: [&str; 11] = [
+const SUBNETS: [&str; 14] = [
     "10.0.0.0/8",
     "10.1.0.0/16",
     "10.1.1.0/24",
@@ -57,10 +62,14 @@ const SUBNETS: [&str; 11] = [
     "fd00:1::/32",
     "fd00:1:1::/64",
     "fd00:1:1::c0/124",
+    "192.31.196.0/28",
+    "2001:4:112:1::/64",
+    "64:ff9b::101:0/112",
 ];
 
-/// Addresses at the borders of those subnets and a few beyond them.
-const ADDRESSES: [IpAddr; 18] = [
+/// Addresses at the borders of those subnets and a few beyond them; then public addresses, what is
+/// beside them in the registries, and what a NAT64 makes of both.
+const ADDRESSES: [IpAddr; 34] = [
     v4(10, 0, 0, 10),
     v4(10, 1, 0, 10),
     v4(10, 1, 1, 10),
@@ -79,9 +88,25 @@ const ADDRESSES: [IpAddr; 18] = [
     v6(1, 1, 0xc0),
     v6(1, 1, 0xcf),
     v6(1, 1, 0xd0),
+    v4(1, 1, 1, 1),
+    v4(192, 31, 196, 10),
+    v4(192, 31, 196, 16),
+    v4(192, 0, 0, 9),
+    v4(192, 88, 99, 1),
+    v4(100, 64, 0, 10),
+    public([0x2001, 4, 0x112, 0], 0, 1),
+    public([0x2001, 4, 0x112, 1], 0, 1),
+    public([0x2001, 0x3f, 0, 0], 0, 1),
+    public([0x2001, 0xdb8, 0, 0], 0, 1),
+    public([0x2002, 0x101, 0x101, 0], 0, 1),
+    public([0x64, 0xff9b, 0, 0], 0x0101, 0x0101),
+    public([0x64, 0xff9b, 0, 0], 0x0a00, 0x000a),
+    public([0x64, 0xff9b, 0, 0], 0xc01f, 0xc401),
+    public([0x64, 0xff9b, 0, 0], 0xc01f, 0xc40a),
+    public([0x64, 0xff9b, 0, 0], 0xc01f, 0xc410),
 ];
 
-const PREFIXES: [&str; 10] = [
+const PREFIXES: [&str; 14] = [
     "0.0.0.0/0",
     "10.0.0.0/8",
     "10.1.1.0/24",
@@ -92,6 +117,10 @@ const PREFIXES: [&str; 10] = [
     "fd00:1::/32",
     "fd00:1:1::c0/124",
     "fd00:1:1::c0/128",
+    "192.31.196.8/29",
+    "192.0.0.0/8",
+    "2000::/3",
+    "64:ff9b::/96",
 ];
 
 const PORTS: [&str; 18] = [
@@ -332,6 +361,7 @@ fn rules(
         3 => select(devices),
         2 => select(PREFIXES.to_vec()).prop_map(|prefix| format!("cidr:{prefix}")),
         1 => Just("router".to_owned()),
+        2 => Just("internet".to_owned()),
         3 => Just("any".to_owned()),
     ];
     let selectors = vec(selector, 1..=2).prop_map(distinct);
@@ -580,6 +610,12 @@ const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
 
 const fn v6(site: u16, net: u16, host: u16) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0xfd00, site, net, 0, 0, 0, 0, host))
+}
+
+const fn public(net: [u16; 4], high: u16, low: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(
+        net[0], net[1], net[2], net[3], 0, 0, high, low,
+    ))
 }
 
 #[cfg(test)]

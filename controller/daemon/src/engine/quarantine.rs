@@ -10,7 +10,7 @@ pub(super) fn goes_on(intent: &Intent, device: &Device, failsafe: &[Failsafe]) -
     let names = |selectors: &[Selector]| {
         selectors.iter().any(|selector| match selector {
             Selector::Any => true,
-            Selector::Router => false,
+            Selector::Router | Selector::Internet => false,
             Selector::Zone(zone) => *zone == device.zone,
             Selector::Device(at) => intent.devices[at.0].name == device.name,
             Selector::Cidr(net) => device.addresses.iter().any(|it| net.contains(it)),

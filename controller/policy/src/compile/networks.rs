@@ -9,9 +9,14 @@ use ipnet::IpNet;
 use wardline_ebpf::abi::Address;
 
 use crate::{
-    intent::{Intent, ZoneIndex},
+    intent::{Intent, Selector, ZoneIndex},
+    internet,
     numbers::{Ids, cidrs, number_of, numbered},
 };
+
+/// Set in the region of addresses that the selector `internet` means; above every number of a
+/// `cidr:`.
+const INTERNET: u32 = 1 << 25;
 
 /// Every prefix that zones and rules name, with the zone and region of an address in it.
 pub(super) struct Networks {
@@ -20,6 +25,8 @@ pub(super) struct Networks {
     pub(super) prefixes: BTreeMap<(Address, u8), (u16, u32)>,
     /// Regions inside a `cidr:`, its own included.
     pub(super) inside: BTreeMap<IpNet, Vec<u32>>,
+    /// Regions of the internet; none when no rule names it, or zones have all of it.
+    pub(super) internet: BTreeSet<u32>,
 }
 
 impl Networks {
@@ -45,29 +52,52 @@ impl Networks {
             (Address::from(IpAddr::from([0u8; 4])), 96),
             (Address::UNSPECIFIED, 0),
         ];
-        let mut prefixes = BTreeMap::new();
-        let mut inside: BTreeMap<IpNet, Vec<u32>> = BTreeMap::new();
-        let all: BTreeSet<(Address, u8)> = zones
+        let named: BTreeSet<(Address, u8)> = zones
             .keys()
             .chain(regions.keys())
             .copied()
             .chain(everywhere)
             .collect();
+        let internet = Internet::of(intent);
+        let mut prefixes = BTreeMap::new();
+        // In the order of their lengths, so that what is around a prefix is there before it.
+        let mut all: Vec<(Address, u8)> = named.union(&internet.splits).copied().collect();
+        all.sort_unstable_by_key(|(_, length)| *length);
         for prefix in all {
             let zone = around(prefix, |outer| zones.get(&outer).copied()).unwrap_or(0);
             let region = around(prefix, |outer| {
                 regions.get(&outer).map(|(_, number)| *number)
             });
-            prefixes.insert(prefix, (zone, region.unwrap_or(0)));
+            let mut region = region.unwrap_or(0);
+            if internet.has(prefix) {
+                region |= INTERNET;
+            }
+            // A prefix of the internet's own is left out where the one around it says the same.
+            let said = |outer| prefixes.get(&outer).copied();
+            if named.contains(&prefix) || around(prefix, said) != Some((zone, region)) {
+                prefixes.insert(prefix, (zone, region));
+            }
         }
+        let internet: BTreeSet<u32> = prefixes
+            .values()
+            .map(|(_, region)| *region)
+            .filter(|region| region & INTERNET != 0)
+            .collect();
+        let mut inside: BTreeMap<IpNet, Vec<u32>> = BTreeMap::new();
         for (prefix, (_, number)) in &regions {
             each_around(*prefix, |outer| {
                 if let Some((net, _)) = regions.get(&outer) {
-                    inside.entry(*net).or_default().push(*number);
+                    let inside = inside.entry(*net).or_default();
+                    inside.push(*number);
+                    inside.extend(internet.get(&(number | INTERNET)));
                 }
             });
         }
-        Self { prefixes, inside }
+        Self {
+            prefixes,
+            inside,
+            internet,
+        }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (((Address, u8), u16), u32)> {
@@ -76,9 +106,74 @@ impl Networks {
             .map(|(prefix, (zone, region))| ((*prefix, *zone), *region))
     }
 
-    /// The region of an address.
+    /// The region of a device's address, which is never of the internet.
     pub(super) fn region(&self, address: Address) -> u32 {
+        self.region_around(address) & !INTERNET
+    }
+
+    fn region_around(&self, address: Address) -> u32 {
         around((address, 128), |outer| self.prefixes.get(&outer)).map_or(0, |(_, region)| *region)
+    }
+
+    /// The address by which a NAT64 reaches a device or the router, and its region, where it would
+    /// otherwise be of the internet.
+    pub(super) fn translated(&self, address: IpAddr) -> Option<(Address, u32)> {
+        let IpAddr::V4(address) = address else {
+            return None;
+        };
+        let address = internet::translated(address.into()).addr().octets();
+        let address = Address::v6(&address);
+        let region = self.region_around(address);
+        (region & INTERNET != 0).then_some((address, region & !INTERNET))
+    }
+}
+
+/// What the selector `internet` means, by prefix.
+#[derive(Default)]
+struct Internet {
+    /// Whether the addresses of a prefix are globally reachable unicast.
+    public: BTreeMap<(Address, u8), bool>,
+    /// The subnets of zones, also as a NAT64 reaches them.
+    owned: BTreeSet<(Address, u8)>,
+    /// Every prefix at which the answer may change.
+    splits: BTreeSet<(Address, u8)>,
+}
+
+impl Internet {
+    /// Empty when no rule names the internet.
+    fn of(intent: &Intent) -> Self {
+        let rules = intent.rules.iter();
+        let mut selectors = rules.flat_map(|rule| rule.from.iter().chain(&rule.to));
+        if !selectors.any(|selector| *selector == Selector::Internet) {
+            return Self::default();
+        }
+        let public: BTreeMap<(Address, u8), bool> = internet::borders()
+            .map(|(net, public)| (prefix_of(net), public))
+            .collect();
+        let subnets = intent.zones.iter().flat_map(|zone| &zone.subnets);
+        let owned: BTreeSet<(Address, u8)> = subnets
+            .flat_map(|subnet| {
+                let translated = match subnet {
+                    IpNet::V4(net) => Some(IpNet::V6(internet::translated(*net))),
+                    IpNet::V6(_) => None,
+                };
+                [Some(*subnet), translated].into_iter().flatten()
+            })
+            .map(prefix_of)
+            .collect();
+        let splits = public.keys().chain(&owned).copied().collect();
+        Self {
+            public,
+            owned,
+            splits,
+        }
+    }
+
+    /// Whether a prefix, without the splits inside it, is of the internet.
+    fn has(&self, prefix: (Address, u8)) -> bool {
+        let is_public = || around(prefix, |outer| self.public.get(&outer).copied());
+        let is_owned = || around(prefix, |outer| self.owned.get(&outer)).is_some();
+        !self.public.is_empty() && is_public() == Some(true) && !is_owned()
     }
 }
 

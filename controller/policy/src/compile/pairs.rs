@@ -65,6 +65,10 @@ pub(super) fn pairs(
                 Selector::Device(device) => {
                     names.insert(name(kind::CLASS, classes[device.0]));
                 }
+                Selector::Internet => {
+                    let regions = networks.internet.iter();
+                    names.extend(regions.map(|region| name(kind::REGION, *region)));
+                }
                 Selector::Cidr(net) => {
                     let inside = networks.inside.get(net).into_iter().flatten();
                     names.extend(inside.map(|region| name(kind::REGION, *region)));

@@ -290,7 +290,7 @@ devices[1].addresses[1]: 10.20.1.11 is in 10.20.1.0/24 of zone "pumps", the devi
         ),
         (
             |p| p.rules[0].to[0] = "everyone".to_owned(),
-            r#"rules[0].to[0]: "everyone" is no selector; one of zone:NAME, device:NAME, cidr:PREFIX, router, any"#,
+            r#"rules[0].to[0]: "everyone" is no selector; one of zone:NAME, device:NAME, cidr:PREFIX, internet, router, any"#,
         ),
         (
             |p| p.rules[0].to[0] = "device:er".to_owned(),
@@ -399,6 +399,38 @@ fn warns_of_what_is_accepted_but_useless() {
         r#"zone "servers": no port carries it, where device "ehr" could appear"#,
     ];
     assert_eq!(read(&policy).warnings, expected);
+}
+
+#[test]
+fn warns_where_zones_leave_nothing_of_the_internet() {
+    let texts = |list: &[&str]| -> Vec<String> { list.iter().map(|it| (*it).to_owned()).collect() };
+    let mut policy = clinic();
+    policy.zones.push(v1::Zone {
+        name: "internet".to_owned(),
+        subnets: texts(&["0.0.0.0/0", "2000::/3"]),
+        ..Default::default()
+    });
+    let about = |policy: &v1::Policy| -> Vec<String> {
+        let warnings = read(policy).warnings.into_iter();
+        let about = warnings.filter(|it| it.contains("`internet`"));
+        about.collect()
+    };
+    policy.rules[0].to = texts(&["zone:internet"]);
+    assert_eq!(about(&policy), [""; 0]);
+    policy.rules[0].to = texts(&["internet", "zone:internet"]);
+    assert_eq!(
+        about(&policy),
+        [
+            r#"zone "internet": `internet` in a rule is not this zone but what is in no zone"#,
+            r#"zone "internet": has all of IPv4, so `internet` in a rule means none of it"#,
+            r#"zone "internet": has all of IPv6, so `internet` in a rule means none of it"#,
+        ]
+    );
+    let zone = policy.zones.last_mut().expect("the zone above");
+    zone.name = "far".to_owned();
+    zone.subnets = texts(&["128.0.0.0/1", "fd00::/8"]);
+    policy.rules[0].to = texts(&["internet"]);
+    assert_eq!(about(&policy), [""; 0]);
 }
 
 #[test]

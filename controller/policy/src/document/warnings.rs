@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::intent::{Action, Intent, Selector, ZoneIndex};
+use crate::intent::{Action, Intent, Selector, Zone, ZoneIndex};
 
 const MAX_WARNINGS: usize = 1000;
 
@@ -36,11 +37,31 @@ pub(super) fn warnings(intent: &Intent, now: Timestamp) -> Vec<String> {
         .filter_map(|selector| match selector {
             Selector::Zone(zone) => Some(*zone),
             Selector::Device(device) => Some(intent.devices[device.0].zone),
-            Selector::Cidr(_) | Selector::Router | Selector::Any => None,
+            Selector::Cidr(_) | Selector::Internet | Selector::Router | Selector::Any => None,
         })
         .collect();
+    let mut ends = intent
+        .rules
+        .iter()
+        .flat_map(|rule| rule.from.iter().chain(&rule.to));
+    let names_internet = ends.any(|selector| *selector == Selector::Internet);
     for (at, zone) in intent.zones.iter().enumerate() {
         let name = &zone.name;
+        if names_internet {
+            for (family, v4) in [("IPv4", true), ("IPv6", false)] {
+                if has_all(zone, v4) {
+                    warnings.push(format!(
+                        "zone {name:?}: has all of {family}, so `internet` in a rule means none of \
+                         it"
+                    ));
+                }
+            }
+            if name == "internet" {
+                warnings.push(format!(
+                    "zone {name:?}: `internet` in a rule is not this zone but what is in no zone"
+                ));
+            }
+        }
         if devices[at] == 0 && zone.subnets.is_empty() {
             warnings.push(format!("zone {name:?}: is empty: no device and no subnet"));
         }
@@ -89,4 +110,16 @@ pub(super) fn warnings(intent: &Intent, now: Timestamp) -> Vec<String> {
         warnings.push(format!("{more} more warnings"));
     }
     warnings
+}
+
+/// Whether a subnet of a zone has everything of a family that is allocated as unicast.
+fn has_all(zone: &Zone, v4: bool) -> bool {
+    zone.subnets.iter().any(|subnet| match subnet {
+        IpNet::V4(net) => v4 && net.prefix_len() == 0,
+        // Nothing outside `2000::/3` is allocated.
+        IpNet::V6(net) => {
+            let first = net.addr().segments()[0];
+            !v4 && (net.prefix_len() == 0 || net.prefix_len() <= 3 && first & 0xe000 == 0x2000)
+        }
+    })
 }

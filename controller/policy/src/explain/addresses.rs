@@ -32,6 +32,25 @@ pub(super) fn documentation() -> [IpNet; 5] {
     ]
 }
 
+/// Prefixes with public addresses: first those where only AS112's name servers are (RFC 7535), then
+/// what is allocated.
+pub(super) fn public() -> impl Iterator<Item = IpNet> {
+    let v4 = |a, b, c, length| {
+        let address = Ipv4Addr::new(a, b, c, 0);
+        IpNet::V4(Ipv4Net::new_assert(address, length))
+    };
+    let v6 = |a, b, c, length| {
+        let address = Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0);
+        IpNet::V6(Ipv6Net::new_assert(address, length))
+    };
+    let first = [v4(192, 31, 196, 24), v6(0x2001, 4, 0x112, 48)];
+    let more = (0x2400..0x2e00).step_by(0x100);
+    first
+        .into_iter()
+        .chain((1..224).map(move |first| v4(first, 0, 0, 8)))
+        .chain(more.map(move |first| v6(first, 0, 0, 24)))
+}
+
 /// The first addresses of a prefix, without those that name the subnet itself.
 pub(super) fn hosts_of(net: IpNet) -> Box<dyn Iterator<Item = IpAddr>> {
     let (first, last) = (

@@ -12,12 +12,13 @@ use wardline_ebpf::{
     policy,
 };
 
-use super::addresses::{documentation, hosts_of, is_usable, is_v4, past};
+use super::addresses::{documentation, hosts_of, is_usable, is_v4, past, public};
 use crate::{
     intent::{Device, ZoneIndex},
+    internet,
     inventory::Link,
     model::Model,
-    numbers::{number_of, numbered},
+    numbers::{cidrs, number_of, numbered},
     snapshot::Snapshot,
     words::{
         mac::{Mac, mac_number},
@@ -117,6 +118,7 @@ impl<'a> Resolver<'a> {
         let (found, what) = match text.split_once(':') {
             None if text == "router" => (self.router(), "the router".to_owned()),
             None if text == "any" => (self.any(taken), "what nothing names".to_owned()),
+            None if text == "internet" => (self.internet(taken), "the internet".to_owned()),
             Some(("zone", name)) => {
                 let at = intent.zones.iter().position(|zone| zone.name == name);
                 let at = at.ok_or_else(|| problem(path, format!("no zone {name:?}")))?;
@@ -136,8 +138,8 @@ impl<'a> Resolver<'a> {
             }
             None | Some(_) => {
                 let address: IpAddr = text.parse().map_err(|_| {
-                    let right =
-                        "write an address, zone:NAME, device:NAME, cidr:PREFIX, router or any";
+                    let right = "write an address, zone:NAME, device:NAME, cidr:PREFIX, \
+                                 internet, router or any";
                     problem(path, format!("{text:?} is no end of a packet; {right}"))
                 })?;
                 let address = address.to_canonical();
@@ -185,6 +187,34 @@ impl<'a> Resolver<'a> {
                 .flat_map(hosts_of)
                 .find(|address| self.is_free(*address, taken) && self.around(*address) == around);
             if let Some(address) = free {
+                taken.insert(address);
+                found.push(Candidate {
+                    address,
+                    owner: Owner::Nobody,
+                });
+            }
+        }
+        found
+    }
+
+    /// A public address of each family that is in no zone and nobody's, in no `cidr:` of a rule if
+    /// there is one.
+    pub(super) fn internet(&self, taken: &mut BTreeSet<IpAddr>) -> Vec<Candidate<'a>> {
+        let cidrs = cidrs(&self.snapshot.intent);
+        let is_named = |address: &IpAddr| cidrs.iter().any(|net| net.contains(address));
+        let mut found = Vec::new();
+        for v4 in [true, false] {
+            let hosts = public().filter(|net| is_v4(net.addr()) == v4);
+            let free: Vec<IpAddr> = hosts
+                .flat_map(|net| hosts_of(net).take(2))
+                .filter(|address| {
+                    internet::is_public(*address)
+                        && self.around(*address).zone == 0
+                        && self.is_free(*address, taken)
+                })
+                .collect();
+            let chosen = free.iter().find(|address| !is_named(address));
+            if let Some(address) = chosen.or(free.first()).copied() {
                 taken.insert(address);
                 found.push(Candidate {
                     address,

@@ -204,6 +204,56 @@ fn any_is_an_address_that_nothing_names() {
     drops("any", "zone:pumps", "tcp/443", Reason::NoRule, "");
 }
 
+/// The clinic with `internet` in place of the zone for everything.
+fn with_internet(policy: &str) -> String {
+    let policy = policy.replace("  - {name: internet, subnets: [0.0.0.0/0]}\n", "");
+    policy
+        + "  - {name: browse, from: [zone:cameras, zone:pumps], to: [internet], services: [tcp/80], \
+           action: allow}\n"
+}
+
+#[test]
+fn the_internet_is_a_public_address_that_is_nobodys() {
+    let asked = |policy: &str, from: &str, to: &str| {
+        let question = Question {
+            from: from.into(),
+            to: to.into(),
+            service: "tcp/80".into(),
+            ..Question::default()
+        };
+        let snapshot = snapshot_of(policy, BTreeSet::new());
+        let answer = explain(&snapshot, &question, &[], 1);
+        answer.map(|answer| (answer.reason, answer.rule, answer.packet))
+    };
+    let policy = with_internet(POLICY);
+    let (reason, rule, packet) = asked(&policy, "device:pump-1", "internet").unwrap();
+    assert_eq!((reason, rule.as_str()), (Reason::Rule, "browse"));
+    assert!(packet.contains("→ 192.31.196.1:80"), "{packet}");
+    let (reason, rule, _) = asked(&policy, "internet", "device:pump-1").unwrap();
+    assert_eq!((reason, rule.as_str()), (Reason::NoRule, ""));
+    let (reason, _, packet) = asked(&policy, "fd20:0:0:1::11", "internet").unwrap();
+    assert_eq!(reason, Reason::Rule);
+    assert!(packet.contains("→ [2001:4:112::1]:80"), "{packet}");
+    // What is public by no registry is `any` only.
+    let (reason, _, packet) = asked(&policy, "device:pump-1", "any").unwrap();
+    assert_eq!(reason, Reason::NoRule);
+    assert!(packet.contains("→ 203.0.113.1:80"), "{packet}");
+
+    // An address that a rule names more narrowly does not represent it, unless there is no other.
+    let narrow = policy.clone()
+        + "  - {name: no, from: [any], to: [\"cidr:192.31.196.0/24\"], action: deny}\n";
+    let (reason, _, packet) = asked(&narrow, "device:pump-1", "internet").unwrap();
+    assert_eq!(reason, Reason::Rule);
+    assert!(packet.contains("→ 1.0.0.1:80"), "{packet}");
+    let wide = policy + "  - {name: no, from: [any], to: [\"cidr:0.0.0.0/0\"], action: deny}\n";
+    let (reason, rule, _) = asked(&wide, "device:pump-1", "internet").unwrap();
+    assert_eq!((reason, rule.as_str()), (Reason::DeniedByRule, "no"));
+
+    // The zone with all of IPv4 leaves none of it.
+    let problem = problem_of(ask("device:camera-1", "internet", "tcp/80"));
+    assert_eq!(problem.path, "to");
+}
+
 #[test]
 fn a_prefix_is_represented_by_its_first_usable_address() {
     let answer = ask("cidr:10.20.9.0/24", "device:pump-1", "tcp/22").unwrap();
@@ -483,8 +533,12 @@ fn snapshot() -> Snapshot {
 }
 
 fn snapshot_with(quarantined: BTreeSet<String>) -> Snapshot {
+    snapshot_of(POLICY, quarantined)
+}
+
+fn snapshot_of(policy: &str, quarantined: BTreeSet<String>) -> Snapshot {
     let limits = Limits::default();
-    let (policy, problems) = document::parse(POLICY);
+    let (policy, problems) = document::parse(policy);
     assert_eq!(problems, []);
     let intent = Intent::from_policy(&policy, &limits, Timestamp::UNIX_EPOCH).unwrap();
     let ids = numbers::number(&intent, &Ids::new(), &limits).unwrap();

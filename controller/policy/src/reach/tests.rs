@@ -165,6 +165,48 @@ fn says_which_rules_do_nothing_and_which_cover_them() {
 }
 
 #[test]
+fn the_internet_has_what_is_public_and_in_no_zone() {
+    let out = rule("a-out", "zone:pumps", "internet", "tcp/80", "allow");
+    let wide = rule("a-out", "zone:pumps", "any", "tcp/80", "allow");
+    assert_eq!(
+        told(&out, &wide),
+        ["+ zone:pumps > any tcp/80 by a-out"],
+        "the wider pair tells it"
+    );
+    // A part of the internet is covered by it; what is private, or a zone's or a device's, is not.
+    let to = |net: &str| rule("part", "zone:pumps", net, "tcp/80", "allow");
+    let covered = |more: &str, net: &str| {
+        let intent = intent(&(more.to_owned() + &out + &to(net)));
+        let idle = idle(&intent, Timestamp::now());
+        idle.iter().any(|it| it.rule == "part")
+    };
+    let listed = |address: &str| {
+        let zones = "version: 1\nzones:\n  - {name: pumps, subnets: [10.1.0.0/16, 9.9.9.0/24]}\n";
+        format!("{zones}devices:\n  - {{name: d, zone: pumps, addresses: [{address}]}}\nrules:\n")
+    };
+    assert!(covered("", "cidr:9.9.0.0/16"));
+    assert!(!covered("", "cidr:10.9.0.0/16"));
+    assert!(!covered("", "cidr:192.0.0.0/16"));
+    assert!(!covered(&listed("10.1.0.1"), "cidr:9.9.0.0/16"));
+    assert!(!covered(&listed("10.1.0.1"), "cidr:9.9.9.9/32"));
+    assert!(covered(&listed("10.1.0.1"), "cidr:8.0.0.0/8"));
+    assert!(!covered(&listed("8.8.8.8"), "cidr:8.0.0.0/8"));
+    assert!(covered(&listed("8.8.8.8"), "cidr:64:ff9b::808:900/120"));
+    assert!(!covered(&listed("8.8.8.8"), "cidr:64:ff9b::808:800/120"));
+    // A deny that concerns a part of it is an exception; one of private addresses is not.
+    let deny = |net: &str| rule("no", "zone:pumps", net, "tcp/80", "deny");
+    let opens = |deny: &str| told(deny, &(out.clone() + deny));
+    assert_eq!(
+        opens(&deny("cidr:9.0.0.0/8")),
+        ["+ zone:pumps > internet tcp/80 by a-out but no"]
+    );
+    assert_eq!(
+        opens(&deny("cidr:10.0.0.0/8")),
+        ["+ zone:pumps > internet tcp/80 by a-out"]
+    );
+}
+
+#[test]
 fn services_are_told_as_documents_write_them() {
     let words = |text: &str| {
         let service: Service = text.parse().unwrap();

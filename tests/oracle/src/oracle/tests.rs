@@ -308,6 +308,55 @@ fn the_longest_subnet_decides_unless_a_device_claims_the_address() {
 }
 
 #[test]
+fn the_internet_is_what_is_global_and_nobodys() {
+    let mut policy = ward(vec![rule("out", Action::Allow, "any", "internet", "")]);
+    policy.zones[3].subnets = strings("198.0.0.0/24 2600::/32");
+    policy.devices[3].addresses = strings("9.9.9.9");
+    let router = [ROUTER, "8.8.8.8"].map(|it| it.parse().expect("an address"));
+    let judge = |source: &str, to: &str| {
+        let probe = from("lan1", PUMP, source, to, HL7);
+        Oracle::new(&policy, &router).judge(&probe)
+    };
+    for to in ["1.1.1.1", "100.128.0.1", "192.0.0.9", "198.0.1.1"] {
+        assert_eq!(judge("10.1.0.11", to), allowed("out"), "{to}");
+    }
+    for to in [
+        "10.9.0.1",
+        "100.64.0.1",
+        "192.0.0.8",
+        "192.88.99.1",
+        "198.18.0.1",
+        "198.0.0.1",
+        "9.9.9.9",
+        "8.8.8.8",
+    ] {
+        assert_eq!(judge("10.1.0.11", to), dropped(Reason::NoRule, ""), "{to}");
+    }
+    for to in [
+        "2601::1",
+        "2001:3f::1",
+        "64:ff9b::101:101",
+        "64:ff9b::c600:101",
+    ] {
+        assert_eq!(judge("fd01::11", to), allowed("out"), "{to}");
+    }
+    for to in [
+        "2600::1",
+        "2001:40::1",
+        "2001:db8::1",
+        "fd02::1",
+        "4000::1",
+        "64:ff9b::a09:1",
+        "64:ff9b::c600:1",
+        "64:ff9b::909:909",
+        "64:ff9b::808:808",
+        "64:ff9b:1::1",
+    ] {
+        assert_eq!(judge("fd01::11", to), dropped(Reason::NoRule, ""), "{to}");
+    }
+}
+
+#[test]
 fn an_expired_rule_neither_allows_nor_denies() {
     let policy = ward(vec![
         until(1000, rule("past", Action::Allow, "any", "any", "hl7")),

@@ -143,6 +143,7 @@ fn read_selectors(
         let read = match text.split_once(':') {
             None if text == "any" => Some(Selector::Any),
             None if text == "router" => Some(Selector::Router),
+            None if text == "internet" => Some(Selector::Internet),
             Some(("zone", name)) => ends
                 .zones
                 .read(name, path, problems)?
@@ -183,7 +184,7 @@ fn no_selector(text: &str, ends: &Ends<'_>) -> String {
         return format!("{quoted} is no selector; did you mean \"cidr:{prefix}\"?");
     } else {
         return format!(
-            "{quoted} is no selector; one of zone:NAME, device:NAME, cidr:PREFIX, router, any"
+            "{quoted} is no selector; one of zone:NAME, device:NAME, cidr:PREFIX, internet, router, any"
         );
     };
     format!("{quoted} is no selector; did you mean \"{meant}{text}\"?")
