@@ -9,6 +9,7 @@ mod control;
 mod document;
 mod fragments;
 mod groups;
+mod internet;
 mod ipv4;
 mod ipv6;
 mod leaving;
@@ -128,6 +129,12 @@ fn topics() -> Vec<Topic> {
             "Policy",
             "Any matching deny wins, else any matching allow, else the packet is dropped.",
             policy::rows,
+        ),
+        topic(
+            "Internet",
+            "`internet` means what IANA's registries call globally reachable unicast, and what is in no zone; what a NAT64 \
+             makes of an IPv4 address is what that one is.",
+            internet::rows,
         ),
         topic(
             "Mode observe",

@@ -10,7 +10,7 @@ pub const POLICY: &str = r#"version: 1
 zones:
   - {name: pumps, subnets: [10.20.1.0/24, "fd20:0:0:1::/64"]}
   - {name: cameras, subnets: [10.20.2.0/24, "fd20:0:0:2::/64"]}
-  - {name: servers, subnets: [10.20.9.0/24, "fd20:0:0:9::/64"]}
+  - {name: servers, subnets: [10.20.9.0/24, "fd20:0:0:9::/64", 192.31.196.128/25, "2001:4:112:80::/64"]}
 ports:
   - {interface: lan1, zone: pumps, vlans: [{id: 20, zone: cameras}]}
   - {interface: lan2, zone: cameras}
@@ -28,6 +28,7 @@ devices:
   - {name: media, zone: servers, addresses: [10.20.9.12, "fd20:0:0:9::12"]}
   - {name: vpn, zone: servers, addresses: [10.20.9.13, "fd20:0:0:9::13"]}
   - {name: closed, zone: servers, addresses: [10.20.9.14, "fd20:0:0:9::14"]}
+  - {name: published, zone: servers, addresses: [192.175.48.6, "2620:4f:8000::6"]}
 services:
   - {name: hl7, ports: [tcp/2575]}
   - {name: tunnels, ports: [proto/4, proto/41, proto/47, proto/94, proto/97, proto/115, proto/137, udp/4000-5000, udp/6081, udp/8472]}
@@ -45,6 +46,11 @@ rules:
   - {name: view, from: [device:pump], to: [device:camera], services: [tcp/554], action: allow}
   - {name: infusion, from: [device:pump], to: [device:pinned], services: [tcp/9100], action: allow}
   - {name: to-servers, from: [zone:pumps], to: [zone:servers], services: [tcp/22], action: allow}
+  # the internet
+  - {name: browse, from: [zone:pumps], to: [internet], services: [tcp/8443], action: allow}
+  - {name: visits, from: [internet], to: [zone:pumps], services: [tcp/8444], action: allow}
+  - {name: outside-only, from: [zone:pumps], to: [internet], services: [tcp/9443], action: deny}
+  - {name: everywhere, from: [zone:pumps], to: [any], services: [tcp/9443], action: allow}
   # tunnels
   - {name: all-of-archive, from: [zone:pumps], to: [device:archive], action: allow}
   - {name: all-udp-of-media, from: [zone:pumps], to: [device:media], services: ["udp/*"], action: allow}
@@ -144,6 +150,34 @@ pub const BLOCKED: Party = Party {
     v6: Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 9),
     ..FAR
 };
+/// Public, and in no zone.
+pub const PUBLIC: Party = Party {
+    name: "public",
+    v4: Ipv4Addr::new(192, 31, 196, 7),
+    v6: Ipv6Addr::new(0x2001, 4, 0x112, 0, 0, 0, 0, 7),
+    ..FAR
+};
+/// Private, and in no zone.
+pub const PRIVATE: Party = Party {
+    name: "private",
+    v4: Ipv4Addr::new(10, 99, 0, 1),
+    v6: Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1),
+    ..FAR
+};
+/// Public, in a subnet of the servers.
+pub const OWN: Party = Party {
+    name: "own",
+    v4: Ipv4Addr::new(192, 31, 196, 200),
+    v6: Ipv6Addr::new(0x2001, 4, 0x112, 0x80, 0, 0, 0, 0xc8),
+    ..FAR
+};
+/// A server with public addresses outside the subnets of its zone.
+pub const PUBLISHED: Party = Party {
+    name: "published",
+    v4: Ipv4Addr::new(192, 175, 48, 6),
+    v6: Ipv6Addr::new(0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 6),
+    ..FAR
+};
 pub const ROUTER: Party = party("router", [0xff, 1], 1, 1);
 /// The router's address among the cameras.
 pub const ROUTER_2: Party = party("router", [0xff, 1], 2, 1);
@@ -164,9 +198,9 @@ const fn group(name: &'static str, v4: [u8; 4], v6: u16) -> Party {
 }
 
 /// The parties whose addresses the page calls by name.
-pub const KNOWN: [&Party; 16] = [
+pub const KNOWN: [&Party; 20] = [
     &PUMP, &PINNED, &TWOFOLD, &CAMERA, &SHY, &COY, &STRANGER, &RECORDS, &ARCHIVE, &MEDIA, &VPN,
-    &CLOSED, &FAR, &BLOCKED, &ROUTER, &ROUTER_2,
+    &CLOSED, &FAR, &BLOCKED, &ROUTER, &ROUTER_2, &PUBLIC, &PRIVATE, &OWN, &PUBLISHED,
 ];
 
 /// The pump's own link-local address.
