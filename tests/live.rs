@@ -8,4 +8,5 @@ mod foreign;
 mod forward;
 mod lab;
 mod legitimate;
+mod networks;
 pub(crate) mod spine;

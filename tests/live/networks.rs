@@ -1,0 +1,3 @@
+//! Networks as people have them: each works without Wardline, and works guarded and observed.
+
+mod guests;
