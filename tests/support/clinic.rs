@@ -5,7 +5,7 @@
 //!  pump-2 ── pump2 ┴ br-pumps  10.20.1.1  ┐
 //!  camera-1 ─ cam1 ┐                      │
 //!  camera-2 ─ cam2 ┴ br-cams   10.20.2.1  ┤ router ── uplink ── core ─┬─ ehr        10.20.9.10
-//!  nurse-1 ─ nurse1            10.20.3.1  ┘                           └─ internet   198.51.100.7
+//!  nurse-1 ─ nurse1            10.20.3.1  ┘                           └─ internet   192.31.196.7
 //!                                                                         (vendor)   198.51.100.80
 //! ```
 
@@ -31,6 +31,10 @@ pub const NTP: u16 = 123;
 /// The address at which the router serves.
 pub const ROUTER: &str = "10.20.0.1";
 
+/// The address of the host that stands for the internet. It has to be a public one; in this block
+/// there are only name servers that answer that nothing exists (RFC 7535).
+pub const INTERNET: &str = "192.31.196.7";
+
 /// The device-facing interfaces of the router.
 pub const PORTS: [&str; 5] = ["pump1", "pump2", "cam1", "cam2", "nurse1"];
 
@@ -49,7 +53,7 @@ pub const TARGETS: [Target; 10] = [
     target("ehr", "hl7", "10.20.9.10", Probe::Tcp(HL7)),
     target("ehr", "https6", "fd20:0:0:9::10", Probe::Tcp(HTTPS)),
     target("vendor", "https", "198.51.100.80", Probe::Tcp(HTTPS)),
-    target("internet", "https", "198.51.100.7", Probe::Tcp(HTTPS)),
+    target("internet", "https", INTERNET, Probe::Tcp(HTTPS)),
     target("router", "dns", ROUTER, Probe::Udp(DNS)),
 ];
 
@@ -426,14 +430,16 @@ fn uplink(lab: &Lab) -> Result<(Host, Host)> {
     let internet = lab.host("internet")?;
     lab.wire(
         &End::new(&internet, "eth0")
-            .address("198.51.100.7/24")
+            .address(&format!("{INTERNET}/24"))
             .address("198.51.100.80/24")
-            .address("2001:db8:100::7/64")
+            .address("2001:4:112::7/64")
             .address("2001:db8:100::80/64")
-            .gateway("198.51.100.1")
-            .gateway("2001:db8:100::1"),
+            .gateway("192.31.196.1")
+            .gateway("2001:4:112::1"),
         &End::new(&core, "internet")
+            .address("192.31.196.1/24")
             .address("198.51.100.1/24")
+            .address("2001:4:112::1/64")
             .address("2001:db8:100::1/64"),
     )?;
     Ok((ehr, internet))

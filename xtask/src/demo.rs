@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use wardline_tests::clinic::{Clinic, Expected, HL7, HTTPS, PORTS, RTSP};
+use wardline_tests::clinic::{Clinic, Expected, HL7, HTTPS, INTERNET, PORTS, RTSP};
 use wardline_tests::{Answer, Ctl, Daemon, Lab, Outcome, Session, Settings, TIMEOUT, eventually};
 
 use crate::ledger::{Ledger, expected, legend, show_matrix};
@@ -243,7 +243,7 @@ fn clean_up(clinic: Clinic, mut daemon: Daemon, ledger: &mut Ledger) -> Result<(
     command("wardlined --config …/wardlined.toml --detach");
     daemon.terminate()?;
     daemon.detach()?;
-    let free = clinic.camera1.tcp_connect("198.51.100.7", HTTPS, TIMEOUT);
+    let free = clinic.camera1.tcp_connect(INTERNET, HTTPS, TIMEOUT);
     ledger.check(
         free == Outcome::Connected,
         "detached: traffic is unjudged again",
@@ -280,7 +280,7 @@ fn show_around(lab: Lab, daemon: Daemon, ctl: &Ctl) -> Result<()> {
             vec![
                 format!("{client} status"),
                 format!("{client} events --follow"),
-                format!("{client} explain --from device:camera-1 --to 198.51.100.7 https"),
+                format!("{client} explain --from device:camera-1 --to internet https"),
                 format!("{client} flows"),
             ],
         ),
