@@ -1,3 +1,4 @@
 //! Networks as people have them: each works without Wardline, and works guarded and observed.
 
 mod guests;
+mod macvlan;

@@ -269,10 +269,24 @@ fn read_link(message: LinkMessage) -> Option<Link> {
         permanent,
         up: message.header.flags.contains(LinkFlags::Up),
         controller,
-        parent: lower.filter(|_| kind == Some(InfoKind::Vlan) && !elsewhere),
+        parent: lower.filter(|_| kind.as_ref().is_some_and(takes_frames_as_they_are) && !elsewhere),
         vlan,
         kind: kind.map(|kind| kind.to_string()),
     })
+}
+
+/// Whether a link of this kind takes the frames of the link below as they are, or without their
+/// VLAN tag. A tunnel or MACsec opens them: what is inside was not judged below. The link of a veth
+/// is its other end, which is not below it.
+fn takes_frames_as_they_are(kind: &InfoKind) -> bool {
+    matches!(
+        kind,
+        InfoKind::Vlan
+            | InfoKind::MacVlan
+            | InfoKind::MacVtap
+            | InfoKind::IpVlan
+            | InfoKind::IpVtap
+    )
 }
 
 /// The link's own address: on a point-to-point link the plain attribute is the other end's address.
@@ -464,6 +478,36 @@ pub(crate) mod tests {
             None,
             "in another namespace"
         );
+    }
+
+    #[test]
+    fn a_link_is_below_where_its_frames_go_on_as_they_are() {
+        let below = |kind: InfoKind| {
+            let mut message = LinkMessage::default();
+            message.header.index = 7;
+            message.attributes = vec![
+                LinkAttribute::IfName("if7".to_owned()),
+                LinkAttribute::Link(3),
+                LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
+            ];
+            read_link(message).and_then(|link| link.parent)
+        };
+        for kind in [
+            InfoKind::MacVlan,
+            InfoKind::MacVtap,
+            InfoKind::IpVlan,
+            InfoKind::IpVtap,
+        ] {
+            assert_eq!(below(kind), Some(3));
+        }
+        for kind in [
+            InfoKind::Veth,
+            InfoKind::MacSec,
+            InfoKind::GreTun,
+            InfoKind::Vxlan,
+        ] {
+            assert_eq!(below(kind), None);
+        }
     }
 
     #[test]

@@ -239,8 +239,9 @@ fn ports(
             tables.places.insert(carries_key(0, link.index, zone), 1);
         }
     }
-    // A packet that arrives through a bridge or a VLAN interface may have entered through a port
-    // below.
+    // A packet that arrives through an interface above a port may have entered through that port.
+    // Whatever else such an interface takes in (another port of a bridge, another macvlan of the
+    // same port) is believed as well, so only kinds count that pass frames on as they are.
     let mut below: Vec<u32> = tables.ports.keys().copied().collect();
     while let Some(index) = below.pop() {
         let Some(link) = inventory.links.get(&index) else {
@@ -250,7 +251,12 @@ fn ports(
             .links
             .values()
             .filter(|other| other.parent == Some(index));
-        let above = upper.map(|other| other.index).chain(link.controller);
+        let controller = link.controller.filter(|index| {
+            let of = inventory.links.get(index);
+            // batman-adv and HSR open the frames of their members.
+            of.is_none_or(|it| !matches!(it.kind.as_deref(), Some("batadv" | "hsr")))
+        });
+        let above = upper.map(|other| other.index).chain(controller);
         for index in above.filter(|index| *index < MAX_IFINDEX) {
             let entry = tables.ports.entry(index).or_default();
             if entry.flags & Port::ABOVE == 0 {
@@ -317,6 +323,55 @@ mod tests {
         };
         assert_eq!(port(BRIDGE), Some(above));
         assert_eq!(port(UPLINK), None);
+    }
+
+    #[test]
+    fn what_is_above_a_port_is_known_however_high() {
+        const ABOVE: [(u32, &str, u32); 3] =
+            [(21, "vlan", LAN2), (22, "macvlan", 21), (23, "ipvlan", 22)];
+        let ward = Ward::new(|_| (), &[]);
+        let mut inventory = ward.inventory.clone();
+        let link = inventory.links[&UPLINK].clone();
+        let mut add = |index: u32, kind: &str, parent: Option<u32>, controller: Option<u32>| {
+            let (name, kind) = (format!("if{index}"), Some(kind.to_owned()));
+            inventory.links.insert(
+                index,
+                Link {
+                    index,
+                    name,
+                    kind,
+                    parent,
+                    controller,
+                    ..link.clone()
+                },
+            );
+        };
+        for (index, kind, below) in ABOVE {
+            add(index, kind, Some(below), None);
+        }
+        // A member of a bond, in a VRF.
+        add(24, "macvlan", Some(LAN2), Some(25));
+        add(25, "bond", None, Some(26));
+        add(26, "vrf", None, None);
+        // The members' frames are inside those of the mesh.
+        add(27, "batadv", None, None);
+        add(28, "macvlan", Some(LAN2), Some(27));
+        add(29, "macvlan", Some(UPLINK), None);
+        let tables = compile(
+            &ward.intent,
+            &inventory,
+            &ward.ids,
+            &BTreeSet::new(),
+            &ward.clock,
+        );
+        let above = |port: &Port| port.flags == Port::ABOVE;
+        let found: Vec<u32> = tables
+            .ports
+            .iter()
+            .filter(|(_, port)| above(port))
+            .map(|it| *it.0)
+            .collect();
+        assert_eq!(found, [BRIDGE, 21, 22, 23, 24, 25, 26, 28]);
     }
 
     #[test]

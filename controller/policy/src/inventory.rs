@@ -29,9 +29,10 @@ pub struct Link {
     pub permanent: Option<Mac>,
     /// Whether it is administratively up.
     pub up: bool,
-    /// The bridge or bond that it is a port of.
+    /// The interface that it is a member of: a bridge, a bond, a VRF.
     pub controller: Option<u32>,
-    /// The interface below a VLAN interface, when it is in the same namespace.
+    /// The interface below, whose frames it takes as they are, when that is in the same namespace:
+    /// of a VLAN interface, a macvlan, an ipvlan.
     pub parent: Option<u32>,
     /// The id of a VLAN interface.
     pub vlan: Option<u16>,
