@@ -16,6 +16,7 @@ mod denials;
 mod enter;
 mod failsafe;
 mod leave;
+mod options;
 mod parts;
 mod start;
 mod steps;
@@ -28,6 +29,7 @@ pub use self::{
     enter::enter,
     failsafe::{apply_failsafe, has_failsafe},
     leave::leave,
+    options::read_options,
     parts::note_first,
     start::{start_egress, start_ingress, start_unreadable},
     steps::{Answer, Fate, Steps, finish, note},
@@ -99,6 +101,11 @@ impl<'a, B: Bytes + ?Sized, T: Lookup + ?Sized> Host<'a, B, T> {
 impl<B: Bytes + ?Sized, T: Lookup + ?Sized> Steps for Host<'_, B, T> {
     fn work(&mut self) -> Option<&mut Work> {
         Some(self.work)
+    }
+
+    fn read_options(&mut self) -> Answer {
+        let verdict = read_options(self.bytes, self.work);
+        note(&mut self.verdict, verdict)
     }
 
     fn place(&mut self) -> Answer {

@@ -5,9 +5,9 @@
 //! DHCP server sends must come from a port that allows them.
 
 use crate::{
-    abi::{Address, End, Port, Reason},
+    abi::{Address, End, Mac, Port, ROUTER, Reason, mac_key},
     lookup::Lookup,
-    packet::{Bytes, DISCOVERY_OPTIONS, Packet, Shape, discovery_length, mac},
+    packet::{Bytes, Packet, Shape, mac},
     policy,
 };
 
@@ -129,11 +129,15 @@ pub fn control<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     end: &mut End,
 ) -> Option<Result<(), Reason>> {
     match packet.shape {
-        Shape::Membership => packet.destination.is_group().then_some(Ok(())),
+        Shape::Membership => packet.is_membership_on_link().then_some(Ok(())),
+        Shape::MembershipQuery if sender.port & Port::ROUTER == 0 => Some(Err(Reason::RogueRa)),
+        Shape::MembershipQuery => packet.is_membership_on_link().then_some(Ok(())),
         Shape::Discovery => {
             let kind = packet.icmp >> 8;
             let routers = packet.source.is_v4() || kind == 134 || kind == 137;
-            let far = !routers && is_far(tables, packet, sender, end);
+            let far = !routers
+                && (is_far(tables, packet, sender, end)
+                    || is_to_be_routed(tables, packet, sender, end));
             // A neighbour may be in another zone, on the same bridge. A message to a host in no
             // zone is not neighbour discovery, and no rule can allow it either.
             if far {
@@ -145,7 +149,7 @@ pub fn control<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         // A client renews its lease with its server, which is in the network. Towards any other
         // host such a message could bypass all rules.
         Shape::Udp if asks_dhcp(packet) && is_far(tables, packet, sender, end) => None,
-        Shape::Udp => dhcp(bytes, packet, sender),
+        Shape::Udp => dhcp(bytes, tables, packet, sender, end),
         _ => None,
     }
 }
@@ -157,6 +161,21 @@ fn is_far<T: Lookup + ?Sized>(tables: &T, packet: &Packet, sender: &Sender, end:
         && !packet.destination.is_link_local()
         && (!policy::end(tables, sender.slot, &packet.destination, end)
             || end.zone == 0 && !end.is_router())
+}
+
+/// Whether the router would forward a packet to a single host: it has one of the router's MACs, and
+/// another's address.
+#[inline(always)]
+fn is_to_be_routed<T: Lookup + ?Sized>(
+    tables: &T,
+    packet: &Packet,
+    sender: &Sender,
+    end: &mut End,
+) -> bool {
+    is_routers_mac(tables, sender.slot, packet.destination_mac)
+        && !packet.destination.is_group()
+        && !packet.destination.is_link_local()
+        && !is_the_routers(tables, sender.slot, &packet.destination, end)
 }
 
 /// Whether a datagram is from a DHCP client's port to a server's, for its family.
@@ -216,53 +235,38 @@ fn discovery<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             return Err(Reason::NdSpoof);
         }
     }
-    // A redirect carries the link-layer address of its target, not of its sender.
-    if kind == 137 {
-        return from_router;
+    if packet.names_other_link {
+        return Err(Reason::NdSpoof);
     }
-    link_layer_options(bytes, packet, kind)?;
-    if kind == 134 { from_router } else { Ok(()) }
-}
-
-/// A source or target link-layer address must be the sender's.
-#[inline(always)]
-fn link_layer_options<B: Bytes + ?Sized>(
-    bytes: &B,
-    packet: &Packet,
-    kind: u8,
-) -> Result<(), Reason> {
-    let mut at = packet.payload as usize + discovery_length(kind);
-    for _ in 0..DISCOVERY_OPTIONS {
-        if at >= packet.end as usize {
-            return Ok(());
-        }
-        let Some(option) = bytes.read::<8>(at) else {
-            return Err(Reason::Malformed);
-        };
-        if option[0] == 1 || option[0] == 2 {
-            let claimed = [
-                option[2], option[3], option[4], option[5], option[6], option[7],
-            ];
-            if option[1] != 1 || mac(&claimed) != packet.source_mac {
-                return Err(Reason::NdSpoof);
-            }
-        }
-        at += (option[1] as usize) << 3;
+    if kind == 134 || kind == 137 {
+        from_router
+    } else {
+        Ok(())
     }
-    Ok(())
 }
 
 /// DHCP of either family. A message that only resembles a client's is left to policy.
 #[inline(always)]
-fn dhcp<B: Bytes + ?Sized>(
+fn dhcp<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
+    tables: &T,
     packet: &Packet,
     sender: &Sender,
+    end: &mut End,
 ) -> Option<Result<(), Reason>> {
     let v4 = packet.source.is_v4();
     let (client, server) = if v4 { (68, 67) } else { (546, 547) };
     // Only DHCPv4 clients have no address yet.
     let nobody = packet.source.is_unspecified();
+    // A server answers the router, when that relays for clients (RFC 2131 section 4.1, RFC 8415
+    // section 19.3).
+    if (packet.source_port, packet.destination_port) == (server, server)
+        && sender.port & Port::DHCP_SERVER != 0
+        && !nobody
+        && is_the_routers(tables, sender.slot, &packet.destination, end)
+    {
+        return Some(Ok(()));
+    }
     // Clients accept whatever arrives on their port.
     if packet.destination_port == client {
         if nobody {
@@ -285,7 +289,7 @@ fn dhcp<B: Bytes + ?Sized>(
         let kind = bytes.read::<4>(at)?[0];
         return matches!(kind, 1 | 3 | 4 | 5 | 6 | 8 | 9 | 11).then_some(Ok(()));
     }
-    // A request for an Ethernet client: its own (RFC 2131 section 2).
+    // A request of an Ethernet client (RFC 2131 section 2).
     let start = bytes.read::<34>(at)?;
     if start[0] != 1 || start[1] != 1 || start[2] != 6 {
         return None;
@@ -293,17 +297,38 @@ fn dhcp<B: Bytes + ?Sized>(
     let hardware = mac(&[
         start[28], start[29], start[30], start[31], start[32], start[33],
     ]);
-    if hardware != packet.source_mac {
-        return Some(Err(Reason::SpoofedSource));
+    let address = Address::v4([start[12], start[13], start[14], start[15]]);
+    let relay = u32::from_ne_bytes([start[24], start[25], start[26], start[27]]);
+    // It must ask for itself: for its own MAC, about its own address, and not as a relay, to which
+    // the server would send the answer.
+    let own = hardware == packet.source_mac
+        && relay == 0
+        && (address.is_unspecified()
+            || address == packet.source
+            || owns(tables, sender, &address, end));
+    Some(if own { Ok(()) } else { Err(Reason::RogueDhcp) })
+}
+
+/// Whether one of the router's interfaces has a MAC.
+#[inline(always)]
+pub fn is_routers_mac<T: Lookup + ?Sized>(tables: &T, slot: u32, mac: u64) -> bool {
+    match tables.mac(mac_key(slot, mac)) {
+        Some(mac) => mac.device == ROUTER || mac.flags & Mac::ROUTERS != 0,
+        None => false,
     }
-    Some(Ok(()))
+}
+
+/// Whether a packet is a message of IGMP or MLD about who is in which group.
+#[inline(always)]
+pub fn is_membership(packet: &Packet) -> bool {
+    matches!(packet.shape, Shape::Membership | Shape::MembershipQuery)
 }
 
 /// Whether a packet is of a kind that guards judge where it enters.
 #[inline(always)]
 pub fn is_control(packet: &Packet) -> bool {
     match packet.shape {
-        Shape::Frame | Shape::Membership | Shape::Discovery => true,
+        Shape::Frame | Shape::Membership | Shape::MembershipQuery | Shape::Discovery => true,
         Shape::Udp => {
             matches!(
                 (packet.source_port, packet.destination_port),

@@ -12,7 +12,7 @@ mod transport;
 use self::{ipv4::ipv4, ipv6::ipv6, transport::transport};
 pub use self::{
     quoted::{Quoted, quoted},
-    transport::{DISCOVERY_OPTIONS, discovery_length, query_kind},
+    transport::{discovery_length, query_kind},
 };
 use crate::{
     abi::{Address, Reason},
@@ -33,7 +33,10 @@ pub trait Bytes {
 
 impl Bytes for [u8] {
     fn read<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
-        self.get(at..at.checked_add(N)?)?.try_into().ok()
+        if at > REACH {
+            return None;
+        }
+        self.get(at..at + N)?.try_into().ok()
     }
 
     fn len(&self) -> usize {
@@ -41,8 +44,9 @@ impl Bytes for [u8] {
     }
 }
 
-/// Headers are read within this many bytes.
-pub const REACH: usize = 512;
+/// A packet is read within this many bytes. The options of neighbour discovery may fill a packet of
+/// 1500 bytes, behind Ethernet and tag; with extension headers it may be longer.
+pub const REACH: usize = 1582;
 
 /// EtherTypes and IP protocols, by their usual names.
 pub mod number {
@@ -90,6 +94,8 @@ pub enum Shape {
     Discovery,
     /// IGMP and MLD reports.
     Membership,
+    /// IGMP and MLD queries, which a router or a switch in its place sends.
+    MembershipQuery,
     /// Anything else on IP, without ports.
     Other,
     /// IPv6 from an IPv4-mapped address, which no host on a wire has (RFC 4291 section 2.5.5.2).
@@ -176,6 +182,8 @@ pub struct Packet {
     pub fragment: Fragment,
     /// A fault of form that was found. Parsing goes on, because a worse one may follow.
     pub(super) pending_fault: Option<Reason>,
+    /// Whether neighbour discovery names a link-layer address that is not the sender's.
+    pub names_other_link: bool,
 }
 
 impl Packet {
@@ -190,6 +198,27 @@ impl Packet {
             self.pending_fault = Some(reason);
         }
         Ok(())
+    }
+
+    /// The fault of form that was found.
+    #[inline(always)]
+    pub fn fault_of_form(&self) -> Option<Reason> {
+        self.pending_fault
+    }
+
+    /// Whether it is a message of IGMP or MLD as its RFC has it: to a group, by the group's MAC, and
+    /// to this link only (RFC 2236 section 2, RFC 3376 section 4, RFC 2710 section 3, RFC 3810
+    /// section 5).
+    #[inline(always)]
+    pub fn is_membership_on_link(&self) -> bool {
+        let [_, low] = self.destination.number();
+        // RFC 1112 section 6.4, RFC 2464 section 7.
+        let mac = if self.destination.is_v4() {
+            0x0100_5e00_0000 | low & 0x7f_ffff
+        } else {
+            0x3333_0000_0000 | low & 0xffff_ffff
+        };
+        self.hop_limit == 1 && self.destination.is_group() && self.destination_mac == mac
     }
 
     /// Whether it is for several receivers: by its MAC, because a bridge then sends it out of
@@ -300,9 +329,11 @@ pub fn network<B: Bytes + ?Sized>(
     if mapped && packet.shape != Shape::Part {
         packet.shape = Shape::Mapped;
     }
+    // A worse fault may stand in its options, which a later step reads.
+    let has_options = packet.shape == Shape::Discovery && packet.ethertype == number::IPV6;
     match packet.pending_fault {
-        Some(reason) => Err(reason),
-        None => Ok(()),
+        Some(reason) if !has_options => Err(reason),
+        _ => Ok(()),
     }
 }
 

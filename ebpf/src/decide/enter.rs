@@ -66,7 +66,7 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         // Control messages are small; a fragmented one hides something.
         let verdict = verdict.and(if work.packet.fragment.is_first() {
             Err(Reason::Fragment)
-        } else if quarantined && work.packet.shape == Shape::Membership {
+        } else if quarantined && guards::is_membership(&work.packet) {
             Err(Reason::Quarantined)
         } else {
             Ok(())

@@ -24,9 +24,27 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if work.zone == 0 {
         return Some(Verdict::of(Reason::WrongVlan));
     }
-    if guards::is_control(&work.packet) {
+    // Control from outside is control of this link: reports and queries as their RFCs have them, and
+    // DHCP that the router has not forwarded. Policy judges everything else.
+    let from_outside = !work.is_from_guarded() && !work.is_from_router();
+    let on_link = if guards::is_membership(&work.packet) {
+        work.packet.is_membership_on_link()
+    } else {
+        work.packet.shape != Shape::Udp
+            || !guards::is_routers_mac(tables, work.slot, work.packet.source_mac)
+    };
+    let aside = from_outside && !on_link;
+    if guards::is_control(&work.packet) && !aside {
         if work.is_from_guarded() {
-            return Some(Verdict::already_counted(Reason::Control));
+            // Neighbour discovery that the router has forwarded has a lower hop limit.
+            let forwarded = work.packet.shape == Shape::Discovery
+                && !work.packet.source.is_v4()
+                && work.packet.hop_limit != 255;
+            return Some(if forwarded {
+                Verdict::of(Reason::NdSpoof)
+            } else {
+                Verdict::already_counted(Reason::Control)
+            });
         }
         if work.is_from_router() {
             return Some(Verdict::of(Reason::Control));

@@ -2,6 +2,7 @@
 
 use super::{
     apply::retry_reversed,
+    options::has_options,
     work::{Verdict, Work},
 };
 use crate::abi::Reason;
@@ -87,6 +88,8 @@ pub trait Steps {
     /// What is known of the packet.
     fn work(&mut self) -> Option<&mut Work>;
 
+    /// Runs [`read_options`](super::read_options).
+    fn read_options(&mut self) -> Answer;
     /// Runs [`enter`](super::enter()) or [`leave`](super::leave()).
     fn place(&mut self) -> Answer;
     /// Runs [`admit`](super::admit()).
@@ -111,6 +114,9 @@ pub trait Steps {
 #[inline(always)]
 pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     let mut answer = started;
+    if answer.goes_on() && steps.work().is_some_and(has_options) {
+        answer = steps.read_options();
+    }
     if answer.goes_on() {
         answer = steps.place();
     }
@@ -146,6 +152,7 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{abi::Address, packet::Shape};
 
     /// Gives the answers that a test prescribes, and notes which steps ran.
     #[derive(Default)]
@@ -170,6 +177,10 @@ mod tests {
     impl Steps for Recorded {
         fn work(&mut self) -> Option<&mut Work> {
             Some(&mut self.work)
+        }
+
+        fn read_options(&mut self) -> Answer {
+            self.step("read_options")
         }
 
         fn place(&mut self) -> Answer {
@@ -240,6 +251,24 @@ mod tests {
         }
         let none = ran(Recorded::default(), Some(Reason::Established));
         assert_eq!(none, (vec![], Fate::Established));
+    }
+
+    #[test]
+    fn only_neighbour_discovery_has_options_to_read() {
+        for (source, shape, reads) in [
+            (Address::v6(&[1; 16]), Shape::Discovery, true),
+            (Address::v4([1; 4]), Shape::Discovery, false),
+            (Address::v6(&[1; 16]), Shape::Membership, false),
+        ] {
+            let mut steps = Recorded {
+                verdict: Some(("read_options", Reason::Malformed)),
+                ..Recorded::default()
+            };
+            (steps.work.packet.source, steps.work.packet.shape) = (source, shape);
+            let (ran, fate) = ran(steps, None);
+            assert_eq!(ran == ["read_options"], reads, "{shape:?}");
+            assert_eq!(fate, Fate::Dropped);
+        }
     }
 
     #[test]

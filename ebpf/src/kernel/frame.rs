@@ -95,5 +95,19 @@ pub(super) fn pull(context: &TcContext) -> Result<Option<u16>, Reason> {
     }
 }
 
+/// Makes more of a packet readable at TC, up to an offset. Bytes that can't be made readable are
+/// missing when they are read.
+#[inline(always)]
+pub(super) fn tc_pull(context: *mut __sk_buff, end: u16) {
+    let context = TcContext::new(context);
+    if context.data() + end as usize > context.data_end() {
+        let _ = context.pull_data(end as u32);
+    }
+}
+
+/// At XDP everything that the driver has is readable.
+#[inline(always)]
+pub(super) fn xdp_pull(_context: *mut xdp_md, _end: u16) {}
+
 /// Bytes of a packet that are made readable at TC: enough for all headers, including quoted ones.
 const HEADERS: u32 = 256;

@@ -6,7 +6,7 @@ use wardline_ebpf::decide::{self, Answer, Steps, Work, note};
 
 use super::{
     desk::{ENTERING, LEAVING, desk},
-    frame::{tc_frame, xdp_frame},
+    frame::{tc_frame, tc_pull, xdp_frame, xdp_pull},
     maps::Maps,
 };
 
@@ -32,8 +32,16 @@ macro_rules! hook {
     (
         $(#[$doc:meta])*
         $hook:ident of $context:ty, $frame:ident, $index:ident,
+        pull: $pull:ident, read_options: $read_options:ident,
         $place:ident: $place_step:ident, admit: $admit:ident, apply_failsafe: $apply_failsafe:ident
     ) => {
+        step! {
+            /// The options of neighbour discovery.
+            $read_options(context: *mut $context), $index, |desk| {
+                $pull(context, desk.work.packet.end);
+                decide::read_options(&$frame(context), &mut desk.work)
+            }
+        }
         step! {
             /// Place and control.
             $place_step(context: *mut $context), $index,
@@ -60,6 +68,11 @@ macro_rules! hook {
             #[inline(always)]
             fn work(&mut self) -> Option<&mut Work> {
                 desk($index).map(|desk| &mut desk.work)
+            }
+
+            #[inline(always)]
+            fn read_options(&mut self) -> Answer {
+                Answer::from_number($read_options(self.0))
             }
 
             #[inline(always)]
@@ -113,18 +126,21 @@ macro_rules! hook {
 hook! {
     /// Packets that enter, at XDP.
     Xdp of xdp_md, xdp_frame, ENTERING,
+    pull: xdp_pull, read_options: xdp_read_options,
     enter: xdp_enter, admit: xdp_admit, apply_failsafe: xdp_apply_failsafe
 }
 
 hook! {
     /// Packets that enter, at TC.
     TcIngress of __sk_buff, tc_frame, ENTERING,
+    pull: tc_pull, read_options: tc_enter_read_options,
     enter: tc_enter, admit: tc_enter_admit, apply_failsafe: tc_enter_apply_failsafe
 }
 
 hook! {
     /// Packets that leave, at TC.
     TcEgress of __sk_buff, tc_frame, LEAVING,
+    pull: tc_pull, read_options: tc_leave_read_options,
     leave: tc_leave, admit: tc_leave_admit, apply_failsafe: tc_leave_apply_failsafe
 }
 

@@ -87,10 +87,10 @@ pub(super) fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Re
                     packet.source_port = packet.icmp;
                     packet.destination_port = packet.icmp;
                 }
-                Shape::Discovery if !v4 => discovery(bytes, packet, header[0])?,
                 _ => {}
             }
-            if membership_only && packet.shape != Shape::Membership {
+            let membership = matches!(packet.shape, Shape::Membership | Shape::MembershipQuery);
+            if membership_only && !membership {
                 packet.fault(Reason::ExtensionHeader)?;
             }
         }
@@ -101,12 +101,11 @@ pub(super) fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Re
             if length < 8 {
                 return packet.fault(short);
             }
-            // Reports of versions 1, 2 and 3, and leave (RFC 3376 section 4).
-            let report = matches!(header[0], 0x12 | 0x16 | 0x17 | 0x22);
-            packet.shape = if report {
-                Shape::Membership
-            } else {
-                Shape::Other
+            // Query; reports of versions 1, 2 and 3, and leave (RFC 3376 section 4).
+            packet.shape = match header[0] {
+                0x11 => Shape::MembershipQuery,
+                0x12 | 0x16 | 0x17 | 0x22 => Shape::Membership,
+                _ => Shape::Other,
             };
         }
         _ => packet.shape = Shape::Other,
@@ -114,16 +113,13 @@ pub(super) fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Re
     // Discovery must not be fragmented (RFC 6980), and errors and reports are too small to need it.
     let whole = matches!(
         packet.shape,
-        Shape::Error | Shape::Discovery | Shape::Membership
+        Shape::Error | Shape::Discovery | Shape::Membership | Shape::MembershipQuery
     );
     if whole && first {
         packet.fault(Reason::Fragment)?;
     }
     Ok(())
 }
-
-/// Most options that a message of neighbour discovery may carry; with more it is dropped.
-pub const DISCOVERY_OPTIONS: usize = 6;
 
 /// Where a message of neighbour discovery ends and its options begin, from the start of its ICMPv6
 /// header (RFC 4861 section 4).
@@ -134,30 +130,6 @@ pub fn discovery_length(kind: u8) -> usize {
         134 => 16,
         137 => 40,
         _ => 24,
-    }
-}
-
-/// Neighbour discovery: the message must be complete, and its options must fill the rest exactly.
-#[inline(always)]
-fn discovery<B: Bytes + ?Sized>(bytes: &B, packet: &Packet, kind: u8) -> Result<(), Reason> {
-    let mut at = packet.payload as usize + discovery_length(kind);
-    for _ in 0..DISCOVERY_OPTIONS {
-        if at == packet.end as usize {
-            return Ok(());
-        }
-        // The shortest option has eight bytes.
-        let Some(option) = bytes.read::<8>(at) else {
-            return Err(Reason::Malformed);
-        };
-        if option[1] == 0 {
-            return Err(Reason::Malformed);
-        }
-        at += (option[1] as usize) << 3;
-    }
-    if at == packet.end as usize {
-        Ok(())
-    } else {
-        Err(Reason::Malformed)
     }
 }
 
@@ -181,6 +153,7 @@ pub(super) fn icmpv6_shape(kind: u8, code: u8) -> Shape {
         129 if code == 0 => Shape::Answer,
         1..=4 => Shape::Error,
         133..=137 => Shape::Discovery,
+        130 => Shape::MembershipQuery,
         131 | 132 | 143 => Shape::Membership,
         _ => Shape::Other,
     }

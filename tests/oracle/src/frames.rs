@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv6Addr};
 pub use self::{
     arp::Arp,
     dhcp::{Dhcp, dhcpv6},
-    icmp_messages::{ROUTER_ALERT, icmp, icmpv6, igmp_report},
+    icmp_messages::{ROUTER_ALERT, icmp, icmpv6, igmp_query, igmp_report},
     ip::{Extension, Ipv4, Ipv6},
     upper::{Icmp, Tcp, Udp, Upper},
 };
@@ -157,10 +157,18 @@ pub fn mac(text: &str) -> Mac {
     bytes.try_into().expect("a MAC of six bytes")
 }
 
-/// The multicast MAC of an IPv6 group.
-pub fn group_mac(group: Ipv6Addr) -> Mac {
-    let [.., a, b, c, d] = group.octets();
-    [0x33, 0x33, a, b, c, d]
+/// The MAC of a group (RFC 1112 section 6.4, RFC 2464 section 7).
+pub fn group_mac(group: impl Into<IpAddr>) -> Mac {
+    match group.into() {
+        IpAddr::V4(group) => {
+            let [_, b, c, d] = group.octets();
+            [0x01, 0x00, 0x5e, b & 0x7f, c, d]
+        }
+        IpAddr::V6(group) => {
+            let [.., a, b, c, d] = group.octets();
+            [0x33, 0x33, a, b, c, d]
+        }
+    }
 }
 
 /// The group that an address's neighbour solicitations go to.

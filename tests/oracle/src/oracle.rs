@@ -152,6 +152,11 @@ impl<'a> Oracle<'a> {
         self.macs.insert(mac);
     }
 
+    /// Whether an interface of the router has a MAC.
+    pub fn is_own_mac(&self, mac: [u8; 6]) -> bool {
+        self.macs.contains(&mac)
+    }
+
     /// Puts a device in quarantine.
     pub fn quarantine(&mut self, device: &str) {
         self.quarantined.insert(device.to_owned());

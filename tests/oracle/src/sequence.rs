@@ -246,7 +246,7 @@ impl<'a> Sequence<'a> {
             (Some(Control::Advertisement { .. }), false) => {
                 return of_neighbours && spares(destination, source, None);
             }
-            (Some(Control::DhcpClient | Control::DhcpServer) | None, _) => {}
+            (Some(Control::DhcpClient | Control::DhcpServer | Control::DhcpRelay) | None, _) => {}
             _ => return false,
         }
         if Message::of(ip) == Message::Error {

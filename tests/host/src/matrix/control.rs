@@ -118,9 +118,21 @@ pub(crate) fn discovery(t: &mut Table) {
     t.case("a neighbour advertisement with half an option").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[14, 1, 0, 0]))).is(MALFORMED);
     t.case("a neighbour advertisement with half an option, padded").enters(LAN1, Ethernet { padded_to: 100, ..nd(PUMP.v6, ALL_NODES, body(&target, &[14, 1, 0, 0])) }).is(MALFORMED);
     t.case("a neighbour advertisement with a link-layer address of sixteen bytes").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[&[2, 2][..], &PUMP.mac, &[0; 8]].concat()))).is(ND_SPOOF);
-    t.case("a neighbour advertisement with seven options").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[14, 1, 0, 0, 0, 0, 0, 0].repeat(7)))).is(MALFORMED);
+    t.case("a neighbour advertisement with seven options").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[14, 1, 0, 0, 0, 0, 0, 0].repeat(7)))).is(CONTROL);
+    t.case("a neighbour advertisement with as many options as fit into 1500 bytes").enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[14, 1, 0, 0, 0, 0, 0, 0].repeat(179)))).is(CONTROL);
+    t.case("a neighbour advertisement whose last of many options names another MAC")
+        .enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[&[14, 1, 0, 0, 0, 0, 0, 0].repeat(178)[..], &icmpv6::target_link(PINNED.mac)].concat()))).is(ND_SPOOF);
+    t.case("a neighbour advertisement whose last of many options is empty")
+        .enters(LAN1, nd(PUMP.v6, ALL_NODES, body(&target, &[&[14, 1, 0, 0, 0, 0, 0, 0].repeat(178)[..], &[14, 0, 0, 0, 0, 0, 0, 0]].concat()))).is(MALFORMED);
+    let prefixes = [&[3, 4, 64, 0xc0][..], &[0; 28]].concat().repeat(7);
+    t.case("a router advertisement with seven prefixes")
+        .enters(LAN1, nd(LINK, ALL_NODES, Upper::Icmpv6(Icmp::new(134, 0, [&[64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0][..], &prefixes].concat())))).is(ROGUE_RA).under(Router, CONTROL);
     t.case("a neighbour advertisement behind destination options").mirrors("neighbour discovery behind an extension header is not judged")
         .enters(LAN1, pump(packet(PUMP.v6, ALL_NODES, icmpv6::neighbour_advertisement(PINNED.v6, 0x20, own)).with(Extension::destination(&[1, 4, 0, 0, 0, 0])))).is(EXTENSION_HEADER).under(Options, ND_SPOOF);
+    t.case("a neighbour solicitation that the router would forward to a host of a zone").mirrors("neighbour discovery is a way out past all rules")
+        .enters(LAN1, Ethernet { destination: ROUTER.mac, ..pump(packet(PUMP.v6, CAMERA.v6, icmpv6::neighbour_solicitation(CAMERA.v6, source))) }).is(NO_RULE);
+    t.case("a neighbour solicitation to a host of a zone on the same link")
+        .enters(LAN1, Ethernet { destination: CAMERA.mac, ..pump(packet(PUMP.v6, CAMERA.v6, icmpv6::neighbour_solicitation(CAMERA.v6, source))) }).is(CONTROL);
     t.case("a neighbour solicitation to a host far away").enters(LAN1, pump(packet(PUMP.v6, FAR.v6, icmpv6::neighbour_solicitation(FAR.v6, source)))).is(NO_RULE);
 
     // Unlisted MACs, and devices that take addresses.
@@ -172,13 +184,22 @@ pub(crate) fn discovery(t: &mut Table) {
     // Listeners.
     let group: Ipv6Addr = "ff15::1:1".parse().unwrap();
     let listeners: Ipv6Addr = "ff02::16".parse().unwrap();
-    t.case("a listener report").enters(LAN1, nd(LINK, listeners, icmpv6::listener_report(group))).is(CONTROL);
-    t.case("a listener report from no address").enters(LAN1, nd(Ipv6Addr::UNSPECIFIED, listeners, icmpv6::listener_report(group))).is(CONTROL);
+    let on_link = |source: Ipv6Addr, destination: Ipv6Addr, upper: Upper| {
+        Ethernet { destination: group_mac(destination), ..pump(Ipv6 { hop_limit: 1, ..packet(source, destination, upper) }) }
+    };
+    t.case("a listener report").enters(LAN1, on_link(LINK, listeners, icmpv6::listener_report(group))).is(CONTROL);
+    t.case("a listener report from no address").enters(LAN1, on_link(Ipv6Addr::UNSPECIFIED, listeners, icmpv6::listener_report(group))).is(CONTROL);
     for (name, kind) in [("report of version 1", 131), ("done", 132)] {
-        t.case(format!("a listener {name}")).enters(LAN1, nd(LINK, group, Upper::Icmpv6(Icmp::new(kind, 0, [&[0; 4][..], &group.octets()].concat())))).is(CONTROL);
+        t.case(format!("a listener {name}")).enters(LAN1, on_link(LINK, group, Upper::Icmpv6(Icmp::new(kind, 0, [&[0; 4][..], &group.octets()].concat())))).is(CONTROL);
     }
+    t.case("a listener report that a router may forward").mirrors("membership reports are a way out past all rules")
+        .enters(LAN1, nd(LINK, listeners, icmpv6::listener_report(group))).is(NO_RULE).under(Quarantine, QUARANTINED);
+    t.case("a listener report to a group, by a host's MAC").mirrors("membership reports are a way out past all rules")
+        .enters(LAN1, pump(Ipv6 { hop_limit: 1, ..packet(LINK, listeners, icmpv6::listener_report(group)) })).is(NO_RULE);
+    t.case("a listener query").enters(LAN1, on_link(LINK, ALL_NODES, icmpv6::listener_query(Ipv6Addr::UNSPECIFIED))).is(ROGUE_RA).under(Router, CONTROL).under(Observe, ROGUE_RA);
+    t.case("a listener query that a router may forward").enters(LAN1, nd(LINK, ALL_NODES, icmpv6::listener_query(Ipv6Addr::UNSPECIFIED))).is(ROGUE_RA).under(Router, NO_RULE);
     t.case("a listener report to a host").enters(LAN1, pump(packet(PUMP.v6, RECORDS.v6, icmpv6::listener_report(group)))).is(NO_RULE);
-    t.case("a listener report from another's address").enters(LAN1, nd(PINNED.v6, listeners, icmpv6::listener_report(group))).is(SPOOFED_SOURCE);
+    t.case("a listener report from another's address").enters(LAN1, on_link(PINNED.v6, listeners, icmpv6::listener_report(group))).is(SPOOFED_SOURCE);
 }
 
 #[rustfmt::skip]
@@ -193,7 +214,14 @@ pub(crate) fn dhcp(t: &mut Table) {
     t.case("a DHCP client that renews with the router").enters(LAN1, renews(ROUTER.v4)).is(CONTROL).under(Quarantine, CONTROL);
     t.case("a DHCP client's message to a host far away").mirrors("DHCP is a way out past all rules").enters(LAN1, renews(FAR.v4)).is(NO_RULE).under(Quarantine, QUARANTINED);
     t.case("a DHCP client on its VLAN").enters(TRUNK, asks(PUMP.mac, Dhcp::client(1, PUMP.mac).udp()).tagged(10)).is(CONTROL);
-    t.case("a DHCP client's message for another MAC").mirrors("a client may use up all leases in others' names").enters(LAN1, asks(PUMP.mac, Dhcp::client(1, PINNED.mac).udp())).is(SPOOFED_SOURCE);
+    t.case("a DHCP client's message for another MAC").mirrors("a client may use up all leases in others' names").enters(LAN1, asks(PUMP.mac, Dhcp::client(1, PINNED.mac).udp())).is(ROGUE_DHCP).under(Quarantine, ROGUE_DHCP);
+    t.case("a DHCP client's message about another's address").mirrors("a client may end another's lease")
+        .enters(LAN1, pump(Ipv4::new(PUMP.v4, ROUTER.v4, Dhcp { client: PINNED.v4, ..Dhcp::client(7, PUMP.mac) }.udp()))).is(ROGUE_DHCP);
+    t.case("a DHCP client's message that names a relay").mirrors("the server answers whoever the message names as its relay")
+        .enters(LAN1, asks(PUMP.mac, Dhcp { relay: PINNED.v4, ..Dhcp::client(1, PUMP.mac) }.udp())).is(ROGUE_DHCP).under(DhcpServer, ROGUE_DHCP);
+    let relayed = |to: Ipv4Addr| pump(Ipv4::new(PUMP.v4, to, Udp { destination_port: 67, ..Dhcp::server(2, PUMP.v4, PINNED.mac, STRANGER.v4).udp() }));
+    t.case("a DHCP server's answer to the router, which relays").enters(LAN1, relayed(ROUTER.v4)).is(NO_RULE).under(DhcpServer, CONTROL);
+    t.case("a DHCP server's answer to another relay").enters(LAN1, relayed(PINNED.v4)).is(NO_RULE).under(DhcpServer, NO_RULE);
     t.case("a DHCP client's message from another's address").enters(LAN1, pump(Ipv4::new(PINNED.v4, all, Dhcp::client(3, PUMP.mac).udp()))).is(SPOOFED_SOURCE);
     t.case("a DHCP client's message from an unlisted MAC").enters(LAN1, asks(STRANGER.mac, Dhcp::client(1, STRANGER.mac).udp())).is(UNKNOWN_DEVICE).under(AdmitAny, CONTROL);
     t.case("a DHCP client's message too short to be one").enters(LAN1, asks(PUMP.mac, Udp::new(68, 67, *b"too-short"))).is(SPOOFED_SOURCE);
@@ -218,6 +246,8 @@ pub(crate) fn dhcp(t: &mut Table) {
     }
     t.case("DHCPv6 to a host far away").mirrors("DHCP is a way out past all rules").enters(LAN1, pump(Ipv6::new(PUMP.v6, FAR.v6, dhcpv6(5, PUMP.mac)))).is(NO_RULE).under(Quarantine, QUARANTINED);
     t.case("DHCPv6 to the router alone").enters(LAN1, pump(Ipv6::new(PUMP.v6, ROUTER.v6, dhcpv6(5, PUMP.mac)))).is(CONTROL);
+    let relayed = |to: Ipv6Addr| pump(Ipv6::new(PUMP.v6, to, Udp { source_port: 547, ..dhcpv6(13, PUMP.mac) }));
+    t.case("a DHCPv6 server's answer to the router, which relays").enters(LAN1, relayed(ROUTER.v6)).is(NO_RULE).under(DhcpServer, CONTROL);
     t.case("DHCPv6 relayed by a device").enters(LAN1, asks(dhcpv6(12, PUMP.mac))).is(NO_RULE);
     t.case("DHCPv6 from another port").enters(LAN1, asks(Udp { source_port: 1546, ..dhcpv6(1, PUMP.mac) })).is(NO_RULE);
     t.case("DHCPv6 without a message").enters(LAN1, asks(Udp::new(546, 547, []))).is(NO_RULE);

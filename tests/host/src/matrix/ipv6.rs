@@ -4,12 +4,13 @@ use std::net::Ipv6Addr;
 
 use super::{
     case::{
-        CONTROL, EXTENSION_HEADER, MALFORMED, NO_RULE, RULE, SPOOFED_SOURCE, Setting::Options,
+        CONTROL, EXTENSION_HEADER, MALFORMED, NO_RULE, ROGUE_RA, RULE, SPOOFED_SOURCE,
+        Setting::{Options, Quarantine, Router},
         Table, UNKNOWN_ETHERTYPE, cut,
     },
     network::{CAMERA, LAN1, LAN2, LINK, PUMP, RECORDS, pump, sent, syn, udp, v4, v6},
 };
-use wardline_oracle::frames::{Ethernet, Extension, Icmp, Ipv6, Packet, SYN, Upper, icmpv6};
+use wardline_oracle::frames::{Ethernet, Extension, Ipv6, Packet, SYN, Upper, group_mac, icmpv6};
 
 #[rustfmt::skip]
 pub(crate) fn rows(t: &mut Table) {
@@ -123,17 +124,18 @@ pub(crate) fn rows(t: &mut Table) {
     let report = || icmpv6::listener_report("ff02::1:3".parse().unwrap());
     let routers: Ipv6Addr = "ff02::16".parse().unwrap();
     let listener = |upper: Upper| Ipv6 { hop_limit: 1, ..Ipv6::new(LINK, routers, upper) };
-    t.case("a listener report with its router alert").enters(LAN1, pump(listener(report()).with(Extension::router_alert()))).is(CONTROL).under(Options, CONTROL);
+    let to_routers = |packet: Ipv6| Ethernet { destination: group_mac(routers), ..pump(packet) };
+    t.case("a listener report with its router alert").enters(LAN1, to_routers(listener(report()).with(Extension::router_alert()))).is(CONTROL).under(Options, CONTROL);
     t.case("a ping with a router alert").mirrors("whatever carries a router alert is let through")
         .enters(LAN1, pump(v6(icmpv6::request(8, 1)).with(Extension::router_alert()))).is(EXTENSION_HEADER).under(Options, RULE);
     t.case("TCP with a router alert").mirrors("whatever carries a router alert is let through")
         .enters(LAN1, with(Extension::router_alert())).is(EXTENSION_HEADER).under(Options, RULE);
     t.case("a listener report with its router alert and more")
-        .enters(LAN1, pump(listener(report()).with(Extension::router_alert()).with(destination()))).is(EXTENSION_HEADER).under(Options, CONTROL);
+        .enters(LAN1, to_routers(listener(report()).with(Extension::router_alert()).with(destination()))).is(EXTENSION_HEADER).under(Options, CONTROL);
     t.case("a listener report with hop-by-hop options that are no router alert")
-        .enters(LAN1, pump(listener(report()).with(hop()))).is(EXTENSION_HEADER).under(Options, CONTROL);
+        .enters(LAN1, to_routers(listener(report()).with(hop()))).is(EXTENSION_HEADER).under(Options, CONTROL);
     t.case("a listener query from a device, with its router alert")
-        .enters(LAN1, pump(listener(Upper::Icmpv6(Icmp::new(130, 0, [0; 20]))).with(Extension::router_alert()))).is(EXTENSION_HEADER).under(Options, NO_RULE);
+        .enters(LAN1, to_routers(listener(icmpv6::listener_query(Ipv6Addr::UNSPECIFIED)).with(Extension::router_alert()))).is(ROGUE_RA).under(Router, CONTROL).under(Quarantine, ROGUE_RA);
 
     t.case("IPv6 extension headers of another zone, which drops them")
         .enters(LAN2, sent(&CAMERA, Ipv6::new(CAMERA.v6, RECORDS.v6, syn(443)).with(destination()))).is(EXTENSION_HEADER).under(Options, EXTENSION_HEADER);

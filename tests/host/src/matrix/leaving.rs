@@ -6,8 +6,9 @@ use super::{
     case::{
         ARP_SPOOF, BAD_TCP_FLAGS, CONTROL, ESTABLISHED, EXTENSION_HEADER,
         Family::V4,
-        IP_OPTIONS, MALFORMED, MID_FLOW, ND_SPOOF, NO_RULE, ROGUE_RA, RULE, SPOOFED_SOURCE,
-        Setting::{Ethertypes, Options},
+        IP_OPTIONS, MALFORMED, MID_FLOW, ND_SPOOF, NO_RULE, QUARANTINED, ROGUE_RA, RULE,
+        SPOOFED_SOURCE,
+        Setting::{Ethertypes, Options, Quarantine},
         Table, UNKNOWN_ETHERTYPE, WRONG_VLAN, again,
     },
     network::{
@@ -18,7 +19,7 @@ use super::{
 };
 use wardline_oracle::frames::{
     ACK, Arp, BROADCAST, Dhcp, Ethernet, Extension, Icmp, Ipv4, Ipv6, Mac, Packet, Upper, dhcpv6,
-    group_mac, icmp, icmpv6, igmp_report, solicited_node,
+    group_mac, icmp, icmpv6, igmp_query, igmp_report, solicited_node,
 };
 
 #[rustfmt::skip]
@@ -91,13 +92,17 @@ pub(crate) fn rows(t: &mut Table) {
     t.case("from the uplink, a router advertisement").leaves(LAN1, UPLINK, nd(FAR.mac, router_link, icmpv6::router_advertisement(&[]))).is(CONTROL);
     t.case("from the uplink, a redirect (IPv6)").mirrors("ICMP redirect").leaves(LAN1, UPLINK, nd(FAR.mac, router_link, icmpv6::redirect(FAR.v6, RECORDS.v6))).is(ROGUE_RA);
     t.case("from the uplink, a redirect (IPv4)").mirrors("ICMP redirect").leaves(LAN1, UPLINK, forwarded(&PUMP, Ipv4::new(FAR.v4, PUMP.v4, icmp::error(5, 1, &Ipv4::new(PUMP.v4, RECORDS.v4, udp(9)).into())))).is(ROGUE_RA);
-    t.case("from the uplink, DHCP").leaves(LAN1, UPLINK, offer(RECORDS.v4)).is(CONTROL);
+    t.case("from the uplink, DHCP").leaves(LAN1, UPLINK, Ethernet { source: FAR.mac, ..offer(RECORDS.v4) }).is(CONTROL);
+    t.case("from the uplink, DHCP that the router has forwarded").mirrors("DHCP is a way in past all rules").leaves(LAN1, UPLINK, offer(RECORDS.v4)).is(NO_RULE).under(Quarantine, QUARANTINED);
     t.case("from the uplink, DHCP in the router's name").mirrors("DHCP server on a client port").leaves(LAN1, UPLINK, offer(ROUTER.v4)).is(SPOOFED_SOURCE);
     t.case("from the uplink, DHCP in a device's name").mirrors("DHCP server on a client port").leaves(LAN1, UPLINK, offer(CAMERA.v4)).is(SPOOFED_SOURCE);
-    t.case("from the uplink, an IGMP report").leaves(LAN1, UPLINK, Ethernet::new([1, 0, 0x5e, 1, 1, 1], FAR.mac, Ipv4::new(RECORDS.v4, [239, 1, 1, 1].into(), igmp_report([239, 1, 1, 1].into())))).is(CONTROL);
+    t.case("from the uplink, an IGMP report").leaves(LAN1, UPLINK, Ethernet::new([1, 0, 0x5e, 1, 1, 1], FAR.mac, Ipv4 { ttl: 1, ..Ipv4::new(RECORDS.v4, [239, 1, 1, 1].into(), igmp_report([239, 1, 1, 1].into())) })).is(CONTROL);
+    t.case("from the uplink, an IGMP report that a router may forward").leaves(LAN1, UPLINK, Ethernet::new([1, 0, 0x5e, 1, 1, 1], FAR.mac, Ipv4::new(RECORDS.v4, [239, 1, 1, 1].into(), igmp_report([239, 1, 1, 1].into())))).is(NO_RULE);
+    t.case("from the uplink, an IGMP query for this link").leaves(LAN1, UPLINK, Ethernet::new([1, 0, 0x5e, 0, 0, 1], FAR.mac, Ipv4 { ttl: 1, ..Ipv4::new(RECORDS.v4, [224, 0, 0, 1].into(), igmp_query([0; 4].into())) })).is(CONTROL);
     t.case("from the uplink, an IGMP query").leaves(LAN1, UPLINK, Ethernet::new([1, 0, 0x5e, 0, 0, 1], FAR.mac, Ipv4::new(RECORDS.v4, [224, 0, 0, 1].into(), Upper::Bytes(2, vec![0x11, 0, 0, 0, 0, 0, 0, 0])))).is(NO_RULE);
-    t.case("from the router, an IGMP query").leaves(LAN1, ROUTER_ITSELF, Ethernet::new([1, 0, 0x5e, 0, 0, 1], ROUTER.mac, Ipv4 { options: wardline_oracle::frames::ROUTER_ALERT.to_vec(), ..Ipv4::new(ROUTER.v4, [224, 0, 0, 1].into(), Upper::Bytes(2, vec![0x11, 0, 0, 0, 0, 0, 0, 0])) })).is(NO_RULE);
-    t.case("from the router, a listener query").leaves(LAN1, ROUTER_ITSELF, Ethernet::new(group_mac(ALL_NODES), ROUTER.mac, Ipv6::new(router_link, ALL_NODES, Upper::Icmpv6(Icmp::new(130, 0, [0; 20]))).with(Extension::router_alert()))).is(NO_RULE);
+    t.case("from the router, an IGMP query").leaves(LAN1, ROUTER_ITSELF, Ethernet::new([1, 0, 0x5e, 0, 0, 1], ROUTER.mac, Ipv4 { options: wardline_oracle::frames::ROUTER_ALERT.to_vec(), ..Ipv4::new(ROUTER.v4, [224, 0, 0, 1].into(), Upper::Bytes(2, vec![0x11, 0, 0, 0, 0, 0, 0, 0])) })).is(CONTROL);
+    t.case("from the router, a listener query").leaves(LAN1, ROUTER_ITSELF, Ethernet::new(group_mac(ALL_NODES), ROUTER.mac, Ipv6::new(router_link, ALL_NODES, icmpv6::listener_query(Ipv6Addr::UNSPECIFIED)).with(Extension::router_alert()))).is(CONTROL);
+    t.case("from the router, a router advertisement with seven prefixes").leaves(LAN1, ROUTER_ITSELF, nd(ROUTER.mac, router_link, Upper::Icmpv6(Icmp::new(134, 0, [&[64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0][..], &[&[3, 4, 64, 0xc0][..], &[0; 28]].concat().repeat(7)].concat())))).is(CONTROL);
 
     // From another guarded port, where it was judged.
     t.both("from another guarded port, what entered there", |c, f| {

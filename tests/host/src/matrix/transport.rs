@@ -1,12 +1,16 @@
 //! The form of what IP carries: TCP, UDP, ICMP, IGMP and the rest.
 
 use super::{
-    case::{BAD_TCP_FLAGS, CONTROL, Family, IP_OPTIONS, MALFORMED, MID_FLOW, NO_RULE, RULE, Table},
+    case::{
+        BAD_TCP_FLAGS, CONTROL, Family, IP_OPTIONS, MALFORMED, MID_FLOW, NO_RULE, ROGUE_RA, RULE,
+        Setting::{Observe, Router},
+        Table,
+    },
     network::{ARCHIVE, LAN1, PUMP, RECORDS, pump, syn, tcp, udp, up, v4, v6},
 };
 use wardline_oracle::frames::{
-    ACK, FIN, Icmp, Ipv4, PSH, ROUTER_ALERT, RST, SYN, Tcp, URG, Udp, Upper, icmp, icmpv6,
-    igmp_report,
+    ACK, Ethernet, FIN, Icmp, Ipv4, PSH, ROUTER_ALERT, RST, SYN, Tcp, URG, Udp, Upper, group_mac,
+    icmp, icmpv6, igmp_report,
 };
 
 const ECE: u8 = 0x40;
@@ -107,23 +111,28 @@ pub(crate) fn rows(t: &mut Table) {
     for (name, kind) in [("timestamp", 13), ("address mask", 17), ("traceroute", 30), ("router solicitation", 10)] {
         t.case(format!("ICMP {name} request")).enters(LAN1, pump(v4(Upper::Icmp(Icmp::new(kind, 0, [0; 8]))))).is(NO_RULE);
     }
-    for (name, kind) in [("node information query", 139), ("inverse neighbour solicitation", 141), ("listener query", 130)] {
+    for (name, kind) in [("node information query", 139), ("inverse neighbour solicitation", 141)] {
         t.case(format!("ICMPv6 {name}")).enters(LAN1, pump(v6(Upper::Icmpv6(Icmp::new(kind, 0, [0; 24]))))).is(NO_RULE);
     }
 
     // IGMP.
     let group = [239, 1, 1, 1].into();
+    let on_link = |packet: Ipv4| Ethernet { destination: group_mac(packet.destination), ..pump(Ipv4 { ttl: 1, ..packet }) };
     let igmp = |kind: u8, destination: [u8; 4]| {
         let message = Upper::Bytes(2, vec![kind, 0, 0, 0, 239, 1, 1, 1]);
-        pump(Ipv4 { ttl: 1, options: ROUTER_ALERT.to_vec(), ..Ipv4::new(PUMP.v4, destination.into(), message) })
+        on_link(Ipv4 { options: ROUTER_ALERT.to_vec(), ..Ipv4::new(PUMP.v4, destination.into(), message) })
     };
     t.case("an IGMP report with its router alert")
-        .enters(LAN1, pump(Ipv4 { options: ROUTER_ALERT.to_vec(), ..Ipv4::new(PUMP.v4, group, igmp_report(group)) })).is(CONTROL);
-    t.case("an IGMP report without it").enters(LAN1, pump(Ipv4::new(PUMP.v4, group, igmp_report(group)))).is(CONTROL);
+        .enters(LAN1, on_link(Ipv4 { options: ROUTER_ALERT.to_vec(), ..Ipv4::new(PUMP.v4, group, igmp_report(group)) })).is(CONTROL);
+    t.case("an IGMP report without it").enters(LAN1, on_link(Ipv4::new(PUMP.v4, group, igmp_report(group)))).is(CONTROL);
+    t.case("an IGMP report that a router may forward").mirrors("membership reports are a way out past all rules")
+        .enters(LAN1, Ethernet { destination: group_mac(group), ..pump(Ipv4 { ttl: 2, ..Ipv4::new(PUMP.v4, group, igmp_report(group)) }) }).is(NO_RULE);
+    t.case("an IGMP report to a group, by a host's MAC").mirrors("membership reports are a way out past all rules")
+        .enters(LAN1, pump(Ipv4 { ttl: 1, ..Ipv4::new(PUMP.v4, group, igmp_report(group)) })).is(NO_RULE);
     for (name, kind) in [("report of version 1", 0x12), ("report of version 3", 0x22), ("leave", 0x17)] {
         t.case(format!("an IGMP {name}")).enters(LAN1, igmp(kind, [224, 0, 0, 22])).is(CONTROL);
     }
-    t.case("an IGMP query from a device").enters(LAN1, igmp(0x11, [224, 0, 0, 1])).is(NO_RULE);
+    t.case("an IGMP query from a device").enters(LAN1, igmp(0x11, [224, 0, 0, 1])).is(ROGUE_RA).under(Router, CONTROL).under(Observe, ROGUE_RA);
     t.case("an IGMP report to a host").enters(LAN1, igmp(0x16, RECORDS.v4.octets())).is(NO_RULE);
     t.case("IGMP cut in the middle").enters(LAN1, pump(Ipv4::new(PUMP.v4, group, Upper::Bytes(2, vec![0x16, 0, 0, 0])))).is(MALFORMED);
     t.case("an IGMP report whose router alert is not 0")

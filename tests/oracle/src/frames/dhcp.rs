@@ -14,6 +14,8 @@ pub struct Dhcp {
     pub client: Ipv4Addr,
     /// What the server offers.
     pub yours: Ipv4Addr,
+    /// The relay that the server answers; unspecified: none.
+    pub relay: Ipv4Addr,
     pub mac: Mac,
     /// Code and value, in order; the end option follows.
     pub options: Vec<(u8, Vec<u8>)>,
@@ -27,6 +29,7 @@ impl Dhcp {
             transaction: 0x5744_0001,
             client: Ipv4Addr::UNSPECIFIED,
             yours: Ipv4Addr::UNSPECIFIED,
+            relay: Ipv4Addr::UNSPECIFIED,
             mac,
             options: vec![(53, vec![kind])],
         }
@@ -60,7 +63,8 @@ impl Dhcp {
         message.extend([0; 4]);
         message.extend(self.client.octets());
         message.extend(self.yours.octets());
-        message.extend([0; 8]);
+        message.extend([0; 4]);
+        message.extend(self.relay.octets());
         message.extend(self.mac);
         // The rest of the hardware address, the server's name and the file's.
         message.resize(236, 0);

@@ -96,6 +96,13 @@ pub mod icmpv6 {
         discovery(143, &[&[0, 0, 0, 1], record.as_slice()].concat(), &[])
     }
 
+    /// An MLDv2 query for one group, or for all; it goes with
+    /// [`Extension::router_alert`](crate::frames::Extension::router_alert).
+    pub fn listener_query(group: Ipv6Addr) -> Upper {
+        let body = [&[0, 100, 0, 0], group.octets().as_slice(), &[2, 125, 0, 0]].concat();
+        Upper::Icmpv6(Icmp::new(130, 0, body))
+    }
+
     fn discovery(kind: u8, body: &[u8], options: Options<'_>) -> Upper {
         Upper::Icmpv6(Icmp::new(kind, 0, [body, options.as_flattened()].concat()))
     }
@@ -125,6 +132,14 @@ pub fn igmp_report(group: Ipv4Addr) -> Upper {
     let sum = checksum(&[&report]);
     report[2..4].copy_from_slice(&sum.to_be_bytes());
     Upper::Bytes(2, report)
+}
+
+/// An IGMPv2 query for one group, or for all; it goes with [`ROUTER_ALERT`].
+pub fn igmp_query(group: Ipv4Addr) -> Upper {
+    let mut query = [&[0x11, 100, 0, 0], group.octets().as_slice()].concat();
+    let sum = checksum(&[&query]);
+    query[2..4].copy_from_slice(&sum.to_be_bytes());
+    Upper::Bytes(2, query)
 }
 
 /// The IPv4 option of IGMP reports.

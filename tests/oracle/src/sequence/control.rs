@@ -1,29 +1,39 @@
 //! Control traffic, which the network itself needs: which packets are control, and whether they
 //! claim only what is their sender's.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    dissect::{self, Ip, Mac, Upper},
+    dissect::{self, Frame, Ip, Mac, Upper},
     oracle::is_group,
 };
 
 /// Control traffic, which the network itself needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Control {
-    Solicitation { target: Ipv6Addr },
-    Advertisement { target: Ipv6Addr },
+    Solicitation {
+        target: Ipv6Addr,
+    },
+    Advertisement {
+        target: Ipv6Addr,
+    },
     RouterSolicitation,
     RouterAdvertisement,
     Redirect,
     DhcpClient,
     DhcpServer,
+    /// What servers and relays say to each other.
+    DhcpRelay,
     Membership,
+    MembershipQuery,
 }
 
 pub(super) fn control(ip: &Ip) -> Option<Control> {
-    if is_report(ip) && is_group(ip.destination) {
+    if is_report(ip) {
         return Some(Control::Membership);
+    }
+    if is_query(ip) {
+        return Some(Control::MembershipQuery);
     }
     match (&ip.upper, ip.protocol) {
         (Upper::Icmp { kind: 5, .. }, 1) => Some(Control::Redirect),
@@ -48,6 +58,18 @@ pub(super) fn control(ip: &Ip) -> Option<Control> {
         // Only servers send to the ports of clients, from whatever port.
         (Upper::Udp { to: 68, .. }, _) if ip.source.is_ipv4() => Some(Control::DhcpServer),
         (Upper::Udp { to: 546, .. }, _) if ip.source.is_ipv6() => Some(Control::DhcpServer),
+        (
+            Upper::Udp {
+                from: 67, to: 67, ..
+            },
+            _,
+        ) if ip.source.is_ipv4() => Some(Control::DhcpRelay),
+        (
+            Upper::Udp {
+                from: 547, to: 547, ..
+            },
+            _,
+        ) if ip.source.is_ipv6() => Some(Control::DhcpRelay),
         (Upper::Udp { from, to, data }, _) => match (from, to, data.as_slice()) {
             // A request of an Ethernet client, with its hardware address (RFC 2131, 2).
             (68, 67, [1, 1, 6, rest @ ..]) if ip.source.is_ipv4() && rest.len() >= 31 => {
@@ -70,7 +92,7 @@ pub(super) fn leaves_as_control(ip: &Ip) -> bool {
         (Upper::Udp { from, to, .. }, _) => [67..=68, 546..=547]
             .iter()
             .any(|ports| ports.contains(from) && ports.contains(to)),
-        _ => is_report(ip) || is_discovery(ip),
+        _ => is_report(ip) || is_query(ip) || is_discovery(ip),
     }
 }
 
@@ -83,6 +105,31 @@ pub(super) fn is_report(ip: &Ip) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether it is a query of IGMP or MLD.
+pub(super) fn is_query(ip: &Ip) -> bool {
+    match (&ip.upper, ip.protocol) {
+        (Upper::Icmp { kind, .. }, 58) => *kind == 130,
+        (Upper::Opaque(bytes), 2) if ip.source.is_ipv4() => bytes.first() == Some(&0x11),
+        _ => false,
+    }
+}
+
+/// Whether a report or query stays on its link: it goes to a group, by the group's own MAC, and no
+/// router may forward it.
+pub(super) fn stays_on_link(frame: &Frame, ip: &Ip) -> bool {
+    let mac: Mac = match ip.destination {
+        IpAddr::V4(group) => {
+            let [_, b, c, d] = group.octets();
+            [0x01, 0x00, 0x5e, b & 0x7f, c, d]
+        }
+        IpAddr::V6(group) => {
+            let [.., a, b, c, d] = group.octets();
+            [0x33, 0x33, a, b, c, d]
+        }
+    };
+    is_group(ip.destination) && frame.destination == mac && ip.hop_limit == 1
 }
 
 /// Whether it is neighbour discovery, or its counterpart in IPv4.
@@ -111,7 +158,7 @@ pub(super) fn may_be_nobody(ip: &Ip, control: Option<Control>) -> bool {
         && match control {
             Some(Control::DhcpClient) => ip.source.is_ipv4(),
             Some(Control::Solicitation { .. } | Control::RouterSolicitation) => true,
-            Some(Control::Membership) => true,
+            Some(Control::Membership | Control::MembershipQuery) => true,
             _ => false,
         }
 }
@@ -125,7 +172,7 @@ pub(super) fn links_are(ip: &Ip, mac: Mac) -> bool {
         return true;
     };
     // A redirect's target option names another host.
-    let own = if *kind == 137 { 0 } else { 2 };
+    let own = if *kind == 137 { 1 } else { 2 };
     let options = body.get(fixed..).and_then(dissect::discovery_options);
     options.is_some_and(|options| {
         options
@@ -135,10 +182,23 @@ pub(super) fn links_are(ip: &Ip, mac: Mac) -> bool {
     })
 }
 
-/// Whether a DHCPv4 client asks for itself; a DHCPv6 client's identity can't be checked.
+/// Whether a DHCPv4 client asks for its own MAC, and not as a relay; a DHCPv6 client's identity
+/// can't be checked.
 pub(super) fn dhcp_is_own(ip: &Ip, mac: Mac) -> bool {
     match &ip.upper {
-        Upper::Udp { data, .. } if ip.source.is_ipv4() => data.get(28..34) == Some(&mac),
+        Upper::Udp { data, .. } if ip.source.is_ipv4() => {
+            data.get(28..34) == Some(&mac) && data.get(24..28) == Some(&[0; 4])
+        }
         _ => true,
     }
+}
+
+/// The address that a DHCPv4 client says it has, if it is not the one that it sends from.
+pub(super) fn dhcp_address(ip: &Ip) -> Option<Ipv4Addr> {
+    let Upper::Udp { data, .. } = &ip.upper else {
+        return None;
+    };
+    let octets: [u8; 4] = data.get(12..16)?.try_into().ok()?;
+    let address = Ipv4Addr::from(octets);
+    (ip.source.is_ipv4() && !address.is_unspecified() && ip.source != address).then_some(address)
 }

@@ -4,7 +4,7 @@ use wardline_proto::v1::{DropOrAllow, Reason};
 
 use super::{
     From, Sequence, Where,
-    control::{discovery_length, is_discovery, is_report},
+    control::{discovery_length, is_discovery, is_query, is_report},
     flow::{ACK, FIN, Message, RST, SYN},
     whose,
 };
@@ -94,7 +94,11 @@ impl Sequence<'_> {
             // Control traffic and errors fit into one packet (RFC 6980, 5).
             Some(fragment) if !fragment.is_atomic() => {
                 faults.extend(fragment_form(fragment));
-                if is_report(ip) || is_discovery(ip) || Message::of(ip) == Message::Error {
+                if is_report(ip)
+                    || is_query(ip)
+                    || is_discovery(ip)
+                    || Message::of(ip) == Message::Error
+                {
                     faults.push(Reason::Fragment);
                 }
             }
@@ -104,7 +108,9 @@ impl Sequence<'_> {
             Upper::Broken => faults.push(Reason::Malformed),
             Upper::Cut => faults.push(Reason::Fragment),
             Upper::Tcp { flags, .. } if !sensible(*flags) => faults.push(Reason::BadTcpFlags),
-            Upper::Icmp { kind, body, .. } if ip.protocol == 58 && !discovery_fits(*kind, body) => {
+            Upper::Icmp { kind, body, .. }
+                if ip.protocol == 58 && !leave.trusted && !discovery_fits(*kind, body) =>
+            {
                 faults.push(Reason::Malformed);
             }
             _ => {}
@@ -179,12 +185,12 @@ fn option_faults(leave: Leave, ip: &Ip) -> Vec<Reason> {
 fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
     let mut fragments = 0;
     let others = ip.extensions.iter().filter(|it| it.number != 44).count();
-    let is_report = ip.protocol == 58
+    let is_membership = ip.protocol == 58
         && others == 1
         && matches!(
             ip.upper,
             Upper::Icmp {
-                kind: 131 | 132 | 143,
+                kind: 130..=132 | 143,
                 ..
             }
         );
@@ -195,7 +201,7 @@ fn extension_fault(leave: Leave, ip: &Ip) -> Option<Reason> {
                 fragments += 1;
                 fragments == 1
             }
-            0 => at == 0 && (leave.options || is_report && extension.alert),
+            0 => at == 0 && (leave.options || is_membership && extension.alert),
             60 | 51 => leave.options,
             _ => false,
         };
@@ -233,11 +239,14 @@ fn sensible(flags: u8) -> bool {
     TOGETHER.contains(&(flags & (FIN | SYN | RST | ACK | URG)))
 }
 
-/// Whether a message of neighbour discovery has its fixed part and whole options (RFC 4861, 4).
+/// Whether a message of neighbour discovery has its fixed part and whole options (RFC 4861, 4), and
+/// fits into a packet of 1500 bytes.
 fn discovery_fits(kind: u8, body: &[u8]) -> bool {
     let Some(fixed) = discovery_length(kind) else {
         return true;
     };
-    body.get(fixed..)
-        .is_some_and(|options| dissect::discovery_options(options).is_some())
+    4 + body.len() <= 1460
+        && body
+            .get(fixed..)
+            .is_some_and(|options| dissect::discovery_options(options).is_some())
 }

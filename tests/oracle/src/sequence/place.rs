@@ -6,7 +6,10 @@ use wardline_proto::v1::{Device, Port, Reason};
 
 use super::{
     From, Must, Sequence, Where,
-    control::{Control, dhcp_is_own, leaves_as_control, links_are, may_be_nobody},
+    control::{
+        Control, dhcp_address, dhcp_is_own, is_discovery, leaves_as_control, links_are,
+        may_be_nobody, stays_on_link,
+    },
     flow::{Message, Way, asks},
     is_mapped, is_to_group, may_follow,
 };
@@ -38,7 +41,9 @@ impl<'a> Sequence<'a> {
             Content::Other(_) => return Ok(Must::pass(Reason::Control)),
             Content::Ip(ip) => ip,
         };
-        let control = control.filter(|control| !self.is_far(ip, *control));
+        let control = control
+            .filter(|control| !self.is_far(frame, ip, *control))
+            .filter(|control| self.is_control_here(port, frame, ip, *control));
         let goes_on =
             ip.fragment.is_none_or(|it| it.offset == 0) && self.goes_on(ip, &Way::of(at, frame));
         if !goes_on && !may_be_nobody(ip, control) && !self.oracle.may_send(device, zone, ip.source)
@@ -53,7 +58,11 @@ impl<'a> Sequence<'a> {
                 return Err(Drop::because(Reason::Fragment));
             }
         }
-        if control.is_some_and(|control| control != Control::Membership || !quarantined) {
+        let membership = matches!(
+            control,
+            Some(Control::Membership | Control::MembershipQuery)
+        );
+        if control.is_some() && !(membership && quarantined) {
             return Ok(Must::pass(Reason::Control));
         }
         let source = End::Other {
@@ -86,7 +95,7 @@ impl<'a> Sequence<'a> {
 
     /// Whether discovery goes to a host that is no neighbour, or a DHCP client's message to one
     /// that is in no zone: then it is not control.
-    fn is_far(&self, ip: &Ip, control: Control) -> bool {
+    fn is_far(&self, frame: &Frame, ip: &Ip, control: Control) -> bool {
         let asks = matches!(
             control,
             Control::Solicitation { .. }
@@ -99,7 +108,26 @@ impl<'a> Sequence<'a> {
             // Of any zone: it may be on the same bridge.
             End::Other { zone, .. } => zone.is_some(),
         };
-        asks && !is_group(ip.destination) && !is_link_local(ip.destination) && !near
+        // A frame for the router's MAC and another's address is one to forward.
+        let forwards = control != Control::DhcpClient
+            && self.oracle.is_own_mac(frame.destination)
+            && !self.oracle.is_the_routers(ip.destination);
+        asks && !is_group(ip.destination) && !is_link_local(ip.destination) && (!near || forwards)
+    }
+
+    /// Whether messages that are control in one place only are in that place.
+    fn is_control_here(&self, port: &Port, frame: &Frame, ip: &Ip, control: Control) -> bool {
+        match control {
+            Control::Membership => stays_on_link(frame, ip),
+            // Elsewhere it is a rogue's, wherever it goes.
+            Control::MembershipQuery => !port.router || stays_on_link(frame, ip),
+            Control::DhcpRelay => {
+                port.dhcp_server
+                    && !ip.source.is_unspecified()
+                    && self.oracle.is_the_routers(ip.destination)
+            }
+            _ => true,
+        }
     }
 
     fn may_control(
@@ -113,7 +141,11 @@ impl<'a> Sequence<'a> {
     ) -> Result<(), Drop> {
         let is_discovery = !matches!(
             control,
-            Control::DhcpClient | Control::DhcpServer | Control::Membership
+            Control::DhcpClient
+                | Control::DhcpServer
+                | Control::DhcpRelay
+                | Control::Membership
+                | Control::MembershipQuery
         );
         if ip.protocol == 58 && is_discovery {
             let is_coded = matches!(ip.upper, Upper::Icmp { code: 1.., .. });
@@ -136,12 +168,23 @@ impl<'a> Sequence<'a> {
             }
         }
         match control {
-            Control::RouterAdvertisement | Control::Redirect if !port.router => {
+            Control::RouterAdvertisement | Control::Redirect | Control::MembershipQuery
+                if !port.router =>
+            {
                 Err(Drop::because(Reason::RogueRa))
             }
             Control::DhcpServer if !port.dhcp_server => Err(Drop::because(Reason::RogueDhcp)),
             Control::DhcpClient if !dhcp_is_own(ip, frame.source) => {
-                Err(Drop::because(Reason::SpoofedSource))
+                Err(Drop::because(Reason::RogueDhcp))
+            }
+            Control::DhcpClient => {
+                if let Some(address) = dhcp_address(ip) {
+                    if !self.oracle.may_send(device, zone, address.into()) {
+                        return Err(Drop::because(Reason::RogueDhcp));
+                    }
+                    self.take(device, address.into());
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -178,9 +221,25 @@ impl<'a> Sequence<'a> {
         if is_mapped(ip.source) {
             return Err(Drop::because(Reason::SpoofedSource));
         }
-        if leaves_as_control(ip) {
+        let membership = matches!(
+            control,
+            Some(Control::Membership | Control::MembershipQuery)
+        );
+        // From the uplink, control is control of this link: not what the router has forwarded.
+        let on_link = if membership {
+            stays_on_link(frame, ip)
+        } else {
+            !matches!(ip.upper, Upper::Udp { .. }) || !self.oracle.is_own_mac(frame.source)
+        };
+        let aside = *from == From::Uplink && !on_link;
+        if leaves_as_control(ip) && !aside {
             if *from == From::Uplink {
                 self.controls_from_uplink(ip, control)?;
+            }
+            // The router has forwarded it, which nobody does with discovery.
+            let forwarded = is_discovery(ip) && ip.source.is_ipv6() && ip.hop_limit != 255;
+            if matches!(from, From::Guarded(_)) && forwarded {
+                return Err(Drop::because(Reason::NdSpoof));
             }
             return Ok(Must::pass(Reason::Control));
         }
@@ -259,6 +318,8 @@ impl<'a> Sequence<'a> {
             (From::Guarded(_), End::Other { zone: own, .. }) => own == Some(zone),
             _ => true,
         };
+        // Reports and queries that are not for this link belong to no service.
+        let in_vain = leaves_as_control(ip) && !matches!(ip.upper, Upper::Udp { .. });
         let group = ip.destination;
         if self.is_related(ip, None) {
             return Ok(Must::pass(Reason::Related));
@@ -275,7 +336,9 @@ impl<'a> Sequence<'a> {
                 Err(drop)
             };
         }
-        let admitted = if Message::of(ip) == Message::Opens {
+        let admitted = if in_vain {
+            Err(Drop::because(Reason::NoRule))
+        } else if Message::of(ip) == Message::Opens {
             let asks = asks(ip);
             self.oracle
                 .admitted_to_group(self.now, source, group, zone, is_near, asks)
@@ -317,7 +380,14 @@ impl<'a> Sequence<'a> {
             }
             Some(Control::Advertisement { target }) => Some(target),
             Some(Control::RouterAdvertisement | Control::RouterSolicitation) => None,
-            Some(Control::DhcpClient | Control::DhcpServer | Control::Membership) | None => {
+            Some(
+                Control::DhcpClient
+                | Control::DhcpServer
+                | Control::DhcpRelay
+                | Control::Membership
+                | Control::MembershipQuery,
+            )
+            | None => {
                 return Ok(());
             }
         };

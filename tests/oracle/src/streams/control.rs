@@ -69,21 +69,32 @@ impl Stream {
                 };
                 let target = if self.dice.percent(60) { address } else { any };
                 let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-                let own_link = self.dice.pick(&[
+                let mut own_link = self.dice.pick(&[
                     vec![],
                     vec![icmpv6::source_link(claimed)],
                     vec![icmpv6::target_link(claimed)],
                     vec![icmpv6::target_link(claimed), icmpv6::source_link(own)],
                 ]);
-                let upper = match self.dice.below(8) {
+                // Other options, as many as a router may announce, and more.
+                if self.dice.percent(20) {
+                    let others = self.dice.pick(&[1, 5, 6, 7, 40, 150, 181, 190]);
+                    let at = self.dice.below(own_link.len() + 1);
+                    own_link.splice(
+                        at..at,
+                        (0..others).map(|it| [24, 1, it as u8, 0, 0, 0, 0, 0]),
+                    );
+                }
+                let upper = match self.dice.below(9) {
                     0..2 => icmpv6::neighbour_solicitation(target, &own_link),
                     2..4 => icmpv6::neighbour_advertisement(target, 0x60, &own_link),
                     4 => icmpv6::router_solicitation(&own_link),
                     5 => icmpv6::router_advertisement(&own_link),
                     6 => icmpv6::redirect(target, any),
+                    7 => icmpv6::listener_query(solicited_node(any)),
                     _ => icmpv6::listener_report(solicited_node(any)),
                 };
-                let is_report = matches!(&upper, Upper::Icmpv6(icmp) if icmp.kind == 143);
+                let is_membership =
+                    matches!(&upper, Upper::Icmpv6(icmp) if matches!(icmp.kind, 130 | 143));
                 let to = if self.dice.percent(70) {
                     all_nodes
                 } else {
@@ -93,9 +104,11 @@ impl Stream {
                 if !self.dice.percent(10) {
                     packet.hop_limit = 255;
                 }
-                destination = group_mac(to);
-                if is_report {
-                    packet.hop_limit = 1;
+                if self.dice.percent(95) {
+                    destination = group_mac(to);
+                }
+                if is_membership {
+                    packet.hop_limit = self.dice.pick(&[1, 1, 1, 1, 1, 2]);
                     if self.dice.percent(80) {
                         packet = packet.with(Extension::router_alert());
                     }
@@ -105,6 +118,14 @@ impl Stream {
             16..18 => {
                 let kind = self.dice.pick(&[1, 3, 4, 7, 8]);
                 let mut message = Dhcp::client(kind, claimed);
+                if let (IpAddr::V4(any), true) = (any, self.dice.percent(20)) {
+                    let field = if self.dice.percent(50) {
+                        &mut message.relay
+                    } else {
+                        &mut message.client
+                    };
+                    *field = any;
+                }
                 let mut source = Ipv4Addr::UNSPECIFIED;
                 let mut to = Ipv4Addr::BROADCAST;
                 if let (IpAddr::V4(address), true) = (address, self.dice.percent(40)) {
@@ -120,7 +141,13 @@ impl Stream {
                     return None;
                 };
                 let message = Dhcp::server(self.dice.pick(&[2, 5, 6]), source, own, source);
-                Ipv4::new(source, Ipv4Addr::BROADCAST, message.udp()).into()
+                let mut udp = message.udp();
+                let mut to = Ipv4Addr::BROADCAST;
+                // To a relay.
+                if let (IpAddr::V4(any), true) = (any, self.dice.percent(50)) {
+                    (udp.destination_port, to) = (67, any);
+                }
+                Ipv4::new(source, to, udp).into()
             }
             19 => {
                 let kind = self.dice.pick(&[1, 3, 7]);
@@ -135,6 +162,10 @@ impl Stream {
                 };
                 let group = Ipv4Addr::new(224, 0, 0, 251);
                 let mut packet = Ipv4::new(source, group, igmp_report(group));
+                packet.ttl = self.dice.pick(&[1, 1, 1, 1, 1, 2]);
+                if self.dice.percent(95) {
+                    destination = group_mac(group);
+                }
                 if self.dice.percent(70) {
                     packet.options = ROUTER_ALERT.to_vec();
                 }
