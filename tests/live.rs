@@ -2,6 +2,7 @@
 
 mod adoption;
 mod attach;
+mod attacks;
 mod bridge;
 mod flood;
 mod foreign;
@@ -9,4 +10,5 @@ mod forward;
 mod lab;
 mod legitimate;
 mod networks;
+mod servers;
 pub(crate) mod spine;

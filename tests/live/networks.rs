@@ -1,4 +1,6 @@
 //! Networks as people have them: each works without Wardline, and works guarded and observed.
 
+mod discovery;
 mod guests;
+mod leases;
 mod macvlan;

@@ -1,20 +1,14 @@
 //! Do devices get their addresses: from advertisements, from a DHCP server on the router, from one
 //! behind a port?
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::Ipv6Addr,
-    os::unix::fs::PermissionsExt as _,
-    process::{Command, Stdio},
-    time::Duration,
+use std::{collections::BTreeMap, net::Ipv6Addr, time::Duration};
+
+use wardline_tests::{
+    End, Outcome, TIMEOUT, eventually,
+    ward::{FAR, Guard, PATIENCE, Ward, mac, policy, v4, v6, zone},
 };
 
-use serde_json::Value;
-use wardline_tests::{
-    End, Host, Lab, Outcome, Program, TIMEOUT, eventually,
-    ward::{FAR, Guard, PATIENCE, Ward, mac, policy, skip, v4, v6, zone},
-};
+use crate::live::servers::{dnsmasq, global_address, has, has_dnsmasq, takes_lease};
 
 #[test]
 fn a_host_configures_itself_from_advertisements() {
@@ -134,28 +128,9 @@ fn lease(through_port: bool) {
         ],
     );
 
-    let script = ward.lab.dir().join("udhcpc");
-    let text = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\nip address add \"$ip/$mask\" dev \
-                \"$interface\"\nip route add default via \"$router\"\n";
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut client = Command::new("busybox");
-    client
-        .args([
-            "udhcpc", "-f", "-q", "-n", "-i", "eth0", "-t", "10", "-T", "1", "-s",
-        ])
-        .arg(&script)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut client = device.start(&mut client).unwrap();
-    let mut ended = None;
-    eventually(Duration::from_secs(20), || {
-        ended = client.ended().unwrap();
-        ended.is_some()
-    });
     assert!(
-        ended.is_some_and(|status| status.success()),
-        "no lease: {ended:?} {:?}",
+        takes_lease(&ward.lab, &device),
+        "no lease: {:?}",
         guard.drops()
     );
     let own = global_address(&device, "inet").unwrap();
@@ -171,55 +146,4 @@ fn lease(through_port: bool) {
 fn learning(net: u8, services: &str) -> String {
     let listed = format!(", addresses: [{}, \"{}\"]", v4(net), v6(net));
     policy(&[zone(net, "", "")], services).replace(&listed, "")
-}
-
-/// The first global address of a host that is not tentative any more.
-fn global_address(host: &Host, family: &str) -> Option<String> {
-    let links: Value = serde_json::from_str(&host.ip("-json address show eth0").unwrap()).unwrap();
-    let ready = |address: &&Value| {
-        address["family"] == family && address["scope"] == "global" && address["tentative"] != true
-    };
-    let address = links[0]["addr_info"].as_array()?.iter().find(ready)?;
-    assert_ne!(address["dadfailed"], true);
-    Some(address["local"].as_str()?.to_owned())
-}
-
-fn has_dnsmasq(name: &str) -> bool {
-    has(name, "dnsmasq", "--version")
-}
-
-/// Whether a program is installed; if not, reports that the test is skipped.
-fn has(name: &str, program: &str, argument: &str) -> bool {
-    let found = Command::new(program)
-        .arg(argument)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok();
-    if !found {
-        skip(name, &format!("no program {program}"));
-    }
-    found
-}
-
-fn dnsmasq(lab: &Lab, host: &Host, arguments: &[&str]) -> Program {
-    let mut dnsmasq = Command::new("dnsmasq");
-    dnsmasq
-        .args([
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--pid-file=",
-        ])
-        .args(["--user=root", "--port=0", "--bind-interfaces"])
-        .arg(format!(
-            "--dhcp-leasefile={}",
-            lab.dir().join("leases").display()
-        ))
-        .arg(format!(
-            "--log-facility={}",
-            lab.dir().join("dnsmasq").display()
-        ))
-        .args(arguments)
-        .stdin(Stdio::null());
-    host.start(&mut dnsmasq).unwrap()
 }

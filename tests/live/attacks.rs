@@ -1,0 +1,3 @@
+//! Attackers who use what is allowed: each attack fails, and the honest use next to it works.
+
+mod uplink;
