@@ -114,7 +114,7 @@ pub fn explain(
         source: from.address,
         destination: to.address,
         source_mac: resolver.source_mac(from, &checkpoint, link),
-        destination_mac: resolver.destination_mac(to, &checkpoint, link),
+        destination_mac: resolver.destination_mac(to, &checkpoint, link, service),
         vlan: checkpoint.vlan(),
         service,
         source_port,

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use wardline_ebpf::{
     abi::{self, Address, End, Port, PrefixKey, ROUTER, Settings, carries_key, mac_key, vlan_key},
     lookup::Lookup as _,
+    packet::number,
     policy,
 };
 
@@ -570,14 +571,16 @@ impl<'a> Resolver<'a> {
         to: &Candidate<'_>,
         checkpoint: &Checkpoint,
         link: &Link,
+        service: u32,
     ) -> Mac {
-        match (checkpoint, to.owner) {
-            (Checkpoint::Leaves { .. }, Owner::Device(device)) if !device.macs.is_empty() => {
-                device.macs[0]
-            }
-            (Checkpoint::Leaves { .. }, _) => self.unlisted(),
-            // To the router, because hosts send every packet to another zone there.
-            (Checkpoint::Enters { .. }, _) => link.mac.unwrap_or(UNLISTED),
+        let enters = matches!(checkpoint, Checkpoint::Enters { .. });
+        match to.owner {
+            // Hosts send every packet to another zone to the router, but neighbour discovery to the
+            // neighbour.
+            Owner::Router if enters => link.mac.unwrap_or(UNLISTED),
+            _ if enters && !is_discovery(service) => link.mac.unwrap_or(UNLISTED),
+            Owner::Device(device) if !device.macs.is_empty() => device.macs[0],
+            Owner::Device(_) | Owner::Router | Owner::Nobody => self.unlisted(),
         }
     }
 
@@ -596,6 +599,11 @@ impl<'a> Resolver<'a> {
         }
         mac
     }
+}
+
+/// Whether a service key is that of neighbour discovery.
+pub(super) fn is_discovery(service: u32) -> bool {
+    (service >> 16) as u8 == number::ICMPV6 && matches!((service >> 8) as u8, 133..=137)
 }
 
 /// The lowest address in a block that RFC 7042 sets aside for documents, locally administered.

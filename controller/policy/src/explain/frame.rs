@@ -7,6 +7,7 @@ use wardline_ebpf::{
     packet::{number, tcp},
 };
 
+use super::ends::is_discovery;
 use crate::words::mac::Mac;
 
 /// The first dynamic port (RFC 6335 section 6).
@@ -48,13 +49,18 @@ impl Packet {
                 bytes.extend(destination.octets());
             }
             (source, destination) => {
-                let is_discovery =
-                    self.protocol() == number::ICMPV6 && matches!(self.kind(), 133..=137);
                 bytes.extend(number::IPV6.to_be_bytes());
                 bytes.extend([0x60, 0, 0, 0]);
                 bytes.extend(length.to_be_bytes());
                 // RFC 4861 section 7.1: only from neighbours.
-                bytes.extend([self.protocol(), if is_discovery { 255 } else { HOP_LIMIT }]);
+                bytes.extend([
+                    self.protocol(),
+                    if is_discovery(self.service) {
+                        255
+                    } else {
+                        HOP_LIMIT
+                    },
+                ]);
                 bytes.extend(Address::from(source).octets());
                 bytes.extend(Address::from(destination).octets());
             }
