@@ -105,7 +105,7 @@ pub(super) fn check_place<T: Lookup + ?Sized>(
             Err(Reason::UnknownDevice)
         };
     };
-    // Nobody behind a port has the router's MAC, whomever else the zone admits.
+    // No device behind a port has the router's MAC, even where the zone admits unlisted ones.
     if mac.device == ROUTER {
         return Err(Reason::UnknownDevice);
     }

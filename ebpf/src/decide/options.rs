@@ -57,7 +57,8 @@ pub fn read_options<B: Bytes + ?Sized>(bytes: &B, work: &mut Work) -> Option<Ver
         }
         work.scratch.store(at + ((length as u32) << 3));
     }
-    // The form of what the router sends, and of what entered through a guarded port, was judged.
+    // The form of what the router sends is not judged. The form of what entered through a guarded
+    // port was judged there.
     let formed = work.is_from_router() || work.is_from_guarded();
     let fits = work.scratch.load() == end && end.wrapping_sub(start) <= LONGEST;
     if !fits && !formed {

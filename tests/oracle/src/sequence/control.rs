@@ -1,10 +1,11 @@
 //! Control traffic, which the network itself needs: which packets are control, and whether they
 //! claim only what is their sender's.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
     dissect::{self, Frame, Ip, Mac, Upper},
+    frames::group_mac,
     oracle::is_group,
 };
 
@@ -119,17 +120,7 @@ pub(super) fn is_query(ip: &Ip) -> bool {
 /// Whether a report or query stays on its link: it goes to a group, by the group's own MAC, and no
 /// router may forward it.
 pub(super) fn stays_on_link(frame: &Frame, ip: &Ip) -> bool {
-    let mac: Mac = match ip.destination {
-        IpAddr::V4(group) => {
-            let [_, b, c, d] = group.octets();
-            [0x01, 0x00, 0x5e, b & 0x7f, c, d]
-        }
-        IpAddr::V6(group) => {
-            let [.., a, b, c, d] = group.octets();
-            [0x33, 0x33, a, b, c, d]
-        }
-    };
-    is_group(ip.destination) && frame.destination == mac && ip.hop_limit == 1
+    is_group(ip.destination) && frame.destination == group_mac(ip.destination) && ip.hop_limit == 1
 }
 
 /// Whether it is neighbour discovery, or its counterpart in IPv4.

@@ -119,7 +119,7 @@ impl<'a> Sequence<'a> {
     fn is_control_here(&self, port: &Port, frame: &Frame, ip: &Ip, control: Control) -> bool {
         match control {
             Control::Membership => stays_on_link(frame, ip),
-            // Elsewhere it is a rogue's, wherever it goes.
+            // On any other port a query is a fault, whatever its destination.
             Control::MembershipQuery => !port.router || stays_on_link(frame, ip),
             Control::DhcpRelay => {
                 port.dhcp_server
@@ -236,7 +236,7 @@ impl<'a> Sequence<'a> {
             if *from == From::Uplink {
                 self.controls_from_uplink(ip, control)?;
             }
-            // The router has forwarded it, which nobody does with discovery.
+            // Another hop limit shows that the router has forwarded it, and discovery must not be.
             let forwarded = is_discovery(ip) && ip.source.is_ipv6() && ip.hop_limit != 255;
             if matches!(from, From::Guarded(_)) && forwarded {
                 return Err(Drop::because(Reason::NdSpoof));
