@@ -1,5 +1,5 @@
 //! The engine: what people and time ask to be changed, and whether it may be. How it is changed is
-//! [`in_force`]'s.
+//! the business of `in_force`.
 //!
 //! It lives on a thread of its own ([`thread`](crate::thread)), because store and kernel block, and
 //! does one thing at a time. Nothing that only reads asks it: states, [`Reader`] and
