@@ -1,7 +1,7 @@
 //! The decision: a packet and the tables give a verdict.
 //!
 //! Reasons have an order: form, place, quarantine, state, policy, room. The first that applies is
-//! the packet's reason.
+//! the packet's reason. Where zones only observe, the packet passes all the same.
 //!
 //! A judgement has steps. The first parses the packet, and passes it if it belongs to a flow that
 //! the current policy admits. Every other packet goes through more steps, in the order that
@@ -16,6 +16,7 @@ mod denials;
 mod enter;
 mod failsafe;
 mod leave;
+mod observe;
 mod options;
 mod parts;
 mod start;
@@ -29,6 +30,7 @@ pub use self::{
     enter::enter,
     failsafe::{apply_failsafe, has_failsafe},
     leave::leave,
+    observe::apply_observe,
     options::read_options,
     parts::note_first,
     start::{start_egress, start_ingress, start_unreadable},
@@ -143,6 +145,11 @@ impl<B: Bytes + ?Sized, T: Lookup + ?Sized> Steps for Host<'_, B, T> {
 
     fn note_first(&mut self) -> Answer {
         let verdict = note_first(self.tables, self.work, self.verdict);
+        note(&mut self.verdict, Some(verdict))
+    }
+
+    fn apply_observe(&mut self) -> Answer {
+        let verdict = apply_observe(self.tables, self.work, self.verdict);
         note(&mut self.verdict, Some(verdict))
     }
 

@@ -17,7 +17,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use wardline_ebpf::{
-    abi::{Address, Reason},
+    abi::{Address, Port, Reason},
     decide::{self, Answer, Fate, Verdict, finish, note},
     flows, forward as fast,
     lookup::Lookup as _,
@@ -175,7 +175,8 @@ fn sweep(_context: TcContext) -> i32 {
 }
 
 /// Drops packets that carry a VLAN tag outside the frame, on a port without VLANs where XDP judges:
-/// XDP does not see that tag, and has judged the packets as untagged.
+/// XDP does not see that tag, and has judged the packets as untagged. On a port that only observes
+/// they pass.
 #[classifier]
 fn tag_ingress(context: TcContext) -> i32 {
     let skb = context.skb.skb;
@@ -194,7 +195,7 @@ fn tag_ingress(context: TcContext) -> i32 {
     // SAFETY: the context is the kernel's.
     work.ifindex = unsafe { (*skb).ifindex };
     (work.device, work.zone) = (0, 0);
-    // The frame is dropped in any case. It is parsed only for the event.
+    // What it is does not matter. It is parsed only for the event.
     let (frame, packet) = (tc_frame(context.skb.skb), &mut work.packet);
     let _ = packet::ethernet(&frame, Some(tag as u16), packet);
     let (v4, v6) = (
@@ -213,8 +214,17 @@ fn tag_ingress(context: TcContext) -> i32 {
     if v6 && let Some(destination) = frame.read::<16>(14 + 24) {
         packet.destination = Address::v6(destination);
     }
+    let observes = match Maps.port(Port::index(work.ifindex, work.slot)) {
+        Some(port) => port.flags & Port::OBSERVES != 0,
+        None => false,
+    };
+    let reason = if observes {
+        Reason::Observed
+    } else {
+        Reason::WrongVlan
+    };
     let verdict = Verdict {
-        reason: Reason::WrongVlan,
+        reason,
         would: Reason::WrongVlan,
         counts: true,
         makes_event: true,
@@ -222,7 +232,7 @@ fn tag_ingress(context: TcContext) -> i32 {
     };
     let answer = note(&mut desk.verdict, Some(verdict));
     report(ENTERING, answer);
-    TC_ACT_SHOT
+    if observes { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
 }
 
 #[panic_handler]

@@ -7,17 +7,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wardline_ebpf::abi::{
-    Address, End, MAX_IFINDEX, Mac, Port, ROUTER, carries_key, ethertype_key, mac_key, vlan_key,
-    zone,
-};
+use wardline_ebpf::abi::{Address, End, Mac, ROUTER, ethertype_key, mac_key, zone};
 
 mod networks;
 mod pairs;
+mod ports;
 
 use self::{
     networks::Networks,
     pairs::{Kinds, classes, pairs},
+    ports::ports,
 };
 use crate::{
     clock::Clock,
@@ -196,77 +195,6 @@ fn router_macs(inventory: &Inventory, tables: &mut Tables) {
     }
 }
 
-/// Guarded interfaces, what they carry, and what is above them.
-fn ports(
-    intent: &Intent,
-    inventory: &Inventory,
-    zone_of: &impl Fn(ZoneIndex) -> u16,
-    tables: &mut Tables,
-) {
-    for link in inventory
-        .links
-        .values()
-        .filter(|link| link.index < MAX_IFINDEX)
-    {
-        let Some(port) = intent.port_for(&link.name) else {
-            continue;
-        };
-        let mut flags = Port::GUARDED;
-        if port.dhcp_server {
-            flags |= Port::DHCP_SERVER;
-        }
-        if port.router {
-            flags |= Port::ROUTER;
-        }
-        let untagged = port.zone.map_or(0, zone_of);
-        tables.ports.insert(
-            link.index,
-            Port {
-                zone: untagged,
-                flags,
-            },
-        );
-        let tagged = port
-            .vlans
-            .iter()
-            .map(|(vlan, zone)| (*vlan, zone_of(*zone)));
-        for (vlan, zone) in tagged.chain([(0, untagged)]).filter(|(_, zone)| *zone != 0) {
-            if vlan != 0 {
-                tables
-                    .places
-                    .insert(vlan_key(0, link.index, vlan), u32::from(zone));
-            }
-            tables.places.insert(carries_key(0, link.index, zone), 1);
-        }
-    }
-    // A packet that arrives through an interface above a port may have entered through that port.
-    // Whatever else such an interface takes in (another port of a bridge, another macvlan of the
-    // same port) is believed as well, so only kinds count that pass frames on as they are.
-    let mut below: Vec<u32> = tables.ports.keys().copied().collect();
-    while let Some(index) = below.pop() {
-        let Some(link) = inventory.links.get(&index) else {
-            continue;
-        };
-        let upper = inventory
-            .links
-            .values()
-            .filter(|other| other.parent == Some(index));
-        let controller = link.controller.filter(|index| {
-            let of = inventory.links.get(index);
-            // batman-adv and HSR open the frames of their members.
-            of.is_none_or(|it| !matches!(it.kind.as_deref(), Some("batadv" | "hsr")))
-        });
-        let above = upper.map(|other| other.index).chain(controller);
-        for index in above.filter(|index| *index < MAX_IFINDEX) {
-            let entry = tables.ports.entry(index).or_default();
-            if entry.flags & Port::ABOVE == 0 {
-                entry.flags |= Port::ABOVE;
-                below.push(index);
-            }
-        }
-    }
-}
-
 fn zones(intent: &Intent, zone_of: &impl Fn(ZoneIndex) -> u16, tables: &mut Tables) {
     for (index, wanted) in intent.zones.iter().enumerate() {
         let number = zone_of(ZoneIndex(index));
@@ -306,73 +234,6 @@ mod tests {
         ward::{BRIDGE, LAN1, LAN2, UPLINK, Ward},
         words::mac::Mac as Owner,
     };
-
-    #[test]
-    fn a_port_has_its_zone_and_what_is_above_it_is_known() {
-        let ward = Ward::new(|_| (), &[]);
-        let port = |index: u32| ward.tables.ports.get(&index).copied();
-        let guarded = |zone| Port {
-            zone: ward.zone(zone) as u16,
-            flags: Port::GUARDED,
-        };
-        assert_eq!(port(LAN1), Some(guarded("pumps")));
-        assert_eq!(port(LAN2), Some(guarded("cameras")));
-        let above = Port {
-            zone: 0,
-            flags: Port::ABOVE,
-        };
-        assert_eq!(port(BRIDGE), Some(above));
-        assert_eq!(port(UPLINK), None);
-    }
-
-    #[test]
-    fn what_is_above_a_port_is_known_however_high() {
-        const ABOVE: [(u32, &str, u32); 3] =
-            [(21, "vlan", LAN2), (22, "macvlan", 21), (23, "ipvlan", 22)];
-        let ward = Ward::new(|_| (), &[]);
-        let mut inventory = ward.inventory.clone();
-        let link = inventory.links[&UPLINK].clone();
-        let mut add = |index: u32, kind: &str, parent: Option<u32>, controller: Option<u32>| {
-            let (name, kind) = (format!("if{index}"), Some(kind.to_owned()));
-            inventory.links.insert(
-                index,
-                Link {
-                    index,
-                    name,
-                    kind,
-                    parent,
-                    controller,
-                    ..link.clone()
-                },
-            );
-        };
-        for (index, kind, below) in ABOVE {
-            add(index, kind, Some(below), None);
-        }
-        // A member of a bond, in a VRF.
-        add(24, "macvlan", Some(LAN2), Some(25));
-        add(25, "bond", None, Some(26));
-        add(26, "vrf", None, None);
-        // The members' frames are inside those of the mesh.
-        add(27, "batadv", None, None);
-        add(28, "macvlan", Some(LAN2), Some(27));
-        add(29, "macvlan", Some(UPLINK), None);
-        let tables = compile(
-            &ward.intent,
-            &inventory,
-            &ward.ids,
-            &BTreeSet::new(),
-            &ward.clock,
-        );
-        let above = |port: &Port| port.flags == Port::ABOVE;
-        let found: Vec<u32> = tables
-            .ports
-            .iter()
-            .filter(|(_, port)| above(port))
-            .map(|it| *it.0)
-            .collect();
-        assert_eq!(found, [BRIDGE, 21, 22, 23, 24, 25, 26, 28]);
-    }
 
     #[test]
     fn a_rule_between_a_zone_and_a_network_is_one_pair_however_many_devices() {

@@ -27,6 +27,11 @@ impl Port {
     pub const DHCP_SERVER: u16 = 4;
     /// Router advertisements and redirects may enter.
     pub const ROUTER: u16 = 8;
+    /// Every zone on this port is in mode observe.
+    pub const OBSERVES: u16 = 16;
+    /// Every zone is in mode observe that is on another port to which a bridge may pass on frames
+    /// of this one.
+    pub const NEIGHBOURS_OBSERVE: u16 = 32;
 
     /// Index of an interface's entry.
     #[inline(always)]
@@ -57,7 +62,7 @@ pub fn ethertype_key(slot: u32, zone: u16, ethertype: u16) -> u64 {
 pub mod zone {
     /// The zone exists.
     pub const EXISTS: u32 = 1;
-    /// Packets that policy or state would drop pass, and are reported.
+    /// What would be dropped passes, and is reported.
     pub const OBSERVE: u32 = 2;
     /// The zone is on some guarded port.
     pub const HAS_PORTS: u32 = 4;

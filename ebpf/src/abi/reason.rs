@@ -101,10 +101,9 @@ impl Reason {
         self as u8 >= Self::Rule as u8
     }
 
-    /// Whether a zone in mode observe lets such a packet pass: drops by policy, state or room,
-    /// never drops by form or place.
+    /// Whether such a packet is dropped by state, policy or room, not by form, place or quarantine.
     #[inline(always)]
-    pub fn is_observable(self) -> bool {
+    pub fn is_of_policy(self) -> bool {
         matches!(
             self,
             Self::NoRule

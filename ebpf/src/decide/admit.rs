@@ -35,7 +35,7 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     }
     // No rule can name a link-local address.
     if work.packet.source.is_link_local() || work.packet.destination.is_link_local() {
-        return Some(drop_by_policy(tables, work, Reason::NoRule));
+        return Some(drop_by_policy(work, Reason::NoRule));
     }
     if work.packet.shape == Shape::Error {
         let quoted = packet::quoted(bytes, &work.packet);
@@ -44,12 +44,12 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
                 counts: !work.is_from_guarded(),
                 ..Verdict::of(Reason::Related)
             },
-            _ => drop_by_policy(tables, work, Reason::MidFlow),
+            _ => drop_by_policy(work, Reason::MidFlow),
         });
     }
     if !has_flow(&work.packet) {
         // A membership report or a discovery message that no guard has passed.
-        return Some(drop_by_policy(tables, work, Reason::NoRule));
+        return Some(drop_by_policy(work, Reason::NoRule));
     }
     // Rules name the end that opened the flow, whichever end sent this packet.
     work.reversed = 0;
@@ -57,7 +57,7 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         return if may_open_flow(&work.packet) {
             None
         } else {
-            Some(drop_by_policy(tables, work, Reason::MidFlow))
+            Some(drop_by_policy(work, Reason::MidFlow))
         };
     }
     match flows::find_again(tables, &work.sought, work.at) {
@@ -71,7 +71,7 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             work.reversed = u32::from(work.packet.shape == Shape::Answer);
             None
         }
-        _ => Some(drop_by_policy(tables, work, Reason::MidFlow)),
+        _ => Some(drop_by_policy(work, Reason::MidFlow)),
     }
 }
 

@@ -1,11 +1,9 @@
 //! Policy: asks it, then opens, renews or ends the flow accordingly.
 
 use super::{
-    ask::{
-        asked_service, drop_by_policy, drop_unless_observed, epoch, has_quarantined_end,
-        is_current, is_observed,
-    },
+    ask::{asked_service, drop_by_policy, epoch, is_current},
     denials::is_lasting,
+    observe::{has_no_enforcing_end, observes},
     work::{Verdict, Work},
 };
 use crate::{
@@ -70,10 +68,10 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
     } = work.decision;
     let allowed = reason == Reason::Rule;
     if work.is_multicast() {
-        return Some(multicast_verdict(tables, work));
+        return Some(multicast_verdict(work));
     }
     if work.adopts != 0 && !allowed {
-        return Some(drop_by_policy(tables, work, Reason::MidFlow));
+        return Some(drop_by_policy(work, Reason::MidFlow));
     }
     let leg = work.leg as usize;
     // Keeps the position of the flow, not the flow itself: before 6.3 the verifier does not let a
@@ -86,7 +84,8 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
         there = found.flow.bind[bit(leg ^ 1)].load();
         current = is_current(tables, work, &found);
     }
-    if !allowed && (has_quarantined_end(work) || !is_observed(tables, work)) {
+    let goes_on = allowed || observes(work) && has_no_enforcing_end(tables, work);
+    if !goes_on {
         match flows::find_again(tables, &work.sought, at) {
             Some(found) => flows::end(tables, &found, &work.sought),
             None => work.lasting_denial = u32::from(work.at == 0 && is_lasting(work)),
@@ -94,7 +93,7 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
         return Some(Verdict::by_rule(reason, rule));
     }
     if !current && !other_end_still_owns_address(tables, work, there) {
-        return Some(drop_by_policy(tables, work, Reason::MidFlow));
+        return Some(drop_by_policy(work, Reason::MidFlow));
     }
     let bind = work.bind();
     let device = flows::account(settings, work.source.device, bind);
@@ -126,7 +125,7 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
     let found = flows::find_again(tables, &work.sought, at)?;
     let next = flows::follow(found.state, &work.packet, leg);
     if next == flows::NO_STATE {
-        return Some(drop_by_policy(tables, work, Reason::MidFlow));
+        return Some(drop_by_policy(work, Reason::MidFlow));
     }
     let next = flows::with_vlan(next & !state::OBSERVED, leg, work.packet.vlan);
     let next = next | if allowed { 0 } else { state::OBSERVED };
@@ -159,7 +158,7 @@ fn other_end_still_owns_address<T: Lookup + ?Sized>(tables: &T, work: &Work, the
 /// The verdict for a packet to a group, at one of the ports that it leaves through. Groups open no
 /// flows.
 #[inline(always)]
-fn multicast_verdict<T: Lookup + ?Sized>(tables: &T, work: &Work) -> Verdict {
+fn multicast_verdict(work: &Work) -> Verdict {
     let Decision { reason, rule, .. } = work.decision;
     let counts = !work.is_from_guarded();
     if reason == Reason::Rule {
@@ -167,8 +166,6 @@ fn multicast_verdict<T: Lookup + ?Sized>(tables: &T, work: &Work) -> Verdict {
             counts,
             ..Verdict::by_rule(reason, rule)
         }
-    } else if !has_quarantined_end(work) && is_observed(tables, work) {
-        Verdict::observed(reason, rule)
     } else {
         Verdict::by_rule(reason, rule)
     }
@@ -195,6 +192,6 @@ pub fn open_flow<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
     }
     match room {
         Ok(()) => Verdict::by_rule(Reason::Rule, rule),
-        Err(reason) => drop_unless_observed(tables, work, reason),
+        Err(reason) => Verdict::of(reason),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::work::{Verdict, Work};
 use crate::{
-    abi::{EPOCH_CELLS, End, MAX_ZONES, Reason, state, zone},
+    abi::{EPOCH_CELLS, End, Reason, state},
     flows::{self, Found},
     lookup::Lookup,
     packet::{self, Packet, Shape, tcp},
@@ -103,58 +103,21 @@ pub(super) fn established_verdict(found: &Found<'_>) -> Verdict {
     Verdict::of(Reason::Established)
 }
 
-/// A drop by policy or state, unless mode observe lets the packet pass. If an end is in quarantine,
-/// the reason is quarantine, because it comes before state and policy.
+/// A drop by policy or state. If an end is in quarantine, the reason is quarantine, because it
+/// comes before state and policy.
 #[inline(always)]
-pub(super) fn drop_by_policy<T: Lookup + ?Sized>(
-    tables: &T,
-    work: &Work,
-    reason: Reason,
-) -> Verdict {
-    if has_quarantined_end(work) {
-        Verdict::of(Reason::Quarantined)
+pub(super) fn drop_by_policy(work: &Work, reason: Reason) -> Verdict {
+    Verdict::of(if has_quarantined_end(work) {
+        Reason::Quarantined
     } else {
-        drop_unless_observed(tables, work, reason)
-    }
-}
-
-/// A drop, unless mode observe lets the packet pass.
-#[inline(always)]
-pub(super) fn drop_unless_observed<T: Lookup + ?Sized>(
-    tables: &T,
-    work: &Work,
-    reason: Reason,
-) -> Verdict {
-    if is_observed(tables, work) {
-        Verdict::observed(reason, 0)
-    } else {
-        Verdict::of(reason)
-    }
+        reason
+    })
 }
 
 /// Whether an end is in quarantine.
 #[inline(always)]
 pub(super) fn has_quarantined_end(work: &Work) -> bool {
     (work.source.flags | work.destination.flags) & End::QUARANTINED != 0
-}
-
-/// Whether mode observe applies: at least one end is in a zone with ports, and each such zone is in
-/// mode observe.
-#[inline(always)]
-pub(super) fn is_observed<T: Lookup + ?Sized>(tables: &T, work: &Work) -> bool {
-    const EITHER: u32 = zone::HAS_PORTS | zone::OBSERVE;
-    let (mut ends, mut observing) = (0, 0);
-    for end in [&work.source, &work.destination] {
-        let zone = end.zone as u32 & (MAX_ZONES - 1);
-        if zone != 0
-            && let Some(settings) = tables.zone(work.slot * MAX_ZONES + zone)
-            && settings & zone::HAS_PORTS != 0
-        {
-            ends += 1;
-            observing += u32::from(settings & EITHER == EITHER);
-        }
-    }
-    ends != 0 && ends == observing
 }
 
 /// Finds out what the destination is. When no rule can name it, it is an end without names.

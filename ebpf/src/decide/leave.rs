@@ -90,7 +90,7 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if source.is_link_local() || !policy::end(tables, work.slot, &source, &mut work.source) {
         work.source = End::default();
         find_destination(tables, work);
-        return Some(drop_by_policy(tables, work, Reason::NoRule));
+        return Some(drop_by_policy(work, Reason::NoRule));
     }
     // A device behind a guarded port sends only through that port, and only the router sends from
     // the router's addresses.

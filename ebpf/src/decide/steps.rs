@@ -2,6 +2,7 @@
 
 use super::{
     apply::retry_reversed,
+    observe::observes,
     options::has_options,
     work::{Verdict, Work},
 };
@@ -106,6 +107,8 @@ pub trait Steps {
     fn apply_failsafe(&mut self) -> Answer;
     /// Runs [`note_first`](super::note_first).
     fn note_first(&mut self) -> Answer;
+    /// Runs [`apply_observe`](super::apply_observe).
+    fn apply_observe(&mut self) -> Answer;
     /// Runs [`note_denial`](super::note_denial).
     fn note_denial(&mut self);
 }
@@ -143,6 +146,9 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     if answer.passes() && work.packet.fragment.is_first() {
         answer = steps.note_first();
     }
+    if !answer.passes() && steps.work().is_some_and(observes) {
+        answer = steps.apply_observe();
+    }
     if !answer.passes() && denied {
         steps.note_denial();
     }
@@ -152,7 +158,10 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{abi::Address, packet::Shape};
+    use crate::{
+        abi::{Address, Port},
+        packet::Shape,
+    };
 
     /// Gives the answers that a test prescribes, and notes which steps ran.
     #[derive(Default)]
@@ -215,6 +224,11 @@ mod tests {
         fn note_first(&mut self) -> Answer {
             self.step("note_first");
             Answer(Reason::Fragment as u32)
+        }
+
+        fn apply_observe(&mut self) -> Answer {
+            self.step("apply_observe");
+            Answer(Reason::Observed as u32)
         }
 
         fn note_denial(&mut self) {
@@ -304,6 +318,26 @@ mod tests {
             ..Recorded::default()
         };
         assert!(ran(steps, Some(Reason::Rule)).0.is_empty());
+    }
+
+    #[test]
+    fn where_a_port_observes_a_drop_is_looked_at_last_and_a_pass_never() {
+        let observing = || {
+            let mut steps = Recorded::default();
+            steps.work.port = Port::OBSERVES;
+            steps
+        };
+        let observed = (vec!["apply_observe"], Fate::Passed);
+        assert_eq!(ran(observing(), Some(Reason::WrongVlan)), observed);
+        assert_eq!(
+            ran(observing(), Some(Reason::Control)),
+            (vec![], Fate::Passed)
+        );
+        // Not before it is sure that later parts of the packet can follow.
+        let mut steps = observing();
+        steps.work.packet.fragment.more = true;
+        let expected = (vec!["note_first", "apply_observe"], Fate::Passed);
+        assert_eq!(ran(steps, Some(Reason::Rule)), expected);
     }
 
     #[test]

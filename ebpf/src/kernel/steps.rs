@@ -116,6 +116,11 @@ macro_rules! hook {
             }
 
             #[inline(always)]
+            fn apply_observe(&mut self) -> Answer {
+                Answer::from_number(apply_observe($index))
+            }
+
+            #[inline(always)]
             fn note_denial(&mut self) {
                 note_denial($index);
             }
@@ -166,6 +171,12 @@ step! {
     /// Notes the first part of a packet that passes, for later parts.
     note_first(index: u32), index,
     |desk| Some(decide::note_first(&Maps, &desk.work, desk.verdict))
+}
+
+step! {
+    /// Passes a drop where zones only observe.
+    apply_observe(index: u32), index,
+    |desk| Some(decide::apply_observe(&Maps, &mut desk.work, desk.verdict))
 }
 
 step! {

@@ -33,6 +33,9 @@ fn host_agrees_with_the_oracle() {
         let compiled = Compiled::new(&policy, &inventory, judge::clock(NOW));
         let mut oracle = Oracle::new(&policy, &ROUTER);
         oracle.own(ROUTER_MAC);
+        if let Some(exit) = compiled.some_port() {
+            oracle.send_out_of(&inventory.links[&exit].name);
+        }
         for (number, probe) in (20_000..).zip(&probes) {
             let Some((at, frame)) = judge::shown(&compiled, probe, number) else {
                 continue;

@@ -138,8 +138,8 @@ fn topics() -> Vec<Topic> {
         ),
         topic(
             "Mode observe",
-            "What policy or state would drop passes when every end that is a zone with ports observes. What fails by \
-             form or place is dropped all the same.",
+            "What would be dropped passes, and is reported with its reason, when the port's zone observes and so does \
+             every other zone with ports that the packet touches. What is in quarantine is dropped in any mode.",
             observe::rows,
         ),
         topic(

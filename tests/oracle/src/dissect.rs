@@ -182,6 +182,22 @@ pub fn frame(bytes: &[u8], tag: Option<u16>) -> Result<Frame, Malformed> {
     })
 }
 
+/// The VLAN of a frame, as far as it has one that can be: 0 when it has no tag. None when its
+/// Ethernet header is malformed.
+pub fn vlan(bytes: &[u8], tag: Option<u16>) -> Option<u16> {
+    let header = bytes.first_chunk::<14>()?;
+    let source = &header[6..12];
+    let vlan = match (tag, &header[12..]) {
+        (Some(control), _) => control,
+        (None, [0x81, 0x00]) => {
+            let tag = bytes.get(14..18)?;
+            u16::from_be_bytes([tag[0], tag[1]])
+        }
+        (None, _) => 0,
+    };
+    (source[0] & 1 == 0 && source != [0; 6] && vlan & 0xfff != 0xfff).then_some(vlan & 0xfff)
+}
+
 /// RFC 826, for IPv4 over Ethernet.
 fn arp(mut reader: Reader<'_>) -> Result<Arp, Malformed> {
     must(reader.u16()? == 1)?;

@@ -5,6 +5,7 @@
 //! flow, unicast and well-formed, that is not control traffic; where the contract lists reasons,
 //! it gives the first that holds.
 
+mod observe;
 pub mod registry;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use wardline_proto::v1::{Action, Device, Policy, Port, Reason, Rule, Zone, ZoneAdmit, ZoneMode};
+use wardline_proto::v1::{Action, Device, Policy, Port, Reason, Rule, Zone, ZoneAdmit};
 
 /// The first packet of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +122,8 @@ pub struct Oracle<'a> {
     macs: BTreeSet<[u8; 6]>,
     learned: BTreeMap<IpAddr, String>,
     quarantined: BTreeSet<String>,
+    /// The interface through which packets leave that are judged as they leave.
+    exit: Option<String>,
 }
 
 /// One end of a packet.
@@ -144,6 +147,7 @@ impl<'a> Oracle<'a> {
             macs: BTreeSet::new(),
             learned: BTreeMap::new(),
             quarantined: BTreeSet::new(),
+            exit: None,
         }
     }
 
@@ -172,22 +176,25 @@ impl<'a> Oracle<'a> {
     /// # Panics
     /// When it enters at an interface that no port matches: nothing judges it.
     pub fn judge(&self, probe: &Probe) -> Expected {
-        let source = match self.place(probe) {
-            Ok(source) => source,
-            Err(reason) => return Expected::Dropped(Drop::because(reason)),
-        };
-        let destination = self.end(probe.destination);
-        let drop = match self.admit(probe, source, destination) {
+        let drop = match self.allowed(probe) {
             Ok(rules) => return Expected::Allowed(rules),
             Err(drop) => drop,
         };
-        if self.is_cut(source, destination) {
-            Expected::Dropped(Drop::because(Reason::Quarantined))
-        } else if self.is_observed(source, destination) {
+        if drop.reason != Reason::Quarantined && self.is_observed(probe) {
             Expected::Observed(drop)
         } else {
             Expected::Dropped(drop)
         }
+    }
+
+    fn allowed(&self, probe: &Probe) -> Result<BTreeSet<String>, Drop> {
+        let source = self.place(probe).map_err(Drop::because)?;
+        let destination = self.end(probe.destination);
+        let admitted = self.admit(probe, source, destination);
+        if admitted.is_err() && self.is_cut(source, destination) {
+            return Err(Drop::because(Reason::Quarantined));
+        }
+        admitted
     }
 
     /// The sender, if it may send from there with that address.
@@ -545,25 +552,6 @@ impl<'a> Oracle<'a> {
                 ..
             } => self.is_cut_off(device),
         }
-    }
-
-    /// Whether there are ends in zones with ports, all of them in observe.
-    pub fn is_observed(&self, source: End<'_>, destination: End<'_>) -> bool {
-        let has_port = |zone: &&Zone| {
-            let mut ports = self.policy.ports.iter();
-            ports.any(|port| {
-                port.zone == zone.name || port.vlans.iter().any(|vlan| vlan.zone == zone.name)
-            })
-        };
-        let zone_of = |end| match end {
-            End::Router => None,
-            End::Other { zone, .. } => self.zone(zone?).filter(has_port),
-        };
-        let mut zones = [source, destination]
-            .into_iter()
-            .filter_map(zone_of)
-            .peekable();
-        zones.peek().is_some() && zones.all(|zone| zone.mode() == ZoneMode::Observe)
     }
 }
 

@@ -32,6 +32,14 @@ pub enum Where {
     Leaving { interface: String, from: From },
 }
 
+impl Where {
+    fn interface(&self) -> &str {
+        match self {
+            Self::Entering { interface } | Self::Leaving { interface, .. } => interface,
+        }
+    }
+}
+
 /// Where a frame that leaves came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum From {
@@ -151,6 +159,7 @@ impl<'a> Sequence<'a> {
         let must = match self.try_judge(at, tag, bytes) {
             Ok(must) => must,
             Err(drop) if self.is_spared(&drop, at, tag, bytes) => Must::pass(Reason::Control),
+            Err(drop) if self.is_observed(&drop, at, tag, bytes) => Must::observed(drop),
             Err(drop) => Must::drop(drop),
         };
         Must {
@@ -160,9 +169,7 @@ impl<'a> Sequence<'a> {
     }
 
     fn try_judge(&mut self, at: &Where, tag: Option<u16>, bytes: &[u8]) -> Result<Must, Drop> {
-        let interface = match at {
-            Where::Entering { interface } | Where::Leaving { interface, .. } => interface,
-        };
+        let interface = at.interface();
         let port = self.oracle.port_of(interface);
         let Ok(frame) = dissect::frame(bytes, tag) else {
             return Err(Drop::because(Reason::Malformed));
@@ -278,14 +285,54 @@ impl<'a> Sequence<'a> {
             return Ok(self.follower(at, frame, ip));
         }
         let cut = self.oracle.is_cut(source, destination);
-        let observed = !cut && self.oracle.is_observed(source, destination);
-        let must =
-            match self.state_and_policy(ip, source, destination, observed, Way::of(at, frame)) {
-                Err(_) if cut => return Err(Drop::because(Reason::Quarantined)),
-                Err(drop) if observed => Must::observed(drop),
-                done => done?,
-            };
-        Ok(must)
+        let observed = self.oracle.observes(at.interface(), frame.vlan)
+            && [source, destination]
+                .into_iter()
+                .all(|end| self.oracle.spares(end));
+        match self.state_and_policy(ip, source, destination, observed, Way::of(at, frame)) {
+            Err(_) if cut => Err(Drop::because(Reason::Quarantined)),
+            done => done,
+        }
+    }
+
+    /// Whether a frame passes, although it would be dropped, because all that it touches observes.
+    fn is_observed(&self, drop: &Drop, at: &Where, tag: Option<u16>, bytes: &[u8]) -> bool {
+        const POLICY: [Reason; 6] = [
+            Reason::NoRule,
+            Reason::DeniedByRule,
+            Reason::Expired,
+            Reason::MidFlow,
+            Reason::FlowTableFull,
+            Reason::DeviceQuota,
+        ];
+        if drop.reason == Reason::Quarantined {
+            return false;
+        }
+        let vlan = dissect::vlan(bytes, tag);
+        // No zone is known where the VLAN can't be read.
+        let here = match vlan {
+            Some(vlan) => self.oracle.observes(at.interface(), vlan),
+            None => self.oracle.observes_wholly(at.interface()),
+        };
+        let macs = bytes.first_chunk::<12>().map(|macs| {
+            let mac = |at: usize| [0, 1, 2, 3, 4, 5].map(|byte| macs[at + byte]);
+            [mac(0), mac(6)]
+        });
+        let mut macs = macs.into_iter().flatten();
+        let spares_macs =
+            POLICY.contains(&drop.reason) || macs.all(|mac| self.oracle.spares_mac(mac));
+        // The addresses of what is malformed can't be believed, if they can be read at all.
+        let addresses = match dissect::frame(bytes, tag).map(|frame| frame.content) {
+            Ok(Content::Ip(ip)) if drop.reason != Reason::Malformed => {
+                vec![ip.source, ip.destination]
+            }
+            Ok(Content::Arp(Some(arp))) => vec![arp.sender.into(), arp.target.into()],
+            _ => vec![],
+        };
+        here && spares_macs
+            && addresses
+                .into_iter()
+                .all(|address| self.oracle.spares_address(address))
     }
 
     /// Notes the first of several fragments, when it passes.

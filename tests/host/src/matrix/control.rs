@@ -8,7 +8,7 @@ use super::{
         ARP_SPOOF, CONTROL, EXTENSION_HEADER, FRAGMENT, MALFORMED, ND_SPOOF, NO_RULE, QUARANTINED,
         ROGUE_DHCP, ROGUE_RA, RULE, SPOOFED_SOURCE,
         Setting::{AdmitAny, DhcpServer, Fragments, Observe, Options, Quarantine, Router},
-        Table, UNKNOWN_DEVICE, WRONG_PORT, cut,
+        Table, UNKNOWN_DEVICE, WRONG_PORT, cut, would,
     },
     network::{
         ALL_NODES, ALL_ROUTERS, CAMERA, FAR, LAN1, LAN2, LINK, PINNED, PUMP, RECORDS, ROUTER,
@@ -33,7 +33,7 @@ pub(crate) fn arp(t: &mut Table) {
     t.case("an ARP announcement").enters(LAN1, said(PUMP.mac, Arp::request(PUMP.mac, PUMP.v4, PUMP.v4))).is(CONTROL);
     t.case("a gratuitous ARP reply").enters(LAN1, said(PUMP.mac, Arp::reply(PUMP.mac, PUMP.v4, BROADCAST, PUMP.v4))).is(CONTROL);
 
-    t.case("a gateway ARP reply").mirrors("gateway ARP reply").enters(LAN1, said(PUMP.mac, Arp::reply(PUMP.mac, ROUTER.v4, PINNED.mac, PINNED.v4))).is(ARP_SPOOF).under(Observe, ARP_SPOOF).under(AdmitAny, ARP_SPOOF);
+    t.case("a gateway ARP reply").mirrors("gateway ARP reply").enters(LAN1, said(PUMP.mac, Arp::reply(PUMP.mac, ROUTER.v4, PINNED.mac, PINNED.v4))).is(ARP_SPOOF).under(Observe, would(ARP_SPOOF)).under(AdmitAny, ARP_SPOOF);
     t.case("a gratuitous ARP for the gateway").mirrors("gateway ARP reply").enters(LAN1, said(PUMP.mac, Arp::request(PUMP.mac, ROUTER.v4, ROUTER.v4))).is(ARP_SPOOF);
     t.case("ARP for the gateway's other address").mirrors("gateway ARP reply").enters(LAN1, claim(ROUTER_2.v4)).is(ARP_SPOOF);
     t.case("ARP for another device's address").mirrors("ARP is not judged").enters(LAN1, claim(PINNED.v4)).is(ARP_SPOOF);
@@ -81,7 +81,7 @@ pub(crate) fn discovery(t: &mut Table) {
     t.case("a neighbour advertisement that was asked for").enters(LAN1, pump(packet(PUMP.v6, ROUTER.v6, icmpv6::neighbour_advertisement(PUMP.v6, 0x60, own)))).is(CONTROL);
     t.case("a neighbour advertisement without options").enters(LAN1, pump(packet(PUMP.v6, ROUTER.v6, icmpv6::neighbour_advertisement(PUMP.v6, 0x40, &[])))).is(CONTROL);
     t.case("a neighbour advertisement of the link-local address").enters(LAN1, nd(LINK, ALL_NODES, icmpv6::neighbour_advertisement(LINK, 0x20, own))).is(CONTROL);
-    t.case("a neighbour advertisement of another device").mirrors("neighbour discovery is not judged").enters(LAN1, says(PINNED.v6)).is(ND_SPOOF).under(Observe, ND_SPOOF);
+    t.case("a neighbour advertisement of another device").mirrors("neighbour discovery is not judged").enters(LAN1, says(PINNED.v6)).is(ND_SPOOF).under(Observe, would(ND_SPOOF));
     t.case("a neighbour advertisement of the router").mirrors("neighbour discovery is not judged").enters(LAN1, says(ROUTER.v6)).is(ND_SPOOF);
     t.case("a neighbour advertisement of a server").mirrors("neighbour discovery is not judged").enters(LAN1, says(RECORDS.v6)).is(ND_SPOOF);
     t.case("a neighbour advertisement of a free address, from a device with its own").enters(LAN1, says(STRANGER.v6)).is(ND_SPOOF);
@@ -147,7 +147,7 @@ pub(crate) fn discovery(t: &mut Table) {
     t.case("a router solicitation from no address").enters(LAN1, nd(Ipv6Addr::UNSPECIFIED, ALL_ROUTERS, icmpv6::router_solicitation(&[]))).is(CONTROL);
     t.case("a router solicitation with another's MAC").mirrors("the MAC in the option is believed").enters(LAN1, nd(LINK, ALL_ROUTERS, icmpv6::router_solicitation(&[icmpv6::source_link(PINNED.mac)]))).is(ND_SPOOF);
     let advertises = || icmpv6::router_advertisement(source);
-    t.case("a router advertisement").mirrors("a router advertisement from a client port").enters(LAN1, nd(LINK, ALL_NODES, advertises())).is(ROGUE_RA).under(Router, CONTROL).under(Observe, ROGUE_RA);
+    t.case("a router advertisement").mirrors("a router advertisement from a client port").enters(LAN1, nd(LINK, ALL_NODES, advertises())).is(ROGUE_RA).under(Router, CONTROL).under(Observe, would(ROGUE_RA));
     t.case("a router advertisement to one host").mirrors("a router advertisement from a client port").enters(LAN1, pump(packet(LINK, PINNED.v6, advertises()))).is(ROGUE_RA).under(Router, CONTROL);
     t.case("a router advertisement of lifetime 0, which takes the default route away").mirrors("a router advertisement from a client port")
         .enters(LAN1, nd(LINK, ALL_NODES, Upper::Icmpv6(Icmp::new(134, 0, [64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])))).is(ROGUE_RA);
@@ -171,10 +171,10 @@ pub(crate) fn discovery(t: &mut Table) {
         .enters(LAN1, pump(first)).enters(LAN1, pump(last)).is([EXTENSION_HEADER, FRAGMENT]).under(Fragments, [EXTENSION_HEADER, FRAGMENT]);
     t.case("a router advertisement on a VLAN").mirrors("a router advertisement from a client port")
         .enters(TRUNK, nd(LINK, ALL_NODES, advertises()).tagged(10)).is(ROGUE_RA);
-    t.case("a redirect (IPv6)").mirrors("ICMP redirect").enters(LAN1, pump(packet(LINK, PINNED.v6, icmpv6::redirect(PUMP.v6, FAR.v6)))).is(ROGUE_RA).under(Router, CONTROL).under(Observe, ROGUE_RA);
+    t.case("a redirect (IPv6)").mirrors("ICMP redirect").enters(LAN1, pump(packet(LINK, PINNED.v6, icmpv6::redirect(PUMP.v6, FAR.v6)))).is(ROGUE_RA).under(Router, CONTROL).under(Observe, would(ROGUE_RA));
     t.case("a redirect to a host far away (IPv6)").mirrors("ICMP redirect").enters(LAN1, pump(packet(PUMP.v6, FAR.v6, icmpv6::redirect(PUMP.v6, FAR.v6)))).is(ROGUE_RA);
     let quoted = || Packet::from(Ipv4::new(RECORDS.v4, PUMP.v4, Udp::new(5000, 5000, *b"data")));
-    t.case("a redirect (IPv4)").mirrors("ICMP redirect").enters(LAN1, pump(v4(icmp::error(5, 1, &quoted())))).is(ROGUE_RA).under(Router, CONTROL).under(Observe, ROGUE_RA);
+    t.case("a redirect (IPv4)").mirrors("ICMP redirect").enters(LAN1, pump(v4(icmp::error(5, 1, &quoted())))).is(ROGUE_RA).under(Router, CONTROL).under(Observe, would(ROGUE_RA));
     t.case("a redirect that quotes a live flow").mirrors("ICMP redirect")
         .leaves(LAN1, UPLINK, Ethernet::new(PUMP.mac, ROUTER.mac, quoted()))
         .enters(LAN1, pump(v4(icmp::error(5, 1, &quoted())))).is([RULE, ROGUE_RA]);
@@ -196,7 +196,7 @@ pub(crate) fn discovery(t: &mut Table) {
         .enters(LAN1, nd(LINK, listeners, icmpv6::listener_report(group))).is(NO_RULE).under(Quarantine, QUARANTINED);
     t.case("a listener report to a group, by a host's MAC").mirrors("membership reports are a way out past all rules")
         .enters(LAN1, pump(Ipv6 { hop_limit: 1, ..packet(LINK, listeners, icmpv6::listener_report(group)) })).is(NO_RULE);
-    t.case("a listener query").enters(LAN1, on_link(LINK, ALL_NODES, icmpv6::listener_query(Ipv6Addr::UNSPECIFIED))).is(ROGUE_RA).under(Router, CONTROL).under(Observe, ROGUE_RA);
+    t.case("a listener query").enters(LAN1, on_link(LINK, ALL_NODES, icmpv6::listener_query(Ipv6Addr::UNSPECIFIED))).is(ROGUE_RA).under(Router, CONTROL).under(Observe, would(ROGUE_RA));
     t.case("a listener query that a router may forward").enters(LAN1, nd(LINK, ALL_NODES, icmpv6::listener_query(Ipv6Addr::UNSPECIFIED))).is(ROGUE_RA).under(Router, NO_RULE);
     t.case("a listener report to a host").enters(LAN1, pump(packet(PUMP.v6, RECORDS.v6, icmpv6::listener_report(group)))).is(NO_RULE);
     t.case("a listener report from another's address").enters(LAN1, on_link(PINNED.v6, listeners, icmpv6::listener_report(group))).is(SPOOFED_SOURCE);
@@ -229,7 +229,7 @@ pub(crate) fn dhcp(t: &mut Table) {
     t.case("a DHCP client's message from another port").enters(LAN1, pump(v4(Udp { source_port: 1068, ..Dhcp::client(1, PUMP.mac).udp() }))).is(NO_RULE);
 
     let offer = || Dhcp::server(2, PUMP.v4, PINNED.mac, STRANGER.v4).udp();
-    t.case("a DHCP server on a client port").mirrors("DHCP server on a client port").enters(LAN1, Ethernet { destination: BROADCAST, ..pump(Ipv4::new(PUMP.v4, all, offer())) }).is(ROGUE_DHCP).under(DhcpServer, CONTROL).under(Observe, ROGUE_DHCP);
+    t.case("a DHCP server on a client port").mirrors("DHCP server on a client port").enters(LAN1, Ethernet { destination: BROADCAST, ..pump(Ipv4::new(PUMP.v4, all, offer())) }).is(ROGUE_DHCP).under(DhcpServer, CONTROL).under(Observe, would(ROGUE_DHCP));
     t.case("a DHCP server's answer to one host").mirrors("DHCP server on a client port").enters(LAN1, pump(Ipv4::new(PUMP.v4, PINNED.v4, offer()))).is(ROGUE_DHCP).under(DhcpServer, CONTROL);
     t.case("a DHCP server that sends from another port").mirrors("DHCP server on a client port").enters(LAN1, pump(Ipv4::new(PUMP.v4, all, Udp { source_port: 6767, ..offer() }))).is(ROGUE_DHCP).under(DhcpServer, CONTROL);
     t.case("a DHCP server with the router's address").enters(LAN1, pump(Ipv4::new(ROUTER.v4, all, offer()))).is(SPOOFED_SOURCE).under(DhcpServer, SPOOFED_SOURCE);
@@ -254,7 +254,7 @@ pub(crate) fn dhcp(t: &mut Table) {
     t.case("DHCPv6 from another's address").enters(LAN1, pump(Ipv6::new(PINNED.v6, servers, dhcpv6(1, PUMP.mac)))).is(SPOOFED_SOURCE);
     for (name, kind) in [("advertise", 2), ("reply", 7), ("reconfigure", 10)] {
         t.case(format!("DHCPv6 {name} from a client port")).mirrors("DHCP server on a client port")
-            .enters(LAN1, pump(Ipv6::new(LINK, "fe80::12".parse().unwrap(), dhcpv6(kind, PINNED.mac)))).is(ROGUE_DHCP).under(DhcpServer, CONTROL).under(Observe, ROGUE_DHCP);
+            .enters(LAN1, pump(Ipv6::new(LINK, "fe80::12".parse().unwrap(), dhcpv6(kind, PINNED.mac)))).is(ROGUE_DHCP).under(DhcpServer, CONTROL).under(Observe, would(ROGUE_DHCP));
     }
     t.case("a DHCP server's port named by a rule is no way around").enters(LAN1, pump(v4(Udp::new(514, 68, *b"data")))).is(ROGUE_DHCP);
     t.case("TCP to the DHCP client's port is not DHCP").enters(LAN1, pump(v4(syn(68)))).is(NO_RULE);

@@ -1,5 +1,5 @@
-//! Mode observe: packets that policy or state would drop pass when every end that is in a zone with
-//! ports observes; faults of form and place are dropped all the same.
+//! Mode observe: what would be dropped passes when the port's zone observes, and every other zone
+//! with ports that the packet touches.
 
 use super::{
     case::{
@@ -7,7 +7,7 @@ use super::{
         Family::V4,
         IP_OPTIONS, MALFORMED, MID_FLOW, NO_RULE, RULE, SPOOFED_SOURCE,
         Setting::{Observe, ObserveAll},
-        Table, UNKNOWN_DEVICE, UNKNOWN_ETHERTYPE, WRONG_PORT, WRONG_VLAN, would,
+        Table, UNKNOWN_DEVICE, UNKNOWN_ETHERTYPE, WRONG_PORT, WRONG_VLAN, cut, would,
     },
     network::{
         ARCHIVE, BLOCKED, CAMERA, FAR, LAN1, LAN2, LINK, PINNED, PUMP, RECORDS, ROUTER,
@@ -15,8 +15,10 @@ use super::{
         v6,
     },
 };
+use std::net::Ipv4Addr;
+
 use wardline_oracle::frames::{
-    ACK, Arp, BROADCAST, Ethernet, Extension, Ipv4, Ipv6, Packet, SYN, Upper, icmp,
+    ACK, Arp, BROADCAST, Dhcp, Ethernet, Extension, Ipv4, Ipv6, Packet, SYN, Upper, icmp,
 };
 
 #[rustfmt::skip]
@@ -52,17 +54,28 @@ pub(crate) fn rows(t: &mut Table) {
             .is([RULE, ESTABLISHED]).under(Observe, [RULE, ESTABLISHED]);
     });
 
-    // Dropped in every mode.
-    t.case("observe does not pass: malformed").enters(LAN1, pump(Ipv4 { version: 5, ..v4(syn(2575)) })).is(MALFORMED).under(Observe, MALFORMED);
-    t.case("observe does not pass: TCP flags").enters(LAN1, pump(v4(tcp(2575, 0)))).is(BAD_TCP_FLAGS).under(Observe, BAD_TCP_FLAGS);
-    t.case("observe does not pass: options").enters(LAN1, pump(Ipv4 { options: vec![1; 4], ..v4(syn(2575)) })).is(IP_OPTIONS).under(Observe, IP_OPTIONS);
-    t.case("observe does not pass: extension headers").enters(LAN1, pump(v6(syn(2575)).with(Extension::destination(&[1, 4, 0, 0, 0, 0])))).is(EXTENSION_HEADER).under(Observe, EXTENSION_HEADER);
-    t.case("observe does not pass: fragments").enters(LAN1, pump(Ipv4 { more_fragments: true, ..v4(syn(2575)) })).is(FRAGMENT).under(Observe, FRAGMENT);
-    t.case("observe does not pass: EtherTypes").enters(LAN1, pump(Packet::Bytes(0x88cc, vec![2, 7, 4]))).is(UNKNOWN_ETHERTYPE).under(Observe, UNKNOWN_ETHERTYPE);
-    t.case("observe does not pass: VLANs").enters(LAN1, pump(v4(syn(2575))).tagged(21)).is(WRONG_VLAN).under(Observe, WRONG_VLAN);
-    t.case("observe does not pass: ports").enters(LAN2, pump(v4(syn(2575)))).is(WRONG_PORT).under(Observe, WRONG_PORT).under(ObserveAll, WRONG_PORT);
-    t.case("observe does not pass: unlisted MACs").enters(LAN1, sent(&STRANGER, v4(syn(2575)))).is(UNKNOWN_DEVICE).under(Observe, UNKNOWN_DEVICE);
-    t.case("observe does not pass: spoofed sources").enters(LAN1, sent(&PINNED, v4(syn(2575)))).is(SPOOFED_SOURCE).under(Observe, SPOOFED_SOURCE);
-    t.case("observe does not pass: ARP spoofing").enters(LAN1, Ethernet::new(BROADCAST, PUMP.mac, Arp::request(PUMP.mac, PINNED.v4, ROUTER.v4))).is(ARP_SPOOF).under(Observe, ARP_SPOOF);
-    t.case("observe does not pass: spoofed sources from outside").leaves(LAN1, UPLINK, down(&CAMERA, &PUMP, V4, syn(443))).is(SPOOFED_SOURCE).under(ObserveAll, SPOOFED_SOURCE);
+    // Form and place.
+    t.case("observe: malformed").enters(LAN1, pump(Ipv4 { version: 5, ..v4(syn(2575)) })).is(MALFORMED).under(Observe, would(MALFORMED));
+    t.case("observe: shorter than an Ethernet header").enters(LAN1, cut(pump(v4(syn(2575))), 13)).is(MALFORMED).under(Observe, MALFORMED).under(ObserveAll, would(MALFORMED));
+    t.case("observe: TCP flags").enters(LAN1, pump(v4(tcp(2575, 0)))).is(BAD_TCP_FLAGS).under(Observe, would(BAD_TCP_FLAGS));
+    t.case("observe: options").enters(LAN1, pump(Ipv4 { options: vec![1; 4], ..v4(syn(2575)) })).is(IP_OPTIONS).under(Observe, would(IP_OPTIONS));
+    t.case("observe: extension headers").enters(LAN1, pump(v6(syn(2575)).with(Extension::destination(&[1, 4, 0, 0, 0, 0])))).is(EXTENSION_HEADER).under(Observe, would(EXTENSION_HEADER));
+    t.case("observe: fragments").enters(LAN1, pump(Ipv4 { more_fragments: true, ..v4(syn(2575)) })).enters(LAN1, pump(Ipv4 { fragment_offset: 3, ..v4(Upper::Bytes(6, vec![0; 8])) })).is([FRAGMENT, FRAGMENT]).under(Observe, [would(FRAGMENT), would(FRAGMENT)]);
+    t.case("observe: EtherTypes").enters(LAN1, pump(Packet::Bytes(0x88cc, vec![2, 7, 4]))).is(UNKNOWN_ETHERTYPE).under(Observe, would(UNKNOWN_ETHERTYPE));
+    t.case("observe: unlisted MACs").enters(LAN1, sent(&STRANGER, v4(syn(2575)))).is(UNKNOWN_DEVICE).under(Observe, would(UNKNOWN_DEVICE));
+    t.case("observe: a DHCP client with an unlisted MAC").enters(LAN1, Ethernet::new(BROADCAST, STRANGER.mac, Ipv4::new(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, Dhcp::client(1, STRANGER.mac).udp()))).is(UNKNOWN_DEVICE).under(Observe, would(UNKNOWN_DEVICE));
+    t.case("observe: spoofed sources").enters(LAN1, sent(&PINNED, v4(syn(2575)))).is(SPOOFED_SOURCE).under(Observe, would(SPOOFED_SOURCE));
+    t.case("observe: ARP spoofing").enters(LAN1, Ethernet::new(BROADCAST, PUMP.mac, Arp::request(PUMP.mac, PINNED.v4, ROUTER.v4))).is(ARP_SPOOF).under(Observe, would(ARP_SPOOF));
+    t.case("observe: spoofed sources from outside").leaves(LAN1, UPLINK, down(&PINNED, &PUMP, V4, syn(443))).is(SPOOFED_SOURCE).under(Observe, would(SPOOFED_SOURCE));
+    t.both("observe ends at the address of a zone that enforces", |c, f| {
+        c.enters(LAN1, sent(&STRANGER, up(&PUMP, &CAMERA, f, syn(443)).packet)).is(UNKNOWN_DEVICE).under(Observe, UNKNOWN_DEVICE).under(ObserveAll, would(UNKNOWN_DEVICE));
+    });
+    t.both("observe ends at a source in a zone that enforces", |c, f| {
+        c.enters(LAN1, Ethernet { source: PUMP.mac, ..up(&CAMERA, &RECORDS, f, syn(443)) }).is(SPOOFED_SOURCE).under(Observe, SPOOFED_SOURCE).under(ObserveAll, would(SPOOFED_SOURCE));
+    });
+    t.case("observe ends at the MAC of a zone that enforces").enters(LAN1, Ethernet { destination: CAMERA.mac, ..pump(v4(tcp(2575, 0))) }).is(BAD_TCP_FLAGS).under(Observe, BAD_TCP_FLAGS).under(ObserveAll, would(BAD_TCP_FLAGS));
+    t.case("observe ends where a device of another zone appears").enters(LAN1, Ethernet { source: CAMERA.mac, ..pump(v4(syn(2575))) }).is(WRONG_VLAN).under(Observe, WRONG_VLAN).under(ObserveAll, would(WRONG_VLAN));
+    t.case("observe ends at a VLAN beside a zone that enforces").enters(LAN1, pump(v4(syn(2575))).tagged(21)).is(WRONG_VLAN).under(Observe, WRONG_VLAN).under(ObserveAll, would(WRONG_VLAN));
+    t.case("observe ends at a port of a zone that enforces").enters(LAN2, pump(v4(syn(2575)))).is(WRONG_PORT).under(Observe, WRONG_PORT).under(ObserveAll, would(WRONG_PORT));
+    t.case("observe ends at an enforcing sender from outside").leaves(LAN1, UPLINK, down(&CAMERA, &PUMP, V4, syn(443))).is(SPOOFED_SOURCE).under(Observe, SPOOFED_SOURCE).under(ObserveAll, would(SPOOFED_SOURCE));
 }

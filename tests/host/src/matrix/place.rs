@@ -6,7 +6,7 @@ use super::{
         Family::V4,
         MID_FLOW, NO_RULE, QUARANTINED, RULE, SPOOFED_SOURCE,
         Setting::{AdmitAny, Observe, Quarantine},
-        Table, UNKNOWN_DEVICE, WRONG_PORT, WRONG_VLAN,
+        Table, UNKNOWN_DEVICE, WRONG_PORT, WRONG_VLAN, would,
     },
     network::{
         CAMERA, COY, FAR, LAN1, LAN2, LAN3, LINK, PINNED, PUMP, Party, RECORDS, ROUTER, ROUTER_2,
@@ -20,7 +20,7 @@ use wardline_oracle::frames::{ACK, Arp, BROADCAST, Dhcp, Ethernet, Ipv4, Ipv6, R
 pub(crate) fn rows(t: &mut Table) {
     // MACs.
     t.both("an unlisted MAC with a free address of the zone", |c, f| {
-        c.enters(LAN1, up(&STRANGER, &RECORDS, f, syn(2575))).is(UNKNOWN_DEVICE).under(AdmitAny, RULE).under(Observe, UNKNOWN_DEVICE);
+        c.enters(LAN1, up(&STRANGER, &RECORDS, f, syn(2575))).is(UNKNOWN_DEVICE).under(AdmitAny, RULE).under(Observe, would(UNKNOWN_DEVICE));
     });
     t.both("an unlisted MAC with a device's address", |c, f| {
         c.enters(LAN1, borrowed(&STRANGER, &PUMP, f)).is(UNKNOWN_DEVICE).under(AdmitAny, SPOOFED_SOURCE);
@@ -40,7 +40,7 @@ pub(crate) fn rows(t: &mut Table) {
         .enters(LAN1, Ethernet { source: ROUTER.mac, ..up(&PUMP, &RECORDS, V4, syn(2575)) }).is(UNKNOWN_DEVICE);
     t.both("the router's own MAC with a free address of the zone", |c, f| {
         c.mirrors("an attacker who sends from the router's MAC is taken for the router");
-        c.enters(LAN1, borrowed(&ROUTER, &STRANGER, f)).is(UNKNOWN_DEVICE).under(AdmitAny, UNKNOWN_DEVICE).under(Observe, UNKNOWN_DEVICE);
+        c.enters(LAN1, borrowed(&ROUTER, &STRANGER, f)).is(UNKNOWN_DEVICE).under(AdmitAny, UNKNOWN_DEVICE).under(Observe, would(UNKNOWN_DEVICE));
     });
     t.both("the router's own MAC with the router's address", |c, f| {
         c.enters(LAN1, borrowed(&ROUTER, &ROUTER, f)).is(UNKNOWN_DEVICE).under(AdmitAny, UNKNOWN_DEVICE);
@@ -67,7 +67,7 @@ pub(crate) fn rows(t: &mut Table) {
 
     // Addresses.
     t.both("another device's address", |c, f| {
-        c.enters(LAN1, borrowed(&PUMP, &PINNED, f)).is(SPOOFED_SOURCE).under(AdmitAny, SPOOFED_SOURCE).under(Observe, SPOOFED_SOURCE);
+        c.enters(LAN1, borrowed(&PUMP, &PINNED, f)).is(SPOOFED_SOURCE).under(AdmitAny, SPOOFED_SOURCE).under(Observe, would(SPOOFED_SOURCE));
     });
     t.both("an address of another zone's device", |c, f| { c.enters(LAN1, borrowed(&PUMP, &CAMERA, f)).is(SPOOFED_SOURCE); });
     t.both("the router's address", |c, f| { c.enters(LAN1, borrowed(&PUMP, &ROUTER, f)).is(SPOOFED_SOURCE); });

@@ -1,7 +1,7 @@
 //! What the oracle says of policies that were worked out by hand.
 
 use prost_types::Timestamp as Time;
-use wardline_proto::v1::{PortVlan, Service};
+use wardline_proto::v1::{PortVlan, Service, ZoneMode};
 
 use super::*;
 
@@ -389,7 +389,7 @@ fn link_local_is_for_control_only() {
 }
 
 #[test]
-fn observe_passes_what_policy_drops_when_both_zones_observe() {
+fn observe_passes_what_is_dropped_when_both_zones_observe() {
     let mut policy = ward(vec![rule("no", Action::Deny, "any", "any", "tcp/23")]);
     policy.zones[0].mode = ZoneMode::Observe.into();
     let to = |policy: &Policy, destination, asks| {
@@ -412,7 +412,14 @@ fn observe_passes_what_policy_drops_when_both_zones_observe() {
         &policy,
         &from("lan1", STRANGER, "10.1.0.11", "192.0.2.5", HL7),
     );
-    assert_eq!(place, dropped(Reason::UnknownDevice, ""));
+    let unknown = Drop::because(Reason::UnknownDevice);
+    assert_eq!(place, Expected::Observed(unknown));
+    // The zone of cameras enforces.
+    let to_camera = judge(
+        &policy,
+        &from("lan1", STRANGER, "10.1.0.11", "10.2.0.21", HL7),
+    );
+    assert_eq!(to_camera, dropped(Reason::UnknownDevice, ""));
 }
 
 #[test]

@@ -309,11 +309,6 @@ impl<'a> Sequence<'a> {
         let source = self.oracle.end(ip.source);
         let to = self.oracle.end(ip.destination);
         let cut = self.oracle.is_cut(source, to);
-        let many = End::Other {
-            address: ip.destination,
-            device: None,
-            zone: Some(zone),
-        };
         let is_near = match (from, source) {
             (From::Guarded(_), End::Other { zone: own, .. }) => own == Some(zone),
             _ => true,
@@ -325,16 +320,12 @@ impl<'a> Sequence<'a> {
             return Ok(Must::pass(Reason::Related));
         }
         if is_link_local(ip.source) || is_link_local(ip.destination) {
-            let drop = Drop::because(Reason::NoRule);
-            // The port's zone does not count for a sender that has no address of a zone.
-            let other = if is_link_local(ip.source) { to } else { many };
-            return if cut {
-                Err(Drop::because(Reason::Quarantined))
-            } else if self.oracle.is_observed(source, other) {
-                Ok(Must::observed(drop))
+            let reason = if cut {
+                Reason::Quarantined
             } else {
-                Err(drop)
+                Reason::NoRule
             };
+            return Err(Drop::because(reason));
         }
         let admitted = if in_vain {
             Err(Drop::because(Reason::NoRule))
@@ -351,7 +342,6 @@ impl<'a> Sequence<'a> {
                 ..Must::pass(Reason::Rule)
             }),
             Err(_) if cut => Err(Drop::because(Reason::Quarantined)),
-            Err(drop) if self.oracle.is_observed(source, many) => Ok(Must::observed(drop)),
             Err(drop) => Err(drop),
         }
     }

@@ -1,0 +1,237 @@
+//! Which interfaces are guarded, what they carry, and what is above them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wardline_ebpf::abi::{MAX_IFINDEX, Port, carries_key, vlan_key};
+
+use crate::{
+    intent::{Intent, ZoneIndex},
+    inventory::Inventory,
+    tables::Tables,
+};
+
+/// Guarded interfaces, what they carry, and what is above them.
+pub(super) fn ports(
+    intent: &Intent,
+    inventory: &Inventory,
+    zone_of: &impl Fn(ZoneIndex) -> u16,
+    tables: &mut Tables,
+) {
+    for link in inventory
+        .links
+        .values()
+        .filter(|link| link.index < MAX_IFINDEX)
+    {
+        let Some(port) = intent.port_for(&link.name) else {
+            continue;
+        };
+        let mut flags = Port::GUARDED;
+        if port.dhcp_server {
+            flags |= Port::DHCP_SERVER;
+        }
+        if port.router {
+            flags |= Port::ROUTER;
+        }
+        let untagged = port.zone.map_or(0, zone_of);
+        tables.ports.insert(
+            link.index,
+            Port {
+                zone: untagged,
+                flags,
+            },
+        );
+        let tagged = port
+            .vlans
+            .iter()
+            .map(|(vlan, zone)| (*vlan, zone_of(*zone)));
+        for (vlan, zone) in tagged.chain([(0, untagged)]).filter(|(_, zone)| *zone != 0) {
+            if vlan != 0 {
+                tables
+                    .places
+                    .insert(vlan_key(0, link.index, vlan), u32::from(zone));
+            }
+            tables.places.insert(carries_key(0, link.index, zone), 1);
+        }
+    }
+    // A packet that arrives through an interface above a port may have entered through that port.
+    // Whatever else such an interface takes in (another port of a bridge, another macvlan of the
+    // same port) is believed as well, so only kinds count that pass frames on as they are.
+    let mut below: Vec<u32> = tables.ports.keys().copied().collect();
+    while let Some(index) = below.pop() {
+        for index in above(inventory, index) {
+            let entry = tables.ports.entry(index).or_default();
+            if entry.flags & Port::ABOVE == 0 {
+                entry.flags |= Port::ABOVE;
+                below.push(index);
+            }
+        }
+    }
+    mark_observing(intent, inventory, tables);
+}
+
+/// The interfaces directly above one that pass on what it takes in.
+fn above(inventory: &Inventory, index: u32) -> impl Iterator<Item = u32> {
+    let links = &inventory.links;
+    let upper = links.values().filter(move |it| it.parent == Some(index));
+    let controller = links.get(&index).and_then(|it| it.controller);
+    let controller = controller.filter(|index| {
+        let of = links.get(index);
+        // batman-adv and HSR open the frames of their members.
+        of.is_none_or(|it| !matches!(it.kind.as_deref(), Some("batadv" | "hsr")))
+    });
+    let above = upper.map(|other| other.index).chain(controller);
+    above.filter(|index| *index < MAX_IFINDEX)
+}
+
+/// Marks the ports whose zones all observe, and those from which no frame reaches another port with
+/// a zone that enforces, however a bridge passes it on.
+fn mark_observing(intent: &Intent, inventory: &Inventory, tables: &mut Tables) {
+    // A VRF passes on packets, never frames.
+    let passes_frames = |index: &u32| {
+        let link = inventory.links.get(index);
+        link.is_none_or(|it| it.kind.as_deref() != Some("vrf"))
+    };
+    let all_above = |from: u32| {
+        let (mut found, mut next) = (BTreeSet::from([from]), vec![from]);
+        while let Some(index) = next.pop() {
+            let more = above(inventory, index).filter(passes_frames);
+            next.extend(more.filter(|index| found.insert(*index)));
+        }
+        found
+    };
+    let observes = |index: u32| {
+        let port = intent.port_for(&inventory.links.get(&index)?.name)?;
+        let tagged = port.vlans.values().copied();
+        let mut zones = port.zone.into_iter().chain(tagged);
+        Some(zones.all(|zone| intent.zones[zone.0].observe))
+    };
+    let guarded = tables.ports.keys();
+    let guarded: Vec<(u32, bool, BTreeSet<u32>)> = guarded
+        .filter_map(|index| Some((*index, observes(*index)?, all_above(*index))))
+        .collect();
+    // For each interface, the ports below it that enforce.
+    let mut enforcing: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (index, _, segment) in guarded.iter().filter(|(_, observes, _)| !observes) {
+        for above in segment {
+            enforcing.entry(*above).or_default().push(*index);
+        }
+    }
+    for (index, observes, segment) in &guarded {
+        let Some(port) = tables.ports.get_mut(index) else {
+            continue;
+        };
+        if *observes {
+            port.flags |= Port::OBSERVES;
+        }
+        let mut near = segment.iter().filter_map(|above| enforcing.get(above));
+        if near.all(|ports| ports.iter().all(|other| other == index)) {
+            port.flags |= Port::NEIGHBOURS_OBSERVE;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        compile::compile,
+        inventory::Link,
+        ward::{BRIDGE, LAN1, LAN2, UPLINK, Ward},
+    };
+
+    #[test]
+    fn a_port_has_its_zone_and_what_is_above_it_is_known() {
+        let ward = Ward::new(|_| (), &[]);
+        let port = |index: u32| ward.tables.ports.get(&index).copied();
+        let guarded = |zone, mode| Port {
+            zone: ward.zone(zone) as u16,
+            flags: Port::GUARDED | Port::NEIGHBOURS_OBSERVE | mode,
+        };
+        assert_eq!(port(LAN1), Some(guarded("pumps", 0)));
+        assert_eq!(port(LAN2), Some(guarded("cameras", Port::OBSERVES)));
+        let above = Port {
+            zone: 0,
+            flags: Port::ABOVE,
+        };
+        assert_eq!(port(BRIDGE), Some(above));
+        assert_eq!(port(UPLINK), None);
+    }
+
+    #[test]
+    fn a_port_knows_whether_all_observe_that_its_frames_may_reach() {
+        let ward = Ward::new(|_| (), &[]);
+        let marks = |kind: &str, lan2: Option<u32>| {
+            let mut inventory = ward.inventory.clone();
+            for (index, link) in &mut inventory.links {
+                match *index {
+                    LAN2 => link.controller = lan2,
+                    BRIDGE => link.kind = Some(kind.to_owned()),
+                    _ => {}
+                }
+            }
+            let tables = compile(
+                &ward.intent,
+                &inventory,
+                &ward.ids,
+                &BTreeSet::new(),
+                &ward.clock,
+            );
+            [LAN1, LAN2].map(|index| tables.ports[&index].flags & !Port::GUARDED)
+        };
+        const BOTH: u16 = Port::OBSERVES | Port::NEIGHBOURS_OBSERVE;
+        const NEIGHBOURS: u16 = Port::NEIGHBOURS_OBSERVE;
+        assert_eq!(marks("bridge", None), [NEIGHBOURS, BOTH]);
+        // Pumps enforce, on the other port of the bridge.
+        assert_eq!(marks("bridge", Some(BRIDGE)), [NEIGHBOURS, Port::OBSERVES]);
+        assert_eq!(marks("vrf", Some(BRIDGE)), [NEIGHBOURS, BOTH]);
+    }
+
+    #[test]
+    fn what_is_above_a_port_is_known_however_high() {
+        const ABOVE: [(u32, &str, u32); 3] =
+            [(21, "vlan", LAN2), (22, "macvlan", 21), (23, "ipvlan", 22)];
+        let ward = Ward::new(|_| (), &[]);
+        let mut inventory = ward.inventory.clone();
+        let link = inventory.links[&UPLINK].clone();
+        let mut add = |index: u32, kind: &str, parent: Option<u32>, controller: Option<u32>| {
+            let (name, kind) = (format!("if{index}"), Some(kind.to_owned()));
+            inventory.links.insert(
+                index,
+                Link {
+                    index,
+                    name,
+                    kind,
+                    parent,
+                    controller,
+                    ..link.clone()
+                },
+            );
+        };
+        for (index, kind, below) in ABOVE {
+            add(index, kind, Some(below), None);
+        }
+        // A member of a bond, in a VRF.
+        add(24, "macvlan", Some(LAN2), Some(25));
+        add(25, "bond", None, Some(26));
+        add(26, "vrf", None, None);
+        // The members' frames are inside those of the mesh.
+        add(27, "batadv", None, None);
+        add(28, "macvlan", Some(LAN2), Some(27));
+        add(29, "macvlan", Some(UPLINK), None);
+        let tables = compile(
+            &ward.intent,
+            &inventory,
+            &ward.ids,
+            &BTreeSet::new(),
+            &ward.clock,
+        );
+        let above = |port: &Port| port.flags == Port::ABOVE;
+        let found: Vec<u32> = tables
+            .ports
+            .iter()
+            .filter(|(_, port)| above(port))
+            .map(|it| *it.0)
+            .collect();
+        assert_eq!(found, [BRIDGE, 21, 22, 23, 24, 25, 26, 28]);
+    }
+}
