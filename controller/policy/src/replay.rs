@@ -31,6 +31,19 @@ pub struct Asked {
     pub service: u32,
 }
 
+/// A fault of form or place that mode observe has let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// What it would be dropped for.
+    pub reason: Reason,
+    /// The interface where it was judged.
+    pub ifindex: u32,
+    /// The zone that judged it, by number; 0: its VLAN has none.
+    pub zone: u16,
+    /// The MAC that it came from.
+    pub mac: u64,
+}
+
 /// What happens to a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -96,6 +109,29 @@ impl<'a> Replay<'a> {
             reason => reason,
         };
         outcome(reason, policy::rule_number(decision.rule))
+    }
+
+    /// Whether a packet with a fault, from this address, would be dropped for it.
+    pub fn drops(&self, fault: &Fault, source: IpAddr) -> bool {
+        let zone = self.tables.zones.get(&u32::from(fault.zone));
+        let settings = if fault.zone == 0 { None } else { zone };
+        let observes = match settings {
+            Some(settings) => settings & zone::OBSERVE != 0,
+            None => {
+                let port = self.tables.ports.get(&fault.ifindex);
+                port.is_none_or(|port| port.flags & Port::OBSERVES != 0)
+            }
+        };
+        let device = self.tables.macs.get(&mac_key(0, fault.mac));
+        let device = device.map_or(0, |mac| mac.device);
+        let owner = self.tables.addresses.get(&Address::from(source));
+        let admits_any = settings.is_some_and(|settings| settings & zone::ADMIT_ANY != 0);
+        let is_mended = match fault.reason {
+            Reason::UnknownDevice => device != ROUTER && device != 0 || admits_any,
+            Reason::SpoofedSource => device != 0 && owner.is_some_and(|it| it.device == device),
+            _ => false,
+        };
+        !observes && !is_mended
     }
 
     /// What an address stands for, even if its device has learned it.
@@ -183,7 +219,7 @@ mod tests {
     use wardline_ebpf::abi::{Bucket, FlowEntry};
 
     use super::*;
-    use crate::ward::{LAN1, UPLINK, Ward};
+    use crate::ward::{LAN1, LAN2, UPLINK, Ward};
 
     const WEB: u32 = 6 << 16 | 443;
     const PUMP_MAC: u64 = 0x02_00_00_00_01_01;
@@ -243,6 +279,33 @@ mod tests {
         };
         assert_eq!(is(0), Reason::NoRule);
         assert_eq!(is(ward.device("visitor")), Reason::Rule);
+    }
+
+    #[test]
+    fn a_fault_drops_where_its_zone_enforces_unless_it_is_mended() {
+        let ward = Ward::new(|_| (), &[]);
+        let replay = Replay::new(&ward.tables, 1);
+        let fault = |reason, ifindex, zone, mac| Fault {
+            reason,
+            ifindex,
+            zone,
+            mac,
+        };
+        let pumps = ward.zone("pumps") as u16;
+        let cameras = ward.zone("cameras") as u16;
+        let source = "10.1.0.11".parse().unwrap();
+        let drops = |reason, mac| replay.drops(&fault(reason, LAN1, pumps, mac), source);
+        assert!(drops(Reason::Malformed, PUMP_MAC));
+        assert!(drops(Reason::UnknownDevice, 0x02_00_00_00_ee_ee));
+        // The next policy lists the MAC, or the address for it.
+        assert!(!drops(Reason::UnknownDevice, PUMP_MAC));
+        assert!(!drops(Reason::SpoofedSource, PUMP_MAC));
+        assert!(drops(Reason::SpoofedSource, CAMERA_MAC));
+        for (ifindex, zone) in [(LAN2, cameras), (LAN2, 0), (UPLINK, 0)] {
+            let fault = fault(Reason::Malformed, ifindex, zone, CAMERA_MAC);
+            assert!(!replay.drops(&fault, source), "{fault:?}");
+        }
+        assert!(replay.drops(&fault(Reason::WrongVlan, LAN1, 0, PUMP_MAC), source));
     }
 
     /// A flow opened from the pump's address to 192.0.2.1, with the place and device of its source.

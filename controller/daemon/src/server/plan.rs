@@ -24,7 +24,7 @@ use crate::{
         refusal::Refusal,
     },
     memory::give_back,
-    telemetry::observed::Observed,
+    telemetry::observed::{Faulty, Observed},
 };
 
 /// Most flows, observed drops and dangers that are listed.
@@ -165,7 +165,6 @@ impl View {
         });
         let mut dropped: Vec<_> = dropped.collect();
         dropped.sort_by_key(|(asked, seen, _)| (std::cmp::Reverse(seen.packets), *asked));
-        dropped.truncate(LISTED);
         let list = dropped.into_iter().map(|(asked, seen, reason)| {
             let Asked {
                 addresses: [source, destination],
@@ -183,7 +182,42 @@ impl View {
                 last: seen.last.map(to_proto),
             }
         });
-        Ok(list.collect())
+        let mut list: Vec<_> = list.chain(self.faults(next)).collect();
+        list.sort_by_key(|it| std::cmp::Reverse(it.packets));
+        list.truncate(LISTED);
+        Ok(list)
+    }
+
+    /// Faults of form and place that mode observe has let pass, and for which the next tables would
+    /// drop packets.
+    fn faults(&self, next: &Replay<'_>) -> impl Iterator<Item = v1::ObservedDrop> {
+        let faults = self.events.faults().into_iter();
+        faults.filter_map(
+            |(
+                fault,
+                Faulty {
+                    seen,
+                    source,
+                    event,
+                },
+            )| {
+                // A device that no policy lists is known by its MAC only.
+                let device = if event.device.is_empty() {
+                    &event.source_mac
+                } else {
+                    &event.device
+                };
+                next.drops(&fault, source).then(|| v1::ObservedDrop {
+                    device: device.clone(),
+                    source: event.source.clone(),
+                    destination: event.destination.clone(),
+                    service: event.service.clone(),
+                    reason: reason_number(fault.reason),
+                    packets: seen.packets,
+                    last: seen.last.map(to_proto),
+                })
+            },
+        )
     }
 }
 

@@ -14,10 +14,15 @@ use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use wardline_datapath::ring::{EventsError, NotAnEvent, Ring};
-use wardline_ebpf::abi::{self};
-use wardline_policy::replay::Asked;
+use wardline_ebpf::abi::{self, Reason};
+use wardline_policy::replay::{Asked, Fault};
 
-use super::{event::Event, log::log, named::named, observed::Observed};
+use super::{
+    event::Event,
+    log::log,
+    named::named,
+    observed::{Faulty, Observed},
+};
 use crate::engine::state::State;
 
 /// Most events that are kept for later requests.
@@ -48,6 +53,8 @@ struct Shared {
     /// Traffic that mode observe has let pass since this daemon started. Never locked across an
     /// await.
     observed: Mutex<BTreeMap<Asked, Observed>>,
+    /// Faults of form and place that it has let pass. As above.
+    faults: Mutex<BTreeMap<Fault, Faulty>>,
     stream: broadcast::Sender<Arc<Event>>,
     unreadable: AtomicU64,
 }
@@ -59,6 +66,7 @@ impl Events {
             states,
             kept: Mutex::default(),
             observed: Mutex::default(),
+            faults: Mutex::default(),
             stream: broadcast::Sender::new(BEHIND),
             unreadable: AtomicU64::new(0),
         }))
@@ -72,11 +80,41 @@ impl Events {
             self.0.unreadable.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        if event.observed {
-            self.note_observed(raw, time);
-        }
         log(&event);
-        self.keep(event, time);
+        let event = self.keep(event, time);
+        match event.reason.filter(|_| event.observed) {
+            Some(reason) if reason.is_of_policy() => self.note_observed(raw, time),
+            Some(reason) => self.note_fault(raw, reason, event, time),
+            None => {}
+        }
+    }
+
+    /// Faults of form and place that mode observe has let pass.
+    pub fn faults(&self) -> BTreeMap<Fault, Faulty> {
+        self.lock_faults().clone()
+    }
+
+    fn note_fault(&self, raw: &abi::Event, reason: Reason, event: Arc<Event>, time: Timestamp) {
+        let fault = Fault {
+            reason,
+            ifindex: raw.ifindex,
+            zone: raw.zone,
+            mac: raw.source_mac,
+        };
+        let mut faults = self.lock_faults();
+        if faults.len() < KINDS || faults.contains_key(&fault) {
+            let faulty = faults.entry(fault).or_insert_with(|| Faulty {
+                seen: Observed::default(),
+                source: IpAddr::from(raw.source),
+                event,
+            });
+            faulty.seen.packets += raw.count;
+            faulty.seen.last = Some(time);
+        }
+    }
+
+    fn lock_faults(&self) -> MutexGuard<'_, BTreeMap<Fault, Faulty>> {
+        self.0.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Traffic that mode observe has let pass, by packet as policy sees it.
@@ -118,7 +156,7 @@ impl Events {
         self.keep(event, time);
     }
 
-    fn keep(&self, event: Event, time: Timestamp) {
+    fn keep(&self, event: Event, time: Timestamp) -> Arc<Event> {
         let event = Arc::new(event);
         let mut kept = self.lock();
         if kept.len() == KEPT {
@@ -127,7 +165,8 @@ impl Events {
         kept.push_back((time, Arc::clone(&event)));
         // Sent under the lock, so that a client which subscribes under it misses nothing. The error
         // without a stream does not matter.
-        let _ = self.0.stream.send(event);
+        let _ = self.0.stream.send(Arc::clone(&event));
+        event
     }
 
     /// The events that are kept, oldest first; with a time, those from then on.
