@@ -4,3 +4,4 @@ mod discovery;
 mod guests;
 mod leases;
 mod macvlan;
+mod rollout;
