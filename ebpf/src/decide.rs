@@ -12,7 +12,9 @@
 mod admit;
 mod apply;
 mod ask;
+mod control;
 mod denials;
+mod dhcp;
 mod enter;
 mod failsafe;
 mod leave;
@@ -26,7 +28,9 @@ mod work;
 pub use self::{
     admit::admit,
     apply::{apply_policy, ask_policy, open_flow},
+    control::charge_control,
     denials::note_denial,
+    dhcp::read_dhcp,
     enter::enter,
     failsafe::{apply_failsafe, has_failsafe},
     leave::leave,
@@ -101,6 +105,8 @@ impl<'a, B: Bytes + ?Sized, T: Lookup + ?Sized> Host<'a, B, T> {
 }
 
 impl<B: Bytes + ?Sized, T: Lookup + ?Sized> Steps for Host<'_, B, T> {
+    const ENTERS: bool = true;
+
     fn work(&mut self) -> Option<&mut Work> {
         Some(self.work)
     }
@@ -112,6 +118,16 @@ impl<B: Bytes + ?Sized, T: Lookup + ?Sized> Steps for Host<'_, B, T> {
 
     fn place(&mut self) -> Answer {
         let verdict = (self.place)(self.bytes, self.tables, self.work);
+        note(&mut self.verdict, verdict)
+    }
+
+    fn read_dhcp(&mut self) -> Answer {
+        let verdict = read_dhcp(self.bytes, self.tables, self.work);
+        note(&mut self.verdict, verdict)
+    }
+
+    fn charge_control(&mut self) -> Answer {
+        let verdict = charge_control(self.tables, self.work);
         note(&mut self.verdict, verdict)
     }
 

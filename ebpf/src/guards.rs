@@ -72,6 +72,24 @@ pub fn owns<T: Lookup + ?Sized>(
         && end.device == sender.device
 }
 
+/// Whether an address is the sender's, or could become its own: the same as [`owns`], but nothing
+/// is learned, and another's address is never free.
+#[inline(always)]
+pub fn may_own<T: Lookup + ?Sized>(
+    tables: &T,
+    sender: &Sender,
+    address: &Address,
+    end: &mut End,
+) -> bool {
+    if !policy::end(tables, sender.slot, address, end) || end.is_router() {
+        return false;
+    }
+    if end.device != 0 {
+        return end.device == sender.device;
+    }
+    end.zone == sender.zone && (sender.device == 0 || sender.flags & End::LEARNS != 0)
+}
+
 /// Whether an address is one of the router's own; `end` is scratch memory.
 #[inline(always)]
 pub fn is_the_routers<T: Lookup + ?Sized>(
@@ -180,7 +198,7 @@ fn is_to_be_routed<T: Lookup + ?Sized>(
 
 /// Whether a datagram is from a DHCP client's port to a server's, for its family.
 #[inline(always)]
-fn asks_dhcp(packet: &Packet) -> bool {
+pub fn asks_dhcp(packet: &Packet) -> bool {
     let ports = if packet.source.is_v4() {
         (68, 67)
     } else {

@@ -1,7 +1,7 @@
 //! The lookups of a judgement: in maps in the kernel, in plain collections on the host.
 
 use crate::abi::{
-    Address, AddressKey, Bucket, Denial, End, Failsafe, Forwarding, Fragment, FragmentKey,
+    Address, AddressKey, Bucket, Clients, Denial, End, Failsafe, Forwarding, Fragment, FragmentKey,
     Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings,
 };
 use crate::cell::{Cell32, Cell64};
@@ -55,7 +55,9 @@ pub trait Lookup {
     fn lock(&self, bucket: &Bucket);
     /// Releases a bucket's lock.
     fn unlock(&self, bucket: &Bucket);
-    /// How many flows an account has open.
+    /// The client identifiers of a device; for an unlisted one, device 0, those of its MAC.
+    fn clients(&self, device: u32, mac: u64) -> Option<&Clients>;
+    /// What an account has used.
     fn quota(&self, account: u32) -> Option<&Quota>;
     /// A number that changes whenever the tables of a slot do.
     fn generation(&self, slot: u32) -> Option<u64>;

@@ -1,3 +1,4 @@
 //! Attackers who use what is allowed: each attack fails, and the honest use next to it works.
 
+mod control;
 mod uplink;

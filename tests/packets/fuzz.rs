@@ -55,6 +55,8 @@ pub(super) fn bench(router: &[IpAddr]) -> Bench {
         devices: 256,
         flows: 4096,
         flows_per_device: 4096,
+        control: u32::MAX,
+        control_in_quarantine: u32::MAX,
         rules: 256,
     });
     let clock = Clock {

@@ -300,10 +300,14 @@ impl fmt::Display for Config {
             devices,
             flows,
             flows_per_device,
+            control,
+            control_in_quarantine,
             rules,
         } = limits;
         writeln!(f, "[limits]\ndevices = {devices}\nflows = {flows}")?;
         writeln!(f, "flows_per_device = {flows_per_device}\nrules = {rules}")?;
+        writeln!(f, "control = {control}")?;
+        writeln!(f, "control_in_quarantine = {control_in_quarantine}")?;
         writeln!(f, "[timeouts]")?;
         for (key, time) in [
             ("tcp_unanswered", timeouts.tcp_unanswered),

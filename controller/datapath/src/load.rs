@@ -236,6 +236,8 @@ impl Datapath {
             learned: ticks(Duration::from_secs(3600)),
             fragment: ticks(Duration::from_secs(5)),
             failsafe: old.failsafe,
+            control: limits.control,
+            control_in_quarantine: limits.control_in_quarantine,
             seed,
         };
         set(&mut self.ebpf, "SETTINGS", 0, settings)

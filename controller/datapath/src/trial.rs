@@ -2,7 +2,7 @@
 //! tests and measurements.
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
-use wardline_ebpf::abi::{Address, Bucket, EventKey, FragmentKey, gauge};
+use wardline_ebpf::abi::{Address, Bucket, EventKey, FragmentKey, IDENTIFIERS, gauge};
 
 use crate::{
     Datapath, Hook,
@@ -83,7 +83,10 @@ impl Datapath {
         let (buckets, accounts) = (self.reader.buckets(), self.reader.size("QUOTAS") as u32);
         clear_array(&mut self.ebpf, "FLOWS", buckets, [0u64; WORDS])?;
         clear_array(&mut self.ebpf, "GAUGES", gauge::COUNT, 0u32)?;
-        clear_array(&mut self.ebpf, "QUOTAS", accounts, [0u32; 2])?;
+        clear_array(&mut self.ebpf, "QUOTAS", accounts, [0u32; 4])?;
+        let devices = self.reader.size("CLIENTS") as u32;
+        clear_array(&mut self.ebpf, "CLIENTS", devices, [0u32; 2 * IDENTIFIERS])?;
+        clear_hash::<u64, [u32; 2 * IDENTIFIERS]>(&mut self.ebpf, "UNLISTED_CLIENTS", |_| true)?;
         clear_hash::<FragmentKey, [u64; 2]>(&mut self.ebpf, "FRAGMENTS", |_| true)?;
         clear_hash::<Address, [u32; 2]>(&mut self.ebpf, "LEARNED", |_| true)?;
         clear_hash::<EventKey, [u64; 2]>(&mut self.ebpf, "EVENT_LIMITS", |_| true)

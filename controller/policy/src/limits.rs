@@ -9,6 +9,10 @@ pub struct Limits {
     pub flows: u32,
     /// Live flows that one device may have opened.
     pub flows_per_device: u32,
+    /// Packets of control that one device may send in a second.
+    pub control: u32,
+    /// The same for a device in quarantine.
+    pub control_in_quarantine: u32,
     /// Rules of a policy.
     pub rules: u32,
 }
@@ -19,6 +23,8 @@ impl Default for Limits {
             devices: 131_072,
             flows: 262_144,
             flows_per_device: 4096,
+            control: 300,
+            control_in_quarantine: 10,
             rules: 131_072,
         }
     }

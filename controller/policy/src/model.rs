@@ -7,9 +7,9 @@ use std::{
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Denial, End, Failsafe, Forwarding, Fragment, FragmentKey,
-        Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings, UNLISTED,
-        gauge,
+        Address, AddressKey, Bucket, Clients, Denial, End, Failsafe, Forwarding, Fragment,
+        FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings,
+        UNLISTED, gauge,
     },
     cell::{Cell32, Cell64},
     lookup::Lookup,
@@ -28,6 +28,7 @@ pub struct Model<'a> {
     buckets: Vec<Bucket>,
     quotas: HashMap<u32, Quota>,
     unlisted: Vec<Quota>,
+    clients: Vec<OnceCell<(u64, Clients)>>,
     gauges: [Cell32; gauge::COUNT as usize],
     learned: Vec<OnceCell<(Address, Learned)>>,
     fragments: Vec<OnceCell<Noted>>,
@@ -43,7 +44,7 @@ struct Noted {
     forgotten: Cell<bool>,
 }
 
-/// Learned addresses, and fragmented packets, for which a model has room.
+/// Learned addresses, fragmented packets, and DHCP clients, for which a model has room.
 const ROOM: usize = 512;
 
 impl<'a> Model<'a> {
@@ -80,6 +81,7 @@ impl<'a> Model<'a> {
             quotas: quotas.collect(),
             gauges: Default::default(),
             unlisted: (0..UNLISTED).map(|_| Quota::default()).collect(),
+            clients: (0..ROOM).map(|_| OnceCell::new()).collect(),
             learned: (0..ROOM).map(|_| OnceCell::new()).collect(),
             fragments: (0..ROOM).map(|_| OnceCell::new()).collect(),
             seen: Seen::default(),
@@ -224,6 +226,19 @@ impl Lookup for Model<'_> {
             Some(unlisted) => self.unlisted.get(unlisted as usize),
             None => self.quotas.get(&account),
         }
+    }
+
+    fn clients(&self, device: u32, mac: u64) -> Option<&Clients> {
+        let key = if device == 0 {
+            mac
+        } else {
+            u64::from(device) << 48
+        };
+        let place = self.clients.iter().find(|place| match place.get() {
+            Some((known, _)) => *known == key,
+            None => true,
+        })?;
+        Some(&place.get_or_init(|| (key, Clients::default())).1)
     }
 
     fn gauge(&self, cell: u32) -> Option<&Cell32> {

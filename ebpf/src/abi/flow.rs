@@ -170,8 +170,7 @@ pub struct Bucket {
     pub reserved: [Cell64; 4],
 }
 
-/// How many flows one account has open: the account of a device, or one that some unlisted MACs
-/// share.
+/// What one account has used: the account of a device, or one that some unlisted MACs share.
 #[repr(C)]
 #[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct Quota {
@@ -179,6 +178,23 @@ pub struct Quota {
     pub unanswered: Cell32,
     /// Flows with an answer; for TCP, only once the opener has acknowledged the answer.
     pub answered: Cell32,
+    /// Tick at which the current second of its control began.
+    pub since: Cell32,
+    /// Packets of control that have passed in that second.
+    pub control: Cell32,
+}
+
+/// Client identifiers of DHCP that one device uses.
+pub const IDENTIFIERS: usize = 4;
+
+/// The client identifiers that one device, or one unlisted MAC, gives to DHCP servers.
+#[repr(C)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+pub struct Clients {
+    /// A hash of each; 0: the place is free.
+    pub hashes: [Cell32; IDENTIFIERS],
+    /// Tick at which each was last used.
+    pub last: [Cell32; IDENTIFIERS],
 }
 
 /// A denial by policy, kept for a second by the processor that judged the packet: until then an

@@ -22,6 +22,7 @@ const HASHES: &[(u32, u64)] = &[
     (5, 0xc50a_5ef0_9f8a_a801),
     (6, 0x9d47_c73a_2d85_12b9),
     (7, 0x9de4_173a_ef9f_461f),
+    (8, 0xebcf_b0d4_79a2_aab1),
 ];
 
 /// What is wrong with the layout, for the developer who changed it.

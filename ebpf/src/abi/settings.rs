@@ -38,6 +38,10 @@ pub struct Settings {
     pub fragment: u32,
     /// Number of [`Failsafe`] entries in use.
     pub failsafe: u32,
+    /// Packets of control that one device may send in a second.
+    pub control: u32,
+    /// The same for a device in quarantine.
+    pub control_in_quarantine: u32,
     /// Seed of the flow table's hash; secret, so that an attacker can't aim flows at one bucket.
     pub seed: u64,
 }
@@ -52,6 +56,18 @@ impl Settings {
         let tcp = self.tcp_unanswered.min(self.tcp_established);
         let udp = self.udp.min(self.udp_answered);
         tcp.min(self.tcp_closing).min(udp).min(self.icmp)
+    }
+
+    /// The ticks of a second; rounded up.
+    #[inline(always)]
+    pub fn second(&self) -> u32 {
+        self.jiffies_per_second.wrapping_add((1 << TICK_SHIFT) - 1) >> TICK_SHIFT
+    }
+
+    /// The ticks of a day.
+    #[inline(always)]
+    pub fn day(&self) -> u32 {
+        ((self.jiffies_per_second as u64 * 86_400) >> TICK_SHIFT) as u32
     }
 
     /// Settings for so many flows, at 250 jiffies a second. Time-outs are those of RFC 5382, RFC
@@ -76,6 +92,8 @@ impl Settings {
             learned: ticks(3600),
             fragment: ticks(5),
             failsafe: 0,
+            control: 300,
+            control_in_quarantine: 10,
             seed: 0x5eed,
         }
     }

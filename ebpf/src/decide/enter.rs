@@ -1,6 +1,6 @@
 //! Place and control, for a packet that enters.
 
-use super::work::{Verdict, Work};
+use super::work::{CHARGED, CUT_OFF, DHCP_CLIENT, Verdict, Work};
 use crate::{
     abi::{End, ROUTER, Reason, carries_key, mac_key, zone},
     guards::{self, Sender},
@@ -36,6 +36,7 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if work.packet.shape == Shape::Frame {
         if work.packet.ethertype != number::ARP {
             // A device in quarantine may send only ARP, neighbour discovery and DHCP.
+            note_control(work, &sender);
             return Some(Verdict::of(if quarantined {
                 Reason::Quarantined
             } else {
@@ -43,6 +44,7 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             }));
         }
         let control = guards::arp(bytes, tables, &work.packet, &sender, &mut work.source);
+        note_control(work, &sender);
         return Some(control.into());
     }
     let source = work.packet.source;
@@ -71,6 +73,7 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         } else {
             Ok(())
         });
+        note_control(work, &sender);
         return Some(verdict.into());
     }
     if source.is_unspecified() {
@@ -85,6 +88,23 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         };
     }
     None
+}
+
+/// Notes what the steps for control that enters need. They run if its verdict is control.
+#[inline(always)]
+fn note_control(work: &mut Work, sender: &Sender) {
+    work.sender = sender.flags;
+    work.control = CHARGED
+        | if work.packet.shape == Shape::Udp && guards::asks_dhcp(&work.packet) {
+            DHCP_CLIENT
+        } else {
+            0
+        }
+        | if sender.flags & End::QUARANTINED != 0 {
+            CUT_OFF
+        } else {
+            0
+        };
 }
 
 /// Place: finds the device of the sender's MAC, and checks that it may be at this port and VLAN.

@@ -123,6 +123,7 @@ fn find_port<T: Lookup + ?Sized>(tables: &T, ifindex: u32, path: u16, work: &mut
     work.counted_by_flow = 0;
     work.lasting_denial = 0;
     work.hop = 0;
+    work.control = 0;
     let Some(slot) = tables.active() else {
         return false;
     };

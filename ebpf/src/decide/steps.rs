@@ -2,6 +2,7 @@
 
 use super::{
     apply::retry_reversed,
+    control::{is_charged, is_dhcp},
     observe::observes,
     options::has_options,
     work::{Verdict, Work},
@@ -17,6 +18,8 @@ pub struct Answer(u32);
 impl Answer {
     /// There is no verdict yet.
     const GO_ON: Self = Self(u32::MAX);
+    /// The packet is control.
+    const CONTROL: Self = Self(Reason::Control as u32);
     /// A drop without a reason: the kernel gave the program no memory to work in.
     pub const NO_MEMORY: Self = Self(0);
 
@@ -86,6 +89,9 @@ pub fn note(place: &mut Verdict, verdict: Option<Verdict>) -> Answer {
 /// The host calls each step. The kernel calls a function for each, which its verifier checks once
 /// and separately, instead of for every path through the steps before.
 pub trait Steps {
+    /// Whether packets may enter here. For those that only leave, no control is charged.
+    const ENTERS: bool;
+
     /// What is known of the packet.
     fn work(&mut self) -> Option<&mut Work>;
 
@@ -93,6 +99,10 @@ pub trait Steps {
     fn read_options(&mut self) -> Answer;
     /// Runs [`enter`](super::enter()) or [`leave`](super::leave()).
     fn place(&mut self) -> Answer;
+    /// Runs [`read_dhcp`](super::read_dhcp).
+    fn read_dhcp(&mut self) -> Answer;
+    /// Runs [`charge_control`](super::charge_control).
+    fn charge_control(&mut self) -> Answer;
     /// Runs [`admit`](super::admit()).
     fn admit(&mut self) -> Answer;
     /// Runs [`ask_policy`](super::ask_policy).
@@ -113,6 +123,23 @@ pub trait Steps {
     fn note_denial(&mut self);
 }
 
+/// The steps for control that enters, after its place was found right.
+#[inline(always)]
+fn check_control<S: Steps>(steps: &mut S) -> Answer {
+    let mut answer = Answer::GO_ON;
+    if steps.work().is_some_and(is_dhcp) {
+        answer = steps.read_dhcp();
+    }
+    if answer.goes_on() && steps.work().is_some_and(is_charged) {
+        answer = steps.charge_control();
+    }
+    if answer.goes_on() {
+        Answer::CONTROL
+    } else {
+        answer
+    }
+}
+
 /// Judges a packet: runs the steps that follow the first, whose answer was `started`.
 #[inline(always)]
 pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
@@ -122,6 +149,9 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     }
     if answer.goes_on() {
         answer = steps.place();
+        if S::ENTERS && answer == Answer::CONTROL {
+            answer = check_control(steps);
+        }
     }
     if answer.goes_on() {
         answer = steps.admit();
@@ -160,6 +190,7 @@ mod tests {
     use super::*;
     use crate::{
         abi::{Address, Port},
+        decide::work::{CHARGED, DHCP_CLIENT},
         packet::Shape,
     };
 
@@ -184,6 +215,8 @@ mod tests {
     }
 
     impl Steps for Recorded {
+        const ENTERS: bool = true;
+
         fn work(&mut self) -> Option<&mut Work> {
             Some(&mut self.work)
         }
@@ -194,6 +227,14 @@ mod tests {
 
         fn place(&mut self) -> Answer {
             self.step("place")
+        }
+
+        fn read_dhcp(&mut self) -> Answer {
+            self.step("read_dhcp")
+        }
+
+        fn charge_control(&mut self) -> Answer {
+            self.step("charge_control")
         }
 
         fn admit(&mut self) -> Answer {
@@ -282,6 +323,27 @@ mod tests {
             let (ran, fate) = ran(steps, None);
             assert_eq!(ran == ["read_options"], reads, "{shape:?}");
             assert_eq!(fate, Fate::Dropped);
+        }
+    }
+
+    #[test]
+    fn control_that_enters_is_charged_and_only_dhcp_is_read() {
+        for (control, verdict, expected) in [
+            (0, Reason::Control, vec!["place"]),
+            (CHARGED, Reason::Control, vec!["place", "charge_control"]),
+            (
+                CHARGED | DHCP_CLIENT,
+                Reason::Control,
+                vec!["place", "read_dhcp", "charge_control"],
+            ),
+            (CHARGED | DHCP_CLIENT, Reason::ArpSpoof, vec!["place"]),
+        ] {
+            let mut steps = Recorded {
+                verdict: Some(("place", verdict)),
+                ..Recorded::default()
+            };
+            steps.work.control = control;
+            assert_eq!(ran(steps, None).0, expected);
         }
     }
 

@@ -138,9 +138,36 @@ pub struct Work {
     pub(super) opening: Opening,
     /// Scratch memory for [`policy::judge`] and [`packet::network`](crate::packet::network).
     pub(super) scratch: Cell32,
-    /// Scratch memory for [`flows::open`](crate::flows::open()).
+    /// Scratch memory for [`flows::open`](crate::flows::open()), and for the hash of a client
+    /// identifier.
     pub(super) candidate: Cell64,
+    /// For control that enters, [`CHARGED`], [`DHCP_CLIENT`] and [`CUT_OFF`]; else 0.
+    pub(super) control: u32,
+    /// [`End`] flags of the device that sent it; only for control that enters.
+    pub(super) sender: u16,
+    /// Where the options of a DHCP message are that matter; see [`dhcp`](super::dhcp).
+    pub(super) options: Options,
 }
+
+/// What is known of the options of a DHCP message while they are read.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    /// `offset << 16 | length` of the values that matter, each at its own place.
+    pub places: [Cell32; 8],
+    /// One bit for each place that has been filled; 8 bits higher, for each that was filled twice.
+    pub filled: Cell32,
+    /// DHCPv6: where the association ends that the option is in.
+    pub inner: Cell32,
+    /// DHCPv6: how many addresses there are.
+    pub addresses: Cell32,
+}
+
+/// In [`Work::control`]: it counts against its sender's budget.
+pub(super) const CHARGED: u32 = 1;
+/// In [`Work::control`]: it is a DHCP client's message.
+pub(super) const DHCP_CLIENT: u32 = 2;
+/// In [`Work::control`]: its sender is in quarantine.
+pub(super) const CUT_OFF: u32 = 4;
 
 /// In [`Work::path`]: the packet enters through a guarded port. Otherwise it leaves through one.
 pub(super) const INGRESS: u16 = 1;

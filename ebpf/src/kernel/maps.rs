@@ -8,10 +8,10 @@ use aya_ebpf::{
 };
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Counter, DENIAL_SETS, DENIAL_WAYS, DENIALS_AT, Denial,
-        EPOCH_CELLS, End, Event, EventKey, EventLimit, FAILSAFES, Failsafe, Forwarding, Fragment,
-        FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Quota,
-        Reason, Routes, Seen, Set, Settings, TICK_SHIFT, gauge,
+        Address, AddressKey, Bucket, Clients, Counter, DENIAL_SETS, DENIAL_WAYS, DENIALS_AT,
+        Denial, EPOCH_CELLS, End, Event, EventKey, EventLimit, FAILSAFES, Failsafe, Forwarding,
+        Fragment, FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey,
+        Quota, Reason, Routes, Seen, Set, Settings, TICK_SHIFT, gauge,
     },
     cell::{Cell32, Cell64, opaque},
     lookup::Lookup,
@@ -75,6 +75,10 @@ static DENIAL_TAGS: PerCpuArray<[Cell64; DENIAL_SETS as usize], 1> = PerCpuArray
 static OPENED: Array<[Cell32; DENIAL_SETS as usize], 1> = Array::new();
 #[btf_map]
 static QUOTAS: Array<Quota, 1024> = Array::new();
+#[btf_map]
+static CLIENTS: Array<Clients, 1024> = Array::new();
+#[btf_map]
+static UNLISTED_CLIENTS: LruHashMap<u64, Clients, 16384> = LruHashMap::new();
 #[btf_map]
 static GAUGES: Array<Cell32, { gauge::COUNT as usize }> = Array::new();
 #[btf_map]
@@ -266,6 +270,19 @@ impl Lookup for Maps {
     #[inline(always)]
     fn quota(&self, account: u32) -> Option<&Quota> {
         found!(QUOTAS.get_ptr(account))
+    }
+
+    #[inline(always)]
+    fn clients(&self, device: u32, mac: u64) -> Option<&Clients> {
+        if device != 0 {
+            return found!(CLIENTS.get_ptr(device));
+        }
+        if let Some(clients) = found!(UNLISTED_CLIENTS.get_ptr(mac)) {
+            return Some(clients);
+        }
+        let none = Clients::default();
+        UNLISTED_CLIENTS.insert(mac, &none, BPF_ANY as u64).ok()?;
+        found!(UNLISTED_CLIENTS.get_ptr(mac))
     }
 
     #[inline(always)]

@@ -31,8 +31,9 @@ macro_rules! step {
 macro_rules! hook {
     (
         $(#[$doc:meta])*
-        $hook:ident of $context:ty, $frame:ident, $index:ident,
+        $hook:ident of $context:ty, $frame:ident, $index:ident, enters: $enters:literal,
         pull: $pull:ident, read_options: $read_options:ident,
+        read_dhcp: $read_dhcp:ident,
         $place:ident: $place_step:ident, admit: $admit:ident, apply_failsafe: $apply_failsafe:ident
     ) => {
         step! {
@@ -40,6 +41,13 @@ macro_rules! hook {
             $read_options(context: *mut $context), $index, |desk| {
                 $pull(context, desk.work.packet.end);
                 decide::read_options(&$frame(context), &mut desk.work)
+            }
+        }
+        step! {
+            /// The options of a DHCP client's message.
+            $read_dhcp(context: *mut $context), $index, |desk| {
+                $pull(context, desk.work.packet.end);
+                decide::read_dhcp(&$frame(context), &Maps, &mut desk.work)
             }
         }
         step! {
@@ -65,6 +73,8 @@ macro_rules! hook {
         pub(super) struct $hook(pub(super) *mut $context);
 
         impl Steps for $hook {
+            const ENTERS: bool = $enters;
+
             #[inline(always)]
             fn work(&mut self) -> Option<&mut Work> {
                 desk($index).map(|desk| &mut desk.work)
@@ -78,6 +88,16 @@ macro_rules! hook {
             #[inline(always)]
             fn place(&mut self) -> Answer {
                 Answer::from_number($place_step(self.0))
+            }
+
+            #[inline(always)]
+            fn read_dhcp(&mut self) -> Answer {
+                Answer::from_number($read_dhcp(self.0))
+            }
+
+            #[inline(always)]
+            fn charge_control(&mut self) -> Answer {
+                Answer::from_number(charge_control($index))
             }
 
             #[inline(always)]
@@ -130,23 +150,28 @@ macro_rules! hook {
 
 hook! {
     /// Packets that enter, at XDP.
-    Xdp of xdp_md, xdp_frame, ENTERING,
-    pull: xdp_pull, read_options: xdp_read_options,
+    Xdp of xdp_md, xdp_frame, ENTERING, enters: true,
+    pull: xdp_pull, read_options: xdp_read_options, read_dhcp: xdp_read_dhcp,
     enter: xdp_enter, admit: xdp_admit, apply_failsafe: xdp_apply_failsafe
 }
 
 hook! {
     /// Packets that enter, at TC.
-    TcIngress of __sk_buff, tc_frame, ENTERING,
-    pull: tc_pull, read_options: tc_enter_read_options,
+    TcIngress of __sk_buff, tc_frame, ENTERING, enters: true,
+    pull: tc_pull, read_options: tc_enter_read_options, read_dhcp: tc_enter_read_dhcp,
     enter: tc_enter, admit: tc_enter_admit, apply_failsafe: tc_enter_apply_failsafe
 }
 
 hook! {
     /// Packets that leave, at TC.
-    TcEgress of __sk_buff, tc_frame, LEAVING,
-    pull: tc_pull, read_options: tc_leave_read_options,
+    TcEgress of __sk_buff, tc_frame, LEAVING, enters: false,
+    pull: tc_pull, read_options: tc_leave_read_options, read_dhcp: tc_leave_read_dhcp,
     leave: tc_leave, admit: tc_leave_admit, apply_failsafe: tc_leave_apply_failsafe
+}
+
+step! {
+    /// Counts control against its sender's budget.
+    charge_control(index: u32), index, |desk| decide::charge_control(&Maps, &mut desk.work)
 }
 
 step! {

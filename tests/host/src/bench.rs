@@ -23,6 +23,9 @@ use crate::{
 /// The interfaces that random policies name, and the uplink.
 pub const INTERFACES: [&str; 5] = ["lan1", "lan2", "lan3", "wifi1", "uplink"];
 
+/// The control of a device in a run, and of one in quarantine: little, so that some is too much.
+const BUDGET: [u32; 2] = [12, 3];
+
 /// The judges disagree.
 #[derive(Clone, Debug)]
 pub struct Mismatch {
@@ -103,7 +106,17 @@ impl Bench {
             // Shrinking made the policy invalid.
             return Ok(());
         };
-        let mut model = judge::model_for(&compiled, Settings::for_flows(4096));
+        // A kernel's time goes on while it judges, so with one there is no bound.
+        let [control, control_in_quarantine] = match self.kernel {
+            Some(_) => [u32::MAX; 2],
+            None => BUDGET,
+        };
+        let settings = Settings {
+            control,
+            control_in_quarantine,
+            ..Settings::for_flows(4096)
+        };
+        let mut model = judge::model_for(&compiled, settings);
         let failsafe = case.failsafe.iter().flat_map(|(from, service)| {
             let read = Failsafe::read(std::slice::from_ref(from), vec![service.clone()]);
             read.unwrap().entries().collect::<Vec<_>>()
@@ -112,6 +125,7 @@ impl Bench {
         model.spare(failsafe.iter().copied());
         let mut oracle = self.oracle_with(policy, quarantined);
         oracle.spare(case.failsafe.clone());
+        oracle.bound(control, control_in_quarantine);
         let mut kernel = self.kernel.as_mut().zip(case.ingress);
         if let Some((kernel, _)) = &mut kernel {
             kernel.start(&compiled, &failsafe);

@@ -205,6 +205,7 @@ pub fn limits() -> Limits {
         flows: 1024,
         flows_per_device: 48,
         rules: 256,
+        ..Limits::default()
     }
 }
 

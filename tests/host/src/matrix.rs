@@ -88,6 +88,11 @@ fn topics() -> Vec<Topic> {
             control::dhcp,
         ),
         topic(
+            "The budget of control",
+            "Of what a device sends without a rule, 300 packets pass in a second, or 10 in quarantine.",
+            control::budget,
+        ),
+        topic(
             "Fragments",
             "All are dropped unless the zone says `fragments: allow`. Then the first must hold all that policy has to \
              see, and the others follow it in order, without gap or overlap, from the same place, within five seconds.",

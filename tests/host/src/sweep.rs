@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Denial, End, Failsafe, FlowKey, Forwarding, Fragment,
+        Address, AddressKey, Bucket, Clients, Denial, End, Failsafe, FlowKey, Forwarding, Fragment,
         FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota, Routes, Seen, Set,
         Settings, gauge,
     },
@@ -258,6 +258,10 @@ impl Lookup for Tables<'_> {
     }
 
     fn unlock(&self, _: &Bucket) {}
+
+    fn clients(&self, _device: u32, _mac: u64) -> Option<&Clients> {
+        unreachable!()
+    }
 
     fn quota(&self, account: u32) -> Option<&Quota> {
         (account == DEVICE).then_some(&self.quota)

@@ -6,9 +6,13 @@
 mod control;
 mod flow;
 mod form;
+mod leases;
 mod place;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use jiff::Timestamp;
 use wardline_proto::v1::{Policy, Reason};
@@ -18,7 +22,7 @@ use self::{
     flow::{Flow, Message, Way, asks},
 };
 use crate::{
-    dissect::{self, Content, Fragment, Frame, Ip, Upper},
+    dissect::{self, Content, Fragment, Frame, Ip, Mac, Upper},
     oracle::{
         Asks, Drop, End, Oracle, covers, is_group, is_link_local, is_martian, prefix_length,
         zone_on,
@@ -101,6 +105,18 @@ pub struct Sequence<'a> {
     flows: Vec<Flow>,
     notes: Vec<Note>,
     faults: Vec<Reason>,
+    /// How much control a sender may send, and how much one in quarantine; none: without a bound.
+    budget: Option<[u32; 2]>,
+    spent: BTreeMap<Sender, u32>,
+    /// The identifiers that senders have used.
+    clients: BTreeMap<Sender, BTreeSet<Vec<u8>>>,
+}
+
+/// Who sends control: a device, or an unlisted MAC.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sender {
+    Device(String),
+    Mac(Mac),
 }
 
 /// A fragment that is awaited.
@@ -140,7 +156,15 @@ impl<'a> Sequence<'a> {
             flows: Vec::new(),
             notes: Vec::new(),
             faults: Vec::new(),
+            budget: None,
+            spent: BTreeMap::new(),
+            clients: BTreeMap::new(),
         }
+    }
+
+    /// Bounds the control of each sender, and of each in quarantine.
+    pub fn bound(&mut self, control: u32, in_quarantine: u32) {
+        self.budget = Some([control, in_quarantine]);
     }
 
     /// Gives the router's interfaces a MAC.

@@ -129,6 +129,15 @@ enum Limit {
     ///
     /// Example: `limits.flows_per_device = 1000`
     FlowsPerDevice,
+    /// Packets of control (ARP, neighbour discovery, DHCP and the like) that one device may send in
+    /// a second.
+    ///
+    /// Example: `limits.control = 300`
+    Control,
+    /// The same for a device in quarantine.
+    ///
+    /// Example: `limits.control_in_quarantine = 10`
+    ControlInQuarantine,
     /// Rules of a policy.
     ///
     /// Example: `limits.rules = 20000`
@@ -275,6 +284,8 @@ fn limits(file: &BTreeMap<Limit, Spanned<i64>>, place: &Place<'_>) -> Result<Lim
             Limit::Devices => (&mut limits.devices, 1..=1 << 20),
             Limit::Flows => (&mut limits.flows, 64..=1 << 24),
             Limit::FlowsPerDevice => (&mut limits.flows_per_device, 1..=1 << 24),
+            Limit::Control => (&mut limits.control, 10..=1 << 20),
+            Limit::ControlInQuarantine => (&mut limits.control_in_quarantine, 1..=1 << 20),
             Limit::Rules => (&mut limits.rules, 1..=1 << 20),
         };
         *field = place.number(value, bounds)?;

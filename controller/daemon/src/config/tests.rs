@@ -38,6 +38,8 @@ listen = ""
 devices = 10
 flows = 64
 flows_per_device = 1
+control = 20
+control_in_quarantine = 2
 rules = 20
 [timeouts]
 tcp_unanswered = 1
@@ -63,6 +65,8 @@ fn reads_every_key() {
         devices: 10,
         flows: 64,
         flows_per_device: 1,
+        control: 20,
+        control_in_quarantine: 2,
         rules: 20,
     };
     assert_eq!(config.limits, limits);
@@ -140,6 +144,14 @@ fn refuses_with_file_line_and_key() {
         (
             "[limits]\nflows_per_device = 0",
             "f.toml:2: limits.flows_per_device: 0 is not from 1",
+        ),
+        (
+            "[limits]\ncontrol = 9",
+            "f.toml:2: limits.control: 9 is not from 10",
+        ),
+        (
+            "[limits]\ncontrol_in_quarantine = 0",
+            "f.toml:2: limits.control_in_quarantine: 0 is not from 1",
         ),
         (
             "[limits]\ndevices = -1",

@@ -17,6 +17,8 @@ const LIMITS: Limits = Limits {
     devices: 1000,
     flows: 1024,
     flows_per_device: 64,
+    control: 300,
+    control_in_quarantine: 10,
     rules: 1000,
 };
 

@@ -116,6 +116,9 @@ impl Packet {
                 let mut body = vec![0; 240];
                 body[..3].copy_from_slice(&[1, 1, 6]);
                 body[28..34].copy_from_slice(&self.source_mac.0);
+                // RFC 2132: the magic cookie, and a discover.
+                body[236..].copy_from_slice(&[99, 130, 83, 99]);
+                body.extend([53, 1, 1, 255]);
                 body
             }
             // RFC 8415 section 8: solicit.

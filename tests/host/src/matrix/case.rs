@@ -263,7 +263,7 @@ says! {
     EXTENSION_HEADER = ExtensionHeader, UNKNOWN_ETHERTYPE = UnknownEthertype, MID_FLOW = MidFlow,
     BAD_TCP_FLAGS = BadTcpFlags, ARP_SPOOF = ArpSpoof, ND_SPOOF = NdSpoof, ROGUE_RA = RogueRa,
     ROGUE_DHCP = RogueDhcp, QUARANTINED = Quarantined,
-    RULE = Rule, ESTABLISHED = Established, RELATED = Related, CONTROL = Control,
+    DEVICE_QUOTA = DeviceQuota, RULE = Rule, ESTABLISHED = Established, RELATED = Related, CONTROL = Control,
 }
 
 impl fmt::Display for Case {

@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
     case::{
-        ARP_SPOOF, CONTROL, EXTENSION_HEADER, FRAGMENT, MALFORMED, ND_SPOOF, NO_RULE, QUARANTINED,
-        ROGUE_DHCP, ROGUE_RA, RULE, SPOOFED_SOURCE,
-        Setting::{AdmitAny, DhcpServer, Fragments, Observe, Options, Quarantine, Router},
-        Table, UNKNOWN_DEVICE, WRONG_PORT, cut, would,
+        ARP_SPOOF, CONTROL, DEVICE_QUOTA, EXTENSION_HEADER, FRAGMENT, MALFORMED, ND_SPOOF, NO_RULE,
+        QUARANTINED, ROGUE_DHCP, ROGUE_RA, RULE, SPOOFED_SOURCE,
+        Setting::{AdmitAny, DhcpServer, Fragments, Observe, Options, Quarantine, Router, Written},
+        Table, UNKNOWN_DEVICE, Verdicts, WRONG_PORT, cut, would,
     },
     network::{
         ALL_NODES, ALL_ROUTERS, CAMERA, FAR, LAN1, LAN2, LINK, PINNED, PUMP, RECORDS, ROUTER,
@@ -222,6 +222,50 @@ pub(crate) fn dhcp(t: &mut Table) {
     let relayed = |to: Ipv4Addr| pump(Ipv4::new(PUMP.v4, to, Udp { destination_port: 67, ..Dhcp::server(2, PUMP.v4, PINNED.mac, STRANGER.v4).udp() }));
     t.case("a DHCP server's answer to the router, which relays").enters(LAN1, relayed(ROUTER.v4)).is(NO_RULE).under(DhcpServer, CONTROL);
     t.case("a DHCP server's answer to another relay").enters(LAN1, relayed(PINNED.v4)).is(NO_RULE).under(DhcpServer, NO_RULE);
+    // What a client gives back, and how often it changes its name.
+    let release = |client: Ipv4Addr| pump(Ipv4::new(PUMP.v4, ROUTER.v4, Dhcp { client, ..Dhcp::client(7, PUMP.mac) }.udp()));
+    t.case("a DHCP release of one's own address").enters(LAN1, release(PUMP.v4)).is(CONTROL);
+    t.case("a DHCP release that names no address").enters(LAN1, release(none)).is(ROGUE_DHCP);
+    t.case("a DHCP release of another's address, by its identifier").mirrors("a client may end another's lease")
+        .enters(LAN1, pump(Ipv4::new(PUMP.v4, ROUTER.v4, with(Dhcp { client: PINNED.v4, ..Dhcp::client(7, PUMP.mac) }, &[(61, &PINNED.mac)])))).is(ROGUE_DHCP);
+    let decline = |address: Ipv4Addr| asks(PUMP.mac, with(Dhcp::client(4, PUMP.mac), &[(50, &address.octets())]));
+    t.case("a DHCP decline of one's own address").enters(LAN1, decline(PUMP.v4)).is(CONTROL);
+    t.case("a DHCP decline of another's address").mirrors("a client may take addresses out of use").enters(LAN1, decline(PINNED.v4)).is(ROGUE_DHCP);
+    t.case("a DHCP decline of a free address, from a device with its own").mirrors("a client may take addresses out of use").enters(LAN1, decline(STRANGER.v4)).is(ROGUE_DHCP);
+    t.case("a DHCP decline that names no address").enters(LAN1, asks(PUMP.mac, Dhcp::client(4, PUMP.mac).udp())).is(ROGUE_DHCP);
+    t.case("a DHCP decline of an address that the device may take").enters(LAN2, asks(SHY.mac, with(Dhcp::client(4, SHY.mac), &[(50, &SHY.v4.octets())]))).is(CONTROL);
+    let named = |n: u8| asks(PUMP.mac, with(Dhcp::client(1, PUMP.mac), &[(61, &[0, n])]));
+    t.case("five client identifiers of one device").mirrors("a client may use up all leases in invented names")
+        .enters(LAN1, named(1)).enters(LAN1, named(2)).enters(LAN1, named(3)).enters(LAN1, named(4)).enters(LAN1, named(5)).enters(LAN1, named(1))
+        .is([CONTROL, CONTROL, CONTROL, CONTROL, ROGUE_DHCP, CONTROL]);
+    t.case("a fifth client identifier, a day later")
+        .enters(LAN1, named(1)).enters(LAN1, named(2)).enters(LAN1, named(3)).enters(LAN1, named(4)).enters(LAN1, named(5)).after(86_402)
+        .is(CONTROL);
+    t.case("a client that names its MAC, and one that gives no name, are one")
+        .enters(LAN1, named(1)).enters(LAN1, named(2)).enters(LAN1, named(3)).enters(LAN1, asks(PUMP.mac, Dhcp::client(1, PUMP.mac).udp()))
+        .enters(LAN1, asks(PUMP.mac, with(Dhcp::client(1, PUMP.mac), &[(61, &[&[1][..], &PUMP.mac].concat())]))).is(CONTROL);
+
+    // Options.
+    let windows: &[(u8, &[u8])] = &[(61, &[1, 2, 0, 0, 0, 1, 1]), (50, &[10, 20, 1, 11]), (12, b"pump"), (81, b"\0\0\0pump.ward"), (60, b"MSFT 5.0"), (55, &[1, 3, 6, 15, 31, 33, 43, 44, 46, 47, 119, 121, 249, 252])];
+    t.case("a DHCP client's message with the options of a desktop").enters(LAN1, asks(PUMP.mac, with(Dhcp::client(3, PUMP.mac), windows))).is(CONTROL);
+    let ends = |bytes: &[u8]| {
+        let mut message = Dhcp::client(1, PUMP.mac).bytes();
+        message.pop();
+        message.extend(bytes);
+        asks(PUMP.mac, Udp { data: message, ..Dhcp::client(1, PUMP.mac).udp() })
+    };
+    t.case("a DHCP client's message padded behind its end").enters(LAN1, ends(&[&[255][..], &[0; 60]].concat())).is(CONTROL);
+    t.case("a DHCP client's message padded before its end").enters(LAN1, ends(&[&[0; 60][..], &[255]].concat())).is(CONTROL);
+    t.case("a DHCP client's message without an end").enters(LAN1, ends(&[])).is(CONTROL);
+    t.case("a DHCP client's message whose last option is cut off").enters(LAN1, ends(&[12, 9, b'x'])).is(ROGUE_DHCP).under(Observe, would(ROGUE_DHCP));
+    t.case("a DHCP client's message whose last option has no length").enters(LAN1, ends(&[12])).is(ROGUE_DHCP);
+    t.case("a DHCP client's message that goes on in other fields").mirrors("options in other fields are not read").enters(LAN1, ends(&[52, 1, 3, 255])).is(ROGUE_DHCP);
+    t.case("a DHCP client's message of two kinds").mirrors("the second of two kinds is not read").enters(LAN1, ends(&[53, 1, 7, 255])).is(ROGUE_DHCP);
+    t.case("a DHCP client's message with two identifiers").enters(LAN1, ends(&[61, 2, 0, 1, 61, 2, 0, 2, 255])).is(ROGUE_DHCP);
+    t.case("a DHCP client's message with an empty identifier").enters(LAN1, ends(&[61, 0, 255])).is(ROGUE_DHCP);
+    t.case("a DHCP client's message of a server's kind").enters(LAN1, asks(PUMP.mac, Dhcp::client(5, PUMP.mac).udp())).is(ROGUE_DHCP);
+    t.case("a BOOTP client's message").enters(LAN1, asks(PUMP.mac, Udp { data: [&Dhcp::client(1, PUMP.mac).bytes()[..236], &[0; 64]].concat(), ..Dhcp::client(1, PUMP.mac).udp() })).is(ROGUE_DHCP);
+
     t.case("a DHCP client's message from another's address").enters(LAN1, pump(Ipv4::new(PINNED.v4, all, Dhcp::client(3, PUMP.mac).udp()))).is(SPOOFED_SOURCE);
     t.case("a DHCP client's message from an unlisted MAC").enters(LAN1, asks(STRANGER.mac, Dhcp::client(1, STRANGER.mac).udp())).is(UNKNOWN_DEVICE).under(AdmitAny, CONTROL);
     t.case("a DHCP client's message too short to be one").enters(LAN1, asks(PUMP.mac, Udp::new(68, 67, *b"too-short"))).is(SPOOFED_SOURCE);
@@ -244,6 +288,24 @@ pub(crate) fn dhcp(t: &mut Table) {
     for (name, kind) in [("solicit", 1), ("request", 3), ("renew", 5), ("release", 8), ("information request", 11)] {
         t.case(format!("DHCPv6 {name}")).enters(LAN1, asks(dhcpv6(kind, PUMP.mac))).is(CONTROL);
     }
+    let gives = |kind: u8, options: &[u8]| asks(Udp { data: [&dhcpv6(kind, PUMP.mac).data[..], options].concat(), ..dhcpv6(kind, PUMP.mac) });
+    for (name, kind) in [("release", 8), ("decline", 9)] {
+        t.case(format!("a DHCPv6 {name} of one's own address")).enters(LAN1, gives(kind, &association(3, &[PUMP.v6]))).is(CONTROL);
+        t.case(format!("a DHCPv6 {name} of another's address")).mirrors("a client may end another's lease").enters(LAN1, gives(kind, &association(3, &[PINNED.v6]))).is(ROGUE_DHCP);
+        t.case(format!("a DHCPv6 {name} of another's address behind one's own")).mirrors("only the first address is looked at").enters(LAN1, gives(kind, &association(3, &[PUMP.v6, PINNED.v6]))).is(ROGUE_DHCP);
+    }
+    t.case("a DHCPv6 release of another's temporary address").enters(LAN1, gives(8, &association(4, &[PINNED.v6]))).is(ROGUE_DHCP);
+    t.case("a DHCPv6 release of prefixes").enters(LAN1, gives(8, &association(25, &[]))).is(ROGUE_DHCP);
+    t.case("a DHCPv6 release of more addresses than four").enters(LAN1, gives(8, &association(3, &[PUMP.v6; 5]))).is(ROGUE_DHCP);
+    t.case("a DHCPv6 request with an address of one's wish").enters(LAN1, gives(3, &association(3, &[STRANGER.v6]))).is(CONTROL);
+    t.case("a DHCPv6 request for addresses and prefixes").enters(LAN1, gives(3, &[association(3, &[]), association(25, &[])].concat())).is(CONTROL);
+    t.case("a DHCPv6 message whose last option is cut off").enters(LAN1, gives(1, &[0, 6, 0, 9, 0])).is(ROGUE_DHCP);
+    t.case("a DHCPv6 release whose address reaches beyond its association").mirrors("nested lengths are believed").enters(LAN1, gives(8, &patched(association(3, &[PINNED.v6]), 3, 16))).is(ROGUE_DHCP);
+    t.case("a DHCPv6 message with two client identifiers").enters(LAN1, gives(1, &[0, 1, 0, 2, 0, 7])).is(ROGUE_DHCP);
+    let named = |n: u8| asks(Udp { data: [&[1, 0, 0, 1, 0, 1, 0, 2, 0][..], &[n]].concat(), ..dhcpv6(1, PUMP.mac) });
+    t.case("five DHCPv6 client identifiers of one device").mirrors("a client may use up all leases in invented names")
+        .enters(LAN1, named(1)).enters(LAN1, named(2)).enters(LAN1, named(3)).enters(LAN1, named(4)).enters(LAN1, named(5))
+        .is([CONTROL, CONTROL, CONTROL, CONTROL, ROGUE_DHCP]);
     t.case("DHCPv6 to a host far away").mirrors("DHCP is a way out past all rules").enters(LAN1, pump(Ipv6::new(PUMP.v6, FAR.v6, dhcpv6(5, PUMP.mac)))).is(NO_RULE).under(Quarantine, QUARANTINED);
     t.case("DHCPv6 to the router alone").enters(LAN1, pump(Ipv6::new(PUMP.v6, ROUTER.v6, dhcpv6(5, PUMP.mac)))).is(CONTROL);
     let relayed = |to: Ipv6Addr| pump(Ipv6::new(PUMP.v6, to, Udp { source_port: 547, ..dhcpv6(13, PUMP.mac) }));
@@ -258,6 +320,49 @@ pub(crate) fn dhcp(t: &mut Table) {
     }
     t.case("a DHCP server's port named by a rule is no way around").enters(LAN1, pump(v4(Udp::new(514, 68, *b"data")))).is(ROGUE_DHCP);
     t.case("TCP to the DHCP client's port is not DHCP").enters(LAN1, pump(v4(syn(68)))).is(NO_RULE);
+}
+
+/// A message with further options.
+fn with(mut message: Dhcp, options: &[(u8, &[u8])]) -> Udp {
+    message
+        .options
+        .extend(options.iter().map(|(code, value)| (*code, value.to_vec())));
+    message.udp()
+}
+
+/// An association of DHCPv6: 3 of addresses, 4 of temporary ones, 25 of prefixes.
+fn association(code: u8, addresses: &[Ipv6Addr]) -> Vec<u8> {
+    let mut body = vec![0; if code == 4 { 4 } else { 12 }];
+    for address in addresses {
+        body.extend([&[0, 5, 0, 24][..], &address.octets(), &[0; 8]].concat());
+    }
+    [&[0, code, 0, body.len() as u8][..], &body].concat()
+}
+
+/// How much control passes in a second.
+pub(crate) fn budget(t: &mut Table) {
+    let asks = || {
+        let arp = Arp::request(PUMP.mac, PUMP.v4, ROUTER.v4);
+        Ethernet::new(BROADCAST, PUMP.mac, arp)
+    };
+    let row = t.case("eleven ARP requests at once, and one a little later");
+    for _ in 0..12 {
+        row.enters(LAN1, asks());
+    }
+    let mut cut = [CONTROL; 12];
+    cut[10] = DEVICE_QUOTA;
+    row.after(2).is(CONTROL).under(Quarantine, cut);
+    let row = t.case("three hundred and one ARP requests at once");
+    let row = row.mirrors("control has no bound");
+    for _ in 0..301 {
+        row.enters(LAN1, asks());
+    }
+    let mut all = vec![CONTROL; 301];
+    let mut says = all.clone();
+    says[300] = DEVICE_QUOTA;
+    all[300] = would(DEVICE_QUOTA);
+    row.under(Written, Verdicts::Each(says))
+        .under(Observe, Verdicts::Each(all));
 }
 
 fn patched(mut bytes: Vec<u8>, at: usize, value: u8) -> Vec<u8> {

@@ -105,19 +105,25 @@ fn packets(steps: &[Step]) -> String {
     let texts: Vec<String> = steps.iter().map(told).collect();
     match texts.as_slice() {
         [text] => text.clone(),
-        _ => numbered((1..).zip(&texts).map(|(step, text)| (step, step, text))),
+        _ => numbered(runs(&texts).into_iter()),
     }
 }
 
-/// A text for each frame; once, when it is the same for all.
-fn each(said: &[Says], text: impl Fn(&Says) -> String) -> String {
-    let texts: Vec<String> = said.iter().map(text).collect();
+/// Texts with the numbers of the first and the last frame that each is for.
+fn runs(texts: &[String]) -> Vec<(usize, usize, &String)> {
     let mut first = 1;
     let mut runs = Vec::new();
     for same in texts.chunk_by(|text, next| text == next) {
         runs.push((first, first + same.len() - 1, &same[0]));
         first += same.len();
     }
+    runs
+}
+
+/// A text for each frame; once, when it is the same for all.
+fn each(said: &[Says], text: impl Fn(&Says) -> String) -> String {
+    let texts: Vec<String> = said.iter().map(text).collect();
+    let runs = runs(&texts);
     match runs.as_slice() {
         [(.., text)] => (*text).clone(),
         _ => numbered(runs.into_iter()),

@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use wardline_proto::v1::{Device, Port, Reason};
 
 use super::{
-    From, Must, Sequence, Where,
+    From, Must, Sender, Sequence, Where,
     control::{
         Control, dhcp_address, dhcp_is_own, is_discovery, leaves_as_control, links_are,
         may_be_nobody, stays_on_link,
     },
     flow::{Message, Way, asks},
-    is_mapped, is_to_group, may_follow,
+    is_mapped, is_to_group,
+    leases::{IDENTIFIERS, told},
+    may_follow,
 };
 use crate::{
     dissect::{Arp, Content, Frame, Ip, Upper},
@@ -34,11 +36,11 @@ impl<'a> Sequence<'a> {
         let ip = match &frame.content {
             Content::Arp(Some(arp)) => {
                 self.claims(frame, *arp, device, zone)?;
-                return Ok(Must::pass(Reason::Control));
+                return self.charge(frame, device);
             }
             Content::Arp(None) => return Err(Drop::because(Reason::Malformed)),
             Content::Other(_) if quarantined => return Err(Drop::because(Reason::Quarantined)),
-            Content::Other(_) => return Ok(Must::pass(Reason::Control)),
+            Content::Other(_) => return self.charge(frame, device),
             Content::Ip(ip) => ip,
         };
         let control = control
@@ -63,7 +65,10 @@ impl<'a> Sequence<'a> {
             Some(Control::Membership | Control::MembershipQuery)
         );
         if control.is_some() && !(membership && quarantined) {
-            return Ok(Must::pass(Reason::Control));
+            if control == Some(Control::DhcpClient) {
+                self.asks_for_itself(frame, ip, device, zone)?;
+            }
+            return self.charge(frame, device);
         }
         let source = End::Other {
             address: ip.source,
@@ -71,6 +76,51 @@ impl<'a> Sequence<'a> {
             zone: Some(zone),
         };
         self.admit(at, frame, ip, source)
+    }
+
+    /// Counts a packet of control, which passes while its sender has sent few enough of them.
+    fn charge(&mut self, frame: &Frame, device: Option<&Device>) -> Result<Must, Drop> {
+        let quarantined = device.is_some_and(|device| self.oracle.is_cut_off(device));
+        let spent = self.spent.entry(sender(frame, device)).or_default();
+        let budget = self.budget.map(|budget| budget[usize::from(quarantined)]);
+        if budget.is_none_or(|budget| *spent < budget) {
+            *spent += 1;
+            return Ok(Must::pass(Reason::Control));
+        }
+        Err(Drop::because(Reason::DeviceQuota))
+    }
+
+    /// A DHCP client gives back only its own addresses, or ones that it could have been offered,
+    /// and uses few identifiers.
+    fn asks_for_itself(
+        &mut self,
+        frame: &Frame,
+        ip: &Ip,
+        device: Option<&Device>,
+        zone: &str,
+    ) -> Result<(), Drop> {
+        let rogue = Drop::because(Reason::RogueDhcp);
+        let told = told(ip, frame.source).ok_or(rogue.clone())?;
+        let learns = device.is_none_or(|device| device.addresses.is_empty());
+        let is_own = |address: &IpAddr| match self.oracle.end(*address) {
+            End::Router => false,
+            End::Other {
+                device: Some(owner),
+                ..
+            } => device.is_some_and(|device| device.name == owner.name),
+            End::Other { zone: of, .. } => learns && of == Some(zone),
+        };
+        if !told.gives_back.iter().all(is_own) {
+            return Err(rogue);
+        }
+        let known = self.clients.entry(sender(frame, device)).or_default();
+        if let Some(identifier) = told.identifier {
+            if known.len() == IDENTIFIERS && !known.contains(&identifier) {
+                return Err(rogue);
+            }
+            known.insert(identifier);
+        }
+        Ok(())
     }
 
     /// An ARP packet may claim only what is its sender's.
@@ -385,5 +435,13 @@ impl<'a> Sequence<'a> {
             return Err(Drop::because(Reason::NdSpoof));
         }
         Ok(())
+    }
+}
+
+/// Whose control it is.
+fn sender(frame: &Frame, device: Option<&Device>) -> Sender {
+    match device {
+        Some(device) => Sender::Device(device.name.clone()),
+        None => Sender::Mac(frame.source),
     }
 }

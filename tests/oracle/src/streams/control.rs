@@ -118,6 +118,34 @@ impl Stream {
             16..18 => {
                 let kind = self.dice.pick(&[1, 3, 4, 7, 8]);
                 let mut message = Dhcp::client(kind, claimed);
+                // Sometimes one identifier of too many, and options that hide others.
+                if self.dice.percent(50) {
+                    let number = self.dice.below(7) as u8;
+                    message.options.push((61, vec![0, number]));
+                }
+                if let (IpAddr::V4(any), true) = (any, self.dice.percent(50)) {
+                    let requested = if self.dice.percent(40) {
+                        any
+                    } else {
+                        Ipv4Addr::UNSPECIFIED
+                    };
+                    let requested = match address {
+                        IpAddr::V4(own) if requested.is_unspecified() => own,
+                        _ => requested,
+                    };
+                    message.options.push((50, requested.octets().to_vec()));
+                }
+                if self.dice.percent(10) {
+                    let odd = self.dice.pick(&[
+                        (52, vec![1]),
+                        (53, vec![1]),
+                        (61, vec![]),
+                        (55, vec![1; 200]),
+                        (50, vec![1, 2]),
+                        (0, vec![0; 3]),
+                    ]);
+                    message.options.push(odd);
+                }
                 if let (IpAddr::V4(any), true) = (any, self.dice.percent(20)) {
                     let field = if self.dice.percent(50) {
                         &mut message.relay
@@ -150,11 +178,16 @@ impl Stream {
                 Ipv4::new(source, to, udp).into()
             }
             19 => {
-                let kind = self.dice.pick(&[1, 3, 7]);
+                let kind = self.dice.pick(&[1, 3, 7, 8, 8, 9]);
                 let link = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11);
                 let to = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
                 destination = group_mac(to);
-                Ipv6::new(link, to, dhcpv6(kind, claimed)).into()
+                let mut udp = dhcpv6(kind, claimed);
+                if self.dice.percent(70) {
+                    let given = if self.dice.percent(50) { address } else { any };
+                    udp.data.extend(self.association(given));
+                }
+                Ipv6::new(link, to, udp).into()
             }
             _ => {
                 let IpAddr::V4(source) = address else {
@@ -205,6 +238,25 @@ impl Stream {
             }
         };
         Some(step)
+    }
+
+    /// An association of DHCPv6 with an address, mostly well-formed.
+    fn association(&mut self, address: IpAddr) -> Vec<u8> {
+        let IpAddr::V6(address) = address else {
+            return Vec::new();
+        };
+        let mut given = [&[0, 5, 0, 24][..], &address.octets(), &[0; 8]].concat();
+        if self.dice.percent(15) {
+            given[3] = self.dice.pick(&[0, 16, 23, 25, 60]);
+        }
+        let (code, fixed) = self
+            .dice
+            .pick(&[(3, 12), (3, 12), (4, 4), (25, 12), (6, 12), (1, 1)]);
+        let mut length = fixed + given.len();
+        if self.dice.percent(15) {
+            length = self.dice.pick(&[0, 3, 12, 20, 39, 41, 90]);
+        }
+        [&[0, code, 0, length as u8][..], &vec![0; fixed], &given].concat()
     }
 
     /// A packet in pieces, mostly in order.
