@@ -23,6 +23,7 @@ const HASHES: &[(u32, u64)] = &[
     (6, 0x9d47_c73a_2d85_12b9),
     (7, 0x9de4_173a_ef9f_461f),
     (8, 0xebcf_b0d4_79a2_aab1),
+    (9, 0xe0c9_7e7d_2282_3a12),
 ];
 
 /// What is wrong with the layout, for the developer who changed it.

@@ -48,6 +48,8 @@ pub enum Reason {
     DeviceQuota = 21,
     /// No policy has taken force on this port.
     NotReady = 22,
+    /// The destination MAC is one device's, the destination address another's.
+    Misdirected = 23,
     /// A rule allows the flow that this packet opens.
     Rule = 32,
     /// Part of an admitted flow.
@@ -65,7 +67,7 @@ impl Reason {
     pub const COUNT: u32 = 37;
 
     /// Every reason, drops first.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NoRule,
         Self::DeniedByRule,
         Self::Expired,
@@ -88,6 +90,7 @@ impl Reason {
         Self::FlowTableFull,
         Self::DeviceQuota,
         Self::NotReady,
+        Self::Misdirected,
         Self::Rule,
         Self::Established,
         Self::Related,

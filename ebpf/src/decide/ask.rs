@@ -82,11 +82,23 @@ pub(super) fn pass_established<T: Lookup + ?Sized>(
     if next == flows::NO_STATE {
         return None;
     }
+    Some(go_on(tables, work, found, leg, next))
+}
+
+/// Passes a packet of a current flow, which brings the flow into the state `next`.
+#[inline(always)]
+pub(super) fn go_on<T: Lookup + ?Sized>(
+    tables: &T,
+    work: &Work,
+    found: &Found<'_>,
+    leg: usize,
+    next: u32,
+) -> Verdict {
     if next != found.state {
         flows::set_state(tables, found, &work.sought, next);
     }
     flows::count_packet(found, leg, work.packet.length, work.tick);
-    Some(established_verdict(found))
+    established_verdict(found)
 }
 
 /// The verdict for a packet that fits a current flow. The flow counts it for its rule, so the

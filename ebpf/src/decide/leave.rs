@@ -1,11 +1,11 @@
 //! Place and control, for a packet that leaves.
 
 use super::{
-    ask::{drop_by_policy, find_destination, has_flow, is_current, pass_established},
+    ask::{drop_by_policy, find_destination, go_on, has_flow, is_current},
     work::{MULTICAST, Verdict, Work},
 };
 use crate::{
-    abi::{Address, End, Reason},
+    abi::{Address, End, Mac, Port, ROUTER, Reason, mac_key},
     cell::bit,
     flows, guards,
     lookup::Lookup,
@@ -27,14 +27,7 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     // Control from outside is control of this link: reports and queries as their RFCs have them, and
     // DHCP that the router has not forwarded. Policy judges everything else.
     let from_outside = !work.is_from_guarded() && !work.is_from_router();
-    let on_link = if guards::is_membership(&work.packet) {
-        work.packet.is_membership_on_link()
-    } else {
-        work.packet.shape != Shape::Udp
-            || !guards::is_routers_mac(tables, work.slot, work.packet.source_mac)
-    };
-    let aside = from_outside && !on_link;
-    if guards::is_control(&work.packet) && !aside {
+    if guards::is_control(&work.packet) && (!from_outside || is_of_this_link(tables, work)) {
         if work.is_from_guarded() {
             // Neighbour discovery that the router has forwarded has a lower hop limit.
             let forwarded = work.packet.shape == Shape::Discovery
@@ -62,23 +55,35 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         if let Some(found) = flows::find(tables, settings, &work.sought, work.tick) {
             work.at = found.at.wrapping_add(1);
             let bind = found.flow.bind[bit(leg)].load();
-            if bind >> 16 != 0 {
-                // The sender's address is behind a guarded port. A packet that came through that
-                // port was judged there. Any other comes from a host that uses an address which is
-                // not its own.
-                return Some(if work.is_from_guarded() {
-                    Verdict::already_counted(Reason::Established)
-                } else {
-                    work.device = flows::account_of(&found, leg ^ 1);
-                    Verdict::of(Reason::SpoofedSource)
-                });
+            if bind >> 16 != 0 && !work.is_from_guarded() {
+                // The sender's address is behind a guarded port, and the packet did not come through
+                // one: its sender uses an address which is not its own.
+                work.device = flows::account_of(&found, leg ^ 1);
+                return Some(Verdict::of(Reason::SpoofedSource));
             }
-            if bind == work.bind()
+            // Most often the other end has sent from this MAC before.
+            let astray = found.flow.bind[bit(leg ^ 1)].load() >> 16 != work.packet.destination_mac
+                && is_misdirected(tables, work, flows::account_of(&found, leg ^ 1));
+            // What came through a guarded port was judged there.
+            let judged = bind >> 16 != 0;
+            let next = if !judged
+                && bind == work.bind()
                 && is_current(tables, work, &found)
                 && !flows::reopens(found.state, &work.packet)
-                && let Some(verdict) = pass_established(tables, work, &found, leg)
             {
-                return Some(verdict);
+                flows::follow(found.state, &work.packet, leg)
+            } else {
+                flows::NO_STATE
+            };
+            if astray && (judged || next != flows::NO_STATE) {
+                work.device = flows::account_of(&found, leg);
+                return Some(Verdict::of(Reason::Misdirected));
+            }
+            if judged {
+                return Some(Verdict::already_counted(Reason::Established));
+            }
+            if next != flows::NO_STATE {
+                return Some(go_on(tables, work, &found, leg, next));
             }
         }
     }
@@ -87,10 +92,10 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if mapped || source.is_martian_source() || source.is_unspecified() {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
-    if source.is_link_local() || !policy::end(tables, work.slot, &source, &mut work.source) {
+    let named =
+        !source.is_link_local() && policy::end(tables, work.slot, &source, &mut work.source);
+    if !named {
         work.source = End::default();
-        find_destination(tables, work);
-        return Some(drop_by_policy(work, Reason::NoRule));
     }
     // A device behind a guarded port sends only through that port, and only the router sends from
     // the router's addresses.
@@ -99,7 +104,53 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if elsewhere && !work.is_from_guarded() {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
+    if !work.is_multicast() && is_misdirected(tables, work, 0) {
+        work.device = work.source.device;
+        return Some(Verdict::of(Reason::Misdirected));
+    }
+    if !named {
+        find_destination(tables, work);
+        return Some(drop_by_policy(work, Reason::NoRule));
+    }
     None
+}
+
+/// Whether a packet to a single host goes to the MAC of a device that its address does not belong
+/// to. `owner` is the device of the address, as far as it is known; 0: it is looked up.
+///
+/// A device receives packets for addresses of no device with MACs as well, when it is the next hop:
+/// the router sends those, or the port says that routers may be behind it.
+#[inline(always)]
+fn is_misdirected<T: Lookup + ?Sized>(tables: &T, work: &mut Work, owner: u32) -> bool {
+    let Some(mac) = tables.mac(mac_key(work.slot, work.packet.destination_mac)) else {
+        return false;
+    };
+    let is_routers = mac.device == ROUTER || mac.flags & Mac::ROUTERS != 0;
+    if is_routers || mac.device == owner || work.packet.destination.is_link_local() {
+        return false;
+    }
+    find_destination(tables, work);
+    let end = &work.destination;
+    // A device that learns its addresses may not have spoken yet.
+    let learns = mac.flags & End::LEARNS != 0 && end.device == 0 && end.zone == mac.zone;
+    if end.device == mac.device || learns {
+        return false;
+    }
+    end.flags & End::GUARDED != 0
+        || end.is_router()
+        || work.port & Port::ROUTER == 0
+            && !guards::is_routers_mac(tables, work.slot, work.packet.source_mac)
+}
+
+/// Whether control from an interface that is not guarded is of this link, not forwarded by the
+/// router.
+#[inline(always)]
+fn is_of_this_link<T: Lookup + ?Sized>(tables: &T, work: &Work) -> bool {
+    if guards::is_membership(&work.packet) {
+        return work.packet.is_membership_on_link();
+    }
+    work.packet.shape != Shape::Udp
+        || !guards::is_routers_mac(tables, work.slot, work.packet.source_mac)
 }
 
 /// Control from an interface that is not guarded, such as a bridged uplink: any host there may send

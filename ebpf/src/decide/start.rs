@@ -9,7 +9,7 @@ use super::{
 use crate::{
     abi::{Forwarding, MAX_IFINDEX, MAX_ZONES, Port, Reason, ethertype_key, vlan_key, zone},
     cell::bit,
-    flows,
+    flows, guards,
     lookup::Lookup,
     packet::{self, Bytes, Packet, Shape, number},
 };
@@ -177,8 +177,11 @@ fn parse<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         &work.scratch,
     )?;
     match work.packet.ethertype {
-        number::IPV4 | number::IPV6 | number::ARP | number::EAPOL => Ok(()),
-        _ if formed => Ok(()),
+        number::IPV4 | number::IPV6 | number::ARP => Ok(()),
+        _ if work.is_from_router() => Ok(()),
+        number::EAPOL if is_for_the_port(tables, work) => Ok(()),
+        // Both zones have to let it pass: that of the port where it enters, and that of the port
+        // where it leaves.
         ethertype => {
             let key = ethertype_key(work.slot, work.zone, ethertype);
             if tables.place(key).is_some() {
@@ -188,6 +191,15 @@ fn parse<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             }
         }
     }
+}
+
+/// Whether EAPOL is for the port itself, not for a host behind another port: to the group of
+/// authenticators, which no bridge passes on (IEEE 802.1X section 11.1.1), or to the router.
+#[inline(always)]
+fn is_for_the_port<T: Lookup + ?Sized>(tables: &T, work: &Work) -> bool {
+    const PAE_GROUP: u64 = 0x0180_c200_0003;
+    work.packet.destination_mac == PAE_GROUP
+        || guards::is_routers_mac(tables, work.slot, work.packet.destination_mac)
 }
 
 /// The fast path: passes a packet of a flow that was admitted under the current policy, if it comes

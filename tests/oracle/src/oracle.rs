@@ -161,6 +161,11 @@ impl<'a> Oracle<'a> {
         self.macs.contains(&mac)
     }
 
+    /// The device that lists a MAC.
+    pub fn with_mac(&self, mac: [u8; 6]) -> Option<&'a Device> {
+        self.policy.devices.iter().find(|it| has_mac(it, mac))
+    }
+
     /// Puts a device in quarantine.
     pub fn quarantine(&mut self, device: &str) {
         self.quarantined.insert(device.to_owned());
@@ -233,7 +238,7 @@ impl<'a> Oracle<'a> {
         mac: [u8; 6],
     ) -> Result<Option<&'a Device>, Drop> {
         let port = self.port_of(interface);
-        let device = self.policy.devices.iter().find(|it| has_mac(it, mac));
+        let device = self.with_mac(mac);
         match device {
             Some(device) => stands_right(device, port, interface, zone).map_err(Drop::because)?,
             // A MAC that no device lists may be the router's; then nobody behind a port has it.

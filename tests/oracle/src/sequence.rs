@@ -455,7 +455,12 @@ impl<'a> Sequence<'a> {
                     let admitted = self
                         .oracle
                         .admitted(self.now, opener, other, flow.asks, ends);
+                    // A packet that does not fit the flow's state changes nothing about the flow,
+                    // unless policy ends it.
+                    let fits = flow.clone().follow(ip, from_opener);
                     match admitted {
+                        Ok(_) if !fits => return Err(mid_flow()),
+                        Err(_) if observed && !fits => return Err(mid_flow()),
                         Ok(rules) => (flow.rules, flow.observed) = (rules, None),
                         Err(drop) if observed => {
                             must = Must::observed(drop.clone());

@@ -27,6 +27,7 @@ pub fn reason_word(reason: Reason) -> &'static str {
         Reason::FlowTableFull => "flow_table_full",
         Reason::DeviceQuota => "device_quota",
         Reason::NotReady => "not_ready",
+        Reason::Misdirected => "misdirected",
         Reason::Rule => "rule",
         Reason::Established => "established",
         Reason::Related => "related",

@@ -262,7 +262,7 @@ says! {
     WRONG_VLAN = WrongVlan, MALFORMED = Malformed, IP_OPTIONS = IpOptions, FRAGMENT = Fragment,
     EXTENSION_HEADER = ExtensionHeader, UNKNOWN_ETHERTYPE = UnknownEthertype, MID_FLOW = MidFlow,
     BAD_TCP_FLAGS = BadTcpFlags, ARP_SPOOF = ArpSpoof, ND_SPOOF = NdSpoof, ROGUE_RA = RogueRa,
-    ROGUE_DHCP = RogueDhcp, QUARANTINED = Quarantined,
+    ROGUE_DHCP = RogueDhcp, MISDIRECTED = Misdirected, QUARANTINED = Quarantined,
     DEVICE_QUOTA = DeviceQuota, RULE = Rule, ESTABLISHED = Established, RELATED = Related, CONTROL = Control,
 }
 

@@ -6,21 +6,24 @@ use super::{
     case::{
         ARP_SPOOF, BAD_TCP_FLAGS, CONTROL, ESTABLISHED, EXTENSION_HEADER,
         Family::V4,
-        IP_OPTIONS, MALFORMED, MID_FLOW, ND_SPOOF, NO_RULE, QUARANTINED, ROGUE_RA, RULE,
-        SPOOFED_SOURCE,
-        Setting::{Ethertypes, Options, Quarantine},
-        Table, UNKNOWN_ETHERTYPE, WRONG_VLAN, again,
+        IP_OPTIONS, MALFORMED, MID_FLOW, MISDIRECTED, ND_SPOOF, NO_RULE, QUARANTINED, ROGUE_RA,
+        RULE, SPOOFED_SOURCE,
+        Setting::{Ethertypes, Observe, Options, Quarantine, Router},
+        Table, UNKNOWN_ETHERTYPE, WRONG_VLAN, again, would,
     },
     network::{
         ALL_NODES, BRIDGE, CAMERA, FAR, FROM_LAN1, FROM_LAN2, LAN1, LAN2, LAN3, LINK, PINNED, PUMP,
-        RECORDS, ROUTER, ROUTER_ITSELF, SERVER, STRANGER, TRUNK, UPLINK, back, down, forwarded,
-        sent, syn, tcp, udp, up,
+        RECORDS, ROUTER, ROUTER_ITSELF, SERVER, SHY, STRANGER, TRUNK, UPLINK, back, down,
+        forwarded, sent, syn, tcp, udp, up,
     },
 };
 use wardline_oracle::frames::{
-    ACK, Arp, BROADCAST, Dhcp, Ethernet, Extension, Icmp, Ipv4, Ipv6, Mac, Packet, Upper, dhcpv6,
-    group_mac, icmp, icmpv6, igmp_query, igmp_report, solicited_node,
+    ACK, Arp, BROADCAST, Dhcp, Ethernet, Extension, Icmp, Ipv4, Ipv6, Mac, Packet, SYN, Upper,
+    dhcpv6, group_mac, icmp, icmpv6, igmp_query, igmp_report, solicited_node,
 };
+
+/// What other products let through.
+const BY_MAC: &str = "who knows a MAC reaches it by any allowed address";
 
 #[rustfmt::skip]
 pub(crate) fn rows(t: &mut Table) {
@@ -115,7 +118,36 @@ pub(crate) fn rows(t: &mut Table) {
     t.case("from another guarded port, ARP").leaves(LAN3, FROM_LAN1, arp(PUMP.mac, PUMP.v4)).is(again(CONTROL));
     t.case("from another guarded port, neighbour discovery").leaves(LAN3, FROM_LAN1, solicits(PUMP.mac, PUMP.v6)).is(again(CONTROL));
     t.case("from another guarded port, DHCP").leaves(LAN3, FROM_LAN1, Ethernet::new(BROADCAST, PUMP.mac, Ipv4::new(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, Dhcp::client(1, PUMP.mac).udp()))).is(again(CONTROL));
-    t.case("from another guarded port, PROFINET").leaves(LAN2, FROM_LAN1, sent(&PUMP, Packet::Bytes(0x8892, vec![0; 46]))).is(again(CONTROL));
+    t.case("from another guarded port, PROFINET").leaves(LAN3, FROM_LAN1, sent(&PUMP, Packet::Bytes(0x8892, vec![0; 46]))).is(UNKNOWN_ETHERTYPE).under(Ethertypes, again(CONTROL));
+    t.case("from another guarded port, PROFINET into a zone without it").mirrors("one zone's protocols cross into another").leaves(LAN2, FROM_LAN1, sent(&PUMP, Packet::Bytes(0x8892, vec![0; 46]))).is(UNKNOWN_ETHERTYPE).under(Ethertypes, UNKNOWN_ETHERTYPE);
+
+    // MAC and address of the receiver.
+    t.both("a flow's packet to another device's MAC", |c, f| {
+        c.mirrors(BY_MAC);
+        c.enters(LAN2, up(&CAMERA, &PUMP, f, syn(443))).leaves(LAN1, FROM_LAN2, Ethernet { destination: PINNED.mac, source: CAMERA.mac, ..down(&CAMERA, &PUMP, f, syn(443)) }).is([RULE, MISDIRECTED]);
+    });
+    t.both("a flow's packet to another device's MAC, after an answer", |c, f| {
+        c.mirrors(BY_MAC);
+        c.enters(LAN2, up(&CAMERA, &PUMP, f, syn(443))).enters(LAN1, up(&PUMP, &CAMERA, f, back(443, SYN | ACK))).enters(LAN2, up(&CAMERA, &PUMP, f, tcp(443, ACK)))
+            .leaves(LAN1, FROM_LAN2, down(&CAMERA, &PUMP, f, tcp(443, ACK))).leaves(LAN1, FROM_LAN2, Ethernet { destination: PINNED.mac, ..down(&CAMERA, &PUMP, f, tcp(443, ACK)) })
+            .is([RULE, ESTABLISHED, ESTABLISHED, again(ESTABLISHED), MISDIRECTED]);
+    });
+    t.both("a packet that opens a flow, to another device's MAC", |c, f| { c.mirrors(BY_MAC); c.leaves(LAN1, UPLINK, Ethernet { destination: PINNED.mac, ..down(&RECORDS, &PUMP, f, syn(5000)) }).is(MISDIRECTED).under(Observe, would(MISDIRECTED)); });
+    t.both("a packet for the router to a device's MAC", |c, f| {
+        c.mirrors(BY_MAC);
+        c.enters(LAN1, up(&PUMP, &ROUTER, f, udp(53))).leaves(LAN3, FROM_LAN1, Ethernet { destination: PINNED.mac, ..up(&PUMP, &ROUTER, f, udp(53)) }).is([RULE, MISDIRECTED]);
+    });
+    t.both("a packet for a host far away to a device's MAC", |c, f| {
+        c.mirrors(BY_MAC);
+        c.enters(LAN1, up(&PUMP, &FAR, f, syn(443))).leaves(LAN3, FROM_LAN1, Ethernet { destination: PINNED.mac, ..up(&PUMP, &FAR, f, syn(443)) }).is([RULE, MISDIRECTED]);
+    });
+    t.both("the router's packet for a host far away to a device, its next hop", |c, f| {
+        c.enters(LAN2, up(&CAMERA, &FAR, f, syn(443))).leaves(LAN1, FROM_LAN2, Ethernet { destination: PINNED.mac, ..down(&CAMERA, &FAR, f, syn(443)) }).is([RULE, again(ESTABLISHED)]);
+    });
+    t.both("a packet for a host far away to a device behind a port with routers", |c, f| {
+        c.enters(LAN2, up(&CAMERA, &FAR, f, syn(443))).leaves(LAN1, FROM_LAN2, Ethernet { destination: PINNED.mac, source: CAMERA.mac, ..down(&CAMERA, &FAR, f, syn(443)) }).is([RULE, MISDIRECTED]).under(Router, [RULE, again(ESTABLISHED)]);
+    });
+    t.case("to a device that learns its addresses, one of its zone").leaves(LAN2, UPLINK, Ethernet { source: FAR.mac, ..forwarded(&SHY, Ipv4::new(RECORDS.v4, Ipv4Addr::new(10, 20, 2, 99), syn(23))) }).is(NO_RULE);
     t.case("a flow's packet that comes back from the uplink").mirrors("packets of a known flow are not asked where they come from")
         .enters(LAN1, up(&PUMP, &CAMERA, V4, syn(554))).leaves(LAN2, UPLINK, down(&PUMP, &CAMERA, V4, syn(554))).is([RULE, SPOOFED_SOURCE]);
     t.case("an answer that comes back from the uplink").mirrors("packets of a known flow are not asked where they come from")

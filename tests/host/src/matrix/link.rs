@@ -5,7 +5,9 @@ use super::{
         CONTROL, Family::V4, MALFORMED, RULE, Setting::Ethertypes, Table, UNKNOWN_DEVICE,
         UNKNOWN_ETHERTYPE, WRONG_PORT, WRONG_VLAN, cut,
     },
-    network::{CAMERA, FAR, LAN1, LAN2, LAN3, PUMP, STRANGER, TRUNK, pump, sent, syn, up, v4, v6},
+    network::{
+        CAMERA, FAR, LAN1, LAN2, LAN3, PINNED, PUMP, STRANGER, TRUNK, pump, sent, syn, up, v4, v6,
+    },
 };
 use wardline_oracle::frames::{Arp, BROADCAST, Ethernet, Mac, Packet};
 
@@ -84,6 +86,7 @@ pub(crate) fn rows(t: &mut Table) {
     // Authentication at the port.
     t.case("EAPOL").enters(LAN1, pump(Packet::Bytes(0x888e, vec![1, 1, 0, 0]))).is(CONTROL);
     t.case("EAPOL to the group of its authenticators").enters(LAN1, Ethernet { destination: [1, 0x80, 0xc2, 0, 0, 3], ..pump(Packet::Bytes(0x888e, vec![1, 1, 0, 0])) }).is(CONTROL);
+    t.case("EAPOL to another device").mirrors("EAPOL is a way to any host").enters(LAN1, Ethernet { destination: PINNED.mac, ..pump(Packet::Bytes(0x888e, vec![1, 1, 0, 0])) }).is(UNKNOWN_ETHERTYPE);
     t.case("EAPOL from an unlisted MAC").enters(LAN1, sent(&STRANGER, Packet::Bytes(0x888e, vec![1, 1, 0, 0]))).is(UNKNOWN_DEVICE);
     t.case("EAPOL on a VLAN that the port has not").enters(LAN1, pump(Packet::Bytes(0x888e, vec![1, 1, 0, 0])).tagged(30)).is(WRONG_VLAN);
     t.case("EAPOL from a device of another zone").enters(LAN2, sent(&PUMP, Packet::Bytes(0x888e, vec![1, 1, 0, 0]))).is(WRONG_PORT);

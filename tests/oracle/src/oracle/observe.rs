@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use wardline_proto::v1::{Device, Port, Zone, ZoneMode};
 
-use super::{End, Entry, Oracle, Probe, has_mac, zone_on};
+use super::{End, Entry, Oracle, Probe, zone_on};
 
 impl Oracle<'_> {
     /// Says through which interface packets leave that do not enter through a guarded port.
@@ -49,7 +49,7 @@ impl Oracle<'_> {
     /// Whether the device with a MAC, if there is one, is neither in quarantine nor in a zone that
     /// enforces.
     pub fn spares_mac(&self, mac: [u8; 6]) -> bool {
-        let device = self.policy.devices.iter().find(|it| has_mac(it, mac));
+        let device = self.with_mac(mac);
         device.is_none_or(|device| !self.is_cut_off(device) && self.spares_zone(&device.zone))
     }
 

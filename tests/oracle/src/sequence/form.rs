@@ -23,6 +23,19 @@ pub(super) const ORDER: [Reason; 6] = [
     Reason::BadTcpFlags,
 ];
 
+/// Where authenticators listen (IEEE 802.1X, 11.1.1).
+const PAE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 3];
+
+fn is_the_routers(at: &Where) -> bool {
+    matches!(
+        at,
+        Where::Leaving {
+            from: From::Router,
+            ..
+        }
+    )
+}
+
 /// What the zone and the direction of a frame allow in its form.
 #[derive(Clone, Copy, Default)]
 struct Leave {
@@ -57,9 +70,13 @@ impl Sequence<'_> {
         let faults = match &frame.content {
             Content::Arp(Some(_)) => vec![],
             Content::Arp(None) => vec![Reason::Malformed],
-            // Sent by the router, or allowed by the zone where it entered.
-            Content::Other(_) if leave.trusted => vec![],
-            Content::Other(0x888e) => vec![],
+            Content::Other(_) if is_the_routers(at) => vec![],
+            Content::Other(0x888e)
+                if frame.destination == PAE_GROUP || self.oracle.is_own_mac(frame.destination) =>
+            {
+                vec![]
+            }
+            // Also what the zone has let pass where it entered.
             Content::Other(number) => {
                 let named = zone.is_some_and(|zone| zone.ethertypes.contains(&u32::from(*number)));
                 if named {

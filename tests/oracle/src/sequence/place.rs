@@ -315,6 +315,9 @@ impl<'a> Sequence<'a> {
             let sender = usize::from(flow.side(ip) == Some(false));
             if matches!(flow.ways[sender], Some(Way::Guarded { .. })) && may_follow(ip) {
                 return match from {
+                    From::Guarded(_) if self.is_misdirected(at, frame, ip) => {
+                        Err(Drop::because(Reason::Misdirected))
+                    }
                     From::Guarded(_) => Ok(Must::pass(Reason::Established)),
                     From::Router | From::Uplink => Err(Drop::because(Reason::SpoofedSource)),
                 };
@@ -324,7 +327,35 @@ impl<'a> Sequence<'a> {
         if !goes_on {
             self.may_send_out(from, ip)?;
         }
+        if self.is_misdirected(at, frame, ip) {
+            return Err(Drop::because(Reason::Misdirected));
+        }
         self.admit(at, frame, ip, self.oracle.end(ip.source))
+    }
+
+    /// Whether a frame's MAC is one device's and its packet's address is not that device's, unless
+    /// the device is the next hop on the way to a host without a MAC here.
+    fn is_misdirected(&self, at: &Where, frame: &Frame, ip: &Ip) -> bool {
+        let Some(device) = self.oracle.with_mac(frame.destination) else {
+            return false;
+        };
+        if is_link_local(ip.destination) || self.oracle.is_own_mac(frame.destination) {
+            return false;
+        }
+        let bridged =
+            !self.oracle.port_of(at.interface()).router && !self.oracle.is_own_mac(frame.source);
+        match self.oracle.end(ip.destination) {
+            End::Router => true,
+            End::Other {
+                device: Some(owner),
+                ..
+            } => owner.name != device.name && (bridged || !owner.macs.is_empty()),
+            End::Other { zone, .. } => {
+                // It may take this address as its own.
+                let learns = device.addresses.is_empty() && zone == Some(&device.zone);
+                bridged && !learns
+            }
+        }
     }
 
     /// Whether it is the next packet of a flow, from where that end's packets come: then the end
