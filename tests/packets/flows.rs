@@ -78,7 +78,7 @@ fn after_a_change_both_ends_are_judged_anew_whichever_is_heard_first() {
                 policy.devices[1].addresses.push("10.20.1.11".to_owned());
             },
             Reason::SpoofedSource,
-            Reason::MidFlow,
+            Reason::Misdirected,
         ),
         (
             "it is gone",
