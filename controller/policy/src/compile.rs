@@ -376,13 +376,7 @@ mod tests {
             addresses: ["7.7.7.7".parse().expect("an address")].into(),
             ..ward.inventory.clone()
         };
-        let tables = compile(
-            &ward.intent,
-            &inventory,
-            &ward.ids,
-            &BTreeSet::new(),
-            &ward.clock,
-        );
+        let tables = ward.compiled(&inventory);
         for address in ["64:ff9b::707:707", "64:ff9b::808:808"] {
             let address: std::net::IpAddr = address.parse().expect("an address");
             let end = tables.addresses[&Address::from(address)];
@@ -431,13 +425,7 @@ mod tests {
             inventory.links.get_mut(&index).unwrap().mac = Some(mac);
         }
         inventory.links.get_mut(&UPLINK).unwrap().permanent = Some(permanent);
-        let tables = compile(
-            &ward.intent,
-            &inventory,
-            &ward.ids,
-            &BTreeSet::new(),
-            &ward.clock,
-        );
+        let tables = ward.compiled(&inventory);
         let entry = |mac: &Owner| tables.macs.get(&mac_key(0, mac_number(mac)));
         for mac in [own, permanent] {
             assert!(entry(&mac).is_some_and(|it| it.device == ROUTER));
@@ -473,13 +461,7 @@ mod tests {
         }
         let port = Owner([2, 0, 0, 0, 0xff, 1]);
         inventory.links.get_mut(&LAN2).unwrap().mac = Some(port);
-        let tables = compile(
-            &ward.intent,
-            &inventory,
-            &ward.ids,
-            &BTreeSet::new(),
-            &ward.clock,
-        );
+        let tables = ward.compiled(&inventory);
         assert_eq!(tables.macs.len(), ward.tables.macs.len() + ROUTER_MACS);
         assert!(tables.macs.contains_key(&mac_key(0, mac_number(&port))));
     }

@@ -98,6 +98,17 @@ impl Ward {
         }
     }
 
+    /// The tables for other interfaces, with nothing in quarantine.
+    pub(crate) fn compiled(&self, inventory: &Inventory) -> Tables {
+        compile(
+            &self.intent,
+            inventory,
+            &self.ids,
+            &BTreeSet::new(),
+            &self.clock,
+        )
+    }
+
     pub(crate) fn zone(&self, name: &str) -> u32 {
         number_of(&self.ids, numbered::ZONE, name)
     }

@@ -182,8 +182,7 @@ pub fn frame(bytes: &[u8], tag: Option<u16>) -> Result<Frame, Malformed> {
     })
 }
 
-/// The VLAN of a frame, as far as it has one that can be: 0 when it has no tag. None when its
-/// Ethernet header is malformed.
+/// The VLAN of a frame; 0 when it has no tag. None when its Ethernet header is malformed.
 pub fn vlan(bytes: &[u8], tag: Option<u16>) -> Option<u16> {
     let header = bytes.first_chunk::<14>()?;
     let source = &header[6..12];

@@ -134,7 +134,6 @@ fn mark_observing(intent: &Intent, inventory: &Inventory, tables: &mut Tables) {
 mod tests {
     use super::*;
     use crate::{
-        compile::compile,
         inventory::Link,
         ward::{BRIDGE, LAN1, LAN2, UPLINK, Ward},
     };
@@ -169,13 +168,7 @@ mod tests {
                     _ => {}
                 }
             }
-            let tables = compile(
-                &ward.intent,
-                &inventory,
-                &ward.ids,
-                &BTreeSet::new(),
-                &ward.clock,
-            );
+            let tables = ward.compiled(&inventory);
             [LAN1, LAN2].map(|index| tables.ports[&index].flags & !Port::GUARDED)
         };
         const BOTH: u16 = Port::OBSERVES | Port::NEIGHBOURS_OBSERVE;
@@ -218,13 +211,7 @@ mod tests {
         add(27, "batadv", None, None);
         add(28, "macvlan", Some(LAN2), Some(27));
         add(29, "macvlan", Some(UPLINK), None);
-        let tables = compile(
-            &ward.intent,
-            &inventory,
-            &ward.ids,
-            &BTreeSet::new(),
-            &ward.clock,
-        );
+        let tables = ward.compiled(&inventory);
         let above = |port: &Port| port.flags == Port::ABOVE;
         let found: Vec<u32> = tables
             .ports
