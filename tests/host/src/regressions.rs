@@ -185,6 +185,10 @@ fn rows() -> Vec<Row> {
         row("a part with an IPv4-mapped source does not leave either", [
             (leaves("lan3", From::Guarded("wifi1".to_owned()), Ethernet::new(PARTED, ROUTER, Ipv6::new(PUMP_4.to_ipv6_mapped(), PARTED_6, Upper::Bytes(17, vec![0; 16])).with(Extension::fragment(4, true, 7)))), Reason::SpoofedSource),
         ]),
+        row("the options of discovery from an IPv4-mapped source do not matter", [
+            (pump(discovery(PUMP_4.to_ipv6_mapped(), icmpv6::neighbour_advertisement(PUMP_6, 0x20, &[[2, 0, 0, 0, 0, 0, 0, 0]]))), Reason::SpoofedSource),
+            (pump(discovery(PUMP_6, icmpv6::neighbour_advertisement(PUMP_6, 0x20, &[[2, 0, 0, 0, 0, 0, 0, 0]]))), Reason::Malformed),
+        ]),
         row("what is dropped for a second first part leaves no flow behind", [
             (enters("lan3", PARTED, parts[0].clone()), Reason::Rule),
             (enters("lan3", PARTED, other_parts[0].clone()), Reason::Fragment),

@@ -6,7 +6,7 @@ use super::{
     From, Sequence, Where,
     control::{discovery_length, is_discovery, is_query, is_report},
     flow::{ACK, FIN, Message, RST, SYN},
-    whose,
+    is_mapped, whose,
 };
 use crate::{
     dissect::{self, Content, Fragment, Frame, Ip, Upper},
@@ -126,7 +126,9 @@ impl Sequence<'_> {
             Upper::Cut => faults.push(Reason::Fragment),
             Upper::Tcp { flags, .. } if !sensible(*flags) => faults.push(Reason::BadTcpFlags),
             Upper::Icmp { kind, body, .. }
-                if ip.protocol == 58 && !leave.trusted && !discovery_fits(*kind, body) =>
+                if ip.protocol == 58
+                    && !leave.trusted
+                    && !discovery_fits(*kind, body, is_mapped(ip.source)) =>
             {
                 faults.push(Reason::Malformed);
             }
@@ -257,11 +259,15 @@ fn sensible(flags: u8) -> bool {
 }
 
 /// Whether a message of neighbour discovery has its fixed part and whole options (RFC 4861, 4), and
-/// fits into a packet of 1500 bytes.
-fn discovery_fits(kind: u8, body: &[u8]) -> bool {
+/// fits into a packet of 1500 bytes. Nobody has a mapped address, so what is said from one is not
+/// read to its end.
+fn discovery_fits(kind: u8, body: &[u8], is_mapped: bool) -> bool {
     let Some(fixed) = discovery_length(kind) else {
         return true;
     };
+    if is_mapped {
+        return body.len() >= fixed;
+    }
     4 + body.len() <= 1460
         && body
             .get(fixed..)
