@@ -131,14 +131,9 @@ pub fn end<T: Lookup + ?Sized>(tables: &T, slot: u32, address: &Address, end: &m
     }) {
         Some(named) => end.take(named),
         None => {
-            let key = PrefixKey {
-                slot: slot.to_be_bytes(),
-                address: address.octets(),
-            };
-            let Some(around) = tables.prefix(&key) else {
+            if !end_around(tables, slot, address, end) {
                 return false;
-            };
-            end.take(around);
+            }
         }
     }
     if end.device != 0 {
@@ -160,6 +155,27 @@ pub fn end<T: Lookup + ?Sized>(tables: &T, slot: u32, address: &Address, end: &m
         }
     }
     true
+}
+
+/// What the longest prefix around an address stands for, if there is one.
+#[inline(always)]
+pub fn end_around<T: Lookup + ?Sized>(
+    tables: &T,
+    slot: u32,
+    address: &Address,
+    end: &mut End,
+) -> bool {
+    let key = PrefixKey {
+        slot: slot.to_be_bytes(),
+        address: address.octets(),
+    };
+    match tables.prefix(&key) {
+        Some(around) => {
+            end.take(around);
+            true
+        }
+        None => false,
+    }
 }
 
 /// The number of a rule, without [`LOG`].

@@ -1,4 +1,5 @@
 //! Attackers who use what is allowed: each attack fails, and the honest use next to it works.
 
+mod broadcast;
 mod control;
 mod uplink;

@@ -74,7 +74,8 @@ fn live(cases: &[Case], outcome: &mut Outcome) {
     let addresses = [ROUTER, ROUTER_2].map(|router| [router.v4.into(), router.v6.into()]);
     router
         .run(|| {
-            let inventory = judge::observed(addresses.as_flattened());
+            let mut inventory = judge::observed(addresses.as_flattened());
+            inventory.taken = run::taken();
             let datapath = &mut judge::datapath();
             ask(Bench::Live, &inventory, cases, datapath, outcome);
         })

@@ -1,4 +1,5 @@
-//! The links and the router's own addresses, listed and watched by netlink.
+//! The links, the router's own addresses and what else it takes packets by, listed and watched by
+//! netlink.
 //!
 //! [`observe`] and [`watch`] use separate sockets: the kernel answers a request on its own socket
 //! and does not announce the result there too, so one socket for both would miss the daemon's own
@@ -13,11 +14,15 @@ use std::{
 };
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{
+        InfoData, InfoKind, InfoVlan, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    },
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
 use rtnetlink::{Handle, MulticastGroup, sys::AsyncSocket as _};
 use tokio::{
@@ -55,7 +60,7 @@ pub enum InventoryError {
 /// Those of the socket and of the kernel. An incomplete list is an error, not a short list.
 pub async fn observe() -> Result<Inventory, InventoryError> {
     let (connection, handle, _events) =
-        rtnetlink::new_connection().map_err(InventoryError::Socket)?;
+        rtnetlink::new_connection_with_strict_check().map_err(InventoryError::Socket)?;
     // The connection is polled first, because a list that ends with it is not complete.
     tokio::select! {
         biased;
@@ -64,7 +69,7 @@ pub async fn observe() -> Result<Inventory, InventoryError> {
     }
 }
 
-/// Ticks soon after links or addresses changed, and once whenever changes may have been missed.
+/// Ticks soon after links, addresses or local routes changed, and once whenever changes may have been missed.
 /// Changes in quick succession give one tick. Runs until the receiver is dropped.
 ///
 /// # Errors
@@ -94,6 +99,8 @@ fn subscribe() -> Result<(Connection, Events), InventoryError> {
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
     ];
     let (mut connection, _, events) =
         rtnetlink::new_multicast_connection(&groups).map_err(InventoryError::Socket)?;
@@ -204,6 +211,10 @@ impl Seen {
                 }
                 None => false,
             },
+            // An anycast address comes and goes with forwarding, while no address changes.
+            RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
+                read_taken(&message).is_some()
+            }
             _ => false,
         }
     }
@@ -212,8 +223,11 @@ impl Seen {
 async fn dump(handle: &Handle) -> Result<Inventory, InventoryError> {
     let failed = |what| move |source| InventoryError::Dump { what, source };
     let mut inventory = Inventory::default();
+    // Each VRF has local routes of its own.
+    let mut tables = vec![LOCAL_TABLE];
     let mut links = pin!(handle.link().get().execute());
     while let Some(message) = links.try_next().await.map_err(failed("links"))? {
+        tables.extend(vrf_table(&message));
         if let Some(link) = read_link(message) {
             inventory.links.insert(link.index, link);
         }
@@ -221,8 +235,113 @@ async fn dump(handle: &Handle) -> Result<Inventory, InventoryError> {
     let mut addresses = pin!(handle.address().get().execute());
     while let Some(message) = addresses.try_next().await.map_err(failed("addresses"))? {
         inventory.addresses.extend(read_address(&message));
+        // The route is there only while the link is up.
+        inventory.taken.extend(read_broadcast(&message));
     }
+    for table in tables {
+        for (family, kind) in TAKEN {
+            let mut routes = pin!(
+                handle
+                    .route()
+                    .get(local_routes(table, family, kind))
+                    .execute()
+            );
+            loop {
+                match routes.try_next().await {
+                    Ok(Some(message)) => inventory.taken.extend(read_taken(&message)),
+                    Ok(None) => break,
+                    // A table exists once it has had a route.
+                    Err(rtnetlink::Error::NetlinkError(error))
+                        if error.to_io().kind() == io::ErrorKind::NotFound =>
+                    {
+                        break;
+                    }
+                    Err(error) => return Err(failed("local routes")(error)),
+                }
+            }
+        }
+    }
+    let addresses = &inventory.addresses;
+    let is_own = |net: &IpNet| addresses.contains(&net.addr());
+    inventory
+        .taken
+        .retain(|net| net.prefix_len() < net.max_prefix_len() || !is_own(net));
     Ok(inventory)
+}
+
+/// The table that the kernel asks before all others.
+const LOCAL_TABLE: u32 = libc::RT_TABLE_LOCAL as u32;
+
+/// The routes by which the router takes packets.
+const TAKEN: [(AddressFamily, RouteType); 4] = [
+    (AddressFamily::Inet, RouteType::Local),
+    (AddressFamily::Inet, RouteType::Broadcast),
+    (AddressFamily::Inet6, RouteType::Local),
+    (AddressFamily::Inet6, RouteType::Anycast),
+];
+
+/// Asks for routes of one kind in one table, so that no list of all routes is made.
+fn local_routes(table: u32, family: AddressFamily, kind: RouteType) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.kind = kind;
+    message.attributes.push(RouteAttribute::Table(table));
+    message
+}
+
+/// The destination of a route by which the router takes packets itself.
+fn read_taken(message: &RouteMessage) -> Option<IpNet> {
+    let header = &message.header;
+    let kind = (header.address_family, header.kind);
+    if !TAKEN.contains(&kind) {
+        return None;
+    }
+    let unspecified = match header.address_family {
+        AddressFamily::Inet => IpAddr::from([0; 4]),
+        _ => IpAddr::from([0; 16]),
+    };
+    let destination = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => Some((*address).into()),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some((*address).into()),
+            _ => None,
+        });
+    let net = IpNet::new(
+        destination.unwrap_or(unspecified),
+        header.destination_prefix_length,
+    );
+    net.ok().filter(|net| !net.addr().is_loopback())
+}
+
+/// The broadcast address of an address's subnet. The broadcast of every link is nobody's subnet.
+fn read_broadcast(message: &AddressMessage) -> Option<IpNet> {
+    let broadcast = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Broadcast(address) => Some(*address),
+            _ => None,
+        });
+    broadcast
+        .filter(|address| !address.is_broadcast() && !address.is_loopback())
+        .map(|address| IpNet::from(IpAddr::from(address)))
+}
+
+/// The table of a VRF.
+fn vrf_table(message: &LinkMessage) -> Option<u32> {
+    let infos = message.attributes.iter().filter_map(|it| match it {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    infos.flatten().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vrf(data)) => data.iter().find_map(|it| match it {
+            InfoVrf::TableId(table) => Some(*table),
+            _ => None,
+        }),
+        _ => None,
+    })
 }
 
 /// A link, unless it has no name.
@@ -304,7 +423,8 @@ fn read_address(message: &AddressMessage) -> Option<IpAddr> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use rtnetlink::{LinkUnspec, LinkVeth};
+    use netlink_packet_route::route::RouteScope;
+    use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
     use tokio::time::timeout;
 
     use super::*;
@@ -387,6 +507,105 @@ pub(crate) mod tests {
             assert_eq!(observe().await.expect("a list"), empty);
             task.abort();
         });
+    }
+
+    #[test]
+    fn sees_by_which_other_addresses_the_router_takes_packets() {
+        in_a_namespace(async {
+            let ticks = watch().expect("a subscription");
+            let (connection, handle, _events) = rtnetlink::new_connection().expect("a socket");
+            let task = tokio::spawn(connection);
+            let veth = LinkVeth::new("lan1", "dev1").build();
+            handle.link().add(veth).execute().await.expect("veth");
+            let inventory = observe().await.expect("a list");
+            assert_eq!(inventory.taken, BTreeSet::new());
+            let [lan1, dev1] = ["lan1", "dev1"].map(|name| inventory.link(name).expect("it").index);
+            let own: [(IpAddr, u8); 2] = [
+                ([10, 20, 1, 1].into(), 25),
+                ("2001:db8::1".parse().expect("an address"), 64),
+            ];
+            for (address, length) in own {
+                let request = handle.address().add(lan1, address, length);
+                request.execute().await.expect("an address");
+            }
+            let mut taken = Taken { ticks, inventory };
+            // The link is down, and the kernel has no route to the broadcast yet.
+            taken.becomes("10.20.1.127/32", true).await;
+            for (index, name) in [(lan1, "lan1"), (dev1, "dev1")] {
+                // The kernel would look for duplicates for a second, and add routes only then.
+                let detection = format!("/proc/sys/net/ipv6/conf/{name}/accept_dad");
+                std::fs::write(detection, "0").expect("no detection");
+                let up = LinkUnspec::new_with_index(index).up().build();
+                handle.link().set(up).execute().await.expect("up");
+            }
+            // Only a link that forwards has the anycast address of its subnet.
+            taken.becomes("10.20.1.127/32", true).await;
+            for (on, has) in [("1", true), ("0", false)] {
+                let forwarding = "/proc/sys/net/ipv6/conf/lan1/forwarding";
+                std::fs::write(forwarding, on).expect("forwarding");
+                taken.becomes("2001:db8::/128", has).await;
+            }
+            let local = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                .destination_prefix([192, 0, 2, 0].into(), 24)
+                .output_interface(lan1)
+                .table_id(LOCAL_TABLE)
+                .kind(RouteType::Local)
+                .scope(RouteScope::Host)
+                .build();
+            let request = handle.route().add(local.clone());
+            request.execute().await.expect("a local prefix");
+            taken.becomes("192.0.2.0/24", true).await;
+            let other = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                .destination_prefix([198, 51, 100, 0].into(), 24)
+                .output_interface(lan1)
+                .build();
+            quiet(&mut taken.ticks).await;
+            let request = handle.route().add(other);
+            request.execute().await.expect("a route");
+            assert_eq!(
+                quiet(&mut taken.ticks).await,
+                0,
+                "other routes do not matter"
+            );
+            handle.route().del(local).execute().await.expect("deleted");
+            taken.becomes("192.0.2.0/24", false).await;
+            let own = own.map(|(address, _)| IpNet::from(address));
+            assert!(own.iter().all(|it| !taken.inventory.taken.contains(it)));
+            task.abort();
+        });
+    }
+
+    /// What is listed, looked at again after each tick.
+    struct Taken {
+        ticks: mpsc::Receiver<()>,
+        inventory: Inventory,
+    }
+
+    impl Taken {
+        /// Waits for the tick after which a prefix is listed, or is not.
+        async fn becomes(&mut self, net: &str, listed: bool) {
+            let net = net.parse().expect("a prefix");
+            loop {
+                self.inventory = observe().await.expect("a list");
+                if self.inventory.taken.contains(&net) == listed {
+                    return;
+                }
+                let tick = timeout(LONG, self.ticks.recv()).await;
+                let list = &self.inventory.taken;
+                assert!(tick.is_ok(), "{net} listed: {}, in {list:?}", !listed);
+            }
+        }
+    }
+
+    #[test]
+    fn a_vrf_has_a_table_of_its_own() {
+        let mut message = LinkMessage::default();
+        assert_eq!(vrf_table(&message), None);
+        message.attributes = vec![LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vrf),
+            LinkInfo::Data(InfoData::Vrf(vec![InfoVrf::TableId(1000)])),
+        ])];
+        assert_eq!(vrf_table(&message), Some(1000));
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod pairs;
 mod ports;
 
 use self::{
-    networks::Networks,
+    networks::{Networks, cut, prefix_of},
     pairs::{Kinds, classes, pairs},
     ports::ports,
 };
@@ -122,15 +122,14 @@ pub fn compile(
         }
     }
     router_macs(inventory, &mut tables);
+    let router = kinds.mark(End {
+        device: ROUTER,
+        class: ROUTER,
+        ..End::default()
+    });
+    taken(inventory, router, &mut tables);
     for address in &inventory.addresses {
-        let end = End {
-            device: ROUTER,
-            class: ROUTER,
-            ..End::default()
-        };
-        tables
-            .addresses
-            .insert(Address::from(*address), kinds.mark(end));
+        tables.addresses.insert(Address::from(*address), router);
     }
     // Through a NAT64, too, devices and the router are not the internet.
     let listed = intent.devices.iter().flat_map(|device| &device.addresses);
@@ -159,6 +158,27 @@ pub fn compile(
         }
     }
     tables
+}
+
+/// What the router takes packets by besides its addresses. The kernel asks for these before all
+/// other routes, so they are the router's whoever else lists them.
+fn taken(inventory: &Inventory, router: End, tables: &mut Tables) {
+    for net in &inventory.taken {
+        let around = prefix_of(*net);
+        if around.1 == 128 {
+            tables.addresses.insert(around.0, router);
+            continue;
+        }
+        let is_inside =
+            |prefix: (Address, u8)| prefix.1 >= around.1 && cut(prefix.0, around.1) == around.0;
+        let prefixes = tables.prefixes.iter_mut();
+        let prefixes = prefixes.filter(|(prefix, _)| is_inside(**prefix));
+        prefixes.for_each(|(_, end)| *end = router);
+        let addresses = tables.addresses.iter_mut();
+        let addresses = addresses.filter(|(address, _)| is_inside((**address, 128)));
+        addresses.for_each(|(_, end)| *end = router);
+        tables.prefixes.insert(around, router);
+    }
 }
 
 /// Different MACs of the router for which there is room beside those of devices. What leaves a port
@@ -408,6 +428,47 @@ mod tests {
         let router = &ward.tables.addresses[&Address::v4([10, 1, 0, 1])];
         assert!(router.is_router());
         assert_eq!(router.zone, 0);
+    }
+
+    #[test]
+    fn all_by_which_the_router_takes_packets_is_the_routers() {
+        let list = |policy: &mut Policy| {
+            policy.devices.push(Device {
+                name: "inside".to_owned(),
+                zone: "pumps".to_owned(),
+                addresses: vec!["10.1.9.9".to_owned(), "10.1.0.255".to_owned()],
+                macs: vec!["02:00:00:00:09:09".to_owned()],
+                ..Device::default()
+            });
+            policy.rules[0].to.push("cidr:10.1.9.128/25".to_owned());
+        };
+        let ward = Ward::new(list, &[]);
+        let taken = ["10.1.0.255/32", "10.1.9.0/24", "2001:db8::/128"];
+        let mut inventory = ward.inventory.clone();
+        inventory.taken = taken.map(|net| net.parse().unwrap()).into();
+        let tables = ward.compiled(&inventory);
+        let end = |address: &str| {
+            let address = Address::from(address.parse::<std::net::IpAddr>().unwrap());
+            let around = || networks::around((address, 128), |it| tables.prefixes.get(&it));
+            tables.addresses.get(&address).or_else(around).copied()
+        };
+        let router = end("10.1.0.1");
+        assert!(router.is_some_and(|it| it.is_router()));
+        for address in [
+            "10.1.0.255",
+            "10.1.9.1",
+            "10.1.9.9",
+            "10.1.9.200",
+            "2001:db8::",
+        ] {
+            assert_eq!(end(address), router, "{address}");
+        }
+        for address in ["10.1.0.254", "10.1.10.1", "2001:db8::1"] {
+            assert_ne!(end(address), router, "{address}");
+        }
+        // The device keeps its MAC, and no address of the router's with it.
+        let mac = tables.macs[&mac_key(0, 0x0200_0000_0909)];
+        assert_eq!(mac.address, Address::default());
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
+
 use crate::words::mac::Mac;
 
 /// The links and addresses of the network namespace.
@@ -14,6 +16,9 @@ pub struct Inventory {
     pub links: BTreeMap<u32, Link>,
     /// The router's own, IPv6 link-local ones too, but not the loopback's.
     pub addresses: BTreeSet<IpAddr>,
+    /// What else the router takes packets by: the broadcasts of its subnets, anycast addresses, and
+    /// prefixes that are local to it as a whole.
+    pub taken: BTreeSet<IpNet>,
 }
 
 /// A network interface.

@@ -79,6 +79,7 @@ impl Ward {
         let inventory = Inventory {
             links: links.map(|of| (of.0, link(of))).into(),
             addresses: ["10.1.0.1".parse().unwrap()].into(),
+            taken: BTreeSet::new(),
         };
         let clock = Clock {
             now: Timestamp::UNIX_EPOCH,

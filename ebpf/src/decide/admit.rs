@@ -24,7 +24,7 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
 ) -> Option<Verdict> {
     find_destination(tables, work);
     if work.is_multicast() {
-        make_multicast_receiver(work);
+        make_multicast_receiver(tables, work);
     } else if !work.is_ingress() {
         work.device = work.destination.device;
     }
@@ -79,7 +79,19 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
 /// in the port's zone, or not behind a guarded port, the receiver is the group and the zone. For
 /// any other sender it is the zone alone, which a rule must then name.
 #[inline(always)]
-fn make_multicast_receiver(work: &mut Work) {
+fn make_multicast_receiver<T: Lookup + ?Sized>(tables: &T, work: &mut Work) {
+    if work.destination.is_router() {
+        // The router's sockets are not behind this port, so here the address is that of any host.
+        if !policy::end_around(
+            tables,
+            work.slot,
+            &work.packet.destination,
+            &mut work.destination,
+        ) || work.destination.is_router()
+        {
+            work.destination = End::default();
+        }
+    }
     if work.is_from_guarded() && work.source.zone != work.zone {
         work.destination = End::default();
     }

@@ -18,6 +18,7 @@ pub mod network;
 mod observe;
 mod place;
 mod policy;
+mod router;
 pub mod run;
 mod state;
 mod told;
@@ -123,6 +124,13 @@ fn topics() -> Vec<Topic> {
             "Groups and broadcasts that leave",
             "One frame leaves through many ports, and each asks for its own zone.",
             groups::leaving,
+        ),
+        topic(
+            "The router's other addresses",
+            "The router takes packets by the broadcast and the anycast address of its subnets, and by local prefixes: \
+             `10.20.1.255`, `10.20.2.255`, `fd20:0:0:1::`, `fd20:0:0:2::`, `10.20.9.200/30`, `fd20:0:0:9::200/120`. Where they \
+             enter, a rule must allow the router; where a broadcast leaves, the zone.",
+            router::rows,
         ),
         topic(
             "Tunnels",

@@ -369,21 +369,17 @@ impl<'a> Oracle<'a> {
         is_near: bool,
         asks: Asks,
     ) -> Result<BTreeSet<String>, Drop> {
-        // Receivers of the group behind the port count as members of the port's zone.
-        let to_router = self.router.contains(&group);
-        let many = if to_router {
-            End::Router
-        } else {
-            End::Other {
-                address: group,
-                device: self.device_of(group),
-                zone: Some(zone),
-            }
+        // Receivers of the group behind the port count as members of the port's zone. The router is
+        // not behind it, so there its address is like any that no device has.
+        let is_listed = !self.router.contains(&group);
+        let many = End::Other {
+            address: group,
+            device: self.device_of(group).filter(|_| is_listed),
+            zone: Some(zone),
         };
         let names_group = |rule: &Rule| self.names_any(&rule.to, many);
         let names_zone = |rule: &Rule| {
-            let is_zone =
-                |to: &String| to == "any" && !to_router || to.strip_prefix("zone:") == Some(zone);
+            let is_zone = |to: &String| to == "any" || to.strip_prefix("zone:") == Some(zone);
             rule.to.iter().any(is_zone)
         };
         let is_kept = self.keeps(source, self.end(group));
@@ -458,7 +454,11 @@ impl<'a> Oracle<'a> {
     /// Whether an address is globally reachable and in no zone. What a NAT64 makes an IPv4 address
     /// of is what that one is.
     fn is_internet(&self, address: IpAddr) -> bool {
-        let is_free = |address| matches!(self.end(address), End::Other { zone: None, .. });
+        // An end that is not the router, although the address is the router's, is a group's.
+        let is_free = |it: IpAddr| match self.end(it) {
+            End::Router => it == address && self.subnet_zone(it).is_none(),
+            End::Other { zone, .. } => zone.is_none(),
+        };
         let behind = match address {
             IpAddr::V6(it) if prefix_length("64:ff9b::/96", address).is_some() => {
                 Some(IpAddr::V4((it.to_bits() as u32).into()))

@@ -32,12 +32,15 @@ use crate::{
 /// When every packet of a scenario is sent.
 pub const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
 
-/// The router's addresses, most of them inside subnets that zones may have; one is public.
-pub const ROUTER: [IpAddr; 4] = [
+/// The router's addresses, most of them inside subnets that zones may have; one is public. By the
+/// last two it takes packets, too: a subnet's broadcast, and another's anycast address.
+pub const ROUTER: [IpAddr; 6] = [
     v4(10, 1, 1, 1),
     v4(10, 9, 9, 1),
     v4(192, 31, 196, 1),
     v6(1, 1, 1),
+    v4(10, 1, 1, 255),
+    v6(1, 1, 0),
 ];
 
 /// The MAC of every interface of the router.

@@ -576,7 +576,8 @@ fn tagged(frame: Ethernet, vlan: u16) -> Ethernet {
 
 fn multicast_mac(packet: &Packet) -> Option<Mac> {
     match packet {
-        Packet::Ipv4(packet) if packet.destination.is_broadcast() => Some(BROADCAST),
+        // The broadcast of every link, and of the subnets that have one here.
+        Packet::Ipv4(packet) if packet.destination.octets()[3] == 255 => Some(BROADCAST),
         Packet::Ipv4(packet) if packet.destination.is_multicast() => {
             let [_, b, c, d] = packet.destination.octets();
             Some([1, 0, 0x5e, b & 0x7f, c, d])

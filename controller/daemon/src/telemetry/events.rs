@@ -519,6 +519,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         let inventory = Inventory {
             links: [(2, link)].into(),
             addresses: BTreeSet::new(),
+            taken: BTreeSet::new(),
         };
         let clock = Clock {
             now: at(0),

@@ -565,6 +565,7 @@ fn snapshot_of(policy: &str, quarantined: BTreeSet<String>) -> Snapshot {
             .into_iter()
             .map(|address| address.parse().unwrap())
             .collect(),
+        taken: BTreeSet::new(),
     };
     let clock = Clock {
         now: Timestamp::now(),

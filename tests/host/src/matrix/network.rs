@@ -65,6 +65,10 @@ rules:
   - {name: find-in-pumps, from: [zone:cameras], to: [zone:pumps, "cidr:239.2.0.0/16", "cidr:ff15::2:0/112"], services: [udp/3703], action: allow}
   - {name: find-anywhere, from: [zone:cameras], to: [any], services: [udp/3704-3705], action: allow}
   - {name: not-in-pumps, from: [zone:cameras], to: [zone:pumps], services: [udp/3705], action: deny}
+  # broadcasts
+  - {name: who-is, from: [zone:pumps], to: [router, zone:pumps], services: [udp/47808], action: allow}
+  - {name: who-is-in-pumps, from: [zone:pumps], to: [zone:pumps], services: [udp/47809], action: allow}
+  - {name: wake, from: [zone:pumps, router], to: ["cidr:10.20.1.0/24", "cidr:fd20:0:0:1::/64"], services: [udp/9], action: allow}
   - {name: not-that-group, from: [any], to: ["cidr:239.9.0.0/16", "cidr:ff15::9:0/112"], action: deny}
 "#;
 
@@ -182,6 +186,32 @@ pub const ROUTER: Party = party("router", [0xff, 1], 1, 1);
 /// The router's address among the cameras.
 pub const ROUTER_2: Party = party("router", [0xff, 1], 2, 1);
 
+/// What the router takes packets by in the subnets of the pumps and of the cameras: their broadcast
+/// and their anycast address.
+pub const PUMPS_ALL: Party = all("pumps' subnet", 1);
+pub const CAMERAS_ALL: Party = all("cameras' subnet", 2);
+/// In prefixes that are local to the router, inside the subnets of the servers.
+pub const LOCAL: Party = party("local", [0xff, 1], 9, 202);
+
+const fn all(name: &'static str, net: u8) -> Party {
+    Party {
+        name,
+        mac: [0xff; 6],
+        v4: Ipv4Addr::new(10, 20, net, 255),
+        v6: Ipv6Addr::new(0xfd20, 0, 0, net as u16, 0, 0, 0, 0),
+    }
+}
+
+/// What the router takes packets by, besides its addresses.
+pub const TAKEN: [&str; 6] = [
+    "10.20.1.255/32",
+    "fd20:0:0:1::/128",
+    "10.20.2.255/32",
+    "fd20:0:0:2::/128",
+    "10.20.9.200/30",
+    "fd20:0:0:9::200/120",
+];
+
 /// Groups, by what the rules say of them.
 pub const ANNOUNCED: Party = group("239.1.0.1", [239, 1, 0, 1], 1);
 pub const SEARCHED: Party = group("239.2.0.1", [239, 2, 0, 1], 2);
@@ -198,9 +228,30 @@ const fn group(name: &'static str, v4: [u8; 4], v6: u16) -> Party {
 }
 
 /// The parties whose addresses the page calls by name.
-pub const KNOWN: [&Party; 20] = [
-    &PUMP, &PINNED, &TWOFOLD, &CAMERA, &SHY, &COY, &STRANGER, &RECORDS, &ARCHIVE, &MEDIA, &VPN,
-    &CLOSED, &FAR, &BLOCKED, &ROUTER, &ROUTER_2, &PUBLIC, &PRIVATE, &OWN, &PUBLISHED,
+pub const KNOWN: [&Party; 23] = [
+    &PUMP,
+    &PINNED,
+    &TWOFOLD,
+    &CAMERA,
+    &SHY,
+    &COY,
+    &STRANGER,
+    &RECORDS,
+    &ARCHIVE,
+    &MEDIA,
+    &VPN,
+    &CLOSED,
+    &FAR,
+    &BLOCKED,
+    &ROUTER,
+    &ROUTER_2,
+    &PUBLIC,
+    &PRIVATE,
+    &OWN,
+    &PUBLISHED,
+    &PUMPS_ALL,
+    &CAMERAS_ALL,
+    &LOCAL,
 ];
 
 /// The pump's own link-local address.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use wardline_ebpf::abi::TICK_SHIFT;
 use wardline_oracle::random::NOW;
 use wardline_policy::{clock::Clock, inventory::Inventory};
 
 use super::{
     case::{Case, Origin, Place, Says, Setting, Step},
-    network::{GUARDED, LAN3, POLICY, ROUTER, ROUTER_2},
+    network::{GUARDED, LAN3, POLICY, ROUTER, ROUTER_2, TAKEN},
 };
 use crate::judge::{self, At, Compiled, parsed};
 
@@ -192,10 +193,16 @@ pub fn interfaces(loopback: &str) -> Inventory {
     });
     let addresses = [ROUTER, ROUTER_2].map(|router| [router.v4.into(), router.v6.into()]);
     let mut inventory = judge::inventory_of(links, addresses.as_flattened());
+    inventory.taken = taken();
     let bridge = inventory.link("br0").map(|link| link.index);
     let port = inventory.links.values_mut().find(|link| link.name == LAN3);
     if let Some(port) = port {
         port.controller = bridge;
     }
     inventory
+}
+
+/// What the router takes packets by, besides its addresses.
+pub fn taken() -> BTreeSet<IpNet> {
+    TAKEN.map(|net| net.parse().expect("a prefix")).into()
 }
