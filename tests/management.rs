@@ -6,5 +6,6 @@ mod confirm;
 mod crash;
 mod failsafe;
 mod plan;
+mod ports;
 mod quarantine;
 mod revisions;

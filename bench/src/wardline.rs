@@ -126,10 +126,18 @@ impl Wardline {
         let (device, reason) = (device.to_owned(), String::new());
         let start = Instant::now();
         if on {
-            let request = v1::QuarantineRequest { device, reason };
+            let request = v1::QuarantineRequest {
+                device,
+                reason,
+                ..v1::QuarantineRequest::default()
+            };
             self.runtime.block_on(self.client.quarantine(request))?;
         } else {
-            let request = v1::ReleaseRequest { device, reason };
+            let request = v1::ReleaseRequest {
+                device,
+                reason,
+                ..v1::ReleaseRequest::default()
+            };
             self.runtime.block_on(self.client.release(request))?;
         }
         Ok(start.elapsed())

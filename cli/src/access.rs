@@ -9,13 +9,17 @@ use crate::{
     session::Session,
 };
 
-/// Cuts a device off.
+/// Cuts a device or a port off.
 ///
 /// # Errors
-/// There is no such device, or the router refuses or does not answer.
+/// There is no such device or guarded port, or the router refuses or does not answer.
 pub(crate) async fn quarantine(session: &Session, args: Quarantine) -> Result<Exit, Failure> {
-    let Quarantine { device, reason } = args;
-    let request = QuarantineRequest { device, reason };
+    let Quarantine { whom, reason } = args;
+    let request = QuarantineRequest {
+        device: whom.device.unwrap_or_default(),
+        reason,
+        port: whom.port.unwrap_or_default(),
+    };
     let change = session
         .ask(request, async |mut client, it| client.quarantine(it).await)
         .await?;
@@ -25,11 +29,14 @@ pub(crate) async fn quarantine(session: &Session, args: Quarantine) -> Result<Ex
 /// Ends a quarantine.
 ///
 /// # Errors
-/// The device is not in quarantine, or the router refuses or does not answer.
+/// It is not in quarantine, or the router refuses or does not answer.
 pub(crate) async fn release(session: &Session, args: Release) -> Result<Exit, Failure> {
-    let Release { device, why } = args;
-    let reason = why.reason;
-    let request = ReleaseRequest { device, reason };
+    let Release { whom, why } = args;
+    let request = ReleaseRequest {
+        device: whom.device.unwrap_or_default(),
+        reason: why.reason,
+        port: whom.port.unwrap_or_default(),
+    };
     let change = session
         .ask(request, async |mut client, it| client.release(it).await)
         .await?;

@@ -195,9 +195,9 @@ pub(crate) enum Command {
     Diff(Get),
     /// Ask for the verdict on a packet that would open a flow; exit code 3 if it is dropped
     Explain(Explain),
-    /// Cut a device off, both directions, until it is released
+    /// Cut a device or a port off, both directions, until it is released
     Quarantine(Quarantine),
-    /// End a device's quarantine
+    /// End a quarantine
     Release(Release),
     /// Allow something for a while
     Grant(Grant),
@@ -369,11 +369,22 @@ pub(crate) struct Explain {
     pub(crate) source_port: u16,
 }
 
+/// A device, or a port.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Whom {
+    /// The device's name.
+    pub(crate) device: Option<String>,
+    /// A guarded interface instead, with everybody behind it.
+    #[arg(long, value_name = "INTERFACE")]
+    pub(crate) port: Option<String>,
+}
+
 /// `quarantine`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Quarantine {
-    /// The device's name.
-    pub(crate) device: String,
+    #[command(flatten)]
+    pub(crate) whom: Whom,
     /// Why, for the history and the audit.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
@@ -382,8 +393,8 @@ pub(crate) struct Quarantine {
 /// `release`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Release {
-    /// The device's name.
-    pub(crate) device: String,
+    #[command(flatten)]
+    pub(crate) whom: Whom,
     #[command(flatten)]
     pub(crate) why: Why,
 }
@@ -530,6 +541,9 @@ mod tests {
             "explain hl7 --from router --to device:ehr",
             "quarantine camera-1 --reason odd",
             "release camera-1",
+            "quarantine --port lan3 --reason odd",
+            "quarantine --reason odd --port lan3",
+            "release --port lan3 --reason mended",
             "grant --from any --to device:a --service ssh --for 1h30m --reason fix --name n",
             "revoke n",
             "devices",
@@ -568,6 +582,11 @@ mod tests {
             "get 0",
             "explain --from a --to b",
             "quarantine camera-1",
+            "quarantine --reason odd",
+            "quarantine --port lan3",
+            "quarantine camera-1 --port lan3 --reason odd",
+            "release",
+            "release camera-1 --port lan3",
             "grant --from a --to b --service c --reason d",
             "grant --from a --to b --service c --reason d --for soon",
             "status -o xml",

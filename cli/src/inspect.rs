@@ -127,9 +127,12 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
     text += &pending
         .map(|pending| format!("pending   {pending}\n"))
         .unwrap_or_default();
-    if !status.quarantined.is_empty() {
-        let devices: Vec<String> = status.quarantined.iter().map(|it| printable(it)).collect();
-        text += &format!("cut off   {}\n", devices.join(", "));
+    let ports = status.quarantined_ports.iter();
+    let ports = ports.map(|it| format!("port {}", printable(it)));
+    let devices = status.quarantined.iter().map(|it| printable(it));
+    let cut_off: Vec<String> = devices.chain(ports).collect();
+    if !cut_off.is_empty() {
+        text += &format!("cut off   {}\n", cut_off.join(", "));
     }
     text += &failsafe_text(&status.failsafe);
     if status.revision == 0 && status.ports.is_empty() {
@@ -141,10 +144,13 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
             attached += ", fast-forward";
         }
         let guarded = matches!(it.attached(), Attached::Xdp | Attached::Tc);
+        if it.quarantined {
+            attached += ", quarantined";
+        }
         vec![
             cell(&it.interface),
             cell(&it.zone),
-            judged(attached, guarded),
+            judged(attached, guarded && !it.quarantined),
             cell(&it.reason),
         ]
     });
@@ -339,6 +345,7 @@ mod tests {
                 reason: "no native XDP".to_owned(),
                 ifindex: 3,
                 fast_forward: false,
+                quarantined: true,
             }],
             tables: vec![TableStatus {
                 name: "flows".to_owned(),
@@ -354,6 +361,7 @@ mod tests {
                 expires: at(4600),
             }],
             quarantined: vec!["camera-1".to_owned()],
+            quarantined_ports: vec!["lan1".to_owned(), "lan7".to_owned()],
             failsafe: vec![Failsafe {
                 from: vec!["10.0.9.5/32".to_owned(), "fd00::/64".to_owned()],
                 services: vec!["tcp/22".to_owned()],
@@ -365,10 +373,10 @@ mod tests {
              version   0.1.0\n\
              revision  7\n\
              pending   7 waits for its confirmation, taken back in 45s\n\
-             cut off   camera-1\n\
+             cut off   camera-1, port lan1, port lan7\n\
              failsafe  10.0.9.5/32, fd00::/64 → router  tcp/22\n\n\
-             PORT  ZONE   ATTACHED  REASON\n\
-             lan1  pumps  tc        no native XDP\n\n\
+             PORT  ZONE   ATTACHED         REASON\n\
+             lan1  pumps  tc, quarantined  no native XDP\n\n\
              GRANT  FROM  TO          SERVICES  ENDS\n\
              fix    any   device:ehr  tcp/22    in 1h\n\n\
              TABLE  USED     MAX  FILL\n\

@@ -205,16 +205,22 @@ const COMMANDS: [(&str, &[Shown]); 6] = [
         &[
             (
                 "quarantine",
-                &[(
-                    "quarantine camera-1 --reason \"scans the network\"",
-                    "Cut off at once, its live flows too.",
-                )],
+                &[
+                    (
+                        "quarantine camera-1 --reason \"scans the network\"",
+                        "Cut off at once, its live flows too.",
+                    ),
+                    (
+                        "quarantine --port lan3 --reason \"a guest floods\"",
+                        "Everybody behind the port, whatever MAC they take next.",
+                    ),
+                ],
             ),
             (
                 "release",
                 &[(
                     "release camera-1 --reason \"firmware replaced\"",
-                    "Ends it.",
+                    "Ends it; `--port lan3` that of a port.",
                 )],
             ),
             (

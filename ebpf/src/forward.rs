@@ -131,7 +131,10 @@ pub fn leads_to_other_end<T: Lookup + ?Sized>(tables: &T, work: &Work, hop: u64)
     ) else {
         return false;
     };
-    if exit.flags & Forwarding::LEAVES == 0 || ifindex == work.ifindex {
+    if exit.flags & Forwarding::LEAVES == 0
+        || ifindex == work.ifindex
+        || port.flags & Port::QUARANTINED != 0
+    {
         return false;
     }
     let Some(found) = flows::find_again(tables, &work.sought, work.at) else {

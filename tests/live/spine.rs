@@ -331,6 +331,23 @@ fn the_api_tells_what_it_is() {
             .unwrap_err();
         assert_eq!(refused.code(), tonic::Code::NotFound);
         let refused = client
+            .quarantine(v1::QuarantineRequest {
+                port: "lan1".to_owned(),
+                ..v1::QuarantineRequest::default()
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::NotFound);
+        let refused = client
+            .release(v1::ReleaseRequest {
+                device: "device-1".to_owned(),
+                port: "lan1".to_owned(),
+                ..v1::ReleaseRequest::default()
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        let refused = client
             .confirm(v1::ConfirmRequest::default())
             .await
             .unwrap_err();

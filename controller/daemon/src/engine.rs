@@ -27,8 +27,10 @@ use wardline_policy::{
         edit::{self, Edit},
     },
     failsafe::Failsafe,
-    intent::Intent,
+    intent::{Device, Intent},
     inventory::Inventory,
+    numbers::{number_of, numbered},
+    quarantine::Whom,
     snapshot::Snapshot,
     tables::Tables,
 };
@@ -38,6 +40,7 @@ use self::{
     in_force::{InForce, Origin},
     pending::Pending,
     prepare::{Prepared, prepare},
+    quarantine::Known,
     refusal::Refusal,
     state::State,
     terms::{Applied, Author, Terms},
@@ -264,47 +267,50 @@ impl Engine {
         })
     }
 
-    /// Cuts a device off, or ends that. The fewest writes: nothing is compiled, no slot is filled.
+    /// Cuts a device or a port off, or ends that. The fewest writes: nothing is compiled, no slot is
+    /// filled.
     ///
     /// # Errors
     ///
     /// Why it was refused.
     pub fn set_quarantine(
         &mut self,
-        device: &str,
+        whom: &Whom,
         quarantined: bool,
         author: &Author,
     ) -> Result<Applied, Refusal> {
         let current = self.snapshot();
-        let devices = &current.intent.devices;
-        let known = devices
-            .binary_search_by(|known| known.name.as_str().cmp(device))
-            .ok()
-            .map(|at| &devices[at]);
-        if !quarantined && !current.quarantined.contains(device) {
-            return Err(match known {
-                Some(_) => Refusal::NotInQuarantine(device.to_owned()),
-                None => Refusal::missing("device", device),
-            });
-        }
-        if quarantined && known.is_none() {
-            return Err(Refusal::missing("device", device));
-        }
+        let known = Known::of(&current, whom);
+        quarantine::may_change(&current, whom, &known, quarantined)?;
         let mut applied = self
             .in_force
-            .set_quarantine(device, known, quarantined, author)?;
-        if let Some(known) = known.filter(|_| quarantined) {
-            applied.warnings = quarantine::goes_on(&current.intent, known, &self.config.failsafe);
+            .set_quarantine(whom, &known, quarantined, author)?;
+        if quarantined {
+            let seen = match &known {
+                Known::Device(Some(device)) => self.last_seen_at(&current, device),
+                _ => String::new(),
+            };
+            applied.warnings =
+                quarantine::warnings(&current, whom, &known, &seen, &self.config.failsafe);
         }
         info!(
             revision = applied.revision,
-            device,
+            %whom,
             quarantined,
             actor = author.actor,
             reason = author.reason,
             "quarantine"
         );
         Ok(applied)
+    }
+
+    /// The interface where a device was last seen; empty when that is not known.
+    fn last_seen_at(&self, current: &Snapshot, device: &Device) -> String {
+        let number = number_of(&current.ids, numbered::DEVICE, &device.name);
+        let seen = self.in_force.datapath.reader().seen(number).ok().flatten();
+        seen.map_or_else(String::new, |(_, ifindex)| {
+            current.interface(ifindex).to_owned()
+        })
     }
 
     /// Adds an allow rule with a lifetime.

@@ -13,7 +13,10 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 use jiff::Timestamp;
 use prost::Message as _;
 use rusqlite::{Connection, Transaction, params};
-use wardline_policy::numbers::Ids;
+use wardline_policy::{
+    numbers::Ids,
+    quarantine::{Quarantine, Whom},
+};
 
 pub mod error;
 pub mod history;
@@ -33,7 +36,7 @@ pub struct Store {
     history: History,
     /// The numbers in the database.
     ids: Arc<Ids>,
-    quarantined: BTreeSet<String>,
+    quarantined: Quarantine,
     grants: BTreeSet<(String, Timestamp)>,
 }
 
@@ -98,12 +101,7 @@ impl Store {
         for fact in new.facts {
             match *fact {
                 Fact::Meta(..) => {}
-                Fact::Quarantined(device, true) => {
-                    self.quarantined.insert(device.to_owned());
-                }
-                Fact::Quarantined(device, false) => {
-                    self.quarantined.remove(device);
-                }
+                Fact::Quarantined(whom, quarantined) => self.quarantined.set(whom, quarantined),
                 Fact::Grant(rule, expires) => {
                     self.grants.insert((rule.to_owned(), expires));
                 }
@@ -122,8 +120,8 @@ impl Store {
         &self.ids
     }
 
-    /// The devices in quarantine, by name, even if no document has them.
-    pub fn quarantined(&self) -> &BTreeSet<String> {
+    /// What is in quarantine, even if no document has it.
+    pub fn quarantined(&self) -> &Quarantine {
         &self.quarantined
     }
 
@@ -141,15 +139,21 @@ impl Store {
     }
 }
 
-type Facts = (Ids, BTreeSet<String>, Vec<(String, String)>);
+type Facts = (Ids, Quarantine, Vec<(String, String)>);
 
 fn read_facts(connection: &Connection) -> rusqlite::Result<Facts> {
     let mut statement = connection.prepare("SELECT kind, name, id FROM ids")?;
     let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
     let ids = rows.collect::<rusqlite::Result<Ids>>()?;
-    let mut statement = connection.prepare("SELECT device FROM quarantined")?;
-    let quarantined = statement.query_map([], |row| row.get(0))?;
-    let quarantined = quarantined.collect::<rusqlite::Result<_>>()?;
+    let names = |query: &str| {
+        let mut statement = connection.prepare(query)?;
+        let names = statement.query_map([], |row| row.get(0))?;
+        names.collect::<rusqlite::Result<BTreeSet<String>>>()
+    };
+    let quarantined = Quarantine {
+        devices: names("SELECT device FROM quarantined")?,
+        ports: names("SELECT port FROM quarantined_ports")?,
+    };
     let mut statement = connection.prepare("SELECT rule, expires FROM grants")?;
     let grants = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok((ids, quarantined, grants.collect::<rusqlite::Result<_>>()?))
@@ -184,12 +188,24 @@ fn write(
     for fact in new.facts {
         match *fact {
             Fact::Meta(key, value) => write_meta(transaction, key, value)?,
-            Fact::Quarantined(device, true) => {
-                let put = "INSERT OR REPLACE INTO quarantined VALUES (?1, ?2)";
-                transaction.execute(put, params![device, revision])?;
+            Fact::Quarantined(whom, true) => {
+                let (put, name) = match whom {
+                    Whom::Device(name) => {
+                        ("INSERT OR REPLACE INTO quarantined VALUES (?1, ?2)", name)
+                    }
+                    Whom::Port(name) => (
+                        "INSERT OR REPLACE INTO quarantined_ports VALUES (?1, ?2)",
+                        name,
+                    ),
+                };
+                transaction.execute(put, params![name, revision])?;
             }
-            Fact::Quarantined(device, false) => {
-                transaction.execute("DELETE FROM quarantined WHERE device = ?1", [device])?;
+            Fact::Quarantined(whom, false) => {
+                let (delete, name) = match whom {
+                    Whom::Device(name) => ("DELETE FROM quarantined WHERE device = ?1", name),
+                    Whom::Port(name) => ("DELETE FROM quarantined_ports WHERE port = ?1", name),
+                };
+                transaction.execute(delete, [name])?;
             }
             Fact::Grant(rule, expires) => {
                 let put = "INSERT OR REPLACE INTO grants VALUES (?1, ?2)";

@@ -133,14 +133,19 @@ impl Datapath {
         epochs
     }
 
-    /// Changes entries of one device in place, in the slot that is in force, for changes that can't
-    /// wait until the other slot is filled. A packet sees each entry either before or after the
-    /// change.
+    /// Changes entries in place, in the slot that is in force, for changes that can't wait until the
+    /// other slot is filled. A packet sees each entry either before or after the change. Flows of
+    /// the device, if it is one's entries, are judged again.
     ///
     /// # Errors
     ///
     /// When the kernel refuses; some entries may have been changed then.
-    pub fn amend(&mut self, revision: u64, device: u32, amendment: &Amendment) -> Result<()> {
+    pub fn amend(
+        &mut self,
+        revision: u64,
+        device: Option<u32>,
+        amendment: &Amendment,
+    ) -> Result<()> {
         let Some(active) = self.active else {
             return Ok(());
         };
@@ -170,7 +175,11 @@ impl Datapath {
             &amendment.addresses,
             key,
         )?;
+        for (index, port) in &amendment.ports {
+            set(ebpf, "PORTS", Port::index(*index, slot), *port)?;
+        }
         self.slots[active].tables = known.map(|mut tables| {
+            tables.ports.extend(&amendment.ports);
             tables.macs.extend(&amendment.macs);
             tables.devices.extend(&amendment.devices);
             tables.addresses.extend(&amendment.addresses);
@@ -178,8 +187,13 @@ impl Datapath {
         });
         set(&mut self.ebpf, "REVISIONS", slot, revision)?;
         self.new_generation(slot)?;
-        self.amended.insert(device);
-        self.judge_anew(device)
+        match device {
+            Some(device) => {
+                self.amended.insert(device);
+                self.judge_anew(device)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Invalidates the kept denials of a slot, so that policy is asked again.

@@ -5,7 +5,7 @@
 //! `any`. So a rule between two zones is one pair, however many devices they have, and the number of
 //! lookups for a packet does not grow with the number of rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use wardline_ebpf::abi::{Address, End, Mac, ROUTER, ethertype_key, mac_key, zone};
 
@@ -23,18 +23,19 @@ use crate::{
     intent::{Intent, ZoneIndex},
     inventory::{Inventory, Link},
     numbers::{Ids, number_of, numbered},
+    quarantine::Quarantine,
     tables::Tables,
     words::mac::mac_number,
 };
 
 /// Compiles the tables that enforce an intent on the interfaces that exist.
 ///
-/// `quarantined` are the names of devices in quarantine.
+/// `quarantined` is what is in quarantine.
 pub fn compile(
     intent: &Intent,
     inventory: &Inventory,
     ids: &Ids,
-    quarantined: &BTreeSet<String>,
+    quarantined: &Quarantine,
     clock: &Clock,
 ) -> Tables {
     let zone_numbers: Vec<u16> = intent
@@ -50,7 +51,7 @@ pub fn compile(
     let zone_of = |index: ZoneIndex| zone_numbers[index.0];
     let mut tables = Tables::default();
 
-    ports(intent, inventory, &zone_of, &mut tables);
+    ports(intent, inventory, quarantined, &zone_of, &mut tables);
     zones(intent, &zone_of, &mut tables);
 
     let networks = Networks::of(intent, ids, &zone_of);
@@ -77,7 +78,7 @@ pub fn compile(
     }
     for (index, device) in intent.devices.iter().enumerate() {
         let mut flags = 0;
-        if quarantined.contains(&device.name) {
+        if quarantined.devices.contains(&device.name) {
             flags |= End::QUARANTINED;
         }
         if !device.macs.is_empty() {
@@ -246,6 +247,8 @@ fn zones(intent: &Intent, zone_of: &impl Fn(ZoneIndex) -> u16, tables: &mut Tabl
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use std::collections::BTreeSet;
+
     use wardline_ebpf::abi::Address;
     use wardline_proto::v1::{Action, Device, Policy, Rule};
 
@@ -553,7 +556,7 @@ mod tests {
             &turned.intent,
             &ward.inventory,
             &ward.ids,
-            &BTreeSet::new(),
+            &Quarantine::default(),
             &ward.clock,
         );
         assert_eq!(again, ward.tables);

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod live;
 pub mod model;
 pub mod numbers;
+pub mod quarantine;
 pub mod reach;
 pub mod replay;
 pub mod snapshot;

@@ -135,7 +135,9 @@ impl Lookup for Model<'_> {
     }
 
     fn port(&self, index: u32) -> Option<&Port> {
-        self.tables.ports.get(&(index / 2))
+        let index = index / 2;
+        let amended = self.amended.and_then(|it| it.ports.get(&index));
+        amended.or_else(|| self.tables.ports.get(&index))
     }
 
     /// On the host nothing is forwarded.

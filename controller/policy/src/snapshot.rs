@@ -1,10 +1,7 @@
 //! One revision in force, with everything that readers need. Never changed, only replaced; large
 //! parts are shared with the snapshot before.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use wardline_ebpf::abi::Failsafe;
 
@@ -14,6 +11,7 @@ use crate::{
     intent::Intent,
     inventory::Inventory,
     numbers::{Ids, numbered},
+    quarantine::Quarantine,
     tables::{Amendment, Tables},
 };
 
@@ -28,8 +26,8 @@ pub struct Snapshot {
     pub intent: Arc<Intent>,
     /// The interfaces and addresses that exist.
     pub inventory: Arc<Inventory>,
-    /// Devices in quarantine, by name.
-    pub quarantined: BTreeSet<String>,
+    /// What is in quarantine.
+    pub quarantined: Quarantine,
     /// Numbers of everything that has one.
     pub ids: Arc<Ids>,
     /// The compiled tables.
@@ -52,7 +50,7 @@ impl Snapshot {
         policy: impl Into<Arc<Document>>,
         intent: impl Into<Arc<Intent>>,
         inventory: impl Into<Arc<Inventory>>,
-        quarantined: BTreeSet<String>,
+        quarantined: Quarantine,
         ids: impl Into<Arc<Ids>>,
         tables: impl Into<Arc<Tables>>,
         clock: Clock,
@@ -108,7 +106,7 @@ mod tests {
     use crate::ward::{LAN1, Ward};
 
     fn snapshot(ward: Ward, ids: &Arc<Ids>, before: Option<&Snapshot>) -> Snapshot {
-        let quarantined = BTreeSet::new();
+        let quarantined = Quarantine::default();
         Snapshot::new(
             7,
             ward.policy,

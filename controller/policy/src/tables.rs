@@ -37,9 +37,29 @@ pub struct Amendment {
     pub addresses: BTreeMap<Address, End>,
     /// As [`Tables::devices`].
     pub devices: BTreeMap<u32, End>,
+    /// As [`Tables::ports`].
+    pub ports: BTreeMap<u32, Port>,
 }
 
 impl Amendment {
+    /// The entry of a port, as it is with or without quarantine; nothing when it is no port.
+    pub fn port(tables: &Tables, ifindex: u32, quarantined: bool) -> Self {
+        let port = tables.ports.get(&ifindex);
+        let port = port.filter(|port| port.flags & Port::GUARDED != 0);
+        let ports = port.map(|port| {
+            let flags = if quarantined {
+                port.flags | Port::QUARANTINED
+            } else {
+                port.flags & !Port::QUARANTINED
+            };
+            (ifindex, Port { flags, ..*port })
+        });
+        Self {
+            ports: ports.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
     /// All entries of a device, as they are with or without quarantine.
     pub fn quarantine(
         tables: &Tables,
@@ -76,6 +96,7 @@ impl Amendment {
             macs: macs.collect(),
             addresses: addresses.collect(),
             devices: own.map(|own| (number, end(own))).into_iter().collect(),
+            ports: BTreeMap::new(),
         }
     }
 
@@ -84,6 +105,7 @@ impl Amendment {
         self.macs.extend(later.macs);
         self.addresses.extend(later.addresses);
         self.devices.extend(later.devices);
+        self.ports.extend(later.ports);
     }
 }
 
@@ -93,7 +115,11 @@ pub type Intervals = Arc<[Interval]>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ward::Ward;
+    use crate::{
+        compile::compile,
+        quarantine::Quarantine,
+        ward::{BRIDGE, LAN1, UPLINK, Ward},
+    };
 
     #[test]
     fn an_amendment_is_what_compiling_anew_would_have_made_of_the_device() {
@@ -120,6 +146,27 @@ mod tests {
                     assert_eq!(*end, to.tables.devices[number], "{name}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_amendment_is_what_compiling_anew_would_have_made_of_the_port() {
+        let ward = Ward::new(|_| (), &[]);
+        let quarantined = Quarantine {
+            ports: ["lan1".to_owned(), "uplink".to_owned()].into(),
+            ..Quarantine::default()
+        };
+        let (inventory, ids, clock) = (&ward.inventory, &ward.ids, &ward.clock);
+        let cut = compile(&ward.intent, inventory, ids, &quarantined, clock);
+        let is_cut = |(_, port): &(&u32, &Port)| port.flags & Port::QUARANTINED != 0;
+        let found: Vec<u32> = cut.ports.iter().filter(is_cut).map(|it| *it.0).collect();
+        assert_eq!(found, [LAN1], "the uplink is no port");
+        let amended = Amendment::port(&ward.tables, LAN1, true);
+        assert_eq!(amended.ports, [(LAN1, cut.ports[&LAN1])].into());
+        let amended = Amendment::port(&cut, LAN1, false);
+        assert_eq!(amended.ports, [(LAN1, ward.tables.ports[&LAN1])].into());
+        for index in [UPLINK, BRIDGE, 99] {
+            assert_eq!(Amendment::port(&cut, index, true), Amendment::default());
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
     inventory::{Inventory, Link},
     limits::Limits,
     numbers::{Ids, number, number_of, numbered},
+    quarantine::Quarantine,
     tables::Tables,
 };
 
@@ -88,6 +89,7 @@ impl Ward {
         };
         let quarantined: BTreeSet<String> =
             quarantined.iter().map(|name| (*name).to_owned()).collect();
+        let quarantined = quarantined.into();
         let tables = compile(&intent, &inventory, &ids, &quarantined, &clock);
         Self {
             policy,
@@ -105,7 +107,7 @@ impl Ward {
             &self.intent,
             inventory,
             &self.ids,
-            &BTreeSet::new(),
+            &Quarantine::default(),
             &self.clock,
         )
     }

@@ -32,6 +32,8 @@ impl Port {
     /// Every zone is in mode observe that is on another port to which a bridge may pass on frames
     /// of this one.
     pub const NEIGHBOURS_OBSERVE: u16 = 32;
+    /// The port is in quarantine, and so is whoever is behind it.
+    pub const QUARANTINED: u16 = 64;
 
     /// Index of an interface's entry.
     #[inline(always)]

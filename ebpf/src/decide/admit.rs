@@ -28,6 +28,13 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     } else if !work.is_ingress() {
         work.device = work.destination.device;
     }
+    if work.is_cut_off() {
+        if work.is_ingress() {
+            work.source.flags |= End::QUARANTINED;
+        } else {
+            work.destination.flags |= End::QUARANTINED;
+        }
+    }
     // Between two devices in quarantine nothing passes. With one, rules that are kept in quarantine
     // still count.
     if work.source.flags & work.destination.flags & End::QUARANTINED != 0 {
@@ -38,6 +45,10 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         return Some(drop_by_policy(work, Reason::NoRule));
     }
     if work.packet.shape == Shape::Error {
+        // The flow that it quotes may be one that only the rest of the network still has.
+        if work.is_cut_off() {
+            return Some(Verdict::of(Reason::Quarantined));
+        }
         let quoted = packet::quoted(bytes, &work.packet);
         return Some(match quoted {
             Some(quoted) if is_related(tables, work, &quoted) => Verdict {

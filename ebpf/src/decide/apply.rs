@@ -67,8 +67,8 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
         until,
     } = work.decision;
     let allowed = reason == Reason::Rule;
-    if work.is_multicast() {
-        return Some(multicast_verdict(work));
+    if work.leaves_no_flow() {
+        return Some(verdict_alone(work));
     }
     if work.adopts != 0 && !allowed {
         return Some(drop_by_policy(work, Reason::MidFlow));
@@ -155,10 +155,10 @@ fn other_end_still_owns_address<T: Lookup + ?Sized>(tables: &T, work: &Work, the
     work.destination.device == 0 && settings & zone::ADMIT_ANY != 0
 }
 
-/// The verdict for a packet to a group, at one of the ports that it leaves through. Groups open no
-/// flows.
+/// The verdict for a packet that opens no flow here: one to a group, at one of the ports that it
+/// leaves through, or one that leaves into quarantine.
 #[inline(always)]
-fn multicast_verdict(work: &Work) -> Verdict {
+fn verdict_alone(work: &Work) -> Verdict {
     let Decision { reason, rule, .. } = work.decision;
     let counts = !work.is_from_guarded();
     if reason == Reason::Rule {

@@ -115,11 +115,11 @@ pub(super) fn established_verdict(found: &Found<'_>) -> Verdict {
     Verdict::of(Reason::Established)
 }
 
-/// A drop by policy or state. If an end is in quarantine, the reason is quarantine, because it
-/// comes before state and policy.
+/// A drop by policy or state. If an end or the port is in quarantine, the reason is quarantine,
+/// because it comes before state and policy.
 #[inline(always)]
 pub(super) fn drop_by_policy(work: &Work, reason: Reason) -> Verdict {
-    Verdict::of(if has_quarantined_end(work) {
+    Verdict::of(if work.is_cut_off() || has_quarantined_end(work) {
         Reason::Quarantined
     } else {
         reason

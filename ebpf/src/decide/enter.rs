@@ -28,6 +28,14 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if let Err(reason) = check_place(tables, work, &mut sender) {
         return Some(Verdict::of(reason));
     }
+    if work.is_cut_off() {
+        // Only a listed device may ask for its address, to be found again. Whoever is unlisted may
+        // have another MAC next time.
+        if sender.device == 0 {
+            return Some(Verdict::of(Reason::Quarantined));
+        }
+        sender.flags |= End::QUARANTINED;
+    }
     if let Some(seen) = tables.seen(sender.device) {
         seen.last.store(work.tick);
         seen.ifindex.store(work.ifindex);

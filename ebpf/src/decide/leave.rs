@@ -2,7 +2,7 @@
 
 use super::{
     ask::{drop_by_policy, find_destination, go_on, has_flow, is_current},
-    work::{MULTICAST, Verdict, Work},
+    work::{ASKED_TWICE, MULTICAST, Verdict, Work},
 };
 use crate::{
     abi::{Address, End, Mac, Port, ROUTER, Reason, mac_key},
@@ -23,6 +23,14 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
 ) -> Option<Verdict> {
     if work.zone == 0 {
         return Some(Verdict::of(Reason::WrongVlan));
+    }
+    if work.is_cut_off() {
+        if guards::is_control(&work.packet) && !answers_the_cut_off(tables, work) {
+            return Some(Verdict::of(Reason::Quarantined));
+        }
+        if work.is_from_guarded() {
+            work.path |= ASKED_TWICE;
+        }
     }
     // Control from outside is control of this link: reports and queries as their RFCs have them, and
     // DHCP that the router has not forwarded. Policy judges everything else.
@@ -67,6 +75,7 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             // What came through a guarded port was judged there.
             let judged = bind >> 16 != 0;
             let next = if !judged
+                && !work.is_cut_off()
                 && bind == work.bind()
                 && is_current(tables, work, &found)
                 && !flows::reopens(found.state, &work.packet)
@@ -79,7 +88,7 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
                 work.device = flows::account_of(&found, leg);
                 return Some(Verdict::of(Reason::Misdirected));
             }
-            if judged {
+            if judged && !work.is_cut_off() {
                 return Some(Verdict::already_counted(Reason::Established));
             }
             if next != flows::NO_STATE {
@@ -140,6 +149,22 @@ fn is_misdirected<T: Lookup + ?Sized>(tables: &T, work: &mut Work, owner: u32) -
         || end.is_router()
         || work.port & Port::ROUTER == 0
             && !guards::is_routers_mac(tables, work.slot, work.packet.source_mac)
+}
+
+/// Whether control may leave through a port in quarantine: ARP, neighbour discovery and DHCP, to
+/// everybody or to a listed device.
+#[inline(always)]
+fn answers_the_cut_off<T: Lookup + ?Sized>(tables: &T, work: &Work) -> bool {
+    let packet = &work.packet;
+    let kind = match packet.shape {
+        Shape::Frame => packet.ethertype == number::ARP,
+        _ => !guards::is_membership(packet),
+    };
+    let group = packet.destination_mac >> 40 & 1 != 0;
+    kind && (group
+        || tables
+            .mac(mac_key(work.slot, packet.destination_mac))
+            .is_some())
 }
 
 /// Whether control from an interface that is not guarded is of this link, not forwarded by the

@@ -9,9 +9,12 @@ use crate::{
 
 /// Whether the zone that judges a packet is in mode observe. When no zone is known, because the
 /// frame can't be read or its VLAN is not one of the port's, every zone of the port has to observe.
+/// A port in quarantine never does.
 #[inline(always)]
 pub(super) fn observes(work: &mut Work) -> bool {
-    if work.settings == 0 {
+    if work.is_cut_off() {
+        false
+    } else if work.settings == 0 {
         work.port & Port::OBSERVES != 0
     } else {
         work.settings & zone::OBSERVE != 0

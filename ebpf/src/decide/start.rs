@@ -30,6 +30,10 @@ pub fn start_ingress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         return Some(Verdict::of(reason));
     }
     if work.packet.shape == Shape::Part {
+        // Its first part may have passed before the port was cut off.
+        if work.is_cut_off() {
+            return Some(Verdict::of(Reason::Quarantined));
+        }
         return Some(follow_part(tables, work));
     }
     if work.packet.fragment.is_first() && repeats_first_part(tables, work) {
@@ -67,6 +71,9 @@ pub fn start_egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         return Some(Verdict::of(reason));
     }
     if work.packet.shape == Shape::Part {
+        if work.is_cut_off() {
+            return Some(Verdict::of(Reason::Quarantined));
+        }
         let from_guarded = work.is_from_guarded();
         let verdict = if from_guarded {
             part_from_guarded(tables, work)
@@ -235,7 +242,9 @@ fn established<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
     {
         (work.hop, work.looked) = flows::hop(&found, leg ^ 1);
     }
-    if found.flow.bind[bit(leg)].load() != work.bind()
+    // A port in quarantine is cut off without a look at the flows through it.
+    if work.is_cut_off()
+        || found.flow.bind[bit(leg)].load() != work.bind()
         || flows::vlan(found.state, leg) != work.packet.vlan
         || !is_current(tables, work, &found)
         || flows::reopens(found.state, &work.packet)

@@ -1,7 +1,7 @@
 //! What is known of a packet while it is judged, and the verdict.
 
 use crate::{
-    abi::{End, Flow, LOG, Reason},
+    abi::{End, Flow, LOG, Port, Reason},
     cell::{Cell32, Cell64},
     flows::{Opening, Sought},
     packet::Packet,
@@ -104,7 +104,7 @@ pub struct Work {
     pub zone: u16,
     /// Flags of the port.
     pub(super) port: u16,
-    /// [`INGRESS`], [`FROM_GUARDED`], [`FROM_ROUTER`], [`MULTICAST`].
+    /// [`INGRESS`], [`FROM_GUARDED`], [`FROM_ROUTER`], [`MULTICAST`], [`ASKED_TWICE`].
     pub(super) path: u16,
     /// What policy says about the flow.
     pub(super) decision: Decision,
@@ -178,6 +178,9 @@ pub(super) const FROM_ROUTER: u16 = 4;
 /// In [`Work::path`]: it leaves to a group. A bridge sends a copy through each of several ports,
 /// and each copy is judged.
 pub(super) const MULTICAST: u16 = 8;
+/// In [`Work::path`]: it leaves through a port in quarantine, and entered through a guarded port.
+/// Policy is asked about it here as well, but its flow is not this port's to change.
+pub(super) const ASKED_TWICE: u16 = 16;
 
 impl Work {
     #[inline(always)]
@@ -198,6 +201,18 @@ impl Work {
     #[inline(always)]
     pub(super) fn is_multicast(&self) -> bool {
         self.path & MULTICAST != 0
+    }
+
+    /// Whether only policy decides, and no flow is opened or renewed.
+    #[inline(always)]
+    pub(super) fn leaves_no_flow(&self) -> bool {
+        self.path & (MULTICAST | ASKED_TWICE) != 0
+    }
+
+    /// Whether the port is in quarantine.
+    #[inline(always)]
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.port & Port::QUARANTINED != 0
     }
 
     /// Where the packet comes from, as [`Flow::bind`] has it.

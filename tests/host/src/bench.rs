@@ -11,7 +11,9 @@ use wardline_oracle::{
     sequence::{From, Must, Sequence, Where},
     streams::Step,
 };
-use wardline_policy::{clock::Clock, failsafe::Failsafe, inventory::Inventory};
+use wardline_policy::{
+    clock::Clock, failsafe::Failsafe, inventory::Inventory, quarantine::Quarantine,
+};
 use wardline_proto::v1::{Policy, Reason};
 
 use crate::{
@@ -101,7 +103,11 @@ impl Bench {
         let quarantined = &case.quarantined;
         let policy = self.kernel.as_ref().map(|_| ends_far_away(&case.policy));
         let policy = policy.as_ref().unwrap_or(&case.policy);
-        let compiled = Compiled::of_valid(policy, quarantined, &self.inventory, self.clock);
+        let cut = Quarantine {
+            devices: quarantined.clone(),
+            ports: case.ports_cut.clone(),
+        };
+        let compiled = Compiled::of_valid(policy, &cut, &self.inventory, self.clock);
         let Some(compiled) = compiled else {
             // Shrinking made the policy invalid.
             return Ok(());
@@ -124,6 +130,7 @@ impl Bench {
         let failsafe: Vec<abi::Failsafe> = failsafe.collect();
         model.spare(failsafe.iter().copied());
         let mut oracle = self.oracle_with(policy, quarantined);
+        case.ports_cut.iter().for_each(|port| oracle.cut_port(port));
         oracle.spare(case.failsafe.clone());
         oracle.bound(control, control_in_quarantine);
         let mut kernel = self.kernel.as_mut().zip(case.ingress);

@@ -15,6 +15,8 @@ pub struct Case {
     pub(crate) policy: Policy,
     /// Devices in quarantine.
     pub(crate) quarantined: BTreeSet<String>,
+    /// Ports in quarantine.
+    pub(crate) ports_cut: BTreeSet<String>,
     /// Prefixes that may always reach the router, each with a service.
     pub(crate) failsafe: Vec<(String, String)>,
     pub(crate) steps: Vec<Step>,
@@ -41,6 +43,14 @@ impl Case {
         let steps = streams::steps(&policy, seed, frames, tags_outside);
         let mut dice = Dice::new(!seed);
         let quarantined = policy.devices.iter().filter(|_| dice.percent(4));
+        // In one policy of five some ports are in quarantine.
+        let mut cuts = Dice::new(seed ^ 0x0ff_1a05);
+        let some = cuts.percent(20);
+        let ports_cut = random::interfaces(&policy).into_iter();
+        let ports_cut = ports_cut.filter(|_| some && cuts.percent(50));
+        let ports_cut = ports_cut
+            .map(|(interface, _)| interface.to_owned())
+            .collect();
         // One policy in four is for a router that has a failsafe.
         let mut other = Dice::new(seed ^ 0xfa11_5afe);
         let pairs = [
@@ -57,6 +67,7 @@ impl Case {
         Self {
             seed,
             failsafe: failsafe.collect(),
+            ports_cut,
             quarantined: quarantined.map(|device| device.name.clone()).collect(),
             policy,
             steps,
@@ -70,6 +81,7 @@ impl Case {
             seed: 0,
             policy,
             quarantined: BTreeSet::new(),
+            ports_cut: BTreeSet::new(),
             failsafe: Vec::new(),
             steps,
             ingress: Some(ingress),

@@ -1,6 +1,6 @@
 //! What `compile` and `decide` make of a policy and a frame, on the host: no kernel, no root.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use wardline_ebpf::{
@@ -20,6 +20,7 @@ use wardline_policy::{
     limits::Limits,
     model::Model,
     numbers::{self, Ids, numbered},
+    quarantine::Quarantine,
     tables::Tables,
     words::mac::Mac,
 };
@@ -50,7 +51,7 @@ impl Compiled {
         let intent = Intent::from_policy(policy, &limits, clock.now).unwrap_or_else(|problems| {
             panic!("{problems:#?}\n{}", document::policy_to_yaml(policy))
         });
-        Self::intended(&intent, &BTreeSet::new(), inventory, clock, ids)
+        Self::intended(&intent, &Quarantine::default(), inventory, clock, ids)
     }
 
     /// Compiles the document that comes after this one.
@@ -61,7 +62,7 @@ impl Compiled {
     /// Compiles a document that may be refused.
     pub fn of_valid(
         policy: &v1::Policy,
-        quarantined: &BTreeSet<String>,
+        quarantined: &Quarantine,
         inventory: &Inventory,
         clock: Clock,
     ) -> Option<Self> {
@@ -77,7 +78,7 @@ impl Compiled {
 
     fn intended(
         intent: &Intent,
-        quarantined: &BTreeSet<String>,
+        quarantined: &Quarantine,
         inventory: &Inventory,
         clock: Clock,
         ids: &Ids,

@@ -6,6 +6,7 @@
 
 pub mod case;
 mod control;
+mod cut;
 mod document;
 mod fragments;
 mod groups;
@@ -87,6 +88,12 @@ fn topics() -> Vec<Topic> {
             "DHCP",
             "A client may ask for itself; what a server says enters only through a port with `dhcp_server: true`.",
             control::dhcp,
+        ),
+        topic(
+            "Ports in quarantine",
+            "Whoever is behind the port is as a device in quarantine; who has no listed MAC sends nothing at all. No fragments \
+             and no ICMP errors pass, and mode observe spares nothing.",
+            cut::rows,
         ),
         topic(
             "The budget of control",

@@ -106,6 +106,9 @@ fn told(case: &Case, mismatch: &Mismatch) -> String {
     if !case.quarantined.is_empty() {
         let _ = writeln!(text, "in quarantine: {:?}\n", case.quarantined);
     }
+    if !case.ports_cut.is_empty() {
+        let _ = writeln!(text, "ports in quarantine: {:?}\n", case.ports_cut);
+    }
     if !case.failsafe.is_empty() {
         let _ = writeln!(text, "failsafe: {:?}\n", case.failsafe);
     }

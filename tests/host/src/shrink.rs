@@ -66,7 +66,7 @@ fn weight(case: &Case) -> usize {
     let zones: usize = zones.iter().map(|zone| 100 + zone.subnets.len()).sum();
     let ports: usize = ports.iter().map(|port| 100 + port.vlans.len()).sum();
     let frames: usize = case.steps.iter().map(|step| 1000 + step.frame.len()).sum();
-    let quarantined = case.quarantined.len() + case.failsafe.len();
+    let quarantined = case.quarantined.len() + case.ports_cut.len() + case.failsafe.len();
     quarantined + frames + rules + devices + zones + ports + 100 * services.len()
 }
 
@@ -89,6 +89,11 @@ fn simpler(case: &Case) -> Vec<Case> {
     for name in &case.quarantined {
         let mut case = case.clone();
         case.quarantined.remove(name);
+        all.push(case);
+    }
+    for name in &case.ports_cut {
+        let mut case = case.clone();
+        case.ports_cut.remove(name);
         all.push(case);
     }
     for index in 0..case.failsafe.len() {

@@ -122,6 +122,10 @@ pub struct Oracle<'a> {
     macs: BTreeSet<[u8; 6]>,
     learned: BTreeMap<IpAddr, String>,
     quarantined: BTreeSet<String>,
+    /// Ports in quarantine.
+    ports_cut: BTreeSet<String>,
+    /// Whether only what is kept in quarantine holds, because a port on the way is in it.
+    only_kept: bool,
     /// The interface through which packets leave that are judged as they leave.
     exit: Option<String>,
 }
@@ -147,6 +151,8 @@ impl<'a> Oracle<'a> {
             macs: BTreeSet::new(),
             learned: BTreeMap::new(),
             quarantined: BTreeSet::new(),
+            ports_cut: BTreeSet::new(),
+            only_kept: false,
             exit: None,
         }
     }
@@ -169,6 +175,21 @@ impl<'a> Oracle<'a> {
     /// Puts a device in quarantine.
     pub fn quarantine(&mut self, device: &str) {
         self.quarantined.insert(device.to_owned());
+    }
+
+    /// Puts a port in quarantine.
+    pub fn cut_port(&mut self, interface: &str) {
+        self.ports_cut.insert(interface.to_owned());
+    }
+
+    /// Whether a port is in quarantine.
+    pub fn is_cut_port(&self, interface: &str) -> bool {
+        self.ports_cut.contains(interface)
+    }
+
+    /// Says whether packets go through a port in quarantine from now on.
+    pub fn only_kept(&mut self, only: bool) {
+        self.only_kept = only;
     }
 
     /// Binds an address to a device that has no listed ones.
@@ -351,8 +372,9 @@ impl<'a> Oracle<'a> {
     /// that is kept; with both, none.
     fn keeps(&self, source: End<'_>, destination: End<'_>) -> impl Fn(&Rule) -> bool + Copy {
         let cut = [source, destination].map(|end| self.is_quarantined(end));
+        let only_kept = self.only_kept;
         move |rule: &Rule| match cut {
-            [false, false] => true,
+            [false, false] if !only_kept => true,
             [true, true] => false,
             _ => rule.action() == Action::Deny || rule.keep_in_quarantine,
         }

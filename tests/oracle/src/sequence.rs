@@ -105,6 +105,8 @@ pub struct Sequence<'a> {
     flows: Vec<Flow>,
     notes: Vec<Note>,
     faults: Vec<Reason>,
+    /// Whether the port where the frame is seen is in quarantine.
+    is_cut: bool,
     /// How much control a sender may send, and how much one in quarantine; none: without a bound.
     budget: Option<[u32; 2]>,
     spent: BTreeMap<Sender, u32>,
@@ -156,6 +158,7 @@ impl<'a> Sequence<'a> {
             flows: Vec::new(),
             notes: Vec::new(),
             faults: Vec::new(),
+            is_cut: false,
             budget: None,
             spent: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -170,6 +173,11 @@ impl<'a> Sequence<'a> {
     /// Gives the router's interfaces a MAC.
     pub fn own(&mut self, mac: [u8; 6]) {
         self.oracle.own(mac);
+    }
+
+    /// Puts a port in quarantine.
+    pub fn cut_port(&mut self, interface: &str) {
+        self.oracle.cut_port(interface);
     }
 
     /// Sets the failsafe: prefixes that always reach the router, each with a service.
@@ -195,11 +203,16 @@ impl<'a> Sequence<'a> {
     fn try_judge(&mut self, at: &Where, tag: Option<u16>, bytes: &[u8]) -> Result<Must, Drop> {
         let interface = at.interface();
         let port = self.oracle.port_of(interface);
+        self.is_cut = self.oracle.is_cut_port(interface);
+        self.oracle.only_kept(self.is_cut);
         let Ok(frame) = dissect::frame(bytes, tag) else {
             return Err(Drop::because(Reason::Malformed));
         };
         let zone = zone_on(port, frame.vlan);
         self.form(at, &frame, zone)?;
+        if self.is_cut && is_later_part(&frame) {
+            return Err(Drop::because(Reason::Quarantined));
+        }
         let control = match &frame.content {
             Content::Ip(ip) => control(ip),
             Content::Arp(_) | Content::Other(_) => None,
@@ -308,8 +321,15 @@ impl<'a> Sequence<'a> {
         if ip.upper == Upper::Hidden {
             return Ok(self.follower(at, frame, ip));
         }
-        let cut = self.oracle.is_cut(source, destination);
-        let observed = self.oracle.observes(at.interface(), frame.vlan)
+        let cut = self.is_cut || self.oracle.is_cut(source, destination);
+        let [sends, receives] = [source, destination].map(|end| self.oracle.is_quarantined(end));
+        let enters = matches!(at, Where::Entering { .. });
+        // What is at a port in quarantine is in quarantine, and two such never reach each other.
+        if self.is_cut && if enters { receives } else { sends } {
+            return Err(Drop::because(Reason::Quarantined));
+        }
+        let observed = !self.is_cut
+            && self.oracle.observes(at.interface(), frame.vlan)
             && [source, destination]
                 .into_iter()
                 .all(|end| self.oracle.spares(end));
@@ -329,7 +349,7 @@ impl<'a> Sequence<'a> {
             Reason::FlowTableFull,
             Reason::DeviceQuota,
         ];
-        if drop.reason == Reason::Quarantined {
+        if drop.reason == Reason::Quarantined || self.oracle.is_cut_port(at.interface()) {
             return false;
         }
         let vlan = dissect::vlan(bytes, tag);
@@ -428,6 +448,9 @@ impl<'a> Sequence<'a> {
         }
         let message = Message::of(ip);
         if message == Message::Error {
+            if self.is_cut {
+                return Err(mid_flow());
+            }
             return match self.is_related(ip, way.interface()) {
                 true => Ok(Must::pass(Reason::Related)),
                 false => Err(mid_flow()),
@@ -441,7 +464,8 @@ impl<'a> Sequence<'a> {
             if !reopens {
                 let sender = usize::from(!from_opener);
                 let mut must = Must::pass(Reason::Established);
-                let goes_on = flow.ways[sender].as_ref() == Some(&way)
+                let goes_on = !self.is_cut
+                    && flow.ways[sender].as_ref() == Some(&way)
                     && flow.clone().follow(ip, from_opener);
                 if !goes_on {
                     // An end that sends for the first time, from another place, or out of the
@@ -536,6 +560,11 @@ impl<'a> Sequence<'a> {
 /// address.
 fn is_to_group(frame: &Frame, ip: &Ip) -> bool {
     frame.destination[0] & 1 == 1 || is_group(ip.destination)
+}
+
+/// Whether a frame holds a part of a packet after the first.
+fn is_later_part(frame: &Frame) -> bool {
+    matches!(&frame.content, Content::Ip(ip) if ip.upper == Upper::Hidden)
 }
 
 fn ends(ip: &Ip) -> (IpAddr, IpAddr) {

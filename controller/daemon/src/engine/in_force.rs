@@ -16,9 +16,9 @@ use wardline_policy::{
         edit::Edit,
         ending_rules,
     },
-    intent::Device,
     inventory::Inventory,
     numbers::{Ids, number_of, numbered},
+    quarantine::Whom,
     snapshot::Snapshot,
     tables::Amendment,
 };
@@ -27,6 +27,7 @@ use super::{
     guard::guard,
     pending::Pending,
     prepare::{self, Prepared},
+    quarantine::Known,
     refusal::Refusal,
     state::State,
     terms::{Applied, Author, Terms},
@@ -134,22 +135,22 @@ impl InForce {
         })
     }
 
-    /// Cuts a device off, or ends that; `known` is the device, if the document has it. The fewest
-    /// writes: nothing is compiled, no slot is filled.
+    /// Cuts a device or a port off, or ends that; `known` is what is there of it. The fewest writes:
+    /// nothing is compiled, no slot is filled.
     pub(super) fn set_quarantine(
         &mut self,
-        device: &str,
-        known: Option<&Device>,
+        whom: &Whom,
+        known: &Known<'_>,
         quarantined: bool,
         author: &Author,
     ) -> Result<Applied, Refusal> {
         let current = self.snapshot();
-        let was = current.quarantined.contains(device);
+        let was = current.quarantined.has(whom);
         let change = Change {
             document: Document::Of(current.revision),
             extent: Extent::default(),
-            facts: &[Fact::Quarantined(device, quarantined)],
-            undo: &[Fact::Quarantined(device, was)],
+            facts: &[Fact::Quarantined(whom, quarantined)],
+            undo: &[Fact::Quarantined(whom, was)],
             ids: &current.ids,
             author,
         };
@@ -158,7 +159,7 @@ impl InForce {
             if amended.is_err()
                 && let Err(error) = in_force.amend(current.revision, known, was)
             {
-                error!(%error, device, "the kernel may have a part of a refused quarantine");
+                error!(%error, %whom, "the kernel may have a part of a refused quarantine");
             }
             let mut next = Snapshot::clone(&current);
             next.amended.extend(amended?);
@@ -257,20 +258,28 @@ impl InForce {
         Ok(Pending::new(revision, previous, within, Timestamp::now()))
     }
 
-    /// Has the kernel cut a device off where its entries stand, or end that.
+    /// Has the kernel cut a device or a port off where its entries stand, or end that.
     fn amend(
         &mut self,
         revision: u64,
-        device: Option<&Device>,
+        known: &Known<'_>,
         quarantined: bool,
     ) -> Result<Amendment, DatapathError> {
-        let Some(device) = device else {
-            return Ok(Amendment::default());
-        };
         let current = self.snapshot();
-        let number = number_of(&current.ids, numbered::DEVICE, &device.name);
-        let amendment = Amendment::quarantine(&current.tables, device, number, quarantined);
-        self.datapath.amend(revision, number, &amendment)?;
+        let (device, amendment) = match known {
+            Known::Device(Some(device)) => {
+                let number = number_of(&current.ids, numbered::DEVICE, &device.name);
+                let tables = &current.tables;
+                let amendment = Amendment::quarantine(tables, device, number, quarantined);
+                (Some(number), amendment)
+            }
+            Known::Port(Some(ifindex)) => {
+                let amendment = Amendment::port(&current.tables, *ifindex, quarantined);
+                (None, amendment)
+            }
+            Known::Device(None) | Known::Port(None) => return Ok(Amendment::default()),
+        };
+        self.datapath.amend(revision, device, &amendment)?;
         Ok(amendment)
     }
 

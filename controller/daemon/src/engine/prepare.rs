@@ -2,7 +2,7 @@
 //!
 //! It needs neither the engine nor its thread, so plans and changes are prepared by the same code.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use wardline_datapath::{Reader, error::DatapathError, reader::Fill};
 use wardline_policy::{
@@ -12,6 +12,7 @@ use wardline_policy::{
     intent::Intent,
     limits::Limits,
     numbers::{self, Ids},
+    quarantine::Quarantine,
     snapshot::Snapshot,
     tables::Tables,
     words::problem::Problem,
@@ -102,17 +103,23 @@ pub(crate) fn recompile(current: &Snapshot) -> Prepared {
     }
 }
 
-/// Warnings about devices in quarantine that a document does not have.
-fn missing(intent: &Intent, quarantined: &BTreeSet<String>) -> Vec<String> {
+/// Warnings about what is in quarantine and not in a document.
+fn missing(intent: &Intent, quarantined: &Quarantine) -> Vec<String> {
     let has = |name: &String| {
         let devices = &intent.devices;
         devices
             .binary_search_by(|device| device.name.cmp(name))
             .is_ok()
     };
-    quarantined
-        .iter()
-        .filter(|name| !has(name))
-        .map(|name| format!("device {name} is in quarantine, but not in the document"))
-        .collect()
+    let devices = quarantined.devices.iter().filter(|name| !has(name));
+    let devices =
+        devices.map(|name| format!("device {name} is in quarantine, but not in the document"));
+    let ports = quarantined.ports.iter();
+    let ports = ports.filter(|name| intent.port_for(name).is_none());
+    let ports = ports.map(|name| {
+        format!(
+            "port {name} is in quarantine, but no port of the document has it: it is not guarded"
+        )
+    });
+    devices.chain(ports).collect()
 }

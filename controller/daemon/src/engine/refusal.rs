@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use wardline_datapath::error::DatapathError;
-use wardline_policy::{document::edit, words::problem::Problem};
+use wardline_policy::{document::edit, quarantine::Whom, words::problem::Problem};
 
 use crate::store::error::StoreError;
 
@@ -66,9 +66,21 @@ pub enum Refusal {
     /// The rule to revoke is not a grant.
     #[error("rule {0:?} is no grant; delete it")]
     NoGrant(String),
-    /// The device to release is not in quarantine.
-    #[error("device {0:?} is not in quarantine")]
-    NotInQuarantine(String),
+    /// What is to be released is not in quarantine.
+    #[error("{0} is not in quarantine")]
+    NotInQuarantine(Whom),
+    /// The interface is not a guarded port.
+    #[error("{name:?} is not a guarded port; guarded are: {}", if .guarded.is_empty() {
+        "none".to_owned()
+    } else {
+        .guarded.join(", ")
+    })]
+    NotGuarded {
+        /// The interface.
+        name: String,
+        /// Those that are.
+        guarded: Vec<String>,
+    },
     /// The store could not store the change.
     #[error("the change could not be kept: {0}")]
     Store(#[from] StoreError),

@@ -8,7 +8,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use wardline_datapath::observe;
-use wardline_policy::words::problem::Problem;
+use wardline_policy::{quarantine::Whom, words::problem::Problem};
 use wardline_proto::{
     time::to_proto,
     v1::{self, segmentation_server::Segmentation},
@@ -122,7 +122,7 @@ impl From<Refusal> for Status {
             Refusal::Stale { .. } => Self::aborted(message),
             Refusal::Missing(problems) => violations(Code::NotFound, message, problems),
             Refusal::Used(problems) => violations(Code::FailedPrecondition, message, problems),
-            Refusal::NoRevision(_) => Self::not_found(message),
+            Refusal::NoRevision(_) | Refusal::NotGuarded { .. } => Self::not_found(message),
             Refusal::NothingBefore(_)
             | Refusal::Pending { .. }
             | Refusal::NothingPending
@@ -131,6 +131,18 @@ impl From<Refusal> for Status {
             | Refusal::NotInQuarantine(_)
             | Refusal::NoGrant(_) => Self::failed_precondition(message),
             Refusal::Store(_) | Refusal::Datapath(_) => Self::internal(message),
+        }
+    }
+}
+
+/// Whom a call is about: a device or a port.
+fn whom(device: String, port: String) -> Result<Whom, Status> {
+    match (device.is_empty(), port.is_empty()) {
+        (_, true) => Ok(Whom::Device(device)),
+        (true, false) => Ok(Whom::Port(port)),
+        (false, false) => {
+            let message = "name a device or a port, one of the two";
+            Err(Status::invalid_argument(message))
         }
     }
 }
@@ -267,20 +279,22 @@ impl Segmentation for Service {
         request: Request<v1::QuarantineRequest>,
     ) -> Answer<v1::ChangeResponse> {
         let author = author(&request, "quarantine", &request.get_ref().reason)?;
-        let device = request.into_inner().device;
+        let v1::QuarantineRequest { device, port, .. } = request.into_inner();
+        let whom = whom(device, port)?;
         let applied = self
             .engine
-            .call(move |engine| engine.set_quarantine(&device, true, &author))
+            .call(move |engine| engine.set_quarantine(&whom, true, &author))
             .await??;
         Ok(changed(applied))
     }
 
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Answer<v1::ChangeResponse> {
         let author = author(&request, "release", &request.get_ref().reason)?;
-        let device = request.into_inner().device;
+        let v1::ReleaseRequest { device, port, .. } = request.into_inner();
+        let whom = whom(device, port)?;
         let applied = self
             .engine
-            .call(move |engine| engine.set_quarantine(&device, false, &author))
+            .call(move |engine| engine.set_quarantine(&whom, false, &author))
             .await??;
         Ok(changed(applied))
     }

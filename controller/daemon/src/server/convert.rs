@@ -161,7 +161,7 @@ pub(crate) fn revision(kept: Revision) -> v1::Revision {
 }
 
 /// A port, as the proto has it.
-pub(super) fn port(port: &PortState) -> v1::PortStatus {
+pub(super) fn port(port: &PortState, quarantined: bool) -> v1::PortStatus {
     let attached = match port.attached {
         Attached::Xdp => v1::Attached::Xdp,
         Attached::Tc => v1::Attached::Tc,
@@ -174,6 +174,7 @@ pub(super) fn port(port: &PortState) -> v1::PortStatus {
         reason: port.reason.clone(),
         ifindex: port.ifindex,
         fast_forward: port.fast_forward,
+        quarantined,
     }
 }
 

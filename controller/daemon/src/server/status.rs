@@ -55,11 +55,16 @@ impl View {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: current.revision,
             pending: state.pending.as_ref().map(pending),
-            ports: state.ports.iter().map(port).collect(),
+            ports: state
+                .ports
+                .iter()
+                .map(|it| port(it, current.quarantined.ports.contains(&it.interface)))
+                .collect(),
             tables: tables.into_iter().map(table_status).collect(),
             warnings,
             grants: state.grants.iter().map(grant).collect(),
-            quarantined: current.quarantined.iter().cloned().collect(),
+            quarantined: current.quarantined.devices.iter().cloned().collect(),
+            quarantined_ports: current.quarantined.ports.iter().cloned().collect(),
             failsafe: self.failsafe.iter().map(failsafe).collect(),
         })
     }
@@ -181,7 +186,7 @@ impl View {
                     current.interface(ifindex).to_owned()
                 }),
                 last_seen,
-                quarantined: current.quarantined.contains(&device.name),
+                quarantined: current.quarantined.devices.contains(&device.name),
             });
         }
         Ok(devices)

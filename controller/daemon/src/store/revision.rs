@@ -1,7 +1,10 @@
 //! A revision, as it is passed to the store and as the store returns it.
 
 use jiff::Timestamp;
-use wardline_policy::document::{Document as Policy, diff::Extent, edit::Edit};
+use wardline_policy::{
+    document::{Document as Policy, diff::Extent, edit::Edit},
+    quarantine::Whom,
+};
 
 /// An accepted change that is to be stored.
 #[derive(Clone, Debug)]
@@ -47,8 +50,8 @@ pub enum Document<'a> {
 pub enum Fact<'a> {
     /// The value of a key; none: it is deleted.
     Meta(&'a str, Option<&'a str>),
-    /// Whether a device is in quarantine.
-    Quarantined(&'a str, bool),
+    /// Whether a device or a port is in quarantine.
+    Quarantined(&'a Whom, bool),
     /// A rule is a grant, so it is deleted when it ends. Never undone, so that an old document that
     /// comes into force again does not bring an ended grant back.
     Grant(&'a str, Timestamp),

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::error::{StoreError, database_error};
 
 /// The layout of the tables; written into the file.
-pub(super) const SCHEMA: u32 = 2;
+pub(super) const SCHEMA: u32 = 3;
 
 pub(super) const TABLES: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -35,7 +35,7 @@ pub(super) const TABLES: &str = "
 ";
 
 /// From schema 1 to 2. `base` is the revision whose document `document` edits; 0: it is whole.
-const EDITS: &str = "
+pub(super) const EDITS: &str = "
     ALTER TABLE revisions ADD COLUMN base    INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE revisions ADD COLUMN added   INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE revisions ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
@@ -43,6 +43,12 @@ const EDITS: &str = "
     CREATE TABLE quarantined (device TEXT PRIMARY KEY, revision INTEGER NOT NULL)
         STRICT, WITHOUT ROWID;
     CREATE TABLE grants (rule TEXT NOT NULL, expires TEXT NOT NULL, PRIMARY KEY (rule, expires))
+        STRICT, WITHOUT ROWID;
+";
+
+/// From schema 2 to 3.
+const PORTS: &str = "
+    CREATE TABLE quarantined_ports (port TEXT PRIMARY KEY, revision INTEGER NOT NULL)
         STRICT, WITHOUT ROWID;
 ";
 
@@ -110,6 +116,7 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
         (0, _) => {
             transaction.execute_batch(TABLES).map_err(failed)?;
             transaction.execute_batch(EDITS).map_err(failed)?;
+            transaction.execute_batch(PORTS).map_err(failed)?;
             write_meta(&transaction, "schema", Some(&SCHEMA.to_string())).map_err(failed)?;
         }
         (_, 0) => return Err(damaged("its tables are of another program".to_owned())),
@@ -121,8 +128,11 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
                 .map_err(failed)?;
             match schema.as_deref().map(str::parse::<u32>) {
                 Some(Ok(SCHEMA)) => {}
-                Some(Ok(1)) => {
-                    transaction.execute_batch(EDITS).map_err(failed)?;
+                Some(Ok(found @ 1..SCHEMA)) => {
+                    if found == 1 {
+                        transaction.execute_batch(EDITS).map_err(failed)?;
+                    }
+                    transaction.execute_batch(PORTS).map_err(failed)?;
                     let schema = Some(SCHEMA.to_string());
                     write_meta(&transaction, "schema", schema.as_deref()).map_err(failed)?;
                 }

@@ -7,7 +7,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use wardline_policy::document::{Document as Policy, diff::Extent, edit::Edit};
+use wardline_policy::{
+    document::{Document as Policy, diff::Extent, edit::Edit},
+    quarantine::{Quarantine, Whom},
+};
 use wardline_proto::v1;
 
 use super::*;
@@ -138,10 +141,19 @@ fn what_was_in_force_before_is_another_document() {
         };
         store.append(&new, &ids).expect("kept")
     };
-    assert_eq!(same(2, 2, Fact::Quarantined("camera", true)), 3);
-    assert_eq!(same(3, 3, Fact::Quarantined("pump", true)), 4);
-    assert_eq!(same(4, 4, Fact::Quarantined("camera", false)), 5);
+    let [camera, pump] = ["camera", "pump"].map(|name| Whom::Device(name.to_owned()));
+    let [lan1, lan3] = ["lan1", "lan3"].map(|name| Whom::Port(name.to_owned()));
+    assert_eq!(same(2, 2, Fact::Quarantined(&camera, true)), 3);
+    assert_eq!(same(3, 3, Fact::Quarantined(&pump, true)), 4);
+    assert_eq!(same(4, 4, Fact::Quarantined(&camera, false)), 5);
     assert_eq!(same(1, 5, Fact::Grant("fix", TIME)), 6);
+    for (revision, fact) in [
+        (7, Fact::Quarantined(&lan1, true)),
+        (8, Fact::Quarantined(&lan3, true)),
+        (9, Fact::Quarantined(&lan1, false)),
+    ] {
+        assert_eq!(same(1, revision - 1, fact), revision);
+    }
     for (of, before) in [(1, 0), (2, 1), (3, 1), (5, 1), (6, 5)] {
         assert_eq!(
             store.history().previous_document(of).expect("read"),
@@ -151,7 +163,11 @@ fn what_was_in_force_before_is_another_document() {
     }
     drop(store);
     let store = scratch.open();
-    assert_eq!(store.quarantined().iter().collect::<Vec<_>>(), ["pump"]);
+    let kept = Quarantine {
+        devices: ["pump".to_owned()].into(),
+        ports: ["lan3".to_owned()].into(),
+    };
+    assert_eq!(*store.quarantined(), kept);
     assert!(store.is_grant("fix", TIME) && !store.is_grant("fix", Timestamp::UNIX_EPOCH));
     let documents = |revision| {
         store
@@ -217,6 +233,29 @@ fn takes_over_a_history_of_the_first_schema() {
 }
 
 #[test]
+fn takes_over_a_history_of_the_second_schema() {
+    let scratch = Scratch::new();
+    fs::create_dir(&scratch.0).expect("a directory");
+    let old = Connection::open(scratch.file()).expect("a database");
+    old.execute_batch(schema::TABLES).expect("tables");
+    old.execute_batch(schema::EDITS).expect("tables");
+    old.execute("INSERT INTO meta VALUES ('schema', '2')", [])
+        .expect("a schema");
+    old.execute("INSERT INTO quarantined VALUES ('pump', 1)", [])
+        .expect("a quarantine");
+    drop(old);
+    let mut store = scratch.open();
+    let lan3 = Whom::Port("lan3".to_owned());
+    let facts = [Fact::Quarantined(&lan3, true)];
+    append(&mut store, "new", &Arc::default(), &facts);
+    drop(store);
+    let store = scratch.open();
+    for whom in [Whom::Device("pump".to_owned()), lan3] {
+        assert!(store.quarantined().has(&whom), "{whom:?}");
+    }
+}
+
+#[test]
 fn only_its_owner_may_read_it() {
     let scratch = Scratch::new();
     let mut store = scratch.open();
@@ -238,10 +277,10 @@ fn refuses_a_second_daemon() {
 #[test]
 fn refuses_a_newer_schema() {
     let scratch = Scratch::new();
-    scratch.open().set_meta("schema", Some("3")).expect("write");
+    scratch.open().set_meta("schema", Some("4")).expect("write");
     let error = Store::open(&scratch.0).expect_err("must be refused");
     assert!(
-        matches!(error, StoreError::Newer { found: 3, .. }),
+        matches!(error, StoreError::Newer { found: 4, .. }),
         "{error}"
     );
 }

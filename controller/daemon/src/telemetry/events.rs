@@ -245,6 +245,7 @@ mod tests {
         inventory::{Inventory, Link},
         limits::Limits,
         numbers::{self, Ids, number_of, numbered},
+        quarantine::Quarantine,
         snapshot::Snapshot,
     };
     use wardline_proto::document;
@@ -526,7 +527,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             jiffies: 1,
             per_second: 250,
         };
-        let none = BTreeSet::new();
+        let none = Quarantine::default();
         let tables = compile::compile(&intent, &inventory, &ids, &none, &clock);
         let snapshot = Arc::new(Snapshot::new(
             5, policy, intent, inventory, none, ids, tables, clock, None,

@@ -7,6 +7,7 @@ use wardline_ebpf::abi::{MAX_IFINDEX, Port, carries_key, vlan_key};
 use crate::{
     intent::{Intent, ZoneIndex},
     inventory::Inventory,
+    quarantine::Quarantine,
     tables::Tables,
 };
 
@@ -14,6 +15,7 @@ use crate::{
 pub(super) fn ports(
     intent: &Intent,
     inventory: &Inventory,
+    quarantined: &Quarantine,
     zone_of: &impl Fn(ZoneIndex) -> u16,
     tables: &mut Tables,
 ) {
@@ -31,6 +33,9 @@ pub(super) fn ports(
         }
         if port.router {
             flags |= Port::ROUTER;
+        }
+        if quarantined.ports.contains(&link.name) {
+            flags |= Port::QUARANTINED;
         }
         let untagged = port.zone.map_or(0, zone_of);
         tables.ports.insert(

@@ -230,7 +230,7 @@ impl<'a> Resolver<'a> {
     /// take one, an address that no device has. Several, because both ends may be in the same zone.
     pub(super) fn zone(&self, zone: ZoneIndex, taken: &mut BTreeSet<IpAddr>) -> Vec<Candidate<'a>> {
         let intent = &self.snapshot.intent;
-        let is_cut_off = |device: &Device| self.snapshot.quarantined.contains(&device.name);
+        let is_cut_off = |device: &Device| self.snapshot.quarantined.devices.contains(&device.name);
         let mut devices: Vec<&'a Device> = intent
             .devices
             .iter()

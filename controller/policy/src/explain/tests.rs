@@ -572,6 +572,7 @@ fn snapshot_of(policy: &str, quarantined: BTreeSet<String>) -> Snapshot {
         jiffies: 1_000_000,
         per_second: 250,
     };
+    let quarantined = quarantined.into();
     let tables = compile::compile(&intent, &inventory, &ids, &quarantined, &clock);
     Snapshot::new(
         7,

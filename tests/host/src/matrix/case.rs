@@ -78,6 +78,8 @@ pub enum Setting {
     DhcpServer,
     Router,
     Quarantine,
+    PortCut,
+    PortCutObserve,
 }
 
 /// Rows as they are written down.
@@ -312,7 +314,7 @@ impl fmt::Display for Place {
 }
 
 impl Setting {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Written,
         Self::Fragments,
         Self::Options,
@@ -324,6 +326,8 @@ impl Setting {
         Self::DhcpServer,
         Self::Router,
         Self::Quarantine,
+        Self::PortCut,
+        Self::PortCutObserve,
     ];
 
     /// What the document calls it.
@@ -340,6 +344,8 @@ impl Setting {
             Self::DhcpServer => "DHCP server",
             Self::Router => "router port",
             Self::Quarantine => "quarantine",
+            Self::PortCut => "port quarantine",
+            Self::PortCutObserve => "port quarantine and observe",
         }
     }
 
@@ -361,6 +367,10 @@ impl Setting {
             Self::DhcpServer => "port `lan1` has `dhcp_server: true`",
             Self::Router => "port `lan1` has `router: true`",
             Self::Quarantine => "devices `pump` and `twofold` are in quarantine",
+            Self::PortCut => "port `lan1` is in quarantine, zone `pumps` has `admit: any`",
+            Self::PortCutObserve => {
+                "port `lan1` is in quarantine, zone `pumps` has `admit: any` and `mode: observe`"
+            }
         }
     }
 
@@ -375,10 +385,12 @@ impl Setting {
             if pumps && matches!(self, Self::Options | Self::FragmentsAndOptions) {
                 zone.ip_options = allow;
             }
-            if pumps && self == Self::Observe || (pumps || cameras) && self == Self::ObserveAll {
+            if pumps && matches!(self, Self::Observe | Self::PortCutObserve)
+                || (pumps || cameras) && self == Self::ObserveAll
+            {
                 zone.mode = v1::ZoneMode::Observe as i32;
             }
-            if pumps && self == Self::AdmitAny {
+            if pumps && matches!(self, Self::AdmitAny | Self::PortCut | Self::PortCutObserve) {
                 zone.admit = v1::ZoneAdmit::Any as i32;
             }
             if pumps && self == Self::Ethertypes {
@@ -399,6 +411,14 @@ impl Setting {
     pub fn quarantined(self) -> &'static [&'static str] {
         match self {
             Self::Quarantine => &["pump", "twofold"],
+            _ => &[],
+        }
+    }
+
+    /// Ports in quarantine.
+    pub fn ports_cut(self) -> &'static [&'static str] {
+        match self {
+            Self::PortCut | Self::PortCutObserve => &["lan1"],
             _ => &[],
         }
     }

@@ -65,6 +65,7 @@ rules:
   - {name: find-in-pumps, from: [zone:cameras], to: [zone:pumps, "cidr:239.2.0.0/16", "cidr:ff15::2:0/112"], services: [udp/3703], action: allow}
   - {name: find-anywhere, from: [zone:cameras], to: [any], services: [udp/3704-3705], action: allow}
   - {name: not-in-pumps, from: [zone:cameras], to: [zone:pumps], services: [udp/3705], action: deny}
+  - {name: mend, from: [zone:pumps, device:records], to: [zone:pumps, device:records], services: [tcp/2222], action: allow, keep_in_quarantine: true}
   # broadcasts
   - {name: who-is, from: [zone:pumps], to: [router, zone:pumps], services: [udp/47808], action: allow}
   - {name: who-is-in-pumps, from: [zone:pumps], to: [zone:pumps], services: [udp/47809], action: allow}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use wardline_ebpf::abi::TICK_SHIFT;
 use wardline_oracle::random::NOW;
-use wardline_policy::{clock::Clock, inventory::Inventory};
+use wardline_policy::{clock::Clock, inventory::Inventory, quarantine::Quarantine};
 
 use super::{
     case::{Case, Origin, Place, Says, Setting, Step},
@@ -56,8 +56,12 @@ pub fn ask(cases: &[Case]) -> Outcome {
 pub fn compiled(inventory: &Inventory, setting: Setting, clock: Clock) -> Compiled {
     let mut policy = parsed(POLICY);
     setting.change(&mut policy);
-    let quarantined = setting.quarantined().iter().map(|name| (*name).to_owned());
-    Compiled::of_valid(&policy, &quarantined.collect(), inventory, clock)
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let quarantined = Quarantine {
+        devices: names(setting.quarantined()),
+        ports: names(setting.ports_cut()),
+    };
+    Compiled::of_valid(&policy, &quarantined, inventory, clock)
         .unwrap_or_else(|| panic!("{setting:?} is no policy"))
 }
 

@@ -161,6 +161,10 @@ impl Sequence<'_> {
         ) {
             return (fragment.offset == 8).then_some(Reason::Fragment);
         }
+        // Through a port in quarantine none passes, in order or not.
+        if fragment.offset != 0 && self.oracle.is_cut_port(at.interface()) {
+            return (fragment.offset == 8).then_some(Reason::Fragment);
+        }
         let whose = whose(frame, ip, fragment, at);
         let note = self.notes.iter().position(|note| note.whose == whose);
         if fragment.offset == 0 {

@@ -7,8 +7,8 @@ use wardline_proto::v1::{Device, Port, Reason};
 use super::{
     From, Must, Sender, Sequence, Where,
     control::{
-        Control, dhcp_address, dhcp_is_own, is_discovery, leaves_as_control, links_are,
-        may_be_nobody, stays_on_link,
+        Control, dhcp_address, dhcp_is_own, is_discovery, is_query, is_report, leaves_as_control,
+        links_are, may_be_nobody, stays_on_link,
     },
     flow::{Message, Way, asks},
     is_mapped, is_to_group,
@@ -32,7 +32,11 @@ impl<'a> Sequence<'a> {
         control: Option<Control>,
     ) -> Result<Must, Drop> {
         let device = self.oracle.stands(interface, zone, frame.source)?;
-        let quarantined = device.is_some_and(|device| self.oracle.is_cut_off(device));
+        if self.is_cut && device.is_none() {
+            return Err(Drop::because(Reason::Quarantined));
+        }
+        let quarantined =
+            self.is_cut || device.is_some_and(|device| self.oracle.is_cut_off(device));
         let ip = match &frame.content {
             Content::Arp(Some(arp)) => {
                 self.claims(frame, *arp, device, zone)?;
@@ -80,7 +84,8 @@ impl<'a> Sequence<'a> {
 
     /// Counts a packet of control, which passes while its sender has sent few enough of them.
     fn charge(&mut self, frame: &Frame, device: Option<&Device>) -> Result<Must, Drop> {
-        let quarantined = device.is_some_and(|device| self.oracle.is_cut_off(device));
+        let quarantined =
+            self.is_cut || device.is_some_and(|device| self.oracle.is_cut_off(device));
         let spent = self.spent.entry(sender(frame, device)).or_default();
         let budget = self.budget.map(|budget| budget[usize::from(quarantined)]);
         if budget.is_none_or(|budget| *spent < budget) {
@@ -260,8 +265,16 @@ impl<'a> Sequence<'a> {
         frame: &Frame,
         control: Option<Control>,
     ) -> Result<Must, Drop> {
+        // Into quarantine goes what its devices need to be found again, to everybody or to them.
+        let is_known = frame.destination[0] & 1 == 1
+            || self.oracle.with_mac(frame.destination).is_some()
+            || self.oracle.is_own_mac(frame.destination);
         let ip = match &frame.content {
             Content::Ip(ip) => ip,
+            Content::Other(_) if self.is_cut => return Err(Drop::because(Reason::Quarantined)),
+            Content::Arp(_) if self.is_cut && !is_known => {
+                return Err(Drop::because(Reason::Quarantined));
+            }
             Content::Arp(Some(arp)) if *from == From::Uplink => {
                 self.claims_from_uplink(frame, *arp)?;
                 return Ok(Must::pass(Reason::Control));
@@ -275,6 +288,9 @@ impl<'a> Sequence<'a> {
             control,
             Some(Control::Membership | Control::MembershipQuery)
         );
+        if self.is_cut && leaves_as_control(ip) && (!is_known || is_report(ip) || is_query(ip)) {
+            return Err(Drop::because(Reason::Quarantined));
+        }
         // From the uplink, control is control of this link: not what the router has forwarded.
         let on_link = if membership {
             stays_on_link(frame, ip)
@@ -313,7 +329,9 @@ impl<'a> Sequence<'a> {
         // spoofed.
         if let Some(flow) = self.flows.iter().find(|flow| flow.side(ip).is_some()) {
             let sender = usize::from(flow.side(ip) == Some(false));
-            if matches!(flow.ways[sender], Some(Way::Guarded { .. })) && may_follow(ip) {
+            let again = self.is_cut && matches!(from, From::Guarded(_));
+            let judged = matches!(flow.ways[sender], Some(Way::Guarded { .. }));
+            if judged && may_follow(ip) && !again {
                 return match from {
                     From::Guarded(_) if self.is_misdirected(at, frame, ip) => {
                         Err(Drop::because(Reason::Misdirected))
@@ -323,14 +341,53 @@ impl<'a> Sequence<'a> {
                 };
             }
         }
-        let goes_on = self.goes_on(ip, &Way::of(at, frame));
+        let goes_on = !self.is_cut && self.goes_on(ip, &Way::of(at, frame));
         if !goes_on {
             self.may_send_out(from, ip)?;
         }
         if self.is_misdirected(at, frame, ip) {
             return Err(Drop::because(Reason::Misdirected));
         }
+        if self.is_cut && matches!(from, From::Guarded(_)) {
+            let admitted = self.asked_again(ip);
+            return admitted.map_err(|_| Drop::because(Reason::Quarantined));
+        }
         self.admit(at, frame, ip, self.oracle.end(ip.source))
+    }
+
+    /// What policy says of a packet that was judged where it entered, and now leaves into
+    /// quarantine; its flow stays as it is.
+    fn asked_again(&self, ip: &Ip) -> Result<Must, Drop> {
+        let cut = Drop::because(Reason::Quarantined);
+        let (source, to) = (self.oracle.end(ip.source), self.oracle.end(ip.destination));
+        let message = Message::of(ip);
+        // What needs no rule was judged as control.
+        let in_vain = leaves_as_control(ip) && !matches!(ip.upper, Upper::Udp { .. });
+        if self.oracle.is_quarantined(source) || in_vain || message == Message::Error {
+            return Err(cut);
+        }
+        let flow = self.flows.iter().find(|flow| flow.side(ip).is_some());
+        let flow = flow.filter(|flow| !flow.is_closing() || message != Message::Opens);
+        let rules = match flow {
+            Some(flow) => {
+                let (opener, other) = match flow.side(ip) {
+                    Some(true) => (source, to),
+                    _ => (to, source),
+                };
+                let ends = (flow.opener.0, flow.other.0);
+                self.oracle
+                    .admitted(self.now, opener, other, flow.asks, ends)
+            }
+            None if message == Message::Opens => {
+                let ends = (ip.source, ip.destination);
+                self.oracle.admitted(self.now, source, to, asks(ip), ends)
+            }
+            None => Err(cut),
+        };
+        Ok(Must {
+            rules: rules?,
+            ..Must::pass(Reason::Rule)
+        })
     }
 
     /// Whether a frame's MAC is one device's and its packet's address is not that device's, unless
@@ -389,7 +446,10 @@ impl<'a> Sequence<'a> {
         self.may_send_out(from, ip)?;
         let source = self.oracle.end(ip.source);
         let to = self.oracle.end(ip.destination);
-        let cut = self.oracle.is_cut(source, to);
+        let cut = self.is_cut || self.oracle.is_cut(source, to);
+        if self.is_cut && self.oracle.is_quarantined(source) {
+            return Err(Drop::because(Reason::Quarantined));
+        }
         let is_near = match (from, source) {
             (From::Guarded(_), End::Other { zone: own, .. }) => own == Some(zone),
             _ => true,
@@ -397,7 +457,7 @@ impl<'a> Sequence<'a> {
         // Reports and queries that are not for this link belong to no service.
         let in_vain = leaves_as_control(ip) && !matches!(ip.upper, Upper::Udp { .. });
         let group = ip.destination;
-        if self.is_related(ip, None) {
+        if self.is_related(ip, None) && !self.is_cut {
             return Ok(Must::pass(Reason::Related));
         }
         if is_link_local(ip.source) || is_link_local(ip.destination) {
