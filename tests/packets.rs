@@ -8,5 +8,6 @@ mod fuzz;
 mod hammer;
 pub(crate) mod judge;
 mod matrix;
+mod nat;
 mod programs;
 mod regressions;

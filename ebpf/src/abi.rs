@@ -21,7 +21,7 @@ mod settings;
 pub use self::{address::*, event::*, flow::*, policy::*, reason::*, settings::*};
 
 /// The version of everything in this module.
-pub const ABI_VERSION: u32 = 9;
+pub const ABI_VERSION: u32 = 10;
 
 /// Interfaces with an index from here up can't be guarded: [`Port`] is an array by index.
 pub const MAX_IFINDEX: u32 = 16_384;
@@ -37,6 +37,8 @@ pub const UNLISTED: u32 = 4_096;
 pub const FAILSAFES: u32 = 32;
 /// Ticks are this many bits coarser than jiffies: 64 ms at 1000 Hz, 0.64 s at 100 Hz.
 pub const TICK_SHIFT: u32 = 6;
+/// Places for notes of flows that were opened a moment ago, where the router has NAT; a power of two.
+pub const ADMISSIONS: u32 = 8_192;
 /// A deadline that never comes.
 pub const NEVER: u32 = u32::MAX;
 /// The device number of the router itself; policy numbers devices from 2.

@@ -21,6 +21,7 @@ mod leave;
 mod observe;
 mod options;
 mod parts;
+mod rewritten;
 mod start;
 mod steps;
 mod work;
@@ -37,6 +38,7 @@ pub use self::{
     observe::apply_observe,
     options::read_options,
     parts::note_first,
+    rewritten::note_admission,
     start::{start_egress, start_ingress, start_unreadable},
     steps::{Answer, Fate, Steps, finish, note},
     work::{Verdict, Work},
@@ -162,6 +164,10 @@ impl<B: Bytes + ?Sized, T: Lookup + ?Sized> Steps for Host<'_, B, T> {
     fn note_first(&mut self) -> Answer {
         let verdict = note_first(self.tables, self.work, self.verdict);
         note(&mut self.verdict, Some(verdict))
+    }
+
+    fn note_admission(&mut self) {
+        note_admission(self.tables, self.work);
     }
 
     fn apply_observe(&mut self) -> Answer {

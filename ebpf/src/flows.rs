@@ -11,6 +11,7 @@ mod key;
 mod open;
 
 use self::end::{Uncounted, adjust_quota, credit_rule, has_timed_out, take_uncounted};
+pub(crate) use self::key::folded;
 pub use self::{
     end::{end, sweep},
     follow::{
@@ -234,6 +235,15 @@ pub fn rule_has_ended(found: &Found<'_>, tick: u32) -> bool {
             Some(ends) => tick >= ends.until.load(),
             None => true,
         }
+}
+
+/// Tick at which the rule ends that admits a flow.
+#[inline(always)]
+pub fn rule_ends(found: &Found<'_>) -> u32 {
+    match found.ends() {
+        Some(ends) => ends.until.load(),
+        None => 0,
+    }
 }
 
 /// Changes a flow's state, unless another flow has taken its place.

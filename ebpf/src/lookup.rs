@@ -84,6 +84,9 @@ pub trait Lookup {
     fn forget_fragment(&self, key: &FragmentKey);
     /// Tick until which an interface adopts flows that ran before it was guarded.
     fn adopts_until(&self, ifindex: u32) -> u32;
+    /// A note of a flow that was opened a moment ago, by index:
+    /// [`rewritten`](crate::decide) says what it holds.
+    fn admission(&self, index: u32) -> Option<&Cell64>;
     /// Where a device was last seen.
     fn seen(&self, device: u32) -> Option<&Seen>;
 }

@@ -62,15 +62,21 @@ fn the_kernel_says_what_the_rows_say() {
 fn live(cases: &[Case], outcome: &mut Outcome) {
     let lab = Lab::new("matrix").unwrap();
     let router = lab.router();
-    for interface in GUARDED.into_iter().chain(["uplink"]) {
+    for interface in GUARDED.into_iter().chain(["uplink", "wild"]) {
         router
             .ip(&format!(
                 "link add {interface} type veth peer name {interface}-far"
             ))
             .unwrap();
     }
-    router.ip("link add br0 type bridge").unwrap();
-    router.ip(&format!("link set {LAN3} master br0")).unwrap();
+    for (port, bridge) in [(LAN3, "br0"), ("wild", "br1")] {
+        router
+            .ip(&format!("link add {bridge} type bridge"))
+            .unwrap();
+        router
+            .ip(&format!("link set {port} master {bridge}"))
+            .unwrap();
+    }
     let addresses = [ROUTER, ROUTER_2].map(|router| [router.v4.into(), router.v6.into()]);
     router
         .run(|| {

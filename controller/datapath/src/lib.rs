@@ -15,6 +15,7 @@ pub mod hook;
 pub mod links;
 pub mod load;
 mod maps;
+mod nat;
 mod netlink;
 mod object;
 pub mod observe;

@@ -318,7 +318,7 @@ pub(crate) fn sends_from_xdp(ifindex: u32) -> io::Result<bool> {
 }
 
 /// Whether the kernel lacks the facility that was asked about.
-fn is_missing(error: &io::Error) -> bool {
+pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::EINVAL | libc::ENOENT)
@@ -326,7 +326,7 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 /// The bits of an attribute's kind without the flags.
-const NLA_TYPE: u16 = 0x3fff;
+pub(crate) const NLA_TYPE: u16 = 0x3fff;
 
 fn clsact(ifindex: u32) -> TcMessage {
     let mut message = TcMessage::with_index(ifindex.cast_signed());
@@ -390,7 +390,12 @@ fn ask(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<Vec<u8>>> {
 
 /// Sends a request to a part of the kernel that none of our libraries supports, and returns the
 /// messages of the answer.
-fn exchange(protocol: isize, kind: u16, flags: u16, request: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+pub(crate) fn exchange(
+    protocol: isize,
+    kind: u16,
+    flags: u16,
+    request: &[u8],
+) -> io::Result<Vec<Vec<u8>>> {
     // struct nlmsghdr: length, type, flags, sequence, port.
     let mut bytes = Vec::with_capacity(16 + request.len());
     bytes.extend(((16 + request.len()) as u32).to_ne_bytes());

@@ -1,5 +1,5 @@
-//! The links, the router's own addresses and what else it takes packets by, listed and watched by
-//! netlink.
+//! The links, the router's own addresses, what else it takes packets by, and whether it has NAT,
+//! listed and watched.
 //!
 //! [`observe`] and [`watch`] use separate sockets: the kernel answers a request on its own socket
 //! and does not announce the result there too, so one socket for both would miss the daemon's own
@@ -27,13 +27,15 @@ use netlink_packet_route::{
 use rtnetlink::{Handle, MulticastGroup, sys::AsyncSocket as _};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 use wardline_policy::{
     inventory::{Inventory, Link},
     words::mac::Mac,
 };
+
+use crate::nat;
 
 /// Why the kernel could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +67,15 @@ pub async fn observe() -> Result<Inventory, InventoryError> {
     tokio::select! {
         biased;
         () = connection => Err(InventoryError::Closed),
-        inventory = dump(&handle) => inventory,
+        inventory = dump(&handle) => Ok(Inventory {
+            nat: nat::found(),
+            ..inventory?
+        }),
     }
 }
 
-/// Ticks soon after links, addresses or local routes changed, and once whenever changes may have been missed.
+/// Ticks soon after links, addresses, local routes or rules of netfilter changed, and once whenever changes
+/// may have been missed.
 /// Changes in quick succession give one tick. Runs until the receiver is dropped.
 ///
 /// # Errors
@@ -86,6 +92,9 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// Time between attempts to subscribe again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How often rules of netfilter are looked at: not all changes of them are announced.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Room for announcements between two turns of the task: some thousand links.
 const RECEIVE_BUFFER: u32 = 1 << 20;
@@ -141,6 +150,9 @@ async fn follow(mut subscription: (Connection, Events), ticks: mpsc::Sender<()>)
 async fn follow_one(connection: Connection, mut events: Events, ticks: &mpsc::Sender<()>) {
     let mut connection = pin!(connection);
     let mut seen = Seen::default();
+    let mut rules = nat::Changes::default();
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due = None;
     loop {
         tokio::select! {
@@ -149,6 +161,11 @@ async fn follow_one(connection: Connection, mut events: Events, ticks: &mpsc::Se
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 due = None;
                 tick(ticks);
+            }
+            _ = look.tick() => {
+                if rules.any() && due.is_none() {
+                    due = Some(Instant::now() + SETTLE);
+                }
             }
             event = events.next() => {
                 let Some((message, _)) = event else { return };

@@ -2,7 +2,7 @@
 //! tests and measurements.
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
-use wardline_ebpf::abi::{Address, Bucket, EventKey, FragmentKey, IDENTIFIERS, gauge};
+use wardline_ebpf::abi::{ADMISSIONS, Address, Bucket, EventKey, FragmentKey, IDENTIFIERS, gauge};
 
 use crate::{
     Datapath, Hook,
@@ -86,6 +86,7 @@ impl Datapath {
         clear_array(&mut self.ebpf, "QUOTAS", accounts, [0u32; 4])?;
         let devices = self.reader.size("CLIENTS") as u32;
         clear_array(&mut self.ebpf, "CLIENTS", devices, [0u32; 2 * IDENTIFIERS])?;
+        clear_array(&mut self.ebpf, "NOTES", ADMISSIONS, 0u64)?;
         clear_hash::<u64, [u32; 2 * IDENTIFIERS]>(&mut self.ebpf, "UNLISTED_CLIENTS", |_| true)?;
         clear_hash::<FragmentKey, [u64; 2]>(&mut self.ebpf, "FRAGMENTS", |_| true)?;
         clear_hash::<Address, [u32; 2]>(&mut self.ebpf, "LEARNED", |_| true)?;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use wardline_ebpf::abi::{Address, End, Mac, ROUTER, ethertype_key, mac_key, zone};
+use wardline_ebpf::abi::{Address, End, Mac, Port, ROUTER, ethertype_key, mac_key, zone};
 
 mod networks;
 mod pairs;
@@ -190,7 +190,10 @@ pub const ROUTER_MACS: usize = 4096;
 fn router_macs(inventory: &Inventory, tables: &mut Tables) {
     // Guarded ports and what is above them come first, because the router sends from their MACs
     // through guarded ports.
-    let sends = |link: &&Link| tables.ports.contains_key(&link.index);
+    let sends = |link: &&Link| {
+        let entry = tables.ports.get(&link.index);
+        entry.is_some_and(|entry| entry.flags & (Port::GUARDED | Port::ABOVE) != 0)
+    };
     let links = inventory.links.values();
     let others = links.clone().filter(|link| !sends(link));
     let mut macs = BTreeMap::new();

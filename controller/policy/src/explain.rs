@@ -5,6 +5,9 @@
 //! and where the packet is judged. That is where it enters a guarded port, or else where it leaves
 //! through one. A packet that passes where it enters is not judged again, because the port that it
 //! leaves through finds its flow.
+//!
+//! What NAT does with the packet is not known here. Where the router has NAT and the verdict may be
+//! another one for what it makes of the packet, the answer says so, and which.
 
 use std::{
     collections::BTreeSet,
@@ -121,32 +124,42 @@ pub fn explain(
     };
 
     let mut work = Work::default();
-    let verdict = match checkpoint {
-        Checkpoint::Enters { .. } => decide::ingress(
-            &packet.bytes()[..],
-            None,
-            link.index,
-            &resolver.model,
-            &mut work,
-        ),
-        Checkpoint::Leaves { came_from, .. } => {
-            let bytes = packet.bytes();
-            decide::egress(
-                &bytes[..],
-                None,
-                link.index,
-                came_from,
-                &resolver.model,
-                &mut work,
-            )
+    let mut judge = |packet: &Packet, checkpoint: &Checkpoint| {
+        let (bytes, model) = (packet.bytes(), &resolver.model);
+        match *checkpoint {
+            Checkpoint::Enters { .. } => {
+                decide::ingress(&bytes[..], None, link.index, model, &mut work)
+            }
+            Checkpoint::Leaves { came_from, .. } => {
+                decide::egress(&bytes[..], None, link.index, came_from, model, &mut work)
+            }
         }
     };
+    let verdict = judge(&packet, &checkpoint);
+    let masqueraded = match (checkpoint, resolver.masquerades(from)) {
+        (
+            Checkpoint::Leaves {
+                vlan,
+                came_from: 1..,
+            },
+            Some(source),
+        ) => {
+            let of_the_router = Checkpoint::Leaves { vlan, came_from: 0 };
+            Some(judge(&Packet { source, ..packet }, &of_the_router))
+        }
+        _ => None,
+    };
+    let masqueraded = masqueraded.map_or(String::new(), |verdict| {
+        let (pass, word) = (verdict.reason.passes(), reason_word(verdict.reason));
+        let verdict = if pass { "allow" } else { "drop" };
+        format!("; the router has NAT: if that gives it the router's address, {verdict}: {word}")
+    });
     Ok(Answer {
         reason: verdict.reason,
         rule: snapshot.name(numbered::RULE, verdict.rule).to_owned(),
         source_zone: resolver.zone_name(from),
         destination_zone: resolver.zone_name(to),
-        packet: in_words(&packet, &checkpoint, link, &verdict),
+        packet: in_words(&packet, &checkpoint, link, &verdict) + &masqueraded,
         revision: snapshot.revision,
     })
 }

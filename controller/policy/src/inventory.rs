@@ -19,6 +19,17 @@ pub struct Inventory {
     /// What else the router takes packets by: the broadcasts of its subnets, anycast addresses, and
     /// prefixes that are local to it as a whole.
     pub taken: BTreeSet<IpNet>,
+    /// Whether the router rewrites packets.
+    pub nat: Nat,
+}
+
+/// Whether the router has rules that change addresses of packets, by family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Nat {
+    /// Of IPv4.
+    pub v4: bool,
+    /// Of IPv6.
+    pub v6: bool,
 }
 
 /// A network interface.

@@ -7,9 +7,9 @@ use std::{
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Clients, Denial, End, Failsafe, Forwarding, Fragment,
-        FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings,
-        UNLISTED, gauge,
+        ADMISSIONS, Address, AddressKey, Bucket, Clients, Denial, End, Failsafe, Forwarding,
+        Fragment, FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set,
+        Settings, UNLISTED, gauge,
     },
     cell::{Cell32, Cell64},
     lookup::Lookup,
@@ -32,6 +32,7 @@ pub struct Model<'a> {
     gauges: [Cell32; gauge::COUNT as usize],
     learned: Vec<OnceCell<(Address, Learned)>>,
     fragments: Vec<OnceCell<Noted>>,
+    admissions: Vec<Cell64>,
     seen: Seen,
     tick: Cell<u32>,
     adopts_until: Cell<u32>,
@@ -84,6 +85,7 @@ impl<'a> Model<'a> {
             clients: (0..ROOM).map(|_| OnceCell::new()).collect(),
             learned: (0..ROOM).map(|_| OnceCell::new()).collect(),
             fragments: (0..ROOM).map(|_| OnceCell::new()).collect(),
+            admissions: (0..ADMISSIONS).map(|_| Cell64::default()).collect(),
             seen: Seen::default(),
             tick: Cell::new(1),
             adopts_until: Cell::new(0),
@@ -309,6 +311,10 @@ impl Lookup for Model<'_> {
 
     fn adopts_until(&self, _ifindex: u32) -> u32 {
         self.adopts_until.get()
+    }
+
+    fn admission(&self, index: u32) -> Option<&Cell64> {
+        self.admissions.get(index as usize)
     }
 
     fn seen(&self, _device: u32) -> Option<&Seen> {

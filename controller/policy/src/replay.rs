@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use wardline_ebpf::{
-    abi::{Address, End, Port, ROUTER, Reason, Settings, mac_key, zone},
+    abi::{Address, End, Flow, Port, ROUTER, Reason, Settings, mac_key, zone},
     cell::Cell32,
     flows, policy,
 };
@@ -75,7 +75,17 @@ impl<'a> Replay<'a> {
         } else {
             [1, 0]
         };
-        let outcome = self.asked(&asked(flow));
+        let mut outcome = self.asked(&asked(flow));
+        let opener_is_router = flow.devices[legs[0]] == ROUTER;
+        // What NAT has made of a packet is admitted where that packet entered.
+        let admitted = match outcome.reason {
+            Reason::Quarantined => false,
+            Reason::DeniedByRule | Reason::Rule => opener_is_router,
+            _ => true,
+        };
+        if flow.bind[legs[0]] == Flow::NAT && admitted {
+            (outcome.reason, outcome.rule) = (Reason::Rule, 0);
+        }
         for leg in legs {
             let (bind, device) = (flow.bind[leg], flow.devices[leg]);
             if bind >> 16 != 0

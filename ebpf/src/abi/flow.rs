@@ -40,8 +40,8 @@ pub struct Flow {
     /// `cell << 52 | bytes`: the cell of each end's epoch, and bytes from it; whole frames.
     pub counts: [Cell64; 2],
     /// Where each end's packets come from: through a guarded port `mac << 16 | ifindex`, else
-    /// [`Flow::OWN`] or [`Flow::OUTSIDE`]; 0: no packet yet. Without an interface the end's next
-    /// packet is judged by all steps.
+    /// [`Flow::OWN`], [`Flow::OUTSIDE`] or [`Flow::NAT`]; 0: no packet yet. Without an interface the
+    /// end's next packet is judged by all steps.
     pub bind: [Cell64; 2],
     /// Packets from each end.
     pub packets: [Cell32; 2],
@@ -56,6 +56,9 @@ impl Flow {
     pub const OWN: u64 = 1;
     /// In [`Flow::bind`]: the packets come from an interface that is not guarded.
     pub const OUTSIDE: u64 = 2;
+    /// In [`Flow::bind`] of the end that opened the flow: packets that a guarded port has admitted,
+    /// and that the router's NAT has rewritten since.
+    pub const NAT: u64 = 3;
     /// Where the cell is in [`Flow::counts`].
     pub const CELL: u32 = 52;
 

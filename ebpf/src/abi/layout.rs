@@ -24,6 +24,7 @@ const HASHES: &[(u32, u64)] = &[
     (7, 0x9de4_173a_ef9f_461f),
     (8, 0xebcf_b0d4_79a2_aab1),
     (9, 0xe0c9_7e7d_2282_3a12),
+    (10, 0x6686_6f37_643e_58fc),
 ];
 
 /// What is wrong with the layout, for the developer who changed it.

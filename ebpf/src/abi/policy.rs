@@ -34,6 +34,14 @@ impl Port {
     pub const NEIGHBOURS_OBSERVE: u16 = 32;
     /// The port is in quarantine, and so is whoever is behind it.
     pub const QUARANTINED: u16 = 64;
+    /// The router has NAT of IPv4, and packets that arrive here are for it to route: each was judged
+    /// at a guarded port, or the interface is neither above one nor a port of a bridge.
+    pub const NAT_V4: u16 = 128;
+    /// The same of IPv6.
+    pub const NAT_V6: u16 = 256;
+    /// No zone observes through which packets may have come that arrive here: policy has admitted
+    /// each of them.
+    pub const ADMITTED: u16 = 512;
 
     /// Index of an interface's entry.
     #[inline(always)]

@@ -4,6 +4,7 @@ use super::{
     ask::{
         drop_by_policy, find_destination, has_flow, is_current, may_open_flow, shows_running_flow,
     },
+    rewritten::{answers_until, goes_on_rewritten, recall_admission},
     work::{Verdict, Work},
 };
 use crate::{
@@ -74,13 +75,27 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     match flows::find_again(tables, &work.sought, work.at) {
         Some(found) if !flows::reopens(found.state, &work.packet) => {
             work.reversed = u32::from(flows::opener(found.state) != work.leg as usize);
+            work.rewritten = u32::from(goes_on_rewritten(work, &found));
+            if work.rewritten != 0 {
+                work.answers_until = answers_until(tables, work, &found);
+            }
             None
         }
-        _ if may_open_flow(&work.packet) => None,
+        _ if may_open_flow(&work.packet) => {
+            if recall_admission(tables, work) {
+                None
+            } else {
+                Some(drop_by_policy(work, Reason::NoRule))
+            }
+        }
         _ if shows_running_flow(&work.packet) && work.tick < tables.adopts_until(work.ifindex) => {
             work.adopts = 1;
             work.reversed = u32::from(work.packet.shape == Shape::Answer);
-            None
+            if work.reversed != 0 || recall_admission(tables, work) {
+                None
+            } else {
+                Some(drop_by_policy(work, Reason::MidFlow))
+            }
         }
         _ => Some(drop_by_policy(work, Reason::MidFlow)),
     }

@@ -4,6 +4,7 @@ use super::{
     ask::{asked_service, drop_by_policy, epoch, is_current},
     denials::is_lasting,
     observe::{has_no_enforcing_end, observes},
+    rewritten::{opens, take_admission},
     work::{Verdict, Work},
 };
 use crate::{
@@ -42,6 +43,7 @@ pub fn ask_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) {
             &work.scratch,
         )
     };
+    take_admission(work);
 }
 
 /// Whether policy has to be asked once more, with the destination as the opener: an adopted flow
@@ -132,7 +134,10 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
     flows::renew(tables, &found, &work.sought, &work.opening, next, current);
     flows::count_packet(&found, leg, work.packet.length, work.tick);
     work.counted_by_flow = 1;
-    Some(if allowed {
+    work.opens = u32::from(work.is_ingress()) & opens(next, leg);
+    Some(if work.rewritten != 0 && !work.is_ingress() {
+        Verdict::already_counted(Reason::Established)
+    } else if allowed {
         Verdict::of(Reason::Established)
     } else {
         Verdict::observed(reason, rule)
@@ -191,7 +196,11 @@ pub fn open_flow<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Verdict {
         return Verdict::observed(reason, rule);
     }
     match room {
-        Ok(()) => Verdict::by_rule(Reason::Rule, rule),
+        Ok(()) if work.rewritten != 0 => Verdict::already_counted(Reason::Established),
+        Ok(()) => {
+            work.opens = u32::from(work.is_ingress() && work.reversed == 0);
+            Verdict::by_rule(Reason::Rule, rule)
+        }
         Err(reason) => Verdict::of(reason),
     }
 }

@@ -2,10 +2,11 @@
 
 use super::{
     ask::{drop_by_policy, find_destination, go_on, has_flow, is_current},
+    rewritten::{is_admitted_again, may_be_rewritten},
     work::{ASKED_TWICE, MULTICAST, Verdict, Work},
 };
 use crate::{
-    abi::{Address, End, Mac, Port, ROUTER, Reason, mac_key},
+    abi::{Address, End, Flow, Mac, Port, ROUTER, Reason, mac_key},
     cell::bit,
     flows, guards,
     lookup::Lookup,
@@ -74,9 +75,10 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
                 && is_misdirected(tables, work, flows::account_of(&found, leg ^ 1));
             // What came through a guarded port was judged there.
             let judged = bind >> 16 != 0;
+            let rewritten = bind == Flow::NAT && is_admitted_again(work, &found);
             let next = if !judged
                 && !work.is_cut_off()
-                && bind == work.bind()
+                && (bind == work.bind() || rewritten)
                 && is_current(tables, work, &found)
                 && !flows::reopens(found.state, &work.packet)
             {
@@ -92,7 +94,9 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
                 return Some(Verdict::already_counted(Reason::Established));
             }
             if next != flows::NO_STATE {
-                return Some(go_on(tables, work, &found, leg, next));
+                let counts = !rewritten;
+                let verdict = go_on(tables, work, &found, leg, next);
+                return Some(Verdict { counts, ..verdict });
             }
         }
     }
@@ -106,10 +110,10 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if !named {
         work.source = End::default();
     }
-    // A device behind a guarded port sends only through that port, and only the router sends from
-    // the router's addresses.
-    let elsewhere =
-        work.source.flags & End::GUARDED != 0 || work.source.is_router() && !work.is_from_router();
+    // A device behind a guarded port sends only through that port. Only the router sends from the
+    // router's addresses; that NAT gives a packet such a source is the router's word, too.
+    let elsewhere = work.source.flags & End::GUARDED != 0
+        || work.source.is_router() && !work.is_from_router() && !may_be_rewritten(work);
     if elsewhere && !work.is_from_guarded() {
         return Some(Verdict::of(Reason::SpoofedSource));
     }

@@ -4,6 +4,7 @@ use super::{
     ask::{has_flow, is_current, pass_established},
     denials::{denied_before, first_way, matching_lanes},
     parts::{follow_part, part_from_guarded, repeats_first_part},
+    rewritten::opens,
     work::{FROM_GUARDED, FROM_ROUTER, INGRESS, Verdict, Work},
 };
 use crate::{
@@ -63,9 +64,11 @@ pub fn start_egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if from != 0
         && from < MAX_IFINDEX
         && let Some(port) = tables.port(Port::index(from, work.slot))
-        && port.flags & (Port::GUARDED | Port::ABOVE) != 0
     {
-        work.path = FROM_GUARDED;
+        work.origin = port.flags;
+        if port.flags & (Port::GUARDED | Port::ABOVE) != 0 {
+            work.path = FROM_GUARDED;
+        }
     }
     if let Err(reason) = parse(bytes, tag, tables, work) {
         return Some(Verdict::of(reason));
@@ -124,7 +127,10 @@ fn find_port<T: Lookup + ?Sized>(tables: &T, ifindex: u32, path: u16, work: &mut
     work.device = 0;
     work.settings = 0;
     work.zone = 0;
+    work.origin = 0;
     work.adopts = 0;
+    work.rewritten = 0;
+    work.opens = 0;
     work.at = 0;
     work.established = 0;
     work.counted_by_flow = 0;
@@ -253,5 +259,6 @@ fn established<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
     }
     let verdict = pass_established(tables, work, &found, leg)?;
     work.established = 1;
+    work.opens = opens(found.state, leg);
     Some(verdict)
 }

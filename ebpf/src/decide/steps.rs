@@ -5,6 +5,7 @@ use super::{
     control::{is_charged, is_dhcp},
     observe::observes,
     options::has_options,
+    rewritten::is_to_be_noted,
     work::{Verdict, Work},
 };
 use crate::abi::Reason;
@@ -117,6 +118,8 @@ pub trait Steps {
     fn apply_failsafe(&mut self) -> Answer;
     /// Runs [`note_first`](super::note_first).
     fn note_first(&mut self) -> Answer;
+    /// Runs [`note_admission`](super::note_admission).
+    fn note_admission(&mut self);
     /// Runs [`apply_observe`](super::apply_observe).
     fn apply_observe(&mut self) -> Answer;
     /// Runs [`note_denial`](super::note_denial).
@@ -175,6 +178,9 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     let denied = work.lasting_denial != 0;
     if answer.passes() && work.packet.fragment.is_first() {
         answer = steps.note_first();
+    }
+    if S::ENTERS && answer.passes() && steps.work().is_some_and(is_to_be_noted) {
+        steps.note_admission();
     }
     if !answer.passes() && steps.work().is_some_and(observes) {
         answer = steps.apply_observe();
@@ -265,6 +271,10 @@ mod tests {
         fn note_first(&mut self) -> Answer {
             self.step("note_first");
             Answer(Reason::Fragment as u32)
+        }
+
+        fn note_admission(&mut self) {
+            self.step("note_admission");
         }
 
         fn apply_observe(&mut self) -> Answer {

@@ -104,6 +104,8 @@ pub struct Work {
     pub zone: u16,
     /// Flags of the port.
     pub(super) port: u16,
+    /// Flags of the interface that a packet came from that leaves.
+    pub(super) origin: u16,
     /// [`INGRESS`], [`FROM_GUARDED`], [`FROM_ROUTER`], [`MULTICAST`], [`ASKED_TWICE`].
     pub(super) path: u16,
     /// What policy says about the flow.
@@ -112,6 +114,13 @@ pub struct Work {
     pub(super) reversed: u32,
     /// 1 when the flow ran before the port was guarded and may be adopted, else 0.
     pub(super) adopts: u32,
+    /// 1 when it is what NAT has made of a packet that a guarded port admitted, or the answer to
+    /// one, else 0.
+    pub(super) rewritten: u32,
+    /// When [`Work::rewritten`], the tick at which its flow has to be admitted anew.
+    pub(super) answers_until: u32,
+    /// 1 when it has opened a flow by a rule where it entered, or does so again, else 0.
+    pub(super) opens: u32,
     /// The search for its flow.
     pub sought: Sought,
     /// The sender's end of the key: 0 low, 1 high.
@@ -222,6 +231,8 @@ impl Work {
             self.packet.source_mac << 16 | self.ifindex as u64
         } else if self.is_from_router() {
             Flow::OWN
+        } else if self.rewritten != 0 {
+            Flow::NAT
         } else {
             Flow::OUTSIDE
         }

@@ -174,7 +174,7 @@ impl Sought {
 
 /// Adds a word to a hash: multiplies and folds.
 #[inline(always)]
-fn folded(hash: u64, word: u64) -> u64 {
+pub(crate) fn folded(hash: u64, word: u64) -> u64 {
     let hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash ^ hash >> 32
 }

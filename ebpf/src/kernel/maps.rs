@@ -8,10 +8,10 @@ use aya_ebpf::{
 };
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Clients, Counter, DENIAL_SETS, DENIAL_WAYS, DENIALS_AT,
-        Denial, EPOCH_CELLS, End, Event, EventKey, EventLimit, FAILSAFES, Failsafe, Forwarding,
-        Fragment, FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey,
-        Quota, Reason, Routes, Seen, Set, Settings, TICK_SHIFT, gauge,
+        ADMISSIONS, Address, AddressKey, Bucket, Clients, Counter, DENIAL_SETS, DENIAL_WAYS,
+        DENIALS_AT, Denial, EPOCH_CELLS, End, Event, EventKey, EventLimit, FAILSAFES, Failsafe,
+        Forwarding, Fragment, FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port,
+        PrefixKey, Quota, Reason, Routes, Seen, Set, Settings, TICK_SHIFT, gauge,
     },
     cell::{Cell32, Cell64, opaque},
     lookup::Lookup,
@@ -85,6 +85,8 @@ static GAUGES: Array<Cell32, { gauge::COUNT as usize }> = Array::new();
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment, 8192> = LruHashMap::new();
 #[btf_map]
 static ADOPTION: Array<u32, { MAX_IFINDEX as usize }> = Array::new();
+#[btf_map]
+static NOTES: Array<Cell64, { ADMISSIONS as usize }> = Array::new();
 #[btf_map]
 static LEARNED: LruHashMap<Address, Learned, 1024> = LruHashMap::new();
 #[btf_map]
@@ -323,6 +325,11 @@ impl Lookup for Maps {
     #[inline(always)]
     fn adopts_until(&self, ifindex: u32) -> u32 {
         found!(ADOPTION.get_ptr(ifindex)).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn admission(&self, index: u32) -> Option<&Cell64> {
+        found!(NOTES.get_ptr(index))
     }
 
     #[inline(always)]

@@ -136,6 +136,11 @@ macro_rules! hook {
             }
 
             #[inline(always)]
+            fn note_admission(&mut self) {
+                note_admission($index);
+            }
+
+            #[inline(always)]
             fn apply_observe(&mut self) -> Answer {
                 Answer::from_number(apply_observe($index))
             }
@@ -196,6 +201,14 @@ step! {
     /// Notes the first part of a packet that passes, for later parts.
     note_first(index: u32), index,
     |desk| Some(decide::note_first(&Maps, &desk.work, desk.verdict))
+}
+
+step! {
+    /// Notes a packet that has opened a flow, for where it leaves rewritten.
+    note_admission(index: u32), index, |desk| {
+        decide::note_admission(&Maps, &desk.work);
+        None
+    }
 }
 
 step! {

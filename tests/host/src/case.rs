@@ -19,6 +19,8 @@ pub struct Case {
     pub(crate) ports_cut: BTreeSet<String>,
     /// Prefixes that may always reach the router, each with a service.
     pub(crate) failsafe: Vec<(String, String)>,
+    /// Whether the router has NAT of IPv4, and of IPv6.
+    pub(crate) nat: [bool; 2],
     pub(crate) steps: Vec<Step>,
     /// The kernel's program for frames that enter; none when the kernel can't be shown these
     /// frames.
@@ -64,8 +66,12 @@ impl Case {
         let spares = other.percent(25);
         let failsafe = pairs.into_iter().filter(|_| spares && other.percent(50));
         let failsafe = failsafe.map(|(from, service)| (from.to_owned(), service.to_owned()));
+        // One router in two has NAT, of one family or of both.
+        let mut third = Dice::new(seed ^ 0x7ea5_1a7e);
+        let nat = [(); 2].map(|()| third.percent(30));
         Self {
             seed,
+            nat,
             failsafe: failsafe.collect(),
             ports_cut,
             quarantined: quarantined.map(|device| device.name.clone()).collect(),
@@ -83,6 +89,7 @@ impl Case {
             quarantined: BTreeSet::new(),
             ports_cut: BTreeSet::new(),
             failsafe: Vec::new(),
+            nat: [false; 2],
             steps,
             ingress: Some(ingress),
         }

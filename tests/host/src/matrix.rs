@@ -15,6 +15,7 @@ mod ipv4;
 mod ipv6;
 mod leaving;
 mod link;
+mod nat;
 pub mod network;
 mod observe;
 mod place;
@@ -167,6 +168,13 @@ fn topics() -> Vec<Topic> {
             "What comes from the uplink is judged where it leaves; so is what the router itself sends. What entered \
              through a guarded port was judged and counted there: those rows say the reason that lets it leave.",
             leaving::rows,
+        ),
+        topic(
+            "What NAT has rewritten",
+            "Where the router has NAT, its address from an interface that is not guarded is its own word. What a guarded \
+             port has admitted needs no second permission when NAT has changed its source or its destination; a rule \
+             that denies the new ends stays in force.",
+            nat::rows,
         ),
     ]
 }

@@ -293,6 +293,10 @@ impl Lookup for Tables<'_> {
         0
     }
 
+    fn admission(&self, _: u32) -> Option<&Cell64> {
+        None
+    }
+
     fn seen(&self, _: u32) -> Option<&Seen> {
         None
     }

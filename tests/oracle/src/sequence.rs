@@ -7,6 +7,7 @@ mod control;
 mod flow;
 mod form;
 mod leases;
+mod nat;
 mod place;
 
 use std::{
@@ -20,6 +21,7 @@ use wardline_proto::v1::{Policy, Reason};
 use self::{
     control::{Control, control, is_report, leaves_as_control},
     flow::{Flow, Message, Way, asks},
+    nat::{Known, excuse},
 };
 use crate::{
     dissect::{self, Content, Fragment, Frame, Ip, Mac, Upper},
@@ -112,6 +114,10 @@ pub struct Sequence<'a> {
     spent: BTreeMap<Sender, u32>,
     /// The identifiers that senders have used.
     clients: BTreeMap<Sender, BTreeSet<Vec<u8>>>,
+    /// Whether the router has NAT of IPv4, and of IPv6.
+    nat: [bool; 2],
+    /// The ends of packets that have opened flows where they entered.
+    admitted: Vec<Known>,
 }
 
 /// Who sends control: a device, or an unlisted MAC.
@@ -162,6 +168,8 @@ impl<'a> Sequence<'a> {
             budget: None,
             spent: BTreeMap::new(),
             clients: BTreeMap::new(),
+            nat: [false; 2],
+            admitted: Vec::new(),
         }
     }
 
@@ -333,7 +341,9 @@ impl<'a> Sequence<'a> {
             && [source, destination]
                 .into_iter()
                 .all(|end| self.oracle.spares(end));
-        match self.state_and_policy(ip, source, destination, observed, Way::of(at, frame)) {
+        let way = self.way(at, frame, ip, cut);
+        let smuggled = !cut && self.is_smuggled(at, frame, ip);
+        match self.state_and_policy(ip, source, destination, observed, way, smuggled) {
             Err(_) if cut => Err(Drop::because(Reason::Quarantined)),
             done => done,
         }
@@ -432,6 +442,7 @@ impl<'a> Sequence<'a> {
         destination: End<'a>,
         observed: bool,
         way: Way,
+        smuggled: bool,
     ) -> Result<Must, Drop> {
         let mid_flow = || Drop::because(Reason::MidFlow);
         // Between two devices in quarantine nothing passes, nor from one to itself.
@@ -456,6 +467,7 @@ impl<'a> Sequence<'a> {
                 false => Err(mid_flow()),
             };
         }
+        let cut = self.is_cut || self.oracle.is_cut(source, destination);
         let found = self.flows.iter().position(|flow| flow.side(ip).is_some());
         if let Some(found) = found {
             let flow = &mut self.flows[found];
@@ -476,9 +488,13 @@ impl<'a> Sequence<'a> {
                         (destination, source)
                     };
                     let ends = (flow.opener.0, flow.other.0);
-                    let admitted = self
+                    let mut admitted = self
                         .oracle
                         .admitted(self.now, opener, other, flow.asks, ends);
+                    let answers = !from_opener && way.interface().is_some() && !cut;
+                    if way == Way::Rewritten || answers && flow.ways[0] == Some(Way::Rewritten) {
+                        admitted = excuse(admitted, opener);
+                    }
                     // A packet that does not fit the flow's state changes nothing about the flow,
                     // unless policy ends it.
                     let fits = flow.clone().follow(ip, from_opener);
@@ -513,9 +529,15 @@ impl<'a> Sequence<'a> {
         if message != Message::Opens {
             return Err(mid_flow());
         }
-        let admitted = self
+        let mut admitted = self
             .oracle
             .admitted(self.now, source, destination, asks(ip), ends(ip));
+        if way == Way::Rewritten {
+            admitted = excuse(admitted, source);
+        }
+        if smuggled {
+            admitted = Err(Drop::because(Reason::NoRule));
+        }
         let (rules, observed, must) = match admitted {
             Ok(rules) => {
                 let must = Must {

@@ -6,6 +6,7 @@
 mod control;
 mod dice;
 mod mutations;
+mod nat;
 
 use std::net::IpAddr;
 
@@ -48,6 +49,8 @@ enum Spot {
     },
     Uplink,
     Router,
+    /// A guarded port, through which a packet has come before NAT rewrote it.
+    Through(String),
 }
 
 /// A flow that was begun.
@@ -229,7 +232,13 @@ impl Stream {
             last: (packet.clone(), 0),
             stage: 0,
         });
-        Some(self.send(&from, &to, packet))
+        let step = self.send(&from, &to, packet);
+        if self.dice.percent(15)
+            && let Some(next) = self.rewritten()
+        {
+            self.pending.push(next);
+        }
+        Some(step)
     }
 
     /// The next packet of a flow, or an error about the last.
@@ -387,7 +396,7 @@ impl Stream {
                     vlan,
                     mac,
                 } => (interface.clone(), *vlan, *mac),
-                Spot::Uplink | Spot::Router => {
+                Spot::Uplink | Spot::Router | Spot::Through(_) => {
                     let (interface, vlans) = stream.dice.pick(&stream.interfaces);
                     let vlan = if vlans.is_empty() {
                         0
@@ -409,6 +418,9 @@ impl Stream {
         match &from.spot {
             Spot::Uplink => leaving(self, From::Uplink, FAR_MAC, &packet),
             Spot::Router => leaving(self, From::Router, ROUTER_MAC, &packet),
+            Spot::Through(interface) => {
+                leaving(self, From::Guarded(interface.clone()), ROUTER_MAC, &packet)
+            }
             Spot::Port {
                 interface,
                 vlan,

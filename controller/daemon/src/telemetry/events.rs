@@ -242,7 +242,7 @@ mod tests {
         clock::Clock,
         compile,
         intent::Intent,
-        inventory::{Inventory, Link},
+        inventory::{Inventory, Link, Nat},
         limits::Limits,
         numbers::{self, Ids, number_of, numbered},
         quarantine::Quarantine,
@@ -521,6 +521,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             links: [(2, link)].into(),
             addresses: BTreeSet::new(),
             taken: BTreeSet::new(),
+            nat: Nat::default(),
         };
         let clock = Clock {
             now: at(0),

@@ -72,6 +72,7 @@ pub(super) fn ports(
         }
     }
     mark_observing(intent, inventory, tables);
+    mark_nat(intent, inventory, tables);
 }
 
 /// The interfaces directly above one that pass on what it takes in.
@@ -135,11 +136,86 @@ fn mark_observing(intent: &Intent, inventory: &Inventory, tables: &mut Tables) {
     }
 }
 
+/// Marks the interfaces from which the router takes packets that its NAT may rewrite, and those
+/// where every packet was admitted by policy.
+fn mark_nat(intent: &Intent, inventory: &Inventory, tables: &mut Tables) {
+    let mut nat = 0;
+    if inventory.nat.v4 {
+        nat |= Port::NAT_V4;
+    }
+    if inventory.nat.v6 {
+        nat |= Port::NAT_V6;
+    }
+    if nat == 0 {
+        return;
+    }
+    let kind = |index: u32| inventory.links.get(&index)?.kind.as_deref();
+    for link in inventory.links.values().filter(|it| it.index < MAX_IFINDEX) {
+        let before = tables.ports.get(&link.index).map_or(0, |port| port.flags);
+        let marks = if before & (Port::GUARDED | Port::ABOVE) != 0 {
+            match sources(link.index, intent, inventory, tables, DEEPEST) {
+                Some(true) => nat | Port::ADMITTED,
+                Some(false) => nat,
+                None => 0,
+            }
+        } else {
+            // What a bridge or switch passes on from its port, the kernel does not route.
+            let routed = link.controller.is_none_or(|over| kind(over) == Some("vrf"));
+            if routed { nat } else { 0 }
+        };
+        if marks != 0 {
+            tables.ports.entry(link.index).or_default().flags |= marks;
+        }
+    }
+}
+
+/// Interfaces that the kernel stacks on each other. Links are not all listed at one instant, so what
+/// is listed could be a circle.
+const DEEPEST: u32 = 8;
+
+/// Whether policy admits every packet that arrives through an interface: false when a zone observes
+/// below it, none when some come from elsewhere than from guarded ports.
+fn sources(
+    index: u32,
+    intent: &Intent,
+    inventory: &Inventory,
+    tables: &Tables,
+    depth: u32,
+) -> Option<bool> {
+    let depth = depth.checked_sub(1)?;
+    let link = inventory.links.get(&index)?;
+    let entry = tables.ports.get(&index)?;
+    if entry.flags & Port::GUARDED != 0 {
+        let port = intent.port_for(&link.name)?;
+        let tagged = port.vlans.values().copied();
+        let mut zones = port.zone.into_iter().chain(tagged);
+        return Some(!zones.any(|zone| intent.zones[zone.0].observe));
+    }
+    // A macvlan or ipvlan also takes what comes from others on the same interface, in whichever
+    // namespace, which no port sees.
+    let is_split = matches!(
+        link.kind.as_deref(),
+        Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap")
+    );
+    if entry.flags & Port::ABOVE == 0 || is_split {
+        return None;
+    }
+    let members = inventory.links.values();
+    let members = members.filter(|it| it.controller == Some(index));
+    let below = members.map(|it| it.index).chain(link.parent);
+    let mut enforces = None;
+    for lower in below {
+        let lower = sources(lower, intent, inventory, tables, depth)?;
+        enforces = Some(enforces.unwrap_or(true) && lower);
+    }
+    enforces
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        inventory::Link,
+        inventory::{Link, Nat},
         ward::{BRIDGE, LAN1, LAN2, UPLINK, Ward},
     };
 
@@ -182,6 +258,67 @@ mod tests {
         // Pumps enforce, on the other port of the bridge.
         assert_eq!(marks("bridge", Some(BRIDGE)), [NEIGHBOURS, Port::OBSERVES]);
         assert_eq!(marks("vrf", Some(BRIDGE)), [NEIGHBOURS, BOTH]);
+    }
+
+    #[test]
+    fn nat_is_believed_of_what_is_routed_and_admitted_only() {
+        let ward = Ward::new(|_| (), &[]);
+        let marks = |inventory: &Inventory| {
+            let tables = ward.compiled(inventory);
+            const NAT: u16 = Port::NAT_V4 | Port::NAT_V6 | Port::ADMITTED;
+            [LAN1, LAN2, BRIDGE, UPLINK, 30, 31, 32].map(|index| {
+                let port = tables.ports.get(&index);
+                port.map_or(0, |port| port.flags & NAT)
+            })
+        };
+        const BOTH: u16 = Port::NAT_V4 | Port::NAT_V6;
+        let mut inventory = ward.inventory.clone();
+        let link = inventory.links[&UPLINK].clone();
+        let mut add = |index: u32, kind: &str, parent: Option<u32>, controller: Option<u32>| {
+            let (name, kind) = (format!("if{index}"), Some(kind.to_owned()));
+            inventory.links.insert(
+                index,
+                Link {
+                    index,
+                    name,
+                    kind,
+                    parent,
+                    controller,
+                    ..link.clone()
+                },
+            );
+        };
+        // A macvlan takes in what no port sees; what is in a VRF is routed, in a bridge it is not.
+        add(30, "macvlan", Some(LAN1), None);
+        add(31, "veth", None, Some(32));
+        add(32, "vrf", None, None);
+        assert_eq!(marks(&inventory), [0; 7]);
+        inventory.nat = Nat { v4: true, v6: true };
+        // The cameras, on the second port, only observe.
+        const SURE: u16 = BOTH | Port::ADMITTED;
+        assert_eq!(marks(&inventory), [SURE, BOTH, SURE, BOTH, 0, BOTH, BOTH]);
+        let mut change = |change: &dyn Fn(&mut Link)| {
+            change(inventory.links.get_mut(&31).expect("a link"));
+            marks(&inventory)
+        };
+        let kind = |name: &'static str| {
+            move |link: &mut Link| {
+                link.controller = Some(BRIDGE);
+                link.kind = Some(name.to_owned());
+            }
+        };
+        // An unguarded port beside a guarded one: what comes through the bridge is anybody's.
+        assert_eq!(change(&kind("veth")), [SURE, BOTH, 0, BOTH, 0, 0, BOTH]);
+        inventory.nat = Nat {
+            v4: true,
+            v6: false,
+        };
+        assert_eq!(marks(&inventory)[3], Port::NAT_V4);
+        // What is listed while links change may be a circle.
+        let mut links = inventory.links.values_mut();
+        let bridge = links.find(|link| link.index == BRIDGE).expect("a bridge");
+        bridge.controller = Some(BRIDGE);
+        assert_eq!(marks(&inventory)[2], 0);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::addresses::{documentation, hosts_of, is_usable, is_v4, past, public};
 use crate::{
     intent::{Device, ZoneIndex},
     internet,
-    inventory::Link,
+    inventory::{Inventory, Link},
     model::Model,
     numbers::{cidrs, number_of, numbered},
     snapshot::Snapshot,
@@ -415,6 +415,15 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// The address that the router's NAT may give a packet from there: its own.
+    pub(super) fn masquerades(&self, from: &Candidate<'_>) -> Option<IpAddr> {
+        let v4 = is_v4(from.address);
+        let Inventory { addresses, nat, .. } = &*self.snapshot.inventory;
+        let has_nat = if v4 { nat.v4 } else { nat.v6 };
+        let mut own = addresses.iter().copied();
+        own.find(|own| has_nat && is_v4(*own) == v4 && !is_link_local(*own))
+    }
+
     pub(super) fn zone_name(&self, candidate: &Candidate<'_>) -> String {
         let zone = self.end(candidate.address).zone;
         self.snapshot
@@ -478,11 +487,11 @@ impl<'a> Resolver<'a> {
                 },
                 link,
             )),
-            Some(_) => {
+            Some(entry) if entry.flags & Port::ABOVE != 0 => {
                 let message = format!("{port} is above guarded ports; name the one below it");
                 Err(problem("port", message))
             }
-            None => self.leaves(to, link.index),
+            _ => self.leaves(to, link.index),
         }
     }
 
@@ -599,6 +608,10 @@ impl<'a> Resolver<'a> {
         }
         mac
     }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    Address::from(address).is_link_local()
 }
 
 /// Whether a service key is that of neighbour discovery.

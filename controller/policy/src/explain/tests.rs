@@ -1,5 +1,7 @@
 //! Explanations for a clinic of pumps, cameras and phones.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use wardline_proto::document;
 
@@ -8,7 +10,7 @@ use crate::{
     clock::Clock,
     compile,
     intent::Intent,
-    inventory::{Inventory, Link},
+    inventory::{Inventory, Link, Nat},
     limits::Limits,
     numbers::{self, Ids, number_of},
     words::mac::Mac,
@@ -521,6 +523,37 @@ fn drops(from: &str, to: &str, service: &str, reason: Reason, rule: &str) {
     assert_eq!(answer.rule, rule);
 }
 
+#[test]
+fn says_what_nat_may_make_of_a_packet_where_the_verdict_may_be_another() {
+    let mut snapshot = snapshot();
+    let told = |snapshot: &Snapshot, from: &str, service: &str| {
+        let question = Question {
+            from: from.to_owned(),
+            to: "device:camera-1".to_owned(),
+            service: service.to_owned(),
+            ..Question::default()
+        };
+        let answer = explain(snapshot, &question, &[], 1).unwrap();
+        (answer.reason, answer.packet)
+    };
+    let (reason, packet) = told(&snapshot, "device:ehr", "tcp/554");
+    assert_eq!(reason, Reason::NoRule);
+    assert!(!packet.contains("NAT"), "{packet}");
+    Arc::make_mut(&mut snapshot.inventory).nat.v4 = true;
+    // Where NAT hides the server, it is the router, which has a rule.
+    let (reason, packet) = told(&snapshot, "device:ehr", "tcp/554");
+    assert_eq!(reason, Reason::NoRule);
+    let end = "; the router has NAT: if that gives it the router's address, allow: rule";
+    assert!(packet.ends_with(end), "{packet}");
+    let (_, packet) = told(&snapshot, "device:ehr", "tcp/555");
+    assert!(packet.ends_with("drop: no_rule"), "{packet}");
+    // What enters a guarded port is judged there.
+    for from in ["device:pump-1", "router"] {
+        let (_, packet) = told(&snapshot, from, "tcp/554");
+        assert!(!packet.contains("NAT"), "{packet}");
+    }
+}
+
 #[track_caller]
 fn problem_of(answer: Result<Answer, Vec<Problem>>) -> Problem {
     let problems = answer.unwrap_err();
@@ -566,6 +599,7 @@ fn snapshot_of(policy: &str, quarantined: BTreeSet<String>) -> Snapshot {
             .map(|address| address.parse().unwrap())
             .collect(),
         taken: BTreeSet::new(),
+        nat: Nat::default(),
     };
     let clock = Clock {
         now: Timestamp::now(),

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use wardline_ebpf::abi::Reason;
+use wardline_policy::inventory::Nat;
 use wardline_proto::v1;
 
 use wardline_oracle::frames::Ethernet;
@@ -80,6 +81,8 @@ pub enum Setting {
     Quarantine,
     PortCut,
     PortCutObserve,
+    Nat,
+    NatObserve,
 }
 
 /// Rows as they are written down.
@@ -314,7 +317,7 @@ impl fmt::Display for Place {
 }
 
 impl Setting {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Written,
         Self::Fragments,
         Self::Options,
@@ -328,6 +331,8 @@ impl Setting {
         Self::Quarantine,
         Self::PortCut,
         Self::PortCutObserve,
+        Self::Nat,
+        Self::NatObserve,
     ];
 
     /// What the document calls it.
@@ -346,6 +351,8 @@ impl Setting {
             Self::Quarantine => "quarantine",
             Self::PortCut => "port quarantine",
             Self::PortCutObserve => "port quarantine and observe",
+            Self::Nat => "NAT",
+            Self::NatObserve => "NAT, observe",
         }
     }
 
@@ -371,6 +378,10 @@ impl Setting {
             Self::PortCutObserve => {
                 "port `lan1` is in quarantine, zone `pumps` has `admit: any` and `mode: observe`"
             }
+            Self::Nat => "the router has NAT of IPv4 and IPv6",
+            Self::NatObserve => {
+                "the router has NAT of IPv4 and IPv6, zone `pumps` has `mode: observe`, zone `cameras` enforces"
+            }
         }
     }
 
@@ -385,9 +396,11 @@ impl Setting {
             if pumps && matches!(self, Self::Options | Self::FragmentsAndOptions) {
                 zone.ip_options = allow;
             }
-            if pumps && matches!(self, Self::Observe | Self::PortCutObserve)
-                || (pumps || cameras) && self == Self::ObserveAll
-            {
+            let observe = matches!(
+                self,
+                Self::Observe | Self::PortCutObserve | Self::NatObserve
+            );
+            if pumps && observe || (pumps || cameras) && self == Self::ObserveAll {
                 zone.mode = v1::ZoneMode::Observe as i32;
             }
             if pumps && matches!(self, Self::AdmitAny | Self::PortCut | Self::PortCutObserve) {
@@ -404,6 +417,15 @@ impl Setting {
         {
             port.dhcp_server = self == Self::DhcpServer;
             port.router = self == Self::Router;
+        }
+    }
+
+    /// Whether the router rewrites packets.
+    pub fn nat(self) -> Nat {
+        let rewrites = matches!(self, Self::Nat | Self::NatObserve);
+        Nat {
+            v4: rewrites,
+            v6: rewrites,
         }
     }
 

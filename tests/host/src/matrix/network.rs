@@ -40,6 +40,8 @@ rules:
   - {name: web, from: [zone:pumps, zone:cameras], to: [any], services: [tcp/443], action: allow}
   - {name: blocked, from: [zone:pumps], to: ["cidr:198.51.100.0/24", "cidr:2001:db8:bad::/48"], action: deny}
   - {name: was-allowed, from: [zone:pumps], to: [any], services: [udp/123], action: allow, expires: "2020-01-01T00:00:00Z"}
+  - {name: no-answers, from: [zone:pumps], to: [zone:cameras], services: [udp/5354], action: deny}
+  - {name: watch, from: [router], to: [zone:cameras], services: [tcp/555], action: allow}
   - {name: to-router, from: [zone:pumps], to: [router], services: [udp/53], action: allow}
   - {name: from-router, from: [router], to: [zone:pumps], services: [tcp/80, icmp/8, icmpv6/128], action: allow}
   - {name: queries, from: [device:records], to: [zone:pumps], services: [tcp/5000, udp/5000], action: allow}
@@ -87,6 +89,8 @@ pub const TRUNK: &str = "trunk";
 pub const ROUTER_ITSELF: Origin = Origin::Router;
 pub const UPLINK: Origin = Origin::Interface("uplink");
 pub const BRIDGE: Origin = Origin::Interface("br0");
+/// A port of another bridge, which is not guarded.
+pub const WILD: Origin = Origin::Interface("wild");
 pub const FROM_LAN1: Origin = Origin::Interface(LAN1);
 pub const FROM_LAN2: Origin = Origin::Interface(LAN2);
 

@@ -56,6 +56,10 @@ pub fn ask(cases: &[Case]) -> Outcome {
 pub fn compiled(inventory: &Inventory, setting: Setting, clock: Clock) -> Compiled {
     let mut policy = parsed(POLICY);
     setting.change(&mut policy);
+    let inventory = &Inventory {
+        nat: setting.nat(),
+        ..inventory.clone()
+    };
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let quarantined = Quarantine {
         devices: names(setting.quarantined()),
@@ -190,7 +194,7 @@ fn taken_out(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
 /// The interfaces of the matrix, which need not exist; the one that is named has the loopback's
 /// index.
 pub fn interfaces(loopback: &str) -> Inventory {
-    let names = GUARDED.into_iter().chain(["uplink", "br0"]);
+    let names = GUARDED.into_iter().chain(["uplink", "br0", "wild", "br1"]);
     let links = (10..).zip(names).map(|(number, name)| {
         let index = if name == loopback { 1 } else { number };
         (index, name)
@@ -198,10 +202,12 @@ pub fn interfaces(loopback: &str) -> Inventory {
     let addresses = [ROUTER, ROUTER_2].map(|router| [router.v4.into(), router.v6.into()]);
     let mut inventory = judge::inventory_of(links, addresses.as_flattened());
     inventory.taken = taken();
-    let bridge = inventory.link("br0").map(|link| link.index);
-    let port = inventory.links.values_mut().find(|link| link.name == LAN3);
-    if let Some(port) = port {
-        port.controller = bridge;
+    for (port, bridge) in [(LAN3, "br0"), ("wild", "br1")] {
+        let bridge = inventory.link(bridge).map(|link| link.index);
+        let port = inventory.links.values_mut().find(|link| link.name == port);
+        if let Some(port) = port {
+            port.controller = bridge;
+        }
     }
     inventory
 }

@@ -46,6 +46,11 @@ impl Oracle<'_> {
         zones_on(self.port_of(interface)).all(|zone| self.zone(zone).is_some_and(is_observing))
     }
 
+    /// Whether some zone on an interface observes.
+    pub fn observes_in_part(&self, interface: &str) -> bool {
+        zones_on(self.port_of(interface)).any(|zone| self.zone(zone).is_some_and(is_observing))
+    }
+
     /// Whether the device with a MAC, if there is one, is neither in quarantine nor in a zone that
     /// enforces.
     pub fn spares_mac(&self, mac: [u8; 6]) -> bool {

@@ -143,6 +143,8 @@ pub(super) enum Way {
         mac: Mac,
     },
     Router,
+    /// A guarded port had admitted the packet before NAT made it this one.
+    Rewritten,
     Elsewhere,
 }
 
@@ -151,7 +153,7 @@ impl Way {
     pub(super) fn interface(&self) -> Option<&str> {
         match self {
             Self::Guarded { interface, .. } => Some(interface),
-            Self::Router | Self::Elsewhere => None,
+            Self::Router | Self::Rewritten | Self::Elsewhere => None,
         }
     }
 

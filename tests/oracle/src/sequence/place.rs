@@ -79,7 +79,11 @@ impl<'a> Sequence<'a> {
             device,
             zone: Some(zone),
         };
-        self.admit(at, frame, ip, source)
+        let must = self.admit(at, frame, ip, source)?;
+        if matches!(must.reason, Reason::Rule | Reason::Established) {
+            self.remember(ip);
+        }
+        Ok(must)
     }
 
     /// Counts a packet of control, which passes while its sender has sent few enough of them.
@@ -341,7 +345,7 @@ impl<'a> Sequence<'a> {
                 };
             }
         }
-        let goes_on = !self.is_cut && self.goes_on(ip, &Way::of(at, frame));
+        let goes_on = !self.is_cut && self.goes_on(ip, &self.way(at, frame, ip, false));
         if !goes_on {
             self.may_send_out(from, ip)?;
         }
@@ -432,7 +436,11 @@ impl<'a> Sequence<'a> {
         let may_send = match from {
             From::Guarded(_) => !is_martian(ip.source),
             From::Router => self.oracle.may_be_sent_by_router(ip.source),
-            From::Uplink => self.oracle.may_come_up(ip.source),
+            From::Uplink => {
+                // What NAT gives the router's address is the router's word.
+                let rewritten = self.oracle.is_the_routers(ip.source) && self.rewrites(ip.source);
+                rewritten || self.oracle.may_come_up(ip.source)
+            }
         };
         if may_send {
             Ok(())

@@ -19,7 +19,7 @@ impl Stream {
         let own = match &station.spot {
             Spot::Port { mac, .. } => *mac,
             Spot::Uplink => FAR_MAC,
-            Spot::Router => ROUTER_MAC,
+            Spot::Router | Spot::Through(_) => ROUTER_MAC,
         };
         let claimed = if self.dice.percent(85) {
             own
