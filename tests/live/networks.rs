@@ -4,4 +4,5 @@ mod discovery;
 mod guests;
 mod leases;
 mod macvlan;
+mod nat;
 mod rollout;
