@@ -252,7 +252,9 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
         Content::Ip(ip) => Some(ip),
         Content::Arp(_) | Content::Other(_) => None,
     });
-    let group = ip.is_some_and(|ip| is_group(ip.destination));
+    // A subnet's broadcast is to a group by its MAC.
+    let fans = frame.as_ref().is_some_and(|it| it.destination[0] & 1 == 1);
+    let group = fans || ip.is_some_and(|ip| is_group(ip.destination));
     if group && must.reason == Reason::DeniedByRule && said.reason == abi::Reason::NoRule {
         return Some("F17: why a group packet that no rule allows does not leave");
     }
