@@ -17,6 +17,7 @@ mod denials;
 mod dhcp;
 mod enter;
 mod failsafe;
+mod learn;
 mod leave;
 mod observe;
 mod options;
@@ -34,6 +35,7 @@ pub use self::{
     dhcp::read_dhcp,
     enter::enter,
     failsafe::{apply_failsafe, has_failsafe},
+    learn::learn,
     leave::leave,
     observe::apply_observe,
     options::read_options,
@@ -120,6 +122,11 @@ impl<B: Bytes + ?Sized, T: Lookup + ?Sized> Steps for Host<'_, B, T> {
 
     fn place(&mut self) -> Answer {
         let verdict = (self.place)(self.bytes, self.tables, self.work);
+        note(&mut self.verdict, verdict)
+    }
+
+    fn learn(&mut self) -> Answer {
+        let verdict = learn(self.tables, self.work);
         note(&mut self.verdict, verdict)
     }
 

@@ -5,7 +5,7 @@
 //! DHCP server sends must come from a port that allows them.
 
 use crate::{
-    abi::{Address, End, Mac, Port, ROUTER, Reason, mac_key},
+    abi::{Address, End, Learned, Mac, Port, ROUTER, Reason, holder, mac_key},
     lookup::Lookup,
     packet::{Bytes, Packet, Shape, mac},
     policy,
@@ -26,54 +26,69 @@ pub struct Sender {
     pub owns: bool,
     /// [`Port`] flags of the port.
     pub port: u16,
+    /// The MAC.
+    pub mac: u64,
     /// The current tick.
     pub tick: u32,
 }
 
+impl Sender {
+    /// Whether it may take free addresses of this one's family.
+    #[inline(always)]
+    fn learns(&self, address: &Address) -> bool {
+        self.device == 0 || self.flags & End::learns(address) != 0
+    }
+
+    /// Whether it has learned an address.
+    #[inline(always)]
+    fn holds(&self, learned: &Learned) -> bool {
+        learned.holder.load() == holder(self.device, self.mac)
+    }
+}
+
 /// Whether the sender may send from an address; sets `end` to what the address stands for.
 ///
-/// A device may use its listed addresses. A device without any may take a free address of its zone,
-/// which then belongs to it. An unlisted MAC may use any address of the zone that no device has.
+/// A device may use its listed addresses. One that lists none of a family, and an unlisted MAC, may
+/// take free addresses of the zone. Then this notes the address in `claim`, and
+/// [`learn`](crate::decide::learn()) decides. A packet claims one address.
 #[inline(always)]
 pub fn owns<T: Lookup + ?Sized>(
     tables: &T,
     sender: &Sender,
     address: &Address,
     end: &mut End,
+    claim: &mut Address,
 ) -> bool {
-    if !policy::end(tables, sender.slot, address, end) {
+    if !policy::end(tables, sender.slot, address, end) || end.is_router() {
         return false;
     }
-    let learns = sender.flags & End::LEARNS != 0;
-    if sender.device != 0 && end.device == sender.device {
-        if learns && let Some(learned) = tables.learned(address) {
-            learned.last.store(sender.tick);
-        }
+    let learned = if sender.learns(address) {
+        tables.learned(address)
+    } else {
+        None
+    };
+    if end.device == sender.device
+        && let Some(learned) = learned
+        && sender.holds(learned)
+    {
+        learned.last.store(sender.tick);
+        return end.zone == sender.zone;
+    }
+    if end.device == sender.device && sender.device != 0 {
         return true;
     }
-    if end.zone != sender.zone || sender.device != 0 && !learns {
+    // What another device lists is never free; what it has learned may be.
+    let listed = end.device != 0 && learned.is_none();
+    if end.zone != sender.zone || !sender.learns(address) || listed {
         return false;
     }
-    if end.device != 0 {
-        // It belongs to another device; but a learned address is free again after a long silence.
-        let (Some(learned), Some(settings)) = (tables.learned(address), tables.settings()) else {
-            return false;
-        };
-        let idle = sender.tick.wrapping_sub(learned.last.load()) as i32;
-        if learned.device.load() != end.device || idle <= settings.learned as i32 {
-            return false;
-        }
-    }
-    if sender.device == 0 {
-        return true;
-    }
-    tables.learn(address, sender.device, sender.tick)
-        && policy::end(tables, sender.slot, address, end)
-        && end.device == sender.device
+    let another = !claim.is_unspecified() && claim != address;
+    *claim = *address;
+    !another
 }
 
 /// Whether an address is the sender's, or could become its own: the same as [`owns`], but nothing
-/// is learned, and another's address is never free.
+/// is claimed, and another's address is never free.
 #[inline(always)]
 pub fn may_own<T: Lookup + ?Sized>(
     tables: &T,
@@ -87,7 +102,9 @@ pub fn may_own<T: Lookup + ?Sized>(
     if end.device != 0 {
         return end.device == sender.device;
     }
-    end.zone == sender.zone && (sender.device == 0 || sender.flags & End::LEARNS != 0)
+    end.zone == sender.zone
+        && sender.learns(address)
+        && tables.learned(address).is_none_or(|it| sender.holds(it))
 }
 
 /// Whether an address is one of the router's own; `end` is scratch memory.
@@ -109,6 +126,7 @@ pub fn arp<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     packet: &Packet,
     sender: &Sender,
     end: &mut End,
+    taken: &mut Address,
 ) -> Result<(), Reason> {
     arp_claim(bytes, packet)?;
     let claim = packet.source;
@@ -116,7 +134,7 @@ pub fn arp<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if claim.is_unspecified() {
         return Ok(());
     }
-    if claim.is_martian_source() || !owns(tables, sender, &claim, end) {
+    if claim.is_martian_source() || !owns(tables, sender, &claim, end, taken) {
         return Err(Reason::ArpSpoof);
     }
     Ok(())
@@ -145,6 +163,7 @@ pub fn control<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     packet: &Packet,
     sender: &Sender,
     end: &mut End,
+    claim: &mut Address,
 ) -> Option<Result<(), Reason>> {
     match packet.shape {
         Shape::Membership => packet.is_membership_on_link().then_some(Ok(())),
@@ -161,13 +180,13 @@ pub fn control<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             if far {
                 None
             } else {
-                Some(discovery(bytes, tables, packet, sender, end))
+                Some(discovery(bytes, tables, packet, sender, end, claim))
             }
         }
         // A client renews its lease with its server, which is in the network. Towards any other
         // host such a message could bypass all rules.
         Shape::Udp if asks_dhcp(packet) && is_far(tables, packet, sender, end) => None,
-        Shape::Udp => dhcp(bytes, tables, packet, sender, end),
+        Shape::Udp => dhcp(bytes, tables, packet, sender, end, claim),
         _ => None,
     }
 }
@@ -215,6 +234,7 @@ fn discovery<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     packet: &Packet,
     sender: &Sender,
     end: &mut End,
+    claim: &mut Address,
 ) -> Result<(), Reason> {
     let kind = (packet.icmp >> 8) as u8;
     let from_router = if sender.port & Port::ROUTER != 0 {
@@ -247,7 +267,7 @@ fn discovery<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         let own = if target.is_link_local() {
             !is_the_routers(tables, sender.slot, &target, end)
         } else {
-            owns(tables, sender, &target, end)
+            owns(tables, sender, &target, end, claim)
         };
         if target.is_group() || !own {
             return Err(Reason::NdSpoof);
@@ -271,6 +291,7 @@ fn dhcp<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     packet: &Packet,
     sender: &Sender,
     end: &mut End,
+    claim: &mut Address,
 ) -> Option<Result<(), Reason>> {
     let v4 = packet.source.is_v4();
     let (client, server) = if v4 { (68, 67) } else { (546, 547) };
@@ -323,7 +344,7 @@ fn dhcp<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         && relay == 0
         && (address.is_unspecified()
             || address == packet.source
-            || owns(tables, sender, &address, end));
+            || owns(tables, sender, &address, end, claim));
     Some(if own { Ok(()) } else { Err(Reason::RogueDhcp) })
 }
 

@@ -18,6 +18,7 @@ pub mod decide;
 pub mod flows;
 pub mod forward;
 pub mod guards;
+pub mod learning;
 pub mod lookup;
 pub mod packet;
 pub mod policy;

@@ -72,10 +72,25 @@ pub trait Lookup {
     fn add_suppressed(&self, denial: &Denial, packets: u32);
     /// A cell of [`gauge`](crate::abi::gauge).
     fn gauge(&self, cell: u32) -> Option<&Cell32>;
-    /// Which device has learned an address.
+    /// Who has learned an address.
     fn learned(&self, address: &Address) -> Option<&Learned>;
-    /// Notes that a device has learned an address; false when there is no room.
-    fn learn(&self, address: &Address, device: u32, tick: u32) -> bool;
+    /// A place for one more address of a [`holder`](crate::abi::holder()), as
+    /// [`learning::find_place`](crate::learning::find_place) finds it.
+    fn find_place(&self, holder: u64, v4: bool) -> u32;
+    /// Notes whose an address is, unless it is already someone's; false then, and when there is no
+    /// room.
+    fn note_learned(&self, address: &Address, holder: u64, ifindex: u32, tick: u32) -> bool;
+    /// Forgets whose an address is; false when nobody's was known.
+    fn forget_learned(&self, address: &Address) -> bool;
+    /// The address in a place, by [`held_key`](crate::abi::held_key).
+    fn held(&self, key: u64) -> Option<&Address>;
+    /// Puts an address into a place, if that is empty; false when it is not, and when there is no
+    /// room.
+    fn hold(&self, key: u64, address: &Address) -> bool;
+    /// Empties a place; false when it is empty.
+    fn release(&self, key: u64) -> bool;
+    /// How many learned addresses there are, by [`learned_index`](crate::abi::learned_index).
+    fn learned_at(&self, index: u32) -> Option<&Cell32>;
     /// A fragmented packet whose first part has passed.
     fn fragment(&self, key: &FragmentKey) -> Option<&Fragment>;
     /// Notes a fragmented packet whose first part has passed; false when there is no room.

@@ -1,7 +1,10 @@
 //! The decision of policy for two ends and a service; the order of rules has no effect.
 
 use crate::{
-    abi::{Address, AddressKey, End, KEPT, LOG, MAX_ZONES, PrefixKey, Reason, pair_bit, pair_key},
+    abi::{
+        Address, AddressKey, End, KEPT, LOG, MAX_ZONES, PrefixKey, Reason, holding_device,
+        pair_bit, pair_key,
+    },
     cell::Cell32,
     lookup::Lookup,
 };
@@ -142,10 +145,10 @@ pub fn end<T: Lookup + ?Sized>(tables: &T, slot: u32, address: &Address, end: &m
     // A learned address belongs to its device as long as the device may learn addresses of this
     // zone.
     if let Some(learned) = tables.learned(address) {
-        let device = learned.device.load();
+        let device = holding_device(learned.holder.load());
         if let Some(known) = tables.device(device << 1 | slot)
             && known.zone == end.zone
-            && known.flags & End::LEARNS != 0
+            && known.flags & End::learns(address) != 0
         {
             end.device = device;
             end.class = known.class;

@@ -2,4 +2,5 @@
 
 mod broadcast;
 mod control;
+mod learning;
 mod uplink;

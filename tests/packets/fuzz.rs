@@ -57,6 +57,8 @@ pub(super) fn bench(router: &[IpAddr]) -> Bench {
         flows_per_device: 4096,
         control: u32::MAX,
         control_in_quarantine: u32::MAX,
+        learned_per_device: 16,
+        learned_per_port: 1024,
         rules: 256,
     });
     let clock = Clock {

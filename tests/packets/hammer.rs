@@ -289,6 +289,8 @@ fn no_packet_is_judged_by_a_mixture() {
         flows_per_device: 1,
         // One of the packets is control, and comes more often than that.
         control: u32::MAX,
+        learned_per_device: 16,
+        learned_per_port: 1024,
         ..limits()
     };
     let open = || Datapath::open(Some(Path::new(&pins)), &limits, &judge::timeouts()).unwrap();

@@ -302,12 +302,16 @@ impl fmt::Display for Config {
             flows_per_device,
             control,
             control_in_quarantine,
+            learned_per_device,
+            learned_per_port,
             rules,
         } = limits;
         writeln!(f, "[limits]\ndevices = {devices}\nflows = {flows}")?;
         writeln!(f, "flows_per_device = {flows_per_device}\nrules = {rules}")?;
         writeln!(f, "control = {control}")?;
         writeln!(f, "control_in_quarantine = {control_in_quarantine}")?;
+        writeln!(f, "learned_per_device = {learned_per_device}")?;
+        writeln!(f, "learned_per_port = {learned_per_port}")?;
         writeln!(f, "[timeouts]")?;
         for (key, time) in [
             ("tcp_unanswered", timeouts.tcp_unanswered),

@@ -79,6 +79,7 @@ struct Running {
     draining: JoinHandle<Result<(), EventsError>>,
     following: JoinHandle<()>,
     keeping: JoinHandle<()>,
+    learning: JoinHandle<()>,
     engine: std::thread::JoinHandle<()>,
 }
 
@@ -114,6 +115,7 @@ impl Running {
             view: view.clone(),
             audit,
         };
+        let learned = view.clone();
         let metrics = Metrics {
             view,
             keeper: keeper.clone(),
@@ -128,6 +130,7 @@ impl Running {
             recording: tokio::spawn(keeper.keep(served.clone())),
             draining: tokio::spawn(events.drain(ring, stop.clone())),
             following: tokio::spawn(follow_routes(handle.clone(), stop.clone())),
+            learning: tokio::spawn(keep_learned(learned, stop.clone())),
             keeping: tokio::spawn(keep_up(handle, changes, stop.clone())),
             stop,
             served,
@@ -158,6 +161,7 @@ impl Running {
         let recorded = timeout(Duration::from_secs(10), self.recording).await;
         self.keeping.await?;
         self.following.await?;
+        self.learning.await?;
         if let Some(measuring) = self.measuring {
             measuring.await?;
         }
@@ -243,6 +247,28 @@ async fn keep_up(engine: Handle, mut changes: mpsc::Receiver<()>, stop: Cancella
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "the datapath is not in step"),
             Err(_) => return,
+        }
+    }
+}
+
+/// How often learned addresses are gone through. Only for a while after that the kernel gives away
+/// addresses that are idle.
+const LEARNED: Duration = Duration::from_secs(30);
+
+/// Keeps what the kernel knows of learned addresses true.
+async fn keep_learned(view: View, stop: CancellationToken) {
+    let mut due = tokio::time::interval(LEARNED);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = due.tick() => {}
+        }
+        let view = view.clone();
+        let kept = tokio::task::spawn_blocking(move || view.keep_learned()).await;
+        match kept {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "learned addresses are not gone through"),
+            Err(error) => warn!(%error, "learned addresses are not gone through"),
         }
     }
 }

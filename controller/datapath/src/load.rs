@@ -238,6 +238,8 @@ impl Datapath {
             failsafe: old.failsafe,
             control: limits.control,
             control_in_quarantine: limits.control_in_quarantine,
+            learned_per_device: limits.learned_per_device,
+            learned_per_port: limits.learned_per_port,
             seed,
         };
         set(&mut self.ebpf, "SETTINGS", 0, settings)

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, os::fd::AsFd as _, time::Duration};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, MapData, MapError, PerCpuArray},
+    maps::{Array, Map, MapData, MapError, PerCpuArray},
     programs::ProgramError,
 };
 use wardline_ebpf::abi::Counter;
@@ -14,8 +14,7 @@ use crate::{
     error::{DatapathError, Result, map_error, program_error},
 };
 
-pub(crate) fn data<'a>(name: &'static str, map: &'a aya::maps::Map) -> Result<&'a MapData> {
-    use aya::maps::Map;
+pub(crate) fn data<'a>(name: &'static str, map: &'a Map) -> Result<&'a MapData> {
     match map {
         Map::Array(data)
         | Map::PerCpuArray(data)
@@ -38,7 +37,7 @@ where
 /// A map, to read.
 pub(crate) fn view<'a, M>(ebpf: &'a Ebpf, name: &'static str) -> Result<M>
 where
-    M: TryFrom<&'a aya::maps::Map, Error = MapError>,
+    M: TryFrom<&'a Map, Error = MapError>,
 {
     ebpf.map(name)
         .ok_or(DatapathError::Missing(name))?
@@ -208,4 +207,18 @@ pub(crate) fn total(
         packets: sum.packets + one.packets,
         bytes: sum.bytes + one.bytes,
     }))
+}
+
+/// The same map with a new descriptor.
+pub(crate) fn duplicate(name: &'static str, map: &Map) -> Result<Map> {
+    let map_fd = data(name, map)?.fd().as_fd().try_clone_to_owned();
+    let map_fd = map_fd.map_err(|source| map_error(name)(MapError::IoError(source)))?;
+    let data = MapData::from_fd(map_fd).map_err(map_error(name))?;
+    Ok(match map {
+        Map::Array(_) => Map::Array(data),
+        Map::PerCpuArray(_) => Map::PerCpuArray(data),
+        Map::HashMap(_) => Map::HashMap(data),
+        Map::LruHashMap(_) => Map::LruHashMap(data),
+        _ => return Err(DatapathError::Missing(name)),
+    })
 }

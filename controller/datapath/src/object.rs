@@ -70,7 +70,7 @@ pub(crate) fn pinned() -> Result<BTreeMap<String, Form>> {
 }
 
 /// The maps whose size depends on the limits. All others have the size that the object gives.
-pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 12] {
+pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 13] {
     // Policy tables hold two revisions.
     let both = |entries: u32| entries.saturating_mul(2);
     // Routers and rules add addresses of their own.
@@ -79,6 +79,8 @@ pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 12] {
         .saturating_mul(2)
         .saturating_add(ROUTER_MACS as u32);
     let addresses = limits.devices.saturating_mul(4).saturating_add(4096);
+    // Few devices use all the places that they have; where all do, the last find no room.
+    let learned = limits.devices.saturating_mul(4);
     [
         ("MACS", both(macs)),
         ("ADDRESSES", both(addresses)),
@@ -89,7 +91,8 @@ pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 12] {
         ("FLOWS", Settings::for_flows(limits.flows).buckets),
         ("QUOTAS", limits.devices + 2 + UNLISTED),
         ("CLIENTS", limits.devices + 2),
-        ("LEARNED", limits.devices.saturating_mul(2)),
+        ("LEARNED", learned),
+        ("HELD", learned),
         ("SEEN", limits.devices + 2),
         ("RULES", limits.rules + 1),
     ]

@@ -12,18 +12,21 @@ use std::{
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, Map, MapError, PerCpuArray},
     programs::SchedClassifier,
 };
 use jiff::Timestamp;
-use wardline_ebpf::abi::{Address, Counter, Interval, Reason, Settings, TICK_SHIFT, gauge};
+use wardline_ebpf::abi::{
+    Address, Counter, Interval, Reason, Settings, TICK_SHIFT, gauge, holding_device,
+};
 use wardline_policy::{clock::Clock, live::Live, tables::Tables};
 
 use crate::{
     bpf,
     error::{DatapathError, Result, map_error, pin_error, program_error},
     flow_table,
-    maps::{data, program, total},
+    learned::Entry,
+    maps::{data, duplicate, program, total},
 };
 
 /// How full a table is.
@@ -38,12 +41,14 @@ pub struct Fill {
 }
 
 /// The only maps that a reader opens.
-const READ: [&str; 9] = [
+const READ: [&str; 11] = [
     "CLOCK",
     "FLOWS",
     "FORWARDED",
     "GAUGES",
+    "HELD",
     "LEARNED",
+    "LEARNED_AT",
     "REASONS",
     "RULES",
     "SEEN",
@@ -203,17 +208,21 @@ impl Reader {
             .map_err(|source| map_error("FLOWS")(MapError::IoError(source)))
     }
 
-    /// Learned addresses: the address, the device's number, the tick of its last use.
+    /// Learned addresses: the address, the device's number (0: an unlisted MAC), the tick of its last
+    /// use.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     pub fn learned(&self) -> Result<Vec<(Address, u32, u32)>> {
-        let map: aya::maps::HashMap<_, Address, [u32; 2]> = self.view("LEARNED")?;
+        let map: aya::maps::HashMap<_, Address, [u64; 2]> = self.view("LEARNED")?;
         let mut learned = Vec::new();
         for entry in map.iter() {
             match entry {
-                Ok((address, [device, last])) => learned.push((address, device, last)),
+                Ok((address, words)) => {
+                    let Entry { holder, last, .. } = words.into();
+                    learned.push((address, holding_device(holder), last));
+                }
                 // The entry was removed while the table was read.
                 Err(MapError::KeyNotFound) => {}
                 Err(source) => {
@@ -260,12 +269,11 @@ impl Reader {
             used,
             max,
         });
-        let learned: aya::maps::HashMap<_, Address, [u32; 2]> = self.view("LEARNED")?;
-        let used = learned.keys().count() as u64;
+        let max = self.size("LEARNED");
         fill.push(Fill {
             name: "learned",
-            used,
-            max: self.size("LEARNED"),
+            used: u64::from(self.gauge(gauge::LEARNED)?).min(max),
+            max,
         });
         Ok(fill)
     }
@@ -324,7 +332,7 @@ impl Reader {
         Ok(BUILT_WITH.into_iter().min_by(by_distance).unwrap_or(250))
     }
 
-    fn map(&self, name: &'static str) -> Result<&Map> {
+    pub(crate) fn map(&self, name: &'static str) -> Result<&Map> {
         self.maps.get(name).ok_or(DatapathError::Missing(name))
     }
 
@@ -354,18 +362,4 @@ impl Reader {
         });
         Some(counters.collect())
     }
-}
-
-/// The same map with a new descriptor.
-fn duplicate(name: &'static str, map: &Map) -> Result<Map> {
-    let map_fd = data(name, map)?.fd().as_fd().try_clone_to_owned();
-    let map_fd = map_fd.map_err(|source| map_error(name)(MapError::IoError(source)))?;
-    let data = MapData::from_fd(map_fd).map_err(map_error(name))?;
-    Ok(match map {
-        Map::Array(_) => Map::Array(data),
-        Map::PerCpuArray(_) => Map::PerCpuArray(data),
-        Map::HashMap(_) => Map::HashMap(data),
-        Map::LruHashMap(_) => Map::LruHashMap(data),
-        _ => return Err(DatapathError::Missing(name)),
-    })
 }

@@ -7,7 +7,7 @@ use wardline_ebpf::abi::{ADMISSIONS, Address, Bucket, EventKey, FragmentKey, IDE
 use crate::{
     Datapath, Hook,
     error::{Result, program_error},
-    maps::{clear_array, clear_hash, program},
+    maps::{clear_array, clear_hash, program, set},
 };
 
 impl Datapath {
@@ -89,7 +89,11 @@ impl Datapath {
         clear_array(&mut self.ebpf, "NOTES", ADMISSIONS, 0u64)?;
         clear_hash::<u64, [u32; 2 * IDENTIFIERS]>(&mut self.ebpf, "UNLISTED_CLIENTS", |_| true)?;
         clear_hash::<FragmentKey, [u64; 2]>(&mut self.ebpf, "FRAGMENTS", |_| true)?;
-        clear_hash::<Address, [u32; 2]>(&mut self.ebpf, "LEARNED", |_| true)?;
+        for index in self.reader.counted_learned()? {
+            set(&mut self.ebpf, "LEARNED_AT", index, 0u32)?;
+        }
+        clear_hash::<Address, [u64; 2]>(&mut self.ebpf, "LEARNED", |_| true)?;
+        clear_hash::<u64, Address>(&mut self.ebpf, "HELD", |_| true)?;
         clear_hash::<EventKey, [u64; 2]>(&mut self.ebpf, "EVENT_LIMITS", |_| true)
     }
 }

@@ -13,6 +13,10 @@ pub struct Limits {
     pub control: u32,
     /// The same for a device in quarantine.
     pub control_in_quarantine: u32,
+    /// Learned addresses that one device may have in each family.
+    pub learned_per_device: u32,
+    /// Learned addresses that all devices at one port may have in each family.
+    pub learned_per_port: u32,
     /// Rules of a policy.
     pub rules: u32,
 }
@@ -25,6 +29,8 @@ impl Default for Limits {
             flows_per_device: 4096,
             control: 300,
             control_in_quarantine: 10,
+            learned_per_device: 16,
+            learned_per_port: 1024,
             rules: 131_072,
         }
     }

@@ -9,9 +9,10 @@ use wardline_ebpf::{
     abi::{
         ADMISSIONS, Address, AddressKey, Bucket, Clients, Denial, End, Failsafe, Forwarding,
         Fragment, FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set,
-        Settings, UNLISTED, gauge,
+        Settings, UNLISTED, gauge, learned_index,
     },
     cell::{Cell32, Cell64},
+    learning,
     lookup::Lookup,
 };
 
@@ -30,7 +31,9 @@ pub struct Model<'a> {
     unlisted: Vec<Quota>,
     clients: Vec<OnceCell<(u64, Clients)>>,
     gauges: [Cell32; gauge::COUNT as usize],
-    learned: Vec<OnceCell<(Address, Learned)>>,
+    learned: Room<Address, Learned>,
+    held: Room<u64, Address>,
+    learned_at: HashMap<u32, Cell32>,
     fragments: Vec<OnceCell<Noted>>,
     admissions: Vec<Cell64>,
     seen: Seen,
@@ -43,6 +46,46 @@ struct Noted {
     key: FragmentKey,
     fragment: Fragment,
     forgotten: Cell<bool>,
+}
+
+/// A few entries, which can be added and removed while others are borrowed.
+struct Room<K, V>(Vec<OnceCell<Entry<K, V>>>);
+
+struct Entry<K, V> {
+    key: K,
+    value: V,
+    removed: Cell<bool>,
+}
+
+impl<K: PartialEq, V> Room<K, V> {
+    fn new() -> Self {
+        Self((0..ROOM).map(|_| OnceCell::new()).collect())
+    }
+
+    fn entry(&self, key: &K) -> Option<&Entry<K, V>> {
+        let mut entries = self.0.iter().map_while(OnceCell::get);
+        entries.find(|it| it.key == *key && !it.removed.get())
+    }
+
+    fn find(&self, key: &K) -> Option<&V> {
+        Some(&self.entry(key)?.value)
+    }
+
+    /// Adds an entry; false when there is one with this key, or no room.
+    fn add(&self, key: K, value: V) -> bool {
+        let entry = Entry {
+            key,
+            value,
+            removed: Cell::new(false),
+        };
+        let free = || self.0.iter().find(|it| it.get().is_none());
+        self.entry(&entry.key).is_none() && free().is_some_and(|at| at.set(entry).is_ok())
+    }
+
+    fn remove(&self, key: &K) -> bool {
+        let entry = self.entry(key);
+        entry.is_some_and(|entry| !entry.removed.replace(true))
+    }
 }
 
 /// Learned addresses, fragmented packets, and DHCP clients, for which a model has room.
@@ -71,6 +114,12 @@ impl<'a> Model<'a> {
             .chain(named)
             .chain([0])
             .map(|device| (device, Quota::default()));
+        let families = |ifindex: &u32| [true, false].map(|v4| learned_index(*ifindex, v4));
+        let learned_at = tables.ports.keys().flat_map(families);
+        let learned_at = learned_at.map(|index| (index, Cell32::default()));
+        let gauges = <[Cell32; gauge::COUNT as usize]>::default();
+        // On the host nothing has to be kept recent.
+        gauges[gauge::LEARNED_KEPT as usize].store(u32::MAX / 2);
         Self {
             tables,
             amended: None,
@@ -80,10 +129,12 @@ impl<'a> Model<'a> {
             sets,
             buckets: (0..settings.buckets).map(|_| Bucket::default()).collect(),
             quotas: quotas.collect(),
-            gauges: Default::default(),
+            gauges,
             unlisted: (0..UNLISTED).map(|_| Quota::default()).collect(),
             clients: (0..ROOM).map(|_| OnceCell::new()).collect(),
-            learned: (0..ROOM).map(|_| OnceCell::new()).collect(),
+            learned: Room::new(),
+            held: Room::new(),
+            learned_at: learned_at.collect(),
             fragments: (0..ROOM).map(|_| OnceCell::new()).collect(),
             admissions: (0..ADMISSIONS).map(|_| Cell64::default()).collect(),
             seen: Seen::default(),
@@ -250,27 +301,40 @@ impl Lookup for Model<'_> {
     }
 
     fn learned(&self, address: &Address) -> Option<&Learned> {
-        let known = self.learned.iter().filter_map(OnceCell::get);
-        known
-            .filter(|(at, _)| at == address)
-            .map(|(_, learned)| learned)
-            .next()
+        self.learned.find(address)
     }
 
-    fn learn(&self, address: &Address, device: u32, tick: u32) -> bool {
-        if let Some(learned) = self.learned(address) {
-            learned.device.store(device);
-            learned.last.store(tick);
-            return true;
-        }
+    fn find_place(&self, holder: u64, v4: bool) -> u32 {
+        learning::find_place(self, holder, v4)
+    }
+
+    fn note_learned(&self, address: &Address, holder: u64, ifindex: u32, tick: u32) -> bool {
         let learned = Learned {
-            device: Cell32::new(device),
+            holder: Cell64::new(holder),
             last: Cell32::new(tick),
+            ifindex: Cell32::new(ifindex),
         };
-        match self.learned.iter().find(|slot| slot.get().is_none()) {
-            Some(slot) => slot.set((*address, learned)).is_ok(),
-            None => false,
-        }
+        self.learned.add(*address, learned)
+    }
+
+    fn forget_learned(&self, address: &Address) -> bool {
+        self.learned.remove(address)
+    }
+
+    fn held(&self, key: u64) -> Option<&Address> {
+        self.held.find(&key)
+    }
+
+    fn hold(&self, key: u64, address: &Address) -> bool {
+        self.held.add(key, *address)
+    }
+
+    fn release(&self, key: u64) -> bool {
+        self.held.remove(&key)
+    }
+
+    fn learned_at(&self, index: u32) -> Option<&Cell32> {
+        self.learned_at.get(&index)
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<&Fragment> {
@@ -369,19 +433,16 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_learned_by_the_last_who_claims_it_and_room_is_bounded() {
-        let ward = Ward::new(|_| (), &[]);
-        let model = Model::new(&ward.tables, settings());
-        let address = |n: usize| Address::v4([10, 1, (n >> 8) as u8, n as u8]);
-        assert!(model.learned(&address(0)).is_none());
-        for n in 0..ROOM {
-            assert!(model.learn(&address(n), 7, 1));
+    fn room_is_bounded_and_an_entry_can_be_removed_and_added_again() {
+        let room = Room::new();
+        for n in 0..ROOM - 1 {
+            assert!(room.add(n, 1));
         }
-        assert!(!model.learn(&address(ROOM), 7, 1));
-        assert!(model.learn(&address(0), 8, 2));
-        let learned = model.learned(&address(0));
-        let learned = learned.map(|it| (it.device.load(), it.last.load()));
-        assert_eq!(learned, Some((8, 2)));
+        assert!(!room.add(0, 2));
+        assert!(room.remove(&0) && !room.remove(&0));
+        assert!(room.find(&0).is_none());
+        assert!(room.add(0, 2) && !room.add(ROOM, 1));
+        assert_eq!(room.find(&0), Some(&2));
     }
 
     #[test]

@@ -281,14 +281,59 @@ pub struct Fragment {
     pub first: Cell32,
 }
 
-/// A learned address: which device claimed it first.
+/// A learned address: who claimed it first.
 #[repr(C)]
 #[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct Learned {
-    /// The device's number.
-    pub device: Cell32,
-    /// Tick of the last packet from this address that was judged by policy or by a guard.
+    /// Who has it, as [`holder`] says.
+    pub holder: Cell64,
+    /// Tick of the last packet from this address that was judged by policy or by a guard. While a
+    /// flow of the address is live, the daemon keeps it recent.
     pub last: Cell32,
+    /// The interface that it is counted for: the one where it was claimed.
+    pub ifindex: Cell32,
+}
+
+/// In a [`holder`]: it is a device. In a MAC this bit means a group, which sends nothing.
+const IS_DEVICE: u64 = 1 << 40;
+
+/// Who may hold learned addresses: a device, or, where any MAC is admitted, an unlisted MAC.
+#[inline(always)]
+pub fn holder(device: u32, mac: u64) -> u64 {
+    if device == 0 {
+        mac & 0xffff_ffff_ffff
+    } else {
+        IS_DEVICE | device as u64
+    }
+}
+
+/// The device that a holder is; 0: an unlisted MAC.
+#[inline(always)]
+pub fn holding_device(holder: u64) -> u32 {
+    if holder & IS_DEVICE == 0 {
+        0
+    } else {
+        holder as u32
+    }
+}
+
+/// Key of a place in which a [`holder`] holds a learned address. It has so many places for each
+/// family.
+#[inline(always)]
+pub fn held_key(holder: u64, v4: bool, place: u32) -> u64 {
+    holder << 16 | (v4 as u64) << 8 | place as u64
+}
+
+/// The holder in the key of a place.
+#[inline(always)]
+pub fn held_by(key: u64) -> u64 {
+    key >> 16
+}
+
+/// Index of the count of learned addresses of a family at an interface.
+#[inline(always)]
+pub fn learned_index(ifindex: u32, v4: bool) -> u32 {
+    ifindex << 1 | v4 as u32
 }
 
 /// Where a device was last seen; array by device number.
@@ -311,6 +356,11 @@ pub mod gauge {
     pub const SWEEP: u32 = 2;
     /// Flows in the flow table without an answer.
     pub const UNANSWERED: u32 = 3;
+    /// Learned addresses.
+    pub const LEARNED: u32 = 4;
+    /// Tick until which the daemon vouches that an address of a live flow does not look idle. It is
+    /// always near, because a daemon that has died keeps nothing recent.
+    pub const LEARNED_KEPT: u32 = 5;
     /// Cells.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 6;
 }

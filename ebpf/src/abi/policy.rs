@@ -183,8 +183,22 @@ impl End {
     pub const QUARANTINED: u16 = 1;
     /// The device has MACs, so it is behind a guarded port, never behind an unguarded one.
     pub const GUARDED: u16 = 2;
-    /// The device has no listed address; it may take free addresses of its zone.
-    pub const LEARNS: u16 = 4;
+    /// The device has no listed IPv4 address, and may take free ones of its zone.
+    pub const LEARNS_V4: u16 = 4;
+    /// The same for IPv6.
+    pub const LEARNS_V6: u16 = 8;
+    /// It may take addresses of either family.
+    pub const LEARNS: u16 = Self::LEARNS_V4 | Self::LEARNS_V6;
+
+    /// The flag of a device that may take addresses of the family that this one is of.
+    #[inline(always)]
+    pub fn learns(address: &Address) -> u16 {
+        if address.is_v4() {
+            Self::LEARNS_V4
+        } else {
+            Self::LEARNS_V6
+        }
+    }
 
     /// Whether this is the router.
     #[inline(always)]

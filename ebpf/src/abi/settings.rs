@@ -42,6 +42,10 @@ pub struct Settings {
     pub control: u32,
     /// The same for a device in quarantine.
     pub control_in_quarantine: u32,
+    /// Learned addresses that one device may have in each family.
+    pub learned_per_device: u32,
+    /// Learned addresses that all devices at one port may have in each family.
+    pub learned_per_port: u32,
     /// Seed of the flow table's hash; secret, so that an attacker can't aim flows at one bucket.
     pub seed: u64,
 }
@@ -94,6 +98,8 @@ impl Settings {
             failsafe: 0,
             control: 300,
             control_in_quarantine: 10,
+            learned_per_device: 16,
+            learned_per_port: 1024,
             seed: 0x5eed,
         }
     }

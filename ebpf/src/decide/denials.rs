@@ -5,7 +5,7 @@ use super::{
     work::{Verdict, Work},
 };
 use crate::{
-    abi::{DENIAL_WAYS, Denial, End, NEVER, Reason, Settings, TICK_SHIFT},
+    abi::{Address, DENIAL_WAYS, Denial, End, NEVER, Reason, Settings, TICK_SHIFT},
     flows,
     lookup::Lookup,
     packet::Packet,
@@ -170,12 +170,13 @@ pub(super) fn is_lasting(work: &Work) -> bool {
     };
     // Learned addresses change without a new generation. A listed address, or one in no zone, is
     // never learned.
-    let listed = |end: &End| end.device != 0 && end.flags & End::LEARNS == 0;
+    let listed = |end: &End, of: &Address| end.device != 0 && end.flags & End::learns(of) == 0;
     lasts
         && work.is_ingress()
         && work.device != 0
-        && listed(source)
-        && (listed(destination) || destination.zone == 0 && destination.device == 0)
+        && listed(source, &work.packet.source)
+        && (listed(destination, &work.packet.destination)
+            || destination.zone == 0 && destination.device == 0)
         && !work.packet.is_to_group()
         && !work.packet.fragment.is_first()
         && may_open_flow(&work.packet)

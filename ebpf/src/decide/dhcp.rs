@@ -257,6 +257,7 @@ fn is_own<T: Lookup + ?Sized>(tables: &T, work: &mut Work, address: &Address) ->
         flags: work.sender,
         owns: false,
         port: work.port,
+        mac: work.packet.source_mac,
         tick: work.tick,
     };
     guards::may_own(tables, &sender, address, &mut work.destination)

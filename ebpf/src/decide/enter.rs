@@ -2,7 +2,7 @@
 
 use super::work::{CHARGED, CUT_OFF, DHCP_CLIENT, Verdict, Work};
 use crate::{
-    abi::{End, ROUTER, Reason, carries_key, mac_key, zone},
+    abi::{Address, End, ROUTER, Reason, carries_key, mac_key, zone},
     guards::{self, Sender},
     lookup::Lookup,
     packet::{Bytes, Shape, number},
@@ -23,8 +23,10 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         flags: 0,
         owns: false,
         port: work.port,
+        mac: work.packet.source_mac,
         tick: work.tick,
     };
+    work.claim = Address::UNSPECIFIED;
     if let Err(reason) = check_place(tables, work, &mut sender) {
         return Some(Verdict::of(reason));
     }
@@ -51,7 +53,14 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
                 Reason::Control
             }));
         }
-        let control = guards::arp(bytes, tables, &work.packet, &sender, &mut work.source);
+        let control = guards::arp(
+            bytes,
+            tables,
+            &work.packet,
+            &sender,
+            &mut work.source,
+            &mut work.claim,
+        );
         note_control(work, &sender);
         return Some(control.into());
     }
@@ -67,11 +76,19 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     let control_only = source.is_link_local() || source.is_unspecified();
     if !control_only
         && (source.is_martian_source()
-            || !sender.owns && !guards::owns(tables, &sender, &source, &mut work.source))
+            || !sender.owns
+                && !guards::owns(tables, &sender, &source, &mut work.source, &mut work.claim))
     {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
-    let control = guards::control(bytes, tables, &work.packet, &sender, &mut work.destination);
+    let control = guards::control(
+        bytes,
+        tables,
+        &work.packet,
+        &sender,
+        &mut work.destination,
+        &mut work.claim,
+    );
     if let Some(verdict) = control {
         // Control messages are small; a fragmented one hides something.
         let verdict = verdict.and(if work.packet.fragment.is_first() {

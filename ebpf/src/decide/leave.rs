@@ -145,7 +145,9 @@ fn is_misdirected<T: Lookup + ?Sized>(tables: &T, work: &mut Work, owner: u32) -
     find_destination(tables, work);
     let end = &work.destination;
     // A device that learns its addresses may not have spoken yet.
-    let learns = mac.flags & End::LEARNS != 0 && end.device == 0 && end.zone == mac.zone;
+    let learns = mac.flags & End::learns(&work.packet.destination) != 0
+        && end.device == 0
+        && end.zone == mac.zone;
     if end.device == mac.device || learns {
         return false;
     }

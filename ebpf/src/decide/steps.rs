@@ -3,6 +3,7 @@
 use super::{
     apply::retry_reversed,
     control::{is_charged, is_dhcp},
+    learn::claims,
     observe::observes,
     options::has_options,
     rewritten::is_to_be_noted,
@@ -100,6 +101,8 @@ pub trait Steps {
     fn read_options(&mut self) -> Answer;
     /// Runs [`enter`](super::enter()) or [`leave`](super::leave()).
     fn place(&mut self) -> Answer;
+    /// Runs [`learn`](super::learn()).
+    fn learn(&mut self) -> Answer;
     /// Runs [`read_dhcp`](super::read_dhcp).
     fn read_dhcp(&mut self) -> Answer;
     /// Runs [`charge_control`](super::charge_control).
@@ -124,6 +127,16 @@ pub trait Steps {
     fn apply_observe(&mut self) -> Answer;
     /// Runs [`note_denial`](super::note_denial).
     fn note_denial(&mut self);
+}
+
+/// The step for a packet that enters, after its place was found right: it may claim an address.
+#[inline(always)]
+fn check_claim<S: Steps>(steps: &mut S, placed: Answer) -> Answer {
+    if !placed.goes_on() && placed != Answer::CONTROL || !steps.work().is_some_and(claims) {
+        return placed;
+    }
+    let answer = steps.learn();
+    if answer.goes_on() { placed } else { answer }
 }
 
 /// The steps for control that enters, after its place was found right.
@@ -152,8 +165,11 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     }
     if answer.goes_on() {
         answer = steps.place();
-        if S::ENTERS && answer == Answer::CONTROL {
-            answer = check_control(steps);
+        if S::ENTERS {
+            answer = check_claim(steps, answer);
+            if answer == Answer::CONTROL {
+                answer = check_control(steps);
+            }
         }
     }
     if answer.goes_on() {
@@ -233,6 +249,10 @@ mod tests {
 
         fn place(&mut self) -> Answer {
             self.step("place")
+        }
+
+        fn learn(&mut self) -> Answer {
+            self.step("learn")
         }
 
         fn read_dhcp(&mut self) -> Answer {
@@ -369,6 +389,28 @@ mod tests {
             steps,
             ["place", "admit", "ask_policy", "ask_policy", "apply_policy"]
         );
+    }
+
+    #[test]
+    fn a_claim_is_decided_before_what_it_is_for() {
+        let claiming = |placed| {
+            let mut steps = Recorded {
+                verdict: Some(("place", placed)),
+                ..Recorded::default()
+            };
+            steps.work.claim = Address::v4([10, 1, 0, 1]);
+            ran(steps, None)
+        };
+        let learned = (vec!["place", "learn"], Fate::Passed);
+        assert_eq!(claiming(Reason::Control), learned);
+        let refused = (vec!["place"], Fate::Dropped);
+        assert_eq!(claiming(Reason::NdSpoof), refused);
+        let mut steps = Recorded {
+            verdict: Some(("learn", Reason::SpoofedSource)),
+            ..Recorded::default()
+        };
+        steps.work.claim = Address::v4([10, 1, 0, 1]);
+        assert_eq!(ran(steps, None), (vec!["place", "learn"], Fate::Dropped));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is known of a packet while it is judged, and the verdict.
 
 use crate::{
-    abi::{End, Flow, LOG, Port, Reason},
+    abi::{Address, End, Flow, LOG, Port, Reason},
     cell::{Cell32, Cell64},
     flows::{Opening, Sought},
     packet::Packet,
@@ -154,6 +154,8 @@ pub struct Work {
     pub(super) control: u32,
     /// [`End`] flags of the device that sent it; only for control that enters.
     pub(super) sender: u16,
+    /// The address that its sender claims without having it yet; unspecified: none.
+    pub(super) claim: Address,
     /// Where the options of a DHCP message are that matter; see [`dhcp`](super::dhcp).
     pub(super) options: Options,
 }

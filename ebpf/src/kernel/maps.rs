@@ -1,7 +1,7 @@
 //! The maps, and lookups in them. The daemon and the pins call the maps by these names.
 
 use aya_ebpf::{
-    bindings::BPF_ANY,
+    bindings::{BPF_ANY, BPF_NOEXIST},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
     helpers,
     macros::btf_map,
@@ -16,6 +16,8 @@ use wardline_ebpf::{
     cell::{Cell32, Cell64, opaque},
     lookup::Lookup,
 };
+
+use super::steps;
 
 // The daemon sets sizes that depend on its configuration before it loads the programs. Policy
 // tables take memory as they fill; memory that packets write to is allocated at load.
@@ -88,7 +90,11 @@ static ADOPTION: Array<u32, { MAX_IFINDEX as usize }> = Array::new();
 #[btf_map]
 static NOTES: Array<Cell64, { ADMISSIONS as usize }> = Array::new();
 #[btf_map]
-static LEARNED: LruHashMap<Address, Learned, 1024> = LruHashMap::new();
+static LEARNED: HashMap<Address, Learned, 1024> = HashMap::new();
+#[btf_map]
+static HELD: HashMap<u64, Address, 1024> = HashMap::new();
+#[btf_map]
+static LEARNED_AT: Array<Cell32, { (MAX_IFINDEX * 2) as usize }> = Array::new();
 #[btf_map]
 static SEEN: Array<Seen, 1024> = Array::new();
 
@@ -298,12 +304,45 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
-    fn learn(&self, address: &Address, device: u32, tick: u32) -> bool {
+    fn find_place(&self, holder: u64, v4: bool) -> u32 {
+        steps::find_place(holder, u32::from(v4))
+    }
+
+    #[inline(always)]
+    fn note_learned(&self, address: &Address, holder: u64, ifindex: u32, tick: u32) -> bool {
         let learned = Learned {
-            device: Cell32::new(device),
+            holder: Cell64::new(holder),
             last: Cell32::new(tick),
+            ifindex: Cell32::new(ifindex),
         };
-        LEARNED.insert(address, &learned, BPF_ANY as u64).is_ok()
+        LEARNED
+            .insert(address, &learned, BPF_NOEXIST as u64)
+            .is_ok()
+    }
+
+    #[inline(always)]
+    fn forget_learned(&self, address: &Address) -> bool {
+        LEARNED.remove(address).is_ok()
+    }
+
+    #[inline(always)]
+    fn held(&self, key: u64) -> Option<&Address> {
+        found!(HELD.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn hold(&self, key: u64, address: &Address) -> bool {
+        HELD.insert(key, address, BPF_NOEXIST as u64).is_ok()
+    }
+
+    #[inline(always)]
+    fn release(&self, key: u64) -> bool {
+        HELD.remove(key).is_ok()
+    }
+
+    #[inline(always)]
+    fn learned_at(&self, index: u32) -> Option<&Cell32> {
+        found!(LEARNED_AT.get_ptr(index))
     }
 
     #[inline(always)]

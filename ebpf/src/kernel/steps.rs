@@ -2,7 +2,10 @@
 //! separately.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use wardline_ebpf::decide::{self, Answer, Steps, Work, note};
+use wardline_ebpf::{
+    decide::{self, Answer, Steps, Work, note},
+    learning,
+};
 
 use super::{
     desk::{ENTERING, LEAVING, desk},
@@ -91,6 +94,11 @@ macro_rules! hook {
             }
 
             #[inline(always)]
+            fn learn(&mut self) -> Answer {
+                Answer::from_number(learn($index))
+            }
+
+            #[inline(always)]
             fn read_dhcp(&mut self) -> Answer {
                 Answer::from_number($read_dhcp(self.0))
             }
@@ -175,6 +183,11 @@ hook! {
 }
 
 step! {
+    /// Gives its sender an address that it claims.
+    learn(index: u32), index, |desk| decide::learn(&Maps, &mut desk.work)
+}
+
+step! {
     /// Counts control against its sender's budget.
     charge_control(index: u32), index, |desk| decide::charge_control(&Maps, &mut desk.work)
 }
@@ -223,4 +236,12 @@ step! {
         decide::note_denial(&Maps, &desk.work, &desk.verdict);
         None
     }
+}
+
+/// Finds a place for one more learned address. A function of its own, because the verifier would
+/// follow what comes after for each place that it could find.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(super) extern "C" fn find_place(holder: u64, v4: u32) -> u32 {
+    learning::find_place(&Maps, holder, v4 != 0)
 }

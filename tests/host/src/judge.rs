@@ -205,6 +205,8 @@ pub fn limits() -> Limits {
         devices: 256,
         flows: 1024,
         flows_per_device: 48,
+        learned_per_device: 16,
+        learned_per_port: 1024,
         rules: 256,
         ..Limits::default()
     }

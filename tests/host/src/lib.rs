@@ -22,4 +22,6 @@ mod agreement;
 #[cfg(test)]
 mod internet;
 #[cfg(test)]
+mod learning;
+#[cfg(test)]
 mod sweep;

@@ -177,9 +177,9 @@ fn rows() -> Vec<Row> {
         row("a part with a VLAN that its port has not", [
             (leaves("lan3", From::Guarded("lan1".to_owned()), Ethernet::new(PARTED, ROUTER, parts[1].clone()).tagged(9)), Reason::WrongVlan),
         ]),
-        row("an address that a device takes over keeps its flows", [
+        row("an address that an unlisted MAC uses is not free, and keeps its flows", [
             (tagged("lan3", STRANGER, Ipv4::new(OPEN[0], OPEN[1], Udp::new(4000, 514, *b"x"))), Reason::Rule),
-            (tagged("lan3", LEARNER, Ipv4::new(OPEN[0], FAR_4, Udp::new(4000, 514, *b"x"))), Reason::Rule),
+            (tagged("lan3", LEARNER, Ipv4::new(OPEN[0], FAR_4, Udp::new(4000, 514, *b"x"))), Reason::SpoofedSource),
             (tagged("lan3", LEARNER, Ipv4::new(OPEN[1], OPEN[0], Udp::new(514, 4000, *b"x"))), Reason::Established),
         ]),
         row("a part with an IPv4-mapped source does not leave either", [

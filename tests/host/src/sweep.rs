@@ -275,8 +275,32 @@ impl Lookup for Tables<'_> {
         None
     }
 
-    fn learn(&self, _: &Address, _: u32, _: u32) -> bool {
+    fn find_place(&self, _: u64, _: bool) -> u32 {
+        0
+    }
+
+    fn note_learned(&self, _: &Address, _: u64, _: u32, _: u32) -> bool {
         false
+    }
+
+    fn forget_learned(&self, _: &Address) -> bool {
+        false
+    }
+
+    fn held(&self, _: u64) -> Option<&Address> {
+        None
+    }
+
+    fn hold(&self, _: u64, _: &Address) -> bool {
+        false
+    }
+
+    fn release(&self, _: u64) -> bool {
+        false
+    }
+
+    fn learned_at(&self, _: u32) -> Option<&Cell32> {
+        None
     }
 
     fn fragment(&self, _: &FragmentKey) -> Option<&Fragment> {

@@ -5,16 +5,16 @@
 //! flow, unicast and well-formed, that is not control traffic; where the contract lists reasons,
 //! it gives the first that holds.
 
+mod learned;
 mod observe;
 pub mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
+use self::learned::Learned;
+pub use self::learned::{Sender, learns};
 use jiff::Timestamp;
 use wardline_proto::v1::{Action, Device, Policy, Port, Reason, Rule, Zone, ZoneAdmit};
 
@@ -120,7 +120,7 @@ pub struct Oracle<'a> {
     router: BTreeSet<IpAddr>,
     /// The MACs of the router's interfaces.
     macs: BTreeSet<[u8; 6]>,
-    learned: BTreeMap<IpAddr, String>,
+    learned: Learned,
     quarantined: BTreeSet<String>,
     /// Ports in quarantine.
     ports_cut: BTreeSet<String>,
@@ -149,7 +149,7 @@ impl<'a> Oracle<'a> {
             policy,
             router,
             macs: BTreeSet::new(),
-            learned: BTreeMap::new(),
+            learned: Learned::default(),
             quarantined: BTreeSet::new(),
             ports_cut: BTreeSet::new(),
             only_kept: false,
@@ -190,11 +190,6 @@ impl<'a> Oracle<'a> {
     /// Says whether packets go through a port in quarantine from now on.
     pub fn only_kept(&mut self, only: bool) {
         self.only_kept = only;
-    }
-
-    /// Binds an address to a device that has no listed ones.
-    pub fn learn(&mut self, address: IpAddr, device: &str) {
-        self.learned.insert(address, device.to_owned());
     }
 
     /// The expected verdict on the packet.
@@ -239,7 +234,9 @@ impl<'a> Oracle<'a> {
                 let device = self
                     .stands(interface, zone, *mac)
                     .map_err(|drop| drop.reason)?;
-                if !self.may_send(device, zone, source) {
+                let sender = Sender::new(device, *mac);
+                let new = self.is_new(device, &sender, source);
+                if !self.may_send(device, zone, source) || new && !self.may_learn(&sender, source) {
                     return Err(Reason::SpoofedSource);
                 }
                 Ok(End::Other {
@@ -304,7 +301,8 @@ impl<'a> Oracle<'a> {
         self.router.contains(&source) || self.may_come_up(source)
     }
 
-    /// Whether a device, or an unlisted MAC, in `zone` may send from `source`.
+    /// Whether a device, or an unlisted MAC, in `zone` may send from `source`, if it
+    /// [may learn](Self::may_learn) what it has to.
     pub fn may_send(&self, device: Option<&Device>, zone: &str, source: IpAddr) -> bool {
         !is_martian(source) && self.may_use(device, zone, source)
     }
@@ -315,14 +313,14 @@ impl<'a> Oracle<'a> {
             // A device may not use the router's link-local address.
             return !self.router.contains(&source);
         }
-        if let Some(device) = device
-            && !device.addresses.is_empty()
-        {
-            return has_address(device, source);
+        if device.is_some_and(|device| has_address(device, source)) {
+            return true;
         }
-        let claimed_by = self.device_of(source).map(|owner| &owner.name);
-        let free = claimed_by.is_none() || claimed_by == device.map(|device| &device.name);
-        free && !self.router.contains(&source) && self.subnet_zone(source) == Some(zone)
+        let listed = self.policy.devices.iter().any(|it| has_address(it, source));
+        !listed
+            && device.is_none_or(|device| learns(device, source))
+            && !self.router.contains(&source)
+            && self.subnet_zone(source) == Some(zone)
     }
 
     /// The rules that admit the packet, or why it is to be dropped.
@@ -525,8 +523,8 @@ impl<'a> Oracle<'a> {
     }
 
     fn device_of(&self, address: IpAddr) -> Option<&'a Device> {
-        let learned = self.learned.get(&address);
-        let is_of = |device: &Device| has_address(device, address) || learned == Some(&device.name);
+        let is_of =
+            |device: &Device| has_address(device, address) || self.learned.is_of(device, address);
         self.policy.devices.iter().find(|device| is_of(device))
     }
 

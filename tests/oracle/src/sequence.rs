@@ -24,10 +24,10 @@ use self::{
     nat::{Known, excuse},
 };
 use crate::{
-    dissect::{self, Content, Fragment, Frame, Ip, Mac, Upper},
+    dissect::{self, Content, Fragment, Frame, Ip, Upper},
     oracle::{
-        Asks, Drop, End, Oracle, covers, is_group, is_link_local, is_martian, prefix_length,
-        zone_on,
+        Asks, Drop, End, Oracle, Sender, covers, is_group, is_link_local, is_martian,
+        prefix_length, zone_on,
     },
 };
 
@@ -118,13 +118,8 @@ pub struct Sequence<'a> {
     nat: [bool; 2],
     /// The ends of packets that have opened flows where they entered.
     admitted: Vec<Known>,
-}
-
-/// Who sends control: a device, or an unlisted MAC.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Sender {
-    Device(String),
-    Mac(Mac),
+    /// The address that the packet at hand claims, and that its sender has yet to learn.
+    claim: Option<IpAddr>,
 }
 
 /// A fragment that is awaited.
@@ -167,6 +162,7 @@ impl<'a> Sequence<'a> {
             is_cut: false,
             budget: None,
             spent: BTreeMap::new(),
+            claim: None,
             clients: BTreeMap::new(),
             nat: [false; 2],
             admitted: Vec::new(),

@@ -138,6 +138,14 @@ enum Limit {
     ///
     /// Example: `limits.control_in_quarantine = 10`
     ControlInQuarantine,
+    /// Learned addresses that one device may have, for each of IPv4 and IPv6.
+    ///
+    /// Example: `limits.learned_per_device = 8`
+    LearnedPerDevice,
+    /// Learned addresses that all devices at one port may have, for each of IPv4 and IPv6.
+    ///
+    /// Example: `limits.learned_per_port = 4096`
+    LearnedPerPort,
     /// Rules of a policy.
     ///
     /// Example: `limits.rules = 20000`
@@ -286,6 +294,8 @@ fn limits(file: &BTreeMap<Limit, Spanned<i64>>, place: &Place<'_>) -> Result<Lim
             Limit::FlowsPerDevice => (&mut limits.flows_per_device, 1..=1 << 24),
             Limit::Control => (&mut limits.control, 10..=1 << 20),
             Limit::ControlInQuarantine => (&mut limits.control_in_quarantine, 1..=1 << 20),
+            Limit::LearnedPerDevice => (&mut limits.learned_per_device, 1..=64),
+            Limit::LearnedPerPort => (&mut limits.learned_per_port, 1..=1 << 24),
             Limit::Rules => (&mut limits.rules, 1..=1 << 20),
         };
         *field = place.number(value, bounds)?;

@@ -40,6 +40,8 @@ flows = 64
 flows_per_device = 1
 control = 20
 control_in_quarantine = 2
+learned_per_device = 2
+learned_per_port = 3
 rules = 20
 [timeouts]
 tcp_unanswered = 1
@@ -67,6 +69,8 @@ fn reads_every_key() {
         flows_per_device: 1,
         control: 20,
         control_in_quarantine: 2,
+        learned_per_device: 2,
+        learned_per_port: 3,
         rules: 20,
     };
     assert_eq!(config.limits, limits);
@@ -140,6 +144,10 @@ fn refuses_with_file_line_and_key() {
         (
             "[limits]\nflows = 16777217",
             "f.toml:2: limits.flows: 16777217 is not from",
+        ),
+        (
+            "[limits]\nlearned_per_device = 65",
+            "f.toml:2: limits.learned_per_device: 65 is not from 1 to 64",
         ),
         (
             "[limits]\nflows_per_device = 0",

@@ -7,7 +7,7 @@ use tokio::{
     task::spawn_blocking,
 };
 use tonic::Status;
-use wardline_datapath::Reader;
+use wardline_datapath::{Reader, error::DatapathError};
 use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
 use crate::{
@@ -62,6 +62,16 @@ impl View {
     /// What is in force.
     pub(super) fn state(&self) -> State {
         self.states.borrow().clone()
+    }
+
+    /// Keeps what the kernel knows of learned addresses true. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn keep_learned(&self) -> Result<(), DatapathError> {
+        let ports = self.state().snapshot;
+        self.reader.keep_learned(ports.tables.ports.keys().copied())
     }
 
     /// Reads on a thread that may block.

@@ -19,6 +19,8 @@ const LIMITS: Limits = Limits {
     flows_per_device: 64,
     control: 300,
     control_in_quarantine: 10,
+    learned_per_device: 16,
+    learned_per_port: 1024,
     rules: 1000,
 };
 

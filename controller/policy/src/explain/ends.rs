@@ -7,7 +7,10 @@ use std::{
 
 use ipnet::IpNet;
 use wardline_ebpf::{
-    abi::{self, Address, End, Port, PrefixKey, ROUTER, Settings, carries_key, mac_key, vlan_key},
+    abi::{
+        self, Address, End, Port, PrefixKey, ROUTER, Settings, carries_key, holder, mac_key,
+        vlan_key,
+    },
     lookup::Lookup as _,
     packet::number,
     policy,
@@ -399,9 +402,8 @@ impl<'a> Resolver<'a> {
         {
             let address = Address::from(candidate.address);
             // There is room, because no other address is claimed.
-            let _ = self
-                .model
-                .learn(&address, self.device_number(device), self.tick);
+            let holder = holder(self.device_number(device), 0);
+            let _ = self.model.note_learned(&address, holder, 0, self.tick);
         }
     }
 

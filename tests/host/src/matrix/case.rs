@@ -202,6 +202,12 @@ impl From<Says> for Verdicts {
     }
 }
 
+impl From<Vec<Says>> for Verdicts {
+    fn from(says: Vec<Says>) -> Self {
+        Self::Each(says)
+    }
+}
+
 impl<const N: usize> From<[Says; N]> for Verdicts {
     fn from(says: [Says; N]) -> Self {
         Self::Each(says.to_vec())

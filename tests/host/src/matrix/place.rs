@@ -1,20 +1,24 @@
 //! Place: on which port and VLAN a device may send, and from which address.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use super::{
     case::{
-        CONTROL, ESTABLISHED, Family,
+        ARP_SPOOF, CONTROL, Case, ESTABLISHED, Family,
         Family::V4,
-        MID_FLOW, NO_RULE, QUARANTINED, RULE, SPOOFED_SOURCE,
+        MID_FLOW, ND_SPOOF, NO_RULE, QUARANTINED, RULE, SPOOFED_SOURCE,
         Setting::{AdmitAny, Observe, Quarantine},
         Table, UNKNOWN_DEVICE, WRONG_PORT, WRONG_VLAN, would,
     },
     network::{
-        CAMERA, COY, FAR, LAN1, LAN2, LAN3, LINK, PINNED, PUMP, Party, RECORDS, ROUTER, ROUTER_2,
-        SHY, STRANGER, TRUNK, TWOFOLD, TWOFOLDS_OTHER_MAC, UPLINK, back, down, pump, sent, syn,
-        tcp, up,
+        ALL_NODES, CAMERA, COY, FAR, LAN1, LAN2, LAN3, LINK, PINNED, PUMP, Party, RECORDS, ROUTER,
+        ROUTER_2, SHY, STRANGER, TRUNK, TWOFOLD, TWOFOLDS_OTHER_MAC, UPLINK, back, down, pump,
+        sent, syn, tcp, up,
     },
 };
-use wardline_oracle::frames::{ACK, Arp, BROADCAST, Dhcp, Ethernet, Ipv4, Ipv6, RST, SYN, icmpv6};
+use wardline_oracle::frames::{
+    ACK, Arp, BROADCAST, Dhcp, Ethernet, Ipv4, Ipv6, RST, SYN, icmpv6, solicited_node,
+};
 
 #[rustfmt::skip]
 pub(crate) fn rows(t: &mut Table) {
@@ -105,6 +109,56 @@ pub(crate) fn rows(t: &mut Table) {
     t.both("an address outside the zone is not free to take", |c, f| { c.enters(LAN2, Ethernet { source: SHY.mac, ..up(&STRANGER, &FAR, f, syn(443)) }).is(SPOOFED_SOURCE); });
     t.case("an address taken by ARP is the device's").enters(LAN2, Ethernet::new(BROADCAST, SHY.mac, Arp::request(SHY.mac, SHY.v4, ROUTER_2.v4)))
         .enters(LAN2, shy(V4)).enters(LAN2, Ethernet { source: COY.mac, ..shy(V4) }).is([CONTROL, RULE, SPOOFED_SOURCE]);
+    // How many a device may take.
+    fn takes<'a>(c: &'a mut Case, numbers: impl IntoIterator<Item = u8>, f: Family) -> &'a mut Case {
+        numbers.into_iter().fold(c, |c, n| {
+            let taken = Party { v4: Ipv4Addr::new(10, 20, 2, n), v6: Ipv6Addr::new(0xfd20, 0, 0, 2, 0, 0, 0x77, n.into()), ..SHY };
+            c.enters(LAN2, up(&taken, &FAR, f, syn(443)))
+        })
+    }
+    t.both("sixteen free addresses, and one more", |c, f| {
+        c.mirrors("a device that claims many addresses takes those of others");
+        takes(c, 100..117, f).is([[RULE; 16].as_slice(), &[SPOOFED_SOURCE]].concat());
+    });
+    t.both("sixteen free addresses, and another device's", |c, f| {
+        c.mirrors("a device that claims many addresses takes those of others");
+        takes(c.enters(LAN2, up(&COY, &FAR, f, syn(443))), 100..116, f).enters(LAN2, Ethernet { source: SHY.mac, ..up(&COY, &RECORDS, f, syn(443)) })
+            .enters(LAN2, up(&COY, &FAR, f, syn(23))).is([[RULE; 17].as_slice(), &[SPOOFED_SOURCE, NO_RULE]].concat());
+    });
+    t.both("a new address in place of one that is silent for twenty minutes", |c, f| {
+        c.mirrors("a host that changes its addresses runs out of them");
+        takes(takes(c, 100..116, f), 116..117, f).after(1200).is(RULE);
+    });
+    t.both("a new address in place of one that is silent for ten minutes", |c, f| {
+        takes(takes(c, 100..116, f), 116..117, f).after(600).is([[RULE; 16].as_slice(), &[SPOOFED_SOURCE]].concat());
+    });
+    takes(t.case("ARP for a seventeenth address"), 100..116, V4)
+        .enters(LAN2, Ethernet::new(BROADCAST, SHY.mac, Arp::request(SHY.mac, SHY.v4, ROUTER_2.v4))).is([[RULE; 16].as_slice(), &[ARP_SPOOF]].concat());
+    takes(t.case("duplicate address detection of a seventeenth address"), 100..116, Family::V6)
+        .enters(LAN2, sent(&SHY, Ipv6 { hop_limit: 255, ..Ipv6::new(Ipv6Addr::UNSPECIFIED, solicited_node(SHY.v6), icmpv6::neighbour_solicitation(SHY.v6, &[])) })).is([[RULE; 16].as_slice(), &[ND_SPOOF]].concat());
+
+    // Unlisted MACs, where any is admitted.
+    let other = Party { mac: [0x02, 0, 0, 0, 0xee, 0x02], ..STRANGER };
+    let guest = |f| up(&STRANGER, &FAR, f, syn(443));
+    t.both("an unlisted MAC's address from another", |c, f| {
+        c.mirrors("a guest uses another guest's address");
+        c.enters(LAN1, guest(f)).enters(LAN1, Ethernet { source: other.mac, ..up(&STRANGER, &RECORDS, f, syn(443)) }).enters(LAN1, guest(f))
+            .is(UNKNOWN_DEVICE).under(AdmitAny, [RULE, SPOOFED_SOURCE, ESTABLISHED]);
+    });
+    t.both("a reset in another unlisted MAC's connection", |c, f| {
+        c.mirrors("a guest uses another guest's address");
+        c.enters(LAN1, guest(f)).enters(LAN1, Ethernet { source: other.mac, ..up(&STRANGER, &FAR, f, tcp(443, RST)) }).enters(LAN1, guest(f))
+            .is(UNKNOWN_DEVICE).under(AdmitAny, [RULE, SPOOFED_SOURCE, ESTABLISHED]);
+    });
+    t.case("ARP for another unlisted MAC's address").mirrors("a guest uses another guest's address").enters(LAN1, guest(V4))
+        .enters(LAN1, Ethernet::new(BROADCAST, other.mac, Arp::request(other.mac, STRANGER.v4, ROUTER.v4))).is(UNKNOWN_DEVICE).under(AdmitAny, [RULE, ARP_SPOOF]);
+    t.case("a neighbour advertisement for another unlisted MAC's address").mirrors("a guest uses another guest's address").enters(LAN1, guest(Family::V6))
+        .enters(LAN1, sent(&other, Ipv6 { hop_limit: 255, ..Ipv6::new(STRANGER.v6, ALL_NODES, icmpv6::neighbour_advertisement(STRANGER.v6, 0x20, &[icmpv6::target_link(other.mac)])) }))
+        .is(UNKNOWN_DEVICE).under(AdmitAny, [RULE, SPOOFED_SOURCE]);
+    t.both("an unlisted MAC's address after twenty minutes of silence", |c, f| {
+        c.enters(LAN1, guest(f)).enters(LAN1, Ethernet { source: other.mac, ..up(&STRANGER, &RECORDS, f, syn(443)) }).after(1200)
+            .is(UNKNOWN_DEVICE).under(AdmitAny, [RULE, RULE]);
+    });
 
     // Inside a flow.
     t.both("a flow's device moves to another port of its zone", |c, f| {
@@ -166,7 +220,7 @@ fn borrowed_to(mac: &Party, address: &Party, to: &Party, f: Family) -> Ethernet 
 }
 
 /// A connection of the pump to the records, opened and answered.
-fn opened(case: &mut super::case::Case, f: Family) -> &mut super::case::Case {
+fn opened(case: &mut Case, f: Family) -> &mut Case {
     case.enters(LAN1, up(&PUMP, &RECORDS, f, syn(2575))).leaves(
         LAN1,
         UPLINK,

@@ -222,7 +222,7 @@ fn a_learned_address_is_its_devices() {
     let mut oracle = Oracle::new(&policy, &[]);
     let probe = up("192.0.2.5", "10.2.0.77", HL7);
     assert_eq!(oracle.judge(&probe), dropped(Reason::NoRule, ""));
-    oracle.learn(probe.destination, "camera");
+    oracle.learn(probe.destination, Sender::Device("camera".to_owned()));
     assert_eq!(oracle.judge(&probe), allowed("camera"));
     let probe = up("10.2.0.77", "10.1.0.11", HL7);
     assert_eq!(oracle.judge(&probe), dropped(Reason::SpoofedSource, ""));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use wardline_proto::v1::{Device, Port, Reason};
 
 use super::{
-    From, Must, Sender, Sequence, Where,
+    From, Must, Sequence, Where,
     control::{
         Control, dhcp_address, dhcp_is_own, is_discovery, is_query, is_report, leaves_as_control,
         links_are, may_be_nobody, stays_on_link,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     dissect::{Arp, Content, Frame, Ip, Upper},
-    oracle::{Drop, End, is_group, is_link_local, is_martian},
+    oracle::{Drop, End, Sender, is_group, is_link_local, is_martian, learns},
 };
 
 impl<'a> Sequence<'a> {
@@ -37,9 +37,11 @@ impl<'a> Sequence<'a> {
         }
         let quarantined =
             self.is_cut || device.is_some_and(|device| self.oracle.is_cut_off(device));
+        self.claim = None;
         let ip = match &frame.content {
             Content::Arp(Some(arp)) => {
                 self.claims(frame, *arp, device, zone)?;
+                self.settle(frame, device, Reason::ArpSpoof)?;
                 return self.charge(frame, device);
             }
             Content::Arp(None) => return Err(Drop::because(Reason::Malformed)),
@@ -52,11 +54,13 @@ impl<'a> Sequence<'a> {
             .filter(|control| self.is_control_here(port, frame, ip, *control));
         let goes_on =
             ip.fragment.is_none_or(|it| it.offset == 0) && self.goes_on(ip, &Way::of(at, frame));
-        if !goes_on && !may_be_nobody(ip, control) && !self.oracle.may_send(device, zone, ip.source)
-        {
+        let may_send = self.oracle.may_send(device, zone, ip.source);
+        if !goes_on && !may_be_nobody(ip, control) && !may_send {
             return Err(Drop::because(Reason::SpoofedSource));
         }
-        self.take(device, ip.source);
+        if !goes_on {
+            self.take(frame, device, ip.source);
+        }
         if let Some(control) = control {
             self.may_control(port, frame, ip, control, device, zone)?;
             // Control messages are small, so one in fragments hides something.
@@ -68,6 +72,16 @@ impl<'a> Sequence<'a> {
             control,
             Some(Control::Membership | Control::MembershipQuery)
         );
+        if !(membership && quarantined) {
+            let claims_source = self.claim == Some(ip.source);
+            let refused = match control {
+                Some(_) if claims_source => Reason::SpoofedSource,
+                Some(Control::DhcpClient) => Reason::RogueDhcp,
+                Some(_) => Reason::NdSpoof,
+                None => Reason::SpoofedSource,
+            };
+            self.settle(frame, device, refused)?;
+        }
         if control.is_some() && !(membership && quarantined) {
             if control == Some(Control::DhcpClient) {
                 self.asks_for_itself(frame, ip, device, zone)?;
@@ -90,7 +104,10 @@ impl<'a> Sequence<'a> {
     fn charge(&mut self, frame: &Frame, device: Option<&Device>) -> Result<Must, Drop> {
         let quarantined =
             self.is_cut || device.is_some_and(|device| self.oracle.is_cut_off(device));
-        let spent = self.spent.entry(sender(frame, device)).or_default();
+        let spent = self
+            .spent
+            .entry(Sender::new(device, frame.source))
+            .or_default();
         let budget = self.budget.map(|budget| budget[usize::from(quarantined)]);
         if budget.is_none_or(|budget| *spent < budget) {
             *spent += 1;
@@ -110,19 +127,26 @@ impl<'a> Sequence<'a> {
     ) -> Result<(), Drop> {
         let rogue = Drop::because(Reason::RogueDhcp);
         let told = told(ip, frame.source).ok_or(rogue.clone())?;
-        let learns = device.is_none_or(|device| device.addresses.is_empty());
+        let sender = Sender::new(device, frame.source);
         let is_own = |address: &IpAddr| match self.oracle.end(*address) {
             End::Router => false,
             End::Other {
                 device: Some(owner),
                 ..
             } => device.is_some_and(|device| device.name == owner.name),
-            End::Other { zone: of, .. } => learns && of == Some(zone),
+            End::Other { zone: of, .. } => {
+                of == Some(zone)
+                    && device.is_none_or(|device| learns(device, *address))
+                    && self.oracle.is_free_for(&sender, *address)
+            }
         };
         if !told.gives_back.iter().all(is_own) {
             return Err(rogue);
         }
-        let known = self.clients.entry(sender(frame, device)).or_default();
+        let known = self
+            .clients
+            .entry(Sender::new(device, frame.source))
+            .or_default();
         if let Some(identifier) = told.identifier {
             if known.len() == IDENTIFIERS && !known.contains(&identifier) {
                 return Err(rogue);
@@ -147,7 +171,7 @@ impl<'a> Sequence<'a> {
             return Err(Drop::because(Reason::ArpSpoof));
         }
         if !probes {
-            self.take(device, arp.sender.into());
+            self.take(frame, device, arp.sender.into());
         }
         Ok(())
     }
@@ -217,10 +241,10 @@ impl<'a> Sequence<'a> {
                 _ => None,
             };
             if let Some(target) = claimed {
-                if !self.oracle.may_send(device, zone, target.into()) {
+                let own = self.oracle.may_send(device, zone, target.into());
+                if !own || !self.take(frame, device, target.into()) {
                     return Err(Drop::because(Reason::NdSpoof));
                 }
-                self.take(device, target.into());
             }
             if !links_are(ip, frame.source) {
                 return Err(Drop::because(Reason::NdSpoof));
@@ -238,10 +262,10 @@ impl<'a> Sequence<'a> {
             }
             Control::DhcpClient => {
                 if let Some(address) = dhcp_address(ip) {
-                    if !self.oracle.may_send(device, zone, address.into()) {
+                    let own = self.oracle.may_send(device, zone, address.into());
+                    if !own || !self.take(frame, device, address.into()) {
                         return Err(Drop::because(Reason::RogueDhcp));
                     }
-                    self.take(device, address.into());
                 }
                 Ok(())
             }
@@ -249,15 +273,33 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    /// A device without listed addresses keeps an address that it has used.
-    fn take(&mut self, device: Option<&'a Device>, address: IpAddr) {
-        if let Some(device) = device
-            && device.addresses.is_empty()
-            && !address.is_unspecified()
-            && !is_link_local(address)
-        {
-            self.oracle.learn(address, &device.name);
+    /// Notes an address that the sender uses, if it has yet to learn it. A packet claims one such
+    /// address; false for a second.
+    fn take(&mut self, frame: &Frame, device: Option<&Device>, address: IpAddr) -> bool {
+        let sender = Sender::new(device, frame.source);
+        if self.oracle.is_new(device, &sender, address) {
+            let another = self.claim.is_some_and(|claim| claim != address);
+            self.claim = Some(address);
+            return !another;
         }
+        true
+    }
+
+    /// The sender learns the address that its packet claims, if there is room.
+    fn settle(
+        &mut self,
+        frame: &Frame,
+        device: Option<&Device>,
+        reason: Reason,
+    ) -> Result<(), Drop> {
+        if let Some(address) = self.claim {
+            let sender = Sender::new(device, frame.source);
+            if !self.oracle.may_learn(&sender, address) {
+                return Err(Drop::because(reason));
+            }
+            self.oracle.learn(address, sender);
+        }
+        Ok(())
     }
 
     /// A frame that leaves through a guarded port.
@@ -413,7 +455,7 @@ impl<'a> Sequence<'a> {
             } => owner.name != device.name && (bridged || !owner.macs.is_empty()),
             End::Other { zone, .. } => {
                 // It may take this address as its own.
-                let learns = device.addresses.is_empty() && zone == Some(&device.zone);
+                let learns = learns(device, ip.destination) && zone == Some(&device.zone);
                 bridged && !learns
             }
         }
@@ -534,13 +576,5 @@ impl<'a> Sequence<'a> {
             return Err(Drop::because(Reason::NdSpoof));
         }
         Ok(())
-    }
-}
-
-/// Whose control it is.
-fn sender(frame: &Frame, device: Option<&Device>) -> Sender {
-    match device {
-        Some(device) => Sender::Device(device.name.clone()),
-        None => Sender::Mac(frame.source),
     }
 }

@@ -1,0 +1,157 @@
+//! Keeps what the kernel knows of learned addresses true: which are in use, and how many there are.
+//!
+//! The kernel sees an address only when policy or a guard judges a packet, so a flow that runs for an
+//! hour could look like silence. And counts that the kernel keeps can go wrong by one when two
+//! processors meet.
+
+use std::collections::{HashMap, HashSet};
+
+use aya::{Pod, maps::MapData};
+use wardline_ebpf::abi::{Address, TICK_SHIFT, gauge, held_by, learned_index};
+
+use crate::{
+    Reader,
+    error::{Result, map_error},
+    maps::{duplicate, remove_if_there},
+};
+
+/// The call `bpf_map_update_elem` changes only an entry that exists.
+const EXISTS: u64 = 2;
+
+/// How long what the daemon has kept true is relied on, in seconds. It has to be longer than the time
+/// between two calls of [`Reader::keep_learned`], and shorter than any address may be idle.
+const RELIED_ON: u32 = 100;
+
+/// A [`Learned`](wardline_ebpf::abi::Learned), read.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) holder: u64,
+    pub(crate) last: u32,
+    ifindex: u32,
+}
+
+impl From<[u64; 2]> for Entry {
+    fn from([holder, rest]: [u64; 2]) -> Self {
+        let [a, b, c, d, e, f, g, h] = rest.to_ne_bytes();
+        Self {
+            holder,
+            last: u32::from_ne_bytes([a, b, c, d]),
+            ifindex: u32::from_ne_bytes([e, f, g, h]),
+        }
+    }
+}
+
+impl From<Entry> for [u64; 2] {
+    fn from(entry: Entry) -> Self {
+        let [[a, b, c, d], [e, f, g, h]] = [entry.last, entry.ifindex].map(u32::to_ne_bytes);
+        [entry.holder, u64::from_ne_bytes([a, b, c, d, e, f, g, h])]
+    }
+}
+
+impl Reader {
+    /// Keeps addresses of live flows recent, forgets those that are idle for long, and corrects the
+    /// counts; `ports` are the guarded interfaces. Has to be called every thirty seconds.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn keep_learned(&self, ports: impl IntoIterator<Item = u32>) -> Result<()> {
+        let settings = self.settings()?;
+        // In this order an address in a place that nobody has learned is an old one.
+        let mut places = self.owned::<u64, Address>("HELD")?;
+        let held: Vec<(u64, Address)> = places.iter().flatten().collect();
+        let mut table = self.owned::<Address, [u64; 2]>("LEARNED")?;
+        let entries = table.iter().flatten();
+        let mut learned: HashMap<Address, Entry> = entries
+            .map(|(address, words)| (address, words.into()))
+            .collect();
+        let now = self.tick()?;
+        let mut used = HashSet::new();
+        if !learned.is_empty() {
+            self.flows(|flow| {
+                if flow.is_live(&settings, now) {
+                    let ends = [flow.key.low, flow.key.high];
+                    used.extend(ends.into_iter().filter(|end| learned.contains_key(end)));
+                }
+            })?;
+        }
+        for address in used {
+            if let Some(entry) = learned.get_mut(&address) {
+                entry.last = now;
+                // The kernel may have forgotten it meanwhile.
+                remove_if_there(table.insert(address, <[u64; 2]>::from(*entry), EXISTS))
+                    .map_err(map_error("LEARNED"))?;
+            }
+        }
+        let is_idle = |last: u32| now.wrapping_sub(last) as i32 > settings.learned as i32;
+        for (address, _) in learned.extract_if(|_, entry| is_idle(entry.last)) {
+            remove_if_there(table.remove(&address)).map_err(map_error("LEARNED"))?;
+        }
+        for (key, address) in held {
+            let holder = learned.get(&address).map(|entry| entry.holder);
+            if holder != Some(held_by(key)) {
+                remove_if_there(places.remove(&key)).map_err(map_error("HELD"))?;
+            }
+        }
+        self.count_learned(&learned, ports)?;
+        let mut gauges = self.owned_array("GAUGES")?;
+        let until = now.wrapping_add((RELIED_ON * self.per_second) >> TICK_SHIFT);
+        for (cell, value) in [
+            (gauge::LEARNED, learned.len() as u32),
+            (gauge::LEARNED_KEPT, until),
+        ] {
+            gauges.set(cell, value, 0).map_err(map_error("GAUGES"))?;
+        }
+        Ok(())
+    }
+
+    /// Where learned addresses are counted, by [`learned_index`].
+    pub(crate) fn counted_learned(&self) -> Result<HashSet<u32>> {
+        let table = self.owned::<Address, [u64; 2]>("LEARNED")?;
+        let entries = table.iter().flatten();
+        let indexes = entries
+            .map(|(address, words)| learned_index(Entry::from(words).ifindex, address.is_v4()));
+        Ok(indexes.collect())
+    }
+
+    /// Corrects the count of each port.
+    fn count_learned(
+        &self,
+        learned: &HashMap<Address, Entry>,
+        ports: impl IntoIterator<Item = u32>,
+    ) -> Result<()> {
+        let mut counts: HashMap<u32, u32> = HashMap::new();
+        for (address, entry) in learned {
+            let index = learned_index(entry.ifindex, address.is_v4());
+            *counts.entry(index).or_default() += 1;
+        }
+        let mut cells = self.owned_array("LEARNED_AT")?;
+        for index in ports
+            .into_iter()
+            .flat_map(|port| [true, false].map(|v4| learned_index(port, v4)))
+        {
+            let count = counts.get(&index).copied().unwrap_or(0);
+            if cells.get(&index, 0).map_err(map_error("LEARNED_AT"))? != count {
+                cells
+                    .set(index, count, 0)
+                    .map_err(map_error("LEARNED_AT"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A hash, to write to.
+    fn owned<K: Pod, V: Pod>(
+        &self,
+        name: &'static str,
+    ) -> Result<aya::maps::HashMap<MapData, K, V>> {
+        let map = duplicate(name, self.map(name)?)?;
+        map.try_into().map_err(map_error(name))
+    }
+
+    /// An array of numbers, to write to.
+    fn owned_array(&self, name: &'static str) -> Result<aya::maps::Array<MapData, u32>> {
+        let map = duplicate(name, self.map(name)?)?;
+        map.try_into().map_err(map_error(name))
+    }
+}
