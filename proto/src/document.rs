@@ -457,8 +457,8 @@ services:
                 "devices[0].macs: expected a list, found the text \"02:00:00:00:01:01\"",
                 "devices[0].port: expected text, found a list",
                 "devices[0].quarantined: unknown field; \
-                 known are name, zone, macs, addresses, port",
-                "devices[1]: expected a mapping with name, zone, macs, addresses, port, \
+                 known are name, zone, macs, addresses, port, learn",
+                "devices[1]: expected a mapping with name, zone, macs, addresses, port, learn, \
                  found the text \"camera\"",
                 "rules[0].action: expected allow or deny, found the text \"Allow\"",
                 "rules[0].log: expected true or false, found the text \"yes\"",
@@ -612,8 +612,9 @@ services:
     prop_compose! {
         fn device()(
             name in text(), zone in text(), macs in texts(), addresses in texts(), port in text(),
+            learn: Option<bool>,
         ) -> v1::Device {
-            v1::Device { name, zone, macs, addresses, port }
+            v1::Device { name, zone, macs, addresses, port, learn }
         }
     }
 

@@ -43,7 +43,7 @@ const REQUIRED: [&str; 12] = [
 ];
 
 /// An example of each field.
-const EXAMPLES: [(&str, &str); 38] = [
+const EXAMPLES: [(&str, &str); 39] = [
     ("Policy.version", "version: 1"),
     ("Policy.zones", "zones: [{name: pumps}]"),
     ("Policy.ports", "ports: [{interface: lan1, zone: pumps}]"),
@@ -81,6 +81,7 @@ const EXAMPLES: [(&str, &str); 38] = [
     ("Device.macs", "macs: [\"02:00:00:00:01:11\"]"),
     ("Device.addresses", "addresses: [10.20.1.11]"),
     ("Device.port", "port: lan1"),
+    ("Device.learn", "learn: false"),
     ("Service.name", "name: hl7"),
     ("Service.ports", "ports: [tcp/2575, tcp/6661-6670]"),
     ("Rule.name", "name: pumps-to-ehr"),

@@ -12,7 +12,7 @@ use wardline_host_tests::{
     matrix::{
         self,
         case::{Case, Origin, Place, Setting, Step, word},
-        network::{GUARDED, LAN3, ROUTER, ROUTER_2},
+        network::{GUARDED, LAN3, ROUTER, ROUTER_2, TRUNK},
         run::{self, Asker, Outcome},
     },
 };
@@ -62,17 +62,24 @@ fn the_kernel_says_what_the_rows_say() {
 fn live(cases: &[Case], outcome: &mut Outcome) {
     let lab = Lab::new("matrix").unwrap();
     let router = lab.router();
-    for interface in GUARDED.into_iter().chain(["uplink", "wild"]) {
+    for interface in GUARDED.into_iter().chain(["uplink", "wild", "side"]) {
         router
             .ip(&format!(
                 "link add {interface} type veth peer name {interface}-far"
             ))
             .unwrap();
     }
-    for (port, bridge) in [(LAN3, "br0"), ("wild", "br1")] {
+    for bridge in ["br0", "br1", "br2"] {
         router
             .ip(&format!("link add {bridge} type bridge"))
             .unwrap();
+    }
+    for (port, bridge) in [
+        (LAN3, "br0"),
+        ("wild", "br1"),
+        (TRUNK, "br2"),
+        ("side", "br2"),
+    ] {
         router
             .ip(&format!("link set {port} master {bridge}"))
             .unwrap();
@@ -82,6 +89,7 @@ fn live(cases: &[Case], outcome: &mut Outcome) {
         .run(|| {
             let mut inventory = judge::observed(addresses.as_flattened());
             inventory.taken = run::taken();
+            run::connect(&mut inventory);
             let datapath = &mut judge::datapath();
             ask(Bench::Live, &inventory, cases, datapath, outcome);
         })

@@ -4,19 +4,32 @@
 //! hour could look like silence. And counts that the kernel keeps can go wrong by one when two
 //! processors meet.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
-use aya::{Pod, maps::MapData};
-use wardline_ebpf::abi::{Address, TICK_SHIFT, gauge, held_by, learned_index};
+use aya::{
+    Pod,
+    maps::{MapData, MapError},
+};
+use wardline_ebpf::{
+    abi::{Address, TICK_SHIFT, gauge, held_by, held_key, holder, holding_device, learned_index},
+    learning::PLACES,
+};
+use wardline_policy::explain::Learned;
 
 use crate::{
     Reader,
-    error::{Result, map_error},
+    error::{DatapathError, Result, map_error},
     maps::{duplicate, remove_if_there},
 };
 
 /// The call `bpf_map_update_elem` changes only an entry that exists.
 const EXISTS: u64 = 2;
+
+type BpfHashMap<K, V> = aya::maps::HashMap<MapData, K, V>;
 
 /// How long what the daemon has kept true is relied on, in seconds. It has to be longer than the time
 /// between two calls of [`Reader::keep_learned`], and shorter than any address may be idle.
@@ -48,7 +61,76 @@ impl From<Entry> for [u64; 2] {
     }
 }
 
+/// Learned addresses as they are now: each question reads only what it asks for.
+pub struct LearnedNow {
+    table: BpfHashMap<Address, [u64; 2]>,
+    places: BpfHashMap<u64, Address>,
+    per_device: u32,
+    failed: RefCell<Option<DatapathError>>,
+}
+
+impl LearnedNow {
+    /// Tells whether every answer was complete.
+    ///
+    /// # Errors
+    ///
+    /// The first that the kernel gave.
+    pub fn whole(self) -> Result<()> {
+        self.failed.into_inner().map_or(Ok(()), Err)
+    }
+
+    /// What a map has under a key; none also when the kernel refuses, which is noted.
+    fn get<K: Pod, V: Pod>(
+        &self,
+        name: &'static str,
+        map: &BpfHashMap<K, V>,
+        key: &K,
+    ) -> Option<V> {
+        match map.get(key, 0) {
+            Ok(value) => Some(value),
+            Err(MapError::KeyNotFound) => None,
+            Err(source) => {
+                let mut failed = self.failed.borrow_mut();
+                failed.get_or_insert(map_error(name)(source));
+                None
+            }
+        }
+    }
+}
+
+impl Learned for LearnedNow {
+    fn device(&self, address: IpAddr) -> Option<u32> {
+        let words = self.get("LEARNED", &self.table, &address.into())?;
+        let device = holding_device(Entry::from(words).holder);
+        (device != 0).then_some(device)
+    }
+
+    fn addresses(&self, device: u32) -> Vec<IpAddr> {
+        let keys = [true, false].into_iter().flat_map(|v4| {
+            (0..self.per_device).map(move |place| held_key(holder(device, 0), v4, place))
+        });
+        let held = keys.filter_map(|key| self.get("HELD", &self.places, &key));
+        let mut held: Vec<IpAddr> = held.map(IpAddr::from).collect();
+        held.retain(|address| self.device(*address) == Some(device));
+        held
+    }
+}
+
 impl Reader {
+    /// Learned addresses, to ask for some.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn learned_now(&self) -> Result<LearnedNow> {
+        Ok(LearnedNow {
+            table: self.owned("LEARNED")?,
+            places: self.owned("HELD")?,
+            per_device: self.settings()?.learned_per_device.min(PLACES),
+            failed: RefCell::default(),
+        })
+    }
+
     /// Keeps addresses of live flows recent, forgets those that are idle for long, and corrects the
     /// counts; `ports` are the guarded interfaces. Has to be called every thirty seconds.
     ///
@@ -141,10 +223,7 @@ impl Reader {
     }
 
     /// A hash, to write to.
-    fn owned<K: Pod, V: Pod>(
-        &self,
-        name: &'static str,
-    ) -> Result<aya::maps::HashMap<MapData, K, V>> {
+    fn owned<K: Pod, V: Pod>(&self, name: &'static str) -> Result<BpfHashMap<K, V>> {
         let map = duplicate(name, self.map(name)?)?;
         map.try_into().map_err(map_error(name))
     }

@@ -12,7 +12,7 @@ pub mod fast_forward;
 pub mod fault;
 mod flow_table;
 pub mod hook;
-mod learned;
+pub mod learned;
 pub mod links;
 pub mod load;
 mod maps;

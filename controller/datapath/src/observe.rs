@@ -251,9 +251,13 @@ async fn dump(handle: &Handle) -> Result<Inventory, InventoryError> {
     }
     let mut addresses = pin!(handle.address().get().execute());
     while let Some(message) = addresses.try_next().await.map_err(failed("addresses"))? {
+        let index = message.header.index;
         inventory.addresses.extend(read_address(&message));
         // The route is there only while the link is up.
         inventory.taken.extend(read_broadcast(&message));
+        inventory
+            .connected
+            .extend(read_network(&message).map(|net| (index, net)));
     }
     for table in tables {
         for (family, kind) in TAKEN {
@@ -438,6 +442,22 @@ fn read_address(message: &AddressMessage) -> Option<IpAddr> {
     own.filter(|address| !address.is_loopback())
 }
 
+/// The network of an address, which the router reaches directly; for an address with a peer, the
+/// peer's. None for an address alone, and for link-local ones, which are in every network.
+fn read_network(message: &AddressMessage) -> Option<IpNet> {
+    let address = message.attributes.iter().find_map(|it| match it {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    })?;
+    let net = IpNet::new(address, message.header.prefix_len).ok()?;
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let alone = net.prefix_len() == net.max_prefix_len() && read_address(message) == Some(address);
+    (!alone && !link_local && !address.is_loopback()).then(|| net.trunc())
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use netlink_packet_route::route::RouteScope;
@@ -509,6 +529,10 @@ pub(crate) mod tests {
                 own.iter()
                     .all(|address| inventory.addresses.contains(address))
             );
+            // But for the link-local address, which the kernel gave it.
+            let connected = ["10.20.1.0/24", "2001:db8::/64"];
+            let connected = connected.map(|net| (lan1.index, net.parse().expect("a network")));
+            assert_eq!(inventory.connected, connected.into());
 
             quiet(&mut ticks).await;
             handle

@@ -16,7 +16,7 @@ mod ports;
 use self::{
     networks::{Networks, cut, prefix_of},
     pairs::{Kinds, classes, pairs},
-    ports::ports,
+    ports::{connected, ports},
 };
 use crate::{
     clock::Clock,
@@ -68,10 +68,17 @@ pub fn compile(
     let kinds = Kinds::of(&tables.pairs);
     tables.zones.insert(0, kinds.any());
 
-    for ((net, zone), region) in networks.all() {
+    let connected = connected(inventory, &tables);
+    for ((net, zone), region) in networks.with(connected.keys()) {
+        let is_connected = networks::around(net, |outer| connected.get(&outer).copied());
         let end = kinds.mark(End {
             zone,
             region,
+            flags: if is_connected == Some(true) {
+                End::CONNECTED
+            } else {
+                0
+            },
             ..End::default()
         });
         tables.prefixes.insert(net, end);
@@ -84,8 +91,11 @@ pub fn compile(
         if !device.macs.is_empty() {
             flags |= End::GUARDED;
         }
-        if device.addresses.is_empty() {
-            flags |= End::LEARNS;
+        if device.learns(true) {
+            flags |= End::LEARNS_V4;
+        }
+        if device.learns(false) {
+            flags |= End::LEARNS_V6;
         }
         let number = device_numbers[index];
         let end = End {
@@ -103,7 +113,7 @@ pub fn compile(
             };
             tables.addresses.insert(address, kinds.mark(end));
         }
-        if device.addresses.is_empty() {
+        if flags & End::LEARNS != 0 {
             tables.devices.insert(number, kinds.mark(end));
         }
         let ifindex = match &device.port {
@@ -478,6 +488,35 @@ mod tests {
     }
 
     #[test]
+    fn a_network_is_connected_where_the_router_reaches_it_through_guarded_ports() {
+        let ward = Ward::new(|_| (), &[]);
+        let mut inventory = ward.inventory.clone();
+        inventory.connected = [
+            (LAN1, "10.1.7.0/24"),
+            (BRIDGE, "10.1.8.0/24"),
+            (UPLINK, "10.1.9.0/24"),
+            (LAN1, "10.1.0.0/16"),
+            (LAN2, "198.51.100.0/24"),
+        ]
+        .map(|(index, net)| (index, net.parse().unwrap()))
+        .into();
+        let connected = |address: [u8; 4]| {
+            let tables = ward.compiled(&inventory);
+            let address = Address::v4(address);
+            let end =
+                networks::around((address, 128), |outer| tables.prefixes.get(&outer).copied());
+            end.map(|end| (end.zone, end.flags & End::CONNECTED != 0))
+        };
+        let pumps = ward.zone("pumps") as u16;
+        assert_eq!(connected([10, 1, 7, 9]), Some((pumps, true)));
+        assert_eq!(connected([10, 1, 8, 9]), Some((pumps, true)));
+        assert_eq!(connected([198, 51, 100, 9]), Some((0, true)));
+        assert!(connected([203, 0, 113, 9]).is_none_or(|(_, connected)| !connected));
+        // A network inside another may be somewhere else.
+        assert_eq!(connected([10, 1, 9, 9]), Some((pumps, false)));
+    }
+
+    #[test]
     fn the_macs_of_interfaces_are_the_routers_unless_a_device_lists_them() {
         let ward = Ward::new(|_| (), &[]);
         let mut inventory = ward.inventory.clone();
@@ -499,7 +538,8 @@ mod tests {
         }
         let listed = entry(&shared).unwrap();
         assert_eq!(listed.device, ward.device("pump"));
-        assert_eq!(listed.flags, End::GUARDED | Mac::ROUTERS);
+        let flags = End::GUARDED | End::LEARNS_V6 | Mac::ROUTERS;
+        assert_eq!(listed.flags, flags);
         assert_eq!(tables.macs.len(), ward.tables.macs.len() + 2);
     }
 
@@ -534,14 +574,21 @@ mod tests {
     }
 
     #[test]
-    fn who_lists_no_address_is_found_by_number_and_learns() {
-        let ward = Ward::new(|_| (), &[]);
-        let visitor = ward.device("visitor");
-        let devices: Vec<u32> = ward.tables.devices.keys().copied().collect();
-        assert_eq!(devices, [visitor]);
-        let mut macs = ward.tables.macs.values();
-        let mac = macs.find(|mac| mac.device == visitor);
-        assert!(mac.is_some_and(|mac| mac.flags & End::LEARNS != 0));
+    fn who_lists_no_address_of_a_family_is_found_by_number_and_learns() {
+        let learns = |learn: Option<bool>| {
+            let ward = Ward::new(|policy| policy.devices[0].learn = learn, &[]);
+            ["pump", "visitor"].map(|name| {
+                let number = ward.device(name);
+                let known = ward.tables.devices.get(&number);
+                let mut macs = ward.tables.macs.values();
+                let mac = macs.find(|mac| mac.device == number);
+                let flags = mac.map_or(0, |mac| mac.flags & End::LEARNS);
+                assert_eq!(known.map_or(0, |it| it.flags & End::LEARNS), flags);
+                flags
+            })
+        };
+        assert_eq!(learns(None), [End::LEARNS_V6, End::LEARNS]);
+        assert_eq!(learns(Some(false)), [0, End::LEARNS]);
     }
 
     #[test]

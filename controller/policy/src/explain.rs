@@ -79,8 +79,15 @@ impl Answer {
     }
 }
 
-/// Judges the packet that a question describes. `learned` are the addresses that devices have
-/// learned, with the devices' numbers; `tick` is the current tick.
+/// The addresses that devices have learned, with the devices' numbers.
+pub trait Learned {
+    /// The device that has learned an address.
+    fn device(&self, address: IpAddr) -> Option<u32>;
+    /// What a device has learned.
+    fn addresses(&self, device: u32) -> Vec<IpAddr>;
+}
+
+/// Judges the packet that a question describes. `tick` is the current tick.
 ///
 /// # Errors
 ///
@@ -88,7 +95,7 @@ impl Answer {
 pub fn explain(
     snapshot: &Snapshot,
     question: &Question,
-    learned: &[(IpAddr, u32)],
+    learned: &dyn Learned,
     tick: u32,
 ) -> Result<Answer, Vec<Problem>> {
     if snapshot.revision == 0 {

@@ -92,8 +92,10 @@ pub struct Device {
     pub zone: ZoneIndex,
     /// Its own MACs, sorted; empty for a device that is not behind a guarded port.
     pub macs: Vec<Mac>,
-    /// Its addresses, sorted; empty: learned, inside the zone's subnets.
+    /// Its addresses, sorted.
     pub addresses: Vec<IpAddr>,
+    /// Whether it may take free addresses of its zone, of a family that it lists none of.
+    pub learn: bool,
     /// The only interface that it may appear on.
     pub port: Option<String>,
 }
@@ -150,6 +152,15 @@ impl Intent {
     /// fewer. A glob never matches the loopback.
     pub fn port_for(&self, interface: &str) -> Option<&Port> {
         port_for(&self.ports, interface).map(|at| &self.ports[at])
+    }
+}
+
+impl Device {
+    /// Tells whether it takes free addresses of its zone, of this family: it lists none, and has a
+    /// MAC from which they can be learned.
+    pub fn learns(&self, v4: bool) -> bool {
+        let listed = self.addresses.iter().any(|address| address.is_ipv4() == v4);
+        self.learn && !listed && !self.macs.is_empty()
     }
 }
 

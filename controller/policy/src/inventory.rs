@@ -19,6 +19,9 @@ pub struct Inventory {
     /// What else the router takes packets by: the broadcasts of its subnets, anycast addresses, and
     /// prefixes that are local to it as a whole.
     pub taken: BTreeSet<IpNet>,
+    /// The networks that it reaches directly, by the index of the interface: those of its addresses,
+    /// but not link-local ones.
+    pub connected: BTreeSet<(u32, IpNet)>,
     /// Whether the router rewrites packets.
     pub nat: Nat,
 }

@@ -473,7 +473,7 @@ impl<'a> View<'a> {
         let at = |device: &str, net: IpNet| {
             let has = |it: &Device| {
                 let inside = |address: &IpAddr| net.contains(address);
-                it.addresses.is_empty() || it.addresses.iter().any(inside)
+                it.learns(net.addr().is_ipv4()) || it.addresses.iter().any(inside)
             };
             self.device(device).is_some_and(has)
         };

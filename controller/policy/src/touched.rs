@@ -36,11 +36,16 @@ pub fn touched(old: &Tables, new: &Tables) -> Touched {
     // Set when flows of unlisted addresses or MACs are affected: one becomes listed or unlisted, or
     // the zone of a changed pair may have some.
     let mut strangers = false;
-    for (was, is) in changes(&old.addresses, &new.addresses) {
+    // Which families such an address is of: a device may have learned it.
+    let mut families = 0;
+    for (address, was, is) in changes(&old.addresses, &new.addresses) {
         devices.extend([was, is].into_iter().flatten().map(|end| end.device));
-        strangers |= was.is_none() || is.is_none();
+        if was.is_none() || is.is_none() {
+            strangers = true;
+            families |= End::learns(address);
+        }
     }
-    for (was, is) in changes(&old.macs, &new.macs) {
+    for (_, was, is) in changes(&old.macs, &new.macs) {
         // No flow of the router's depends on the MACs of its interfaces.
         let owners = [was, is].into_iter().flatten().map(|mac| mac.device);
         devices.extend(owners.filter(|device| *device != ROUTER));
@@ -76,24 +81,26 @@ pub fn touched(old: &Tables, new: &Tables) -> Touched {
             return Touched::All;
         }
         devices.insert(0);
-        devices.extend(old.devices.keys().chain(new.devices.keys()));
+        let learners = old.devices.iter().chain(&new.devices);
+        let learners = learners.filter(|(_, end)| end.flags & families != 0);
+        devices.extend(learners.map(|(number, _)| *number));
     }
     Touched::Devices(devices)
 }
 
-/// The old and the new value of each key at which the maps differ.
+/// Each key at which the maps differ, with the old and the new value.
 fn changes<'a, K: Ord, V: PartialEq>(
     old: &'a BTreeMap<K, V>,
     new: &'a BTreeMap<K, V>,
-) -> impl Iterator<Item = (Option<&'a V>, Option<&'a V>)> {
+) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
     let gone_or_other = old
         .iter()
-        .map(|(key, was)| (Some(was), new.get(key)))
-        .filter(|(was, is)| was != is);
+        .map(|(key, was)| (key, Some(was), new.get(key)))
+        .filter(|(_, was, is)| was != is);
     let added = new
         .iter()
         .filter(|(key, _)| !old.contains_key(key))
-        .map(|(_, is)| (None, Some(is)));
+        .map(|(key, is)| (key, None, Some(is)));
     gone_or_other.chain(added)
 }
 

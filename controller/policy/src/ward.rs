@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     compile::compile,
     intent::Intent,
-    inventory::{Inventory, Link, Nat},
+    inventory::{Inventory, Link},
     limits::Limits,
     numbers::{Ids, number, number_of, numbered},
     quarantine::Quarantine,
@@ -80,8 +80,7 @@ impl Ward {
         let inventory = Inventory {
             links: links.map(|of| (of.0, link(of))).into(),
             addresses: ["10.1.0.1".parse().unwrap()].into(),
-            taken: BTreeSet::new(),
-            nat: Nat::default(),
+            ..Inventory::default()
         };
         let clock = Clock {
             now: Timestamp::UNIX_EPOCH,

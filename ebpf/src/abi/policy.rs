@@ -42,6 +42,9 @@ impl Port {
     /// No zone observes through which packets may have come that arrive here: policy has admitted
     /// each of them.
     pub const ADMITTED: u16 = 512;
+    /// It is not guarded, but on a bridge with guarded ports: a host behind it may have an address
+    /// of the bridge's network.
+    pub const BESIDE: u16 = 1024;
 
     /// Index of an interface's entry.
     #[inline(always)]
@@ -187,6 +190,9 @@ impl End {
     pub const LEARNS_V4: u16 = 4;
     /// The same for IPv6.
     pub const LEARNS_V6: u16 = 8;
+    /// Of a prefix: a network that the router reaches directly, through a guarded interface or one
+    /// above. Its hosts are believed only from there.
+    pub const CONNECTED: u16 = 16;
     /// It may take addresses of either family.
     pub const LEARNS: u16 = Self::LEARNS_V4 | Self::LEARNS_V6;
 

@@ -110,9 +110,12 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if !named {
         work.source = End::default();
     }
-    // A device behind a guarded port sends only through that port. Only the router sends from the
-    // router's addresses; that NAT gives a packet such a source is the router's word, too.
+    // A device behind a guarded port sends only through that port, and a host of a network behind
+    // one only from there. Only the router sends from the router's addresses; that NAT gives a packet
+    // such a source is the router's word, too.
+    let connected = work.source.flags & End::CONNECTED != 0 && work.origin & Port::BESIDE == 0;
     let elsewhere = work.source.flags & End::GUARDED != 0
+        || connected
         || work.source.is_router() && !work.is_from_router() && !may_be_rewritten(work);
     if elsewhere && !work.is_from_guarded() {
         return Some(Verdict::of(Reason::SpoofedSource));

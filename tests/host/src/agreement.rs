@@ -7,7 +7,7 @@ use proptest::{
 use wardline_ebpf::abi::Reason;
 use wardline_oracle::{
     oracle::Oracle,
-    random::{self, NOW, ROUTER, ROUTER_MAC},
+    random::{self, CONNECTED, NOW, ROUTER, ROUTER_MAC},
 };
 use wardline_proto::v1;
 
@@ -22,7 +22,7 @@ fn reason(reason: Reason) -> v1::Reason {
 
 #[test]
 fn host_agrees_with_the_oracle() {
-    let inventory = judge::inventory(&INTERFACES, &ROUTER);
+    let inventory = judge::connected(judge::inventory(&INTERFACES, &ROUTER));
     let mut runner = TestRunner::new(Config {
         cases: 10_000,
         failure_persistence: None,
@@ -33,6 +33,9 @@ fn host_agrees_with_the_oracle() {
         let compiled = Compiled::new(&policy, &inventory, judge::clock(NOW));
         let mut oracle = Oracle::new(&policy, &ROUTER);
         oracle.own(ROUTER_MAC);
+        for (interface, network) in CONNECTED {
+            oracle.connect(interface, network);
+        }
         if let Some(exit) = compiled.some_port() {
             oracle.send_out_of(&inventory.links[&exit].name);
         }

@@ -11,7 +11,7 @@ use wardline_ebpf::abi::{self, Settings};
 use wardline_oracle::{
     dissect::{self, Content, Upper},
     oracle::is_group,
-    random::{NOW, ROUTER_MAC},
+    random::{CONNECTED, NOW, ROUTER_MAC},
     sequence::{From, Must, Sequence, Where},
     streams::Step,
 };
@@ -77,7 +77,7 @@ impl Bench {
     pub fn host(router: &[IpAddr]) -> Self {
         Self {
             router: router.to_vec(),
-            inventory: judge::inventory(&INTERFACES, router),
+            inventory: judge::connected(judge::inventory(&INTERFACES, router)),
             clock: judge::clock(NOW),
             kernel: None,
         }
@@ -92,7 +92,7 @@ impl Bench {
     ) -> Self {
         Self {
             router: router.to_vec(),
-            inventory,
+            inventory: judge::connected(inventory),
             clock,
             kernel: Some(kernel),
         }
@@ -106,6 +106,9 @@ impl Bench {
     fn oracle_with<'a>(&self, policy: &'a Policy, quarantined: &BTreeSet<String>) -> Sequence<'a> {
         let mut oracle = Sequence::new(policy, &self.router, quarantined, NOW);
         oracle.own(ROUTER_MAC);
+        for (interface, network) in CONNECTED {
+            oracle.connect(interface, network);
+        }
         oracle
     }
 

@@ -9,7 +9,7 @@ use wardline_ebpf::{
 };
 use wardline_oracle::{
     oracle::{Entry, Probe},
-    random::{self, ROUTER_MAC},
+    random::{self, CONNECTED, ROUTER_MAC},
     sequence::{From, Where},
 };
 use wardline_policy::{
@@ -252,6 +252,15 @@ pub fn inventory_of<'a>(
         inventory.links.insert(index, link);
     }
     inventory.addresses.extend(addresses);
+    inventory
+}
+
+/// The same as [`inventory`], with the networks that random packets are made for.
+pub fn connected(mut inventory: Inventory) -> Inventory {
+    let connected = CONNECTED.iter().filter_map(|(interface, network)| {
+        Some((inventory.link(interface)?.index, network.parse().ok()?))
+    });
+    inventory.connected = connected.collect();
     inventory
 }
 

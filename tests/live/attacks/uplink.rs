@@ -1,4 +1,5 @@
-//! A host behind the uplink sends what looks like control of the devices' link.
+//! A host behind the uplink sends what looks like control of the devices' link, and in the name of
+//! hosts of their network.
 
 use std::{
     collections::BTreeMap,
@@ -6,8 +7,8 @@ use std::{
 };
 
 use wardline_tests::{
-    Host, TIMEOUT,
-    ward::{FAR, Guard, Ward, policy, v4, v6, zone},
+    Host, TIMEOUT, eventually,
+    ward::{FAR, Guard, PATIENCE, Ward, policy, v4, v6, zone},
 };
 
 /// Ports of DHCP: source, destination.
@@ -62,5 +63,70 @@ fn dhcp_that_the_router_has_forwarded_is_judged_by_policy() {
             assert!(!arrives(ports), "{hook} {ports:?}");
         }
         assert_eq!(guard.packets("quarantined"), DHCP.len() as u64);
+    }
+}
+
+/// A rule for a whole zone, of which a part is behind the uplink.
+const ZONES: &str = "  - {name: talk, from: [zone:zone-1], to: [zone:zone-2], services: [udp/2575], \
+                     action: allow}\n";
+
+#[test]
+fn a_stranger_behind_the_uplink_has_no_zones_rights() {
+    let ward = Ward::new("stranger");
+    let [own, other] = [1, 2].map(|net| ward.device(net));
+    // A part of the zone is beyond the uplink.
+    let beyond = ["10.77.0.7", "fd77::7"];
+    let free = ["10.20.1.77", "fd20:0:0:1::77"];
+    ward.far.sysctl("ipv6/ip_nonlocal_bind", "1").unwrap();
+    for address in [beyond[0], free[0]] {
+        ward.far
+            .ip(&format!("route add local {address} dev lo"))
+            .unwrap();
+    }
+    for (remote, via) in [("10.77.0.0/24", FAR[0]), ("fd77::/64", FAR[1])] {
+        ward.lab
+            .router()
+            .ip(&format!("route add {remote} via {via}"))
+            .unwrap();
+    }
+    ward.lab.settle().unwrap();
+    let arrives = |from: &Host, source: &str, family: usize| {
+        let receiver = [v4(2), v6(2)][family].parse::<IpAddr>().unwrap();
+        let source = source.parse::<IpAddr>().unwrap();
+        let bind =
+            |host: &Host, at: (IpAddr, u16)| host.run(|| UdpSocket::bind(at).unwrap()).unwrap();
+        let socket = bind(&other, (receiver, 2575));
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let sender = bind(from, (source, 0));
+        sender.send_to(b"pressure", (receiver, 2575)).unwrap();
+        socket.recv(&mut [0; 16]).is_ok()
+    };
+    let all = |family: usize| {
+        [
+            arrives(&own, &[v4(1), v6(1)][family], family),
+            arrives(&ward.far, beyond[family], family),
+            arrives(&ward.far, free[family], family),
+        ]
+    };
+    // Without Wardline all of it arrives.
+    assert_eq!([0, 1].map(all), [[true; 3]; 2]);
+
+    for hook in ["xdp", "tc"] {
+        let guard = Guard::start(&ward.lab, "");
+        let mut zones = [1, 2].map(|net| zone(net, "", &format!(", attach: {hook}")));
+        zones[0][0] = zones[0][0].replace("subnets: [", "subnets: [10.77.0.0/24, \"fd77::/64\", ");
+        guard.apply(&(policy(&zones, "tcp/7") + ZONES));
+        assert_eq!([0, 1].map(all), [[true, true, false]; 2], "{hook}");
+        assert_eq!(
+            guard.drops(),
+            BTreeMap::from([("spoofed_source".to_owned(), 2)])
+        );
+        guard.told(&[("reason", "spoofed_source"), ("source", free[0])]);
+        // When the network moves behind the uplink, its hosts are believed from there.
+        let router = ward.lab.router();
+        router.ip("address del 10.20.1.1/24 dev lan1").unwrap();
+        assert!(eventually(PATIENCE, || arrives(&ward.far, free[0], 0)));
+        router.ip("address add 10.20.1.1/24 dev lan1").unwrap();
+        assert!(eventually(PATIENCE, || !arrives(&ward.far, free[0], 0)));
     }
 }

@@ -7,8 +7,8 @@ use wardline_oracle::frames::{
     Ethernet, Extension, Ipv4, Ipv6, ROUTER_ALERT, group_mac, icmpv6, igmp_query, mac as parsed,
 };
 use wardline_tests::{
-    Host, TIMEOUT, eventually,
-    ward::{Guard, PATIENCE, Ward, mac, v4, v6, zone},
+    Host, Outcome, TIMEOUT, eventually,
+    ward::{FAR, Guard, PATIENCE, Ward, mac, policy, v4, v6, zone},
 };
 
 use crate::live::servers::{dnsmasq, has_dnsmasq};
@@ -62,6 +62,65 @@ fn a_host_configures_itself_from_many_prefixes() {
     ));
     assert!(configures(), "{}", device.ip("address show eth0").unwrap());
     assert_eq!(guard.drops(), BTreeMap::new());
+}
+
+#[test]
+fn slaac_beside_listed_ipv4() {
+    if !has_dnsmasq("privacy addresses") {
+        return;
+    }
+    let ward = Ward::new("privacy");
+    let router = ward.lab.router();
+    let device = ward.bare(1, &ward.port(1));
+    for (key, value) in [("accept_ra", "1"), ("use_tempaddr", "2")] {
+        device
+            .sysctl(&format!("ipv6/conf/eth0/{key}"), value)
+            .unwrap();
+    }
+    device
+        .ip(&format!("address add {}/24 dev eth0", v4(1)))
+        .unwrap();
+    device.ip("route add default via 10.20.1.1").unwrap();
+    ward.lab.settle().unwrap();
+    let ranges = ["--enable-ra", "--dhcp-range=fd20:0:0:1::,ra-only"];
+    let _dnsmasq = dnsmasq(
+        &ward.lab,
+        router,
+        &["--interface=lan1", ranges[0], ranges[1]],
+    );
+    let _server = ward.far.tcp_serve(7).unwrap();
+    // With new addresses, of which one is temporary.
+    let configures = || {
+        device.ip("link set eth0 down").unwrap();
+        device.ip("link set eth0 up").unwrap();
+        device.ip("route replace default via 10.20.1.1").unwrap();
+        eventually(Duration::from_secs(20), || {
+            device
+                .ip("address show eth0 temporary -tentative")
+                .unwrap()
+                .replace(":0:0:", "::")
+                .contains("fd20::1:")
+        })
+    };
+    let outcomes = || FAR.map(|address| device.tcp_connect(address, 7, TIMEOUT));
+    assert!(configures(), "{}", device.ip("address show eth0").unwrap());
+    assert_eq!(outcomes(), [Outcome::Connected; 2]);
+
+    for hook in ["xdp", "tc"] {
+        let guard = Guard::start(&ward.lab, "");
+        let document = |learn: &str| {
+            let mut lines = zone(1, "", &format!(", attach: {hook}"));
+            lines[2] = lines[2].replace(&format!(", \"{}\"]", v6(1)), &format!("]{learn}"));
+            policy(&[lines], "tcp/7")
+        };
+        guard.apply(&document(""));
+        assert!(configures(), "{}", device.ip("address show eth0").unwrap());
+        assert_eq!(outcomes(), [Outcome::Connected; 2]);
+        assert_eq!(guard.drops(), BTreeMap::new());
+        guard.apply(&document(", learn: false"));
+        assert_eq!(outcomes(), [Outcome::Connected, Outcome::Dropped]);
+        assert!(guard.packets("spoofed_source") > 0, "{:?}", guard.drops());
+    }
 }
 
 #[test]

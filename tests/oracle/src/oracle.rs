@@ -121,6 +121,8 @@ pub struct Oracle<'a> {
     /// The MACs of the router's interfaces.
     macs: BTreeSet<[u8; 6]>,
     learned: Learned,
+    /// Networks that the router reaches directly, and through which interface.
+    connected: Vec<(String, String)>,
     quarantined: BTreeSet<String>,
     /// Ports in quarantine.
     ports_cut: BTreeSet<String>,
@@ -150,6 +152,7 @@ impl<'a> Oracle<'a> {
             router,
             macs: BTreeSet::new(),
             learned: Learned::default(),
+            connected: Vec::new(),
             quarantined: BTreeSet::new(),
             ports_cut: BTreeSet::new(),
             only_kept: false,
@@ -160,6 +163,12 @@ impl<'a> Oracle<'a> {
     /// Gives the router's interfaces a MAC.
     pub fn own(&mut self, mac: [u8; 6]) {
         self.macs.insert(mac);
+    }
+
+    /// Says that the router reaches a network directly through an interface.
+    pub fn connect(&mut self, interface: &str, network: &str) {
+        let connected = (interface.to_owned(), network.to_owned());
+        self.connected.push(connected);
     }
 
     /// Whether an interface of the router has a MAC.
@@ -269,9 +278,27 @@ impl<'a> Oracle<'a> {
     }
 
     /// Whether an address may be the source of what comes from an uplink: it is neither reserved,
-    /// nor the router's, nor a guarded device's.
+    /// nor the router's, nor a guarded device's, nor a free one of a network behind guarded ports.
     pub fn may_come_up(&self, source: IpAddr) -> bool {
+        self.may_come_from_beside(source) && !self.is_connected(source)
+    }
+
+    /// The same for what arrives on a link, where a free address may be.
+    pub fn may_come_from_beside(&self, source: IpAddr) -> bool {
         !is_martian(source) && !self.is_ours(source)
+    }
+
+    /// Whether an address that no device lists is in a network behind guarded ports.
+    fn is_connected(&self, address: IpAddr) -> bool {
+        let is_guarded = |interface: &str| {
+            let mut ports = self.policy.ports.iter();
+            ports.any(|port| matches_glob(&port.interface, interface))
+        };
+        let mut connected = self.connected.iter();
+        self.device_of(address).is_none()
+            && connected.any(|(interface, network)| {
+                is_guarded(interface) && prefix_length(network, address).is_some()
+            })
     }
 
     /// Whether an address is the router's.
@@ -407,7 +434,10 @@ impl<'a> Oracle<'a> {
         self.decided(
             now,
             asks,
-            |rule| is_from(rule) && (names_group(rule) || names_zone(rule)),
+            // What the router takes for its own was not judged as a group where it entered.
+            |rule| {
+                is_from(rule) && ((is_near || is_listed) && names_group(rule) || names_zone(rule))
+            },
             |rule| is_from(rule) && (is_near && names_group(rule) || names_zone(rule)),
         )
     }

@@ -26,7 +26,7 @@ use wardline_proto::v1::{
 
 use crate::{
     frames::{self, Ethernet, Mac, Packet, SYN, Tcp, Udp, Upper, icmp, icmpv6},
-    oracle::{Asks, Entry, Probe, prefix_length},
+    oracle::{Asks, Entry, Probe, learns, prefix_length},
 };
 
 /// When every packet of a scenario is sent.
@@ -42,6 +42,9 @@ pub const ROUTER: [IpAddr; 6] = [
     v4(10, 1, 1, 255),
     v6(1, 1, 0),
 ];
+
+/// What the router reaches directly, and through which interface.
+pub const CONNECTED: [(&str, &str); 2] = [("lan1", "10.1.1.0/24"), ("lan2", "fd00:1:1::/64")];
 
 /// The MAC of every interface of the router.
 pub const ROUTER_MAC: Mac = [2, 0, 0, 0, 0xff, 1];
@@ -290,10 +293,20 @@ fn ports(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Port>> {
 
 /// Devices with MACs, addresses, or both; none has an address of another's zone or the router's.
 fn devices(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Device>> {
-    let settings = (0..zones.len(), 0..=2_usize, 0..=3_usize, weighted(0.15));
+    let learn = option::weighted(0.1, weighted(0.5));
+    let settings = (
+        0..zones.len(),
+        0..=2_usize,
+        0..=3_usize,
+        weighted(0.15),
+        learn,
+    );
     let all = ADDRESSES.to_vec();
     (vec(settings, 1..=6), Just(all).prop_shuffle()).prop_map(move |(settings, mut free)| {
-        let device = |(i, (zone, macs, addresses, bound)): (usize, (usize, usize, usize, bool))| {
+        let device = |(i, (zone, macs, addresses, bound, learn)): (
+            usize,
+            (usize, usize, usize, bool, Option<bool>),
+        )| {
             let zone = &zones[zone];
             let fits = |address: &IpAddr| owner(&zones, *address).is_none_or(|it| *it == zone.name);
             let mut own = Vec::new();
@@ -302,7 +315,7 @@ fn devices(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Device>> {
             {
                 own.push(free.remove(at).to_string());
             }
-            let learns = macs > 0 && !zone.subnets.is_empty();
+            let learns = macs > 0 && !zone.subnets.is_empty() && learn != Some(false);
             if own.is_empty() && !learns {
                 own.push(format!("198.51.100.{}", i + 1));
             }
@@ -319,6 +332,7 @@ fn devices(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Device>> {
                 } else {
                     String::new()
                 },
+                learn,
             }
         };
         settings.into_iter().enumerate().map(device).collect()
@@ -511,9 +525,12 @@ fn standing(policy: &Policy, anywhere: &[IpAddr]) -> BoxedStrategy<(Entry, IpAdd
         .prop_flat_map(move |(entry, device)| {
             let own = |address: &IpAddr| device.addresses.contains(&address.to_string());
             let learnable = |address: &IpAddr| owner(&zones, *address) == Some(&device.zone);
-            let is_likely = |address: &&IpAddr| match device.addresses.as_slice() {
-                [] => learnable(address),
-                _ => own(address),
+            let is_likely = |address: &&IpAddr| {
+                if learns(&device, **address) {
+                    learnable(address)
+                } else {
+                    own(address)
+                }
             };
             let likely: Vec<IpAddr> = anywhere.iter().filter(is_likely).copied().collect();
             let likely = if likely.is_empty() {

@@ -184,6 +184,11 @@ impl<'a> Sequence<'a> {
         self.oracle.cut_port(interface);
     }
 
+    /// Says that the router reaches a network directly through an interface.
+    pub fn connect(&mut self, interface: &str, network: &str) {
+        self.oracle.connect(interface, network);
+    }
+
     /// Sets the failsafe: prefixes that always reach the router, each with a service.
     pub fn spare(&mut self, failsafe: Vec<(String, String)>) {
         self.failsafe = failsafe;

@@ -173,10 +173,9 @@ impl View {
             });
             let mut addresses: Vec<String> =
                 device.addresses.iter().map(ToString::to_string).collect();
-            if addresses.is_empty() {
-                addresses = learned.remove(&number).unwrap_or_default();
-                addresses.sort();
-            }
+            let mut more = learned.remove(&number).unwrap_or_default();
+            more.sort();
+            addresses.extend(more);
             devices.push(v1::DeviceStatus {
                 name: device.name.clone(),
                 zone: current.intent.zones[device.zone.0].name.clone(),
@@ -201,13 +200,11 @@ impl View {
         &self,
         question: &Question,
     ) -> Result<Result<Answer, Vec<Problem>>, Refusal> {
-        let learned = self.reader.learned()?;
-        let learned: Vec<_> = learned
-            .into_iter()
-            .map(|(address, device, _)| (IpAddr::from(address), device))
-            .collect();
+        let learned = self.reader.learned_now()?;
         let snapshot = self.state().snapshot;
         let tick = self.reader.tick()?;
-        Ok(explain::explain(&snapshot, question, &learned, tick))
+        let answer = explain::explain(&snapshot, question, &learned, tick);
+        learned.whole()?;
+        Ok(answer)
     }
 }

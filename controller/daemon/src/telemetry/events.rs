@@ -232,8 +232,6 @@ fn from(kept: &VecDeque<(Timestamp, Arc<Event>)>, since: Option<Timestamp>) -> V
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
-    use std::collections::BTreeSet;
-
     use wardline_ebpf::{
         abi::{Address, Reason},
         packet::number,
@@ -242,7 +240,7 @@ mod tests {
         clock::Clock,
         compile,
         intent::Intent,
-        inventory::{Inventory, Link, Nat},
+        inventory::{Inventory, Link},
         limits::Limits,
         numbers::{self, Ids, number_of, numbered},
         quarantine::Quarantine,
@@ -519,9 +517,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         };
         let inventory = Inventory {
             links: [(2, link)].into(),
-            addresses: BTreeSet::new(),
-            taken: BTreeSet::new(),
-            nat: Nat::default(),
+            ..Inventory::default()
         };
         let clock = Clock {
             now: at(0),

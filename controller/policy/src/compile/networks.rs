@@ -100,10 +100,19 @@ impl Networks {
         }
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = (((Address, u8), u16), u32)> {
-        self.prefixes
-            .iter()
-            .map(|(prefix, (zone, region))| ((*prefix, *zone), *region))
+    /// The zone and the region of each prefix, and of more prefixes that may lie anywhere.
+    pub(super) fn with<'a>(
+        &'a self,
+        more: impl Iterator<Item = &'a (Address, u8)>,
+    ) -> impl Iterator<Item = (((Address, u8), u16), u32)> {
+        let own = self.prefixes.iter().map(|(prefix, said)| (*prefix, *said));
+        let more = more.filter(|it| !self.prefixes.contains_key(it));
+        let more = more.map(|prefix| {
+            let said = around(*prefix, |outer| self.prefixes.get(&outer).copied());
+            (*prefix, said.unwrap_or_default())
+        });
+        own.chain(more)
+            .map(|(prefix, (zone, region))| ((prefix, zone), region))
     }
 
     /// The region of a device's address, which is never of the internet.

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wardline_ebpf::abi::{MAX_IFINDEX, Port, carries_key, vlan_key};
+use wardline_ebpf::abi::{Address, MAX_IFINDEX, Port, carries_key, vlan_key};
 
+use super::networks::prefix_of;
 use crate::{
     intent::{Intent, ZoneIndex},
     inventory::Inventory,
@@ -73,6 +74,36 @@ pub(super) fn ports(
     }
     mark_observing(intent, inventory, tables);
     mark_nat(intent, inventory, tables);
+    mark_beside(inventory, tables);
+}
+
+/// The networks that the router reaches directly; whether through guarded interfaces, or ones above,
+/// and no others.
+pub(super) fn connected(inventory: &Inventory, tables: &Tables) -> BTreeMap<(Address, u8), bool> {
+    let mut connected = BTreeMap::new();
+    for (index, net) in &inventory.connected {
+        let port = tables.ports.get(index);
+        let guarded = port.is_some_and(|it| it.flags & (Port::GUARDED | Port::ABOVE) != 0);
+        let entry = connected.entry(prefix_of(*net)).or_insert(true);
+        *entry &= guarded;
+    }
+    connected
+}
+
+/// Marks the interfaces that are not guarded, on a bridge with others that are.
+fn mark_beside(inventory: &Inventory, tables: &mut Tables) {
+    for link in inventory.links.values().filter(|it| it.index < MAX_IFINDEX) {
+        let Some(over) = link.controller else {
+            continue;
+        };
+        // The members of a VRF share no link.
+        let kind = inventory.links.get(&over).and_then(|it| it.kind.as_deref());
+        let flags = |index: &u32| tables.ports.get(index).map_or(0, |port| port.flags);
+        let guarded = flags(&link.index) & (Port::GUARDED | Port::ABOVE) != 0;
+        if flags(&over) & Port::ABOVE != 0 && kind != Some("vrf") && !guarded {
+            tables.ports.entry(link.index).or_default().flags |= Port::BESIDE;
+        }
+    }
 }
 
 /// The interfaces directly above one that pass on what it takes in.

@@ -255,6 +255,13 @@ devices[1].addresses[1]: 10.20.1.11 is in 10.20.1.0/24 of zone "pumps", the devi
             r#"devices[0].addresses: missing, and none can be learned: zone "pumps" has no subnets; list the addresses or give the zone a subnet"#,
         ),
         (
+            |p| {
+                p.devices[0].addresses.clear();
+                p.devices[0].learn = Some(false);
+            },
+            "devices[0].addresses: missing, and learn is false; list the addresses, or leave learn out",
+        ),
+        (
             |p| p.devices[0].port = "wan0".to_owned(),
             r#"devices[0].port: no port matches "wan0"; list it under ports or leave it out here"#,
         ),
@@ -565,6 +572,7 @@ fn clinic() -> v1::Policy {
                 macs: texts(&["02:00:00:00:01:01"]),
                 addresses: texts(&["10.20.1.11"]),
                 port: "lan1".to_owned(),
+                learn: None,
             },
             v1::Device {
                 name: "ehr".to_owned(),

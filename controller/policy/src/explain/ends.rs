@@ -1,7 +1,7 @@
 //! Resolves the words of a question: the ends of the flow, and where its first packet is judged.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -16,7 +16,10 @@ use wardline_ebpf::{
     policy,
 };
 
-use super::addresses::{documentation, hosts_of, is_usable, is_v4, past, public};
+use super::{
+    Learned,
+    addresses::{documentation, hosts_of, is_usable, is_v4, past, public},
+};
 use crate::{
     intent::{Device, ZoneIndex},
     internet,
@@ -78,36 +81,32 @@ pub(super) struct Resolver<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) model: Model<'a>,
     pub(super) tick: u32,
-    /// Device by learned address, as far as the tables accept it.
-    pub(super) learned: BTreeMap<IpAddr, u32>,
-    pub(super) learned_by: BTreeMap<u32, BTreeSet<IpAddr>>,
+    learned: &'a dyn Learned,
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, learned: &[(IpAddr, u32)], tick: u32) -> Self {
+    pub(super) fn new(snapshot: &'a Snapshot, learned: &'a dyn Learned, tick: u32) -> Self {
         let mut model = Model::new(&snapshot.tables, Settings::for_flows(64));
         model.amend(&snapshot.amended);
         model.spare(snapshot.failsafe.iter().copied());
         model.set_tick(tick);
-        let mut resolver = Self {
+        Self {
             snapshot,
             model,
             tick,
-            learned: BTreeMap::new(),
-            learned_by: BTreeMap::new(),
-        };
-        for (address, device) in learned {
-            let end = snapshot.tables.devices.get(device);
-            if end.is_some_and(|end| end.zone == resolver.around(*address).zone) {
-                resolver.learned.insert(*address, *device);
-                resolver
-                    .learned_by
-                    .entry(*device)
-                    .or_default()
-                    .insert(*address);
-            }
+            learned,
         }
-        resolver
+    }
+
+    /// The device that has learned an address, as far as the tables accept it.
+    fn learned_by(&self, address: IpAddr) -> Option<u32> {
+        let device = self.learned.device(address)?;
+        self.accepts(device, address).then_some(device)
+    }
+
+    fn accepts(&self, device: u32, address: IpAddr) -> bool {
+        let end = self.snapshot.tables.devices.get(&device);
+        end.is_some_and(|end| end.zone == self.around(address).zone)
     }
 
     /// Reads `from` or `to`. Addresses that are made up are not in `taken`, and are added to it.
@@ -252,7 +251,7 @@ impl<'a> Resolver<'a> {
             });
             found.extend(known.take(2));
             let learners = devices.iter().filter(|device| {
-                learns(device) && !self.known(device).any(|address| is_v4(address) == v4)
+                device.learns(v4) && !self.known(device).any(|address| is_v4(address) == v4)
             });
             let learners = learners.map(|device| Owner::Device(device)).take(2);
             for owner in learners.chain([Owner::Nobody]) {
@@ -274,7 +273,7 @@ impl<'a> Resolver<'a> {
             .map(|address| Candidate { address, owner })
             .collect();
         for v4 in [true, false] {
-            if learns(device) && !found.iter().any(|known| is_v4(known.address) == v4) {
+            if device.learns(v4) && !found.iter().any(|known| is_v4(known.address) == v4) {
                 found.extend(self.made_up(device.zone, v4, owner, taken));
             }
         }
@@ -284,8 +283,9 @@ impl<'a> Resolver<'a> {
     /// The addresses that a device has, listed or learned.
     pub(super) fn known(&self, device: &'a Device) -> impl Iterator<Item = IpAddr> + '_ {
         let number = self.device_number(device);
-        let learned = self.learned_by.get(&number).into_iter().flatten();
-        device.addresses.iter().chain(learned).copied()
+        let learned = self.learned.addresses(number).into_iter();
+        let accepted = learned.filter(move |address| self.accepts(number, *address));
+        device.addresses.iter().copied().chain(accepted)
     }
 
     /// The first addresses of a prefix that can be one end of a packet; never the router's, which
@@ -346,7 +346,7 @@ impl<'a> Resolver<'a> {
 
     pub(super) fn is_free(&self, address: IpAddr, taken: &BTreeSet<IpAddr>) -> bool {
         !taken.contains(&address)
-            && !self.learned.contains_key(&address)
+            && self.learned_by(address).is_none()
             && !self
                 .snapshot
                 .tables
@@ -358,7 +358,7 @@ impl<'a> Resolver<'a> {
         let named = self.snapshot.tables.addresses.get(&Address::from(address));
         let number = named
             .map(|end| end.device)
-            .or_else(|| self.learned.get(&address).copied());
+            .or_else(|| self.learned_by(address));
         match number {
             Some(ROUTER) => Owner::Router,
             Some(number) => {
@@ -398,7 +398,7 @@ impl<'a> Resolver<'a> {
     /// Lets a device that learns its addresses claim this one.
     pub(super) fn presume(&self, candidate: &Candidate<'_>) {
         if let Owner::Device(device) = candidate.owner
-            && learns(device)
+            && device.learns(is_v4(candidate.address))
         {
             let address = Address::from(candidate.address);
             // There is room, because no other address is claimed.
@@ -623,9 +623,3 @@ pub(super) fn is_discovery(service: u32) -> bool {
 
 /// The lowest address in a block that RFC 7042 sets aside for documents, locally administered.
 pub(super) const UNLISTED: Mac = Mac([0x02, 0x00, 0x5e, 0x00, 0x53, 0x00]);
-
-/// Whether a device learns its addresses. A device without MACs sends nothing from which they could
-/// be learned.
-pub(super) fn learns(device: &Device) -> bool {
-    device.addresses.is_empty() && !device.macs.is_empty()
-}

@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     compile,
     intent::Intent,
-    inventory::{Inventory, Link, Nat},
+    inventory::{Inventory, Link},
     limits::Limits,
     numbers::{self, Ids, number_of},
     words::mac::Mac,
@@ -33,7 +33,7 @@ ports:
   - {interface: gone, zone: ghosts}
 devices:
   - {name: pump-1, zone: pumps, macs: ["02:00:00:00:01:11"], addresses: [10.20.1.11, "fd20:0:0:1::11"], port: pump1}
-  - {name: pump-2, zone: pumps, macs: ["02:00:00:00:01:12"], addresses: [10.20.1.12]}
+  - {name: pump-2, zone: pumps, macs: ["02:00:00:00:01:12"], addresses: [10.20.1.12], learn: false}
   - {name: camera-1, zone: cameras, macs: ["02:00:00:00:02:21"], addresses: [10.20.2.21]}
   - {name: camera-2, zone: cameras, macs: ["02:00:00:00:02:22"], addresses: [10.20.2.22]}
   - {name: phone-1, zone: phones, macs: ["02:00:00:00:04:41"]}
@@ -54,6 +54,18 @@ rules:
   - {name: phone-talk, from: [device:phone-1], to: [device:phone-2], services: [media], action: allow}
   - {name: old, from: [zone:pumps], to: [device:ehr], services: [tcp/80], action: allow, expires: "2020-01-01T00:00:00Z"}
 "#;
+
+impl<const N: usize> Learned for [(IpAddr, u32); N] {
+    fn device(&self, address: IpAddr) -> Option<u32> {
+        let known = self.iter().find(|(known, _)| *known == address);
+        known.map(|(_, device)| *device)
+    }
+
+    fn addresses(&self, device: u32) -> Vec<IpAddr> {
+        let known = self.iter().filter(|(_, of)| *of == device);
+        known.map(|(address, _)| *address).collect()
+    }
+}
 
 #[test]
 fn allows_what_a_rule_allows_and_says_which() {
@@ -598,8 +610,7 @@ fn snapshot_of(policy: &str, quarantined: BTreeSet<String>) -> Snapshot {
             .into_iter()
             .map(|address| address.parse().unwrap())
             .collect(),
-        taken: BTreeSet::new(),
-        nat: Nat::default(),
+        ..Inventory::default()
     };
     let clock = Clock {
         now: Timestamp::now(),

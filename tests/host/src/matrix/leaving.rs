@@ -13,7 +13,7 @@ use super::{
     },
     network::{
         ALL_NODES, BRIDGE, CAMERA, FAR, FROM_LAN1, FROM_LAN2, LAN1, LAN2, LAN3, LINK, PINNED, PUMP,
-        RECORDS, ROUTER, ROUTER_ITSELF, SERVER, SHY, STRANGER, TRUNK, UPLINK, back, down,
+        RECORDS, ROUTER, ROUTER_ITSELF, SERVER, SHY, SIDE, STRANGER, TRUNK, UPLINK, back, down,
         forwarded, sent, syn, tcp, udp, up,
     },
 };
@@ -33,9 +33,16 @@ pub(crate) fn rows(t: &mut Table) {
     t.both("from the uplink, in the middle of no connection", |c, f| { c.leaves(LAN1, UPLINK, down(&RECORDS, &PUMP, f, tcp(5000, ACK))).is(MID_FLOW); });
     t.both("from the uplink, with a guarded device's address", |c, f| { c.mirrors("a device's address is believed from the uplink"); c.leaves(LAN1, UPLINK, down(&CAMERA, &PUMP, f, syn(443))).is(SPOOFED_SOURCE); });
     t.both("from the uplink, with the receiver's own zone's device", |c, f| { c.leaves(LAN1, UPLINK, down(&PINNED, &PUMP, f, syn(9100))).is(SPOOFED_SOURCE); });
+    t.both("from the uplink, with a free address of a guarded network", |c, f| {
+        c.mirrors("a stranger behind the uplink has a zone's rights").leaves(LAN1, UPLINK, down(&STRANGER, &PUMP, f, syn(443))).is(SPOOFED_SOURCE);
+    });
+    t.both("from the uplink, with a free address of another guarded network", |c, f| {
+        c.mirrors("a stranger behind the uplink has a zone's rights").leaves(LAN1, UPLINK, down(&SHY, &PUMP, f, syn(443))).is(SPOOFED_SOURCE);
+    });
+    t.both("from beside guarded ports on their bridge, with a free address", |c, f| { c.leaves(TRUNK, SIDE, down(&STRANGER, &PUMP, f, syn(443)).tagged(10)).is(RULE); });
+    t.both("from the router, with a free address of a guarded network", |c, f| { c.leaves(LAN1, ROUTER_ITSELF, down(&STRANGER, &PUMP, f, syn(443))).is(SPOOFED_SOURCE); });
     t.both("from the uplink, with the router's address", |c, f| { c.mirrors("the router's address is believed from the uplink"); c.leaves(LAN1, UPLINK, down(&ROUTER, &PUMP, f, syn(80))).is(SPOOFED_SOURCE); });
     t.both("from the uplink, with a zone's address that no device claims", |c, f| { c.leaves(LAN1, UPLINK, down(&SERVER, &PUMP, f, syn(5000))).is(NO_RULE); });
-    t.both("from the uplink, with an address that a guarded zone's stranger might have", |c, f| { c.leaves(LAN1, UPLINK, down(&STRANGER, &PUMP, f, syn(443))).is(RULE); });
     for (name, source) in [("127.0.0.1", [127, 0, 0, 1]), ("0.0.0.0", [0, 0, 0, 0]), ("a group", [224, 0, 0, 1]), ("the broadcast", [255; 4])] {
         t.case(format!("from the uplink, TCP from {name}")).leaves(LAN1, UPLINK, forwarded(&PUMP, Ipv4::new(source.into(), PUMP.v4, syn(5000)))).is(SPOOFED_SOURCE);
     }

@@ -23,6 +23,8 @@ devices:
   - {name: camera, zone: cameras, macs: ["02:00:00:00:02:01"], addresses: [10.20.2.21, "fd20:0:0:2::21"]}
   - {name: shy, zone: cameras, macs: ["02:00:00:00:02:02"]}
   - {name: coy, zone: cameras, macs: ["02:00:00:00:02:03"]}
+  - {name: half, zone: cameras, macs: ["02:00:00:00:02:04"], addresses: [10.20.2.54]}
+  - {name: fixed, zone: cameras, macs: ["02:00:00:00:02:05"], addresses: [10.20.2.55], learn: false}
   - {name: records, zone: servers, addresses: [10.20.9.10, "fd20:0:0:9::10"]}
   - {name: archive, zone: servers, addresses: [10.20.9.11, "fd20:0:0:9::11"]}
   - {name: media, zone: servers, addresses: [10.20.9.12, "fd20:0:0:9::12"]}
@@ -91,6 +93,8 @@ pub const UPLINK: Origin = Origin::Interface("uplink");
 pub const BRIDGE: Origin = Origin::Interface("br0");
 /// A port of another bridge, which is not guarded.
 pub const WILD: Origin = Origin::Interface("wild");
+/// Not guarded, on a bridge with `trunk`.
+pub const SIDE: Origin = Origin::Interface("side");
 pub const FROM_LAN1: Origin = Origin::Interface(LAN1);
 pub const FROM_LAN2: Origin = Origin::Interface(LAN2);
 
@@ -135,6 +139,10 @@ pub const CAMERA: Party = party("camera", [2, 1], 2, 21);
 /// Devices without listed addresses, each with an address that it takes.
 pub const SHY: Party = party("shy", [2, 2], 2, 50);
 pub const COY: Party = party("coy", [2, 3], 2, 51);
+/// Lists an IPv4 address only.
+pub const HALF: Party = party("half", [2, 4], 2, 54);
+/// The same, and learns none.
+pub const FIXED: Party = party("fixed", [2, 5], 2, 55);
 /// An unlisted MAC, with an address of the zone pumps that no device has.
 pub const STRANGER: Party = party("stranger", [0xee, 1], 1, 77);
 /// Behind the uplink; none of them has a MAC in the policy.

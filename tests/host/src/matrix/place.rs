@@ -11,9 +11,9 @@ use super::{
         Table, UNKNOWN_DEVICE, WRONG_PORT, WRONG_VLAN, would,
     },
     network::{
-        ALL_NODES, CAMERA, COY, FAR, LAN1, LAN2, LAN3, LINK, PINNED, PUMP, Party, RECORDS, ROUTER,
-        ROUTER_2, SHY, STRANGER, TRUNK, TWOFOLD, TWOFOLDS_OTHER_MAC, UPLINK, back, down, pump,
-        sent, syn, tcp, up,
+        ALL_NODES, CAMERA, COY, FAR, FIXED, HALF, LAN1, LAN2, LAN3, LINK, PINNED, PUMP, Party,
+        RECORDS, ROUTER, ROUTER_2, SHY, STRANGER, TRUNK, TWOFOLD, TWOFOLDS_OTHER_MAC, UPLINK, back,
+        down, pump, sent, syn, tcp, up,
     },
 };
 use wardline_oracle::frames::{
@@ -110,7 +110,7 @@ pub(crate) fn rows(t: &mut Table) {
     t.case("an address taken by ARP is the device's").enters(LAN2, Ethernet::new(BROADCAST, SHY.mac, Arp::request(SHY.mac, SHY.v4, ROUTER_2.v4)))
         .enters(LAN2, shy(V4)).enters(LAN2, Ethernet { source: COY.mac, ..shy(V4) }).is([CONTROL, RULE, SPOOFED_SOURCE]);
     // How many a device may take.
-    fn takes<'a>(c: &'a mut Case, numbers: impl IntoIterator<Item = u8>, f: Family) -> &'a mut Case {
+    fn takes(c: &mut Case, numbers: impl IntoIterator<Item = u8>, f: Family) -> &mut Case {
         numbers.into_iter().fold(c, |c, n| {
             let taken = Party { v4: Ipv4Addr::new(10, 20, 2, n), v6: Ipv6Addr::new(0xfd20, 0, 0, 2, 0, 0, 0x77, n.into()), ..SHY };
             c.enters(LAN2, up(&taken, &FAR, f, syn(443)))
@@ -136,6 +136,16 @@ pub(crate) fn rows(t: &mut Table) {
         .enters(LAN2, Ethernet::new(BROADCAST, SHY.mac, Arp::request(SHY.mac, SHY.v4, ROUTER_2.v4))).is([[RULE; 16].as_slice(), &[ARP_SPOOF]].concat());
     takes(t.case("duplicate address detection of a seventeenth address"), 100..116, Family::V6)
         .enters(LAN2, sent(&SHY, Ipv6 { hop_limit: 255, ..Ipv6::new(Ipv6Addr::UNSPECIFIED, solicited_node(SHY.v6), icmpv6::neighbour_solicitation(SHY.v6, &[])) })).is([[RULE; 16].as_slice(), &[ND_SPOOF]].concat());
+
+    // Family by family.
+    let stray = Party { v4: Ipv4Addr::new(10, 20, 2, 99), ..HALF };
+    t.case("an IPv6 address of a device that lists IPv4 only").mirrors("a device that lists one family has none of the other").enters(LAN2, up(&HALF, &FAR, Family::V6, syn(443)))
+        .enters(LAN2, up(&HALF, &FAR, V4, syn(443))).is(RULE);
+    t.case("another IPv4 address of a device that lists one").enters(LAN2, up(&stray, &FAR, V4, syn(443))).is(SPOOFED_SOURCE);
+    t.case("the IPv6 address that such a device has learned, from another").enters(LAN2, up(&HALF, &FAR, Family::V6, syn(443)))
+        .enters(LAN2, Ethernet { source: SHY.mac, ..up(&HALF, &RECORDS, Family::V6, syn(443)) }).is([RULE, SPOOFED_SOURCE]);
+    t.case("an IPv6 address of a device that learns none").enters(LAN2, up(&FIXED, &FAR, Family::V6, syn(443))).is(SPOOFED_SOURCE);
+    t.case("the IPv4 address that it lists").enters(LAN2, up(&FIXED, &FAR, V4, syn(443))).is(RULE);
 
     // Unlisted MACs, where any is admitted.
     let other = Party { mac: [0x02, 0, 0, 0, 0xee, 0x02], ..STRANGER };

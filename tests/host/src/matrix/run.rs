@@ -9,7 +9,7 @@ use wardline_policy::{clock::Clock, inventory::Inventory, quarantine::Quarantine
 
 use super::{
     case::{Case, Origin, Place, Says, Setting, Step},
-    network::{GUARDED, LAN3, POLICY, ROUTER, ROUTER_2, TAKEN},
+    network::{GUARDED, LAN1, LAN2, LAN3, POLICY, ROUTER, ROUTER_2, TAKEN, TRUNK},
 };
 use crate::judge::{self, At, Compiled, parsed};
 
@@ -194,7 +194,9 @@ fn taken_out(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
 /// The interfaces of the matrix, which need not exist; the one that is named has the loopback's
 /// index.
 pub fn interfaces(loopback: &str) -> Inventory {
-    let names = GUARDED.into_iter().chain(["uplink", "br0", "wild", "br1"]);
+    let names = GUARDED
+        .into_iter()
+        .chain(["uplink", "br0", "wild", "br1", "side", "br2"]);
     let links = (10..).zip(names).map(|(number, name)| {
         let index = if name == loopback { 1 } else { number };
         (index, name)
@@ -202,17 +204,38 @@ pub fn interfaces(loopback: &str) -> Inventory {
     let addresses = [ROUTER, ROUTER_2].map(|router| [router.v4.into(), router.v6.into()]);
     let mut inventory = judge::inventory_of(links, addresses.as_flattened());
     inventory.taken = taken();
-    for (port, bridge) in [(LAN3, "br0"), ("wild", "br1")] {
+    for (port, bridge) in [
+        (LAN3, "br0"),
+        ("wild", "br1"),
+        (TRUNK, "br2"),
+        ("side", "br2"),
+    ] {
         let bridge = inventory.link(bridge).map(|link| link.index);
         let port = inventory.links.values_mut().find(|link| link.name == port);
         if let Some(port) = port {
             port.controller = bridge;
         }
     }
+    connect(&mut inventory);
     inventory
 }
 
 /// What the router takes packets by, besides its addresses.
 pub fn taken() -> BTreeSet<IpNet> {
     TAKEN.map(|net| net.parse().expect("a prefix")).into()
+}
+
+/// Says what the router reaches directly.
+pub fn connect(inventory: &mut Inventory) {
+    let networks = [
+        (LAN1, "10.20.1.0/24"),
+        (LAN1, "fd20:0:0:1::/64"),
+        (LAN2, "10.20.2.0/24"),
+        (LAN2, "fd20:0:0:2::/64"),
+        ("uplink", "192.31.196.128/25"),
+    ];
+    inventory.connected = networks
+        .iter()
+        .filter_map(|(name, network)| Some((inventory.link(name)?.index, network.parse().ok()?)))
+        .collect();
 }

@@ -47,9 +47,11 @@ impl Learned {
     }
 }
 
-/// Whether a device takes free addresses of the family that this one is of: it lists none.
-pub fn learns(device: &Device, _address: IpAddr) -> bool {
-    device.addresses.is_empty()
+/// Whether a device takes free addresses of the family that this one is of: it lists none of that
+/// family, and nothing forbids it.
+pub fn learns(device: &Device, address: IpAddr) -> bool {
+    let mut listed = device.addresses.iter().filter_map(|it| it.parse().ok());
+    device.learn != Some(false) && !listed.any(|it: IpAddr| it.is_ipv4() == address.is_ipv4())
 }
 
 impl Oracle<'_> {

@@ -31,6 +31,7 @@ fn device(name: &str, zone: &str, macs: &str, addresses: &str) -> Device {
         macs: strings(macs),
         addresses: strings(addresses),
         port: String::new(),
+        learn: None,
     }
 }
 

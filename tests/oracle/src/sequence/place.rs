@@ -539,7 +539,8 @@ impl<'a> Sequence<'a> {
 
     /// An uplink may claim any address but those of guarded devices and of the router.
     fn claims_from_uplink(&self, frame: &Frame, arp: Arp) -> Result<(), Drop> {
-        let own = arp.sender.is_unspecified() || self.oracle.may_come_up(arp.sender.into());
+        let own =
+            arp.sender.is_unspecified() || self.oracle.may_come_from_beside(arp.sender.into());
         if arp.sender_mac != frame.source || !own {
             return Err(Drop::because(Reason::ArpSpoof));
         }

@@ -66,6 +66,7 @@ pub(super) fn read_devices(
                 zone,
                 macs,
                 addresses,
+                learn: device.learn.unwrap_or(true),
                 port,
             });
         }
@@ -164,6 +165,11 @@ fn read_addresses(
             problems.add(
                 path,
                 "missing, and so are macs; a device has addresses, a MAC, or both",
+            )?;
+        } else if device.learn == Some(false) {
+            problems.add(
+                path,
+                "missing, and learn is false; list the addresses, or leave learn out",
             )?;
         } else if let Some(at) = zone.and_then(|_| context.zones.position(&device.zone))
             && context.document.zones[at].subnets.is_empty()
