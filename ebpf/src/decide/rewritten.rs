@@ -187,7 +187,9 @@ pub fn note_admission<T: Lookup + ?Sized>(tables: &T, work: &Work) {
 /// the low half chooses the place.
 #[inline(always)]
 fn notes(packet: &Packet, seed: u64) -> [u64; 2] {
-    const SOURCE: u64 = 1 << 63;
+    // Above a service's 24 bits, and low enough to change the place: a device may ask from the port
+    // that it serves.
+    const SOURCE: u64 = 1 << 24;
     let from = (packet.protocol as u64) << 16 | packet.source_port as u64;
     [
         note(seed, &packet.source, SOURCE | from),
@@ -199,4 +201,29 @@ fn notes(packet: &Packet, seed: u64) -> [u64; 2] {
 fn note(seed: u64, address: &Address, what: u64) -> u64 {
     let words = [address.0[0], address.0[1], what];
     words.into_iter().fold(seed, flows::folded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Shape;
+
+    #[test]
+    fn the_same_port_as_a_source_and_as_a_service_has_two_places() {
+        let places = (1..=1000u16).filter(|port| {
+            let address = Address::v4([10, 1, 0, 1]);
+            let packet = Packet {
+                source: address,
+                destination: address,
+                shape: Shape::Udp,
+                protocol: 17,
+                source_port: *port,
+                destination_port: *port,
+                ..Packet::default()
+            };
+            let [source, destination] = notes(&packet, 7).map(|it| it as u32 & (ADMISSIONS - 1));
+            source == destination
+        });
+        assert!(places.count() < 10);
+    }
 }
