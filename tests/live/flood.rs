@@ -263,9 +263,9 @@ fn strangers_that_flood_hurt_each_other() {
     let flood = flood("strangers", zone, |gateway| {
         (0..5 * FLOWS)
             .flat_map(|number| {
-                let [_, a, b, c] = (number as u32).to_be_bytes();
-                let host = 20 + number % 200;
-                let source = ([2, 0xaa, 0, a, b, c], Ipv4Addr::new(10, 20, 1, host as u8));
+                // An address belongs to the MAC that used it first.
+                let host = 20 + (number % 200) as u8;
+                let source = ([2, 0xaa, 0, 0, 0, host], Ipv4Addr::new(10, 20, 1, host));
                 pair(gateway, source, number)
             })
             .collect()
