@@ -117,6 +117,34 @@ impl Learned for LearnedNow {
 }
 
 impl Reader {
+    /// Learned addresses: the address, the device's number (0: an unlisted MAC), the tick of its last
+    /// use.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn learned(&self) -> Result<Vec<(Address, u32, u32)>> {
+        let map = self.owned::<Address, [u64; 2]>("LEARNED")?;
+        let mut learned = Vec::new();
+        for entry in map.iter() {
+            match entry {
+                Ok((address, words)) => {
+                    let Entry { holder, last, .. } = words.into();
+                    learned.push((address, holding_device(holder), last));
+                }
+                // The entry was removed while the table was read.
+                Err(MapError::KeyNotFound) => {}
+                Err(source) => {
+                    return Err(DatapathError::Map {
+                        name: "LEARNED",
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(learned)
+    }
+
     /// Learned addresses, to ask for some.
     ///
     /// # Errors

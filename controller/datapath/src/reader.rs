@@ -16,16 +16,13 @@ use aya::{
     programs::SchedClassifier,
 };
 use jiff::Timestamp;
-use wardline_ebpf::abi::{
-    Address, Counter, Interval, Reason, Settings, TICK_SHIFT, gauge, holding_device,
-};
+use wardline_ebpf::abi::{Counter, Interval, Reason, Settings, TICK_SHIFT, gauge};
 use wardline_policy::{clock::Clock, live::Live, tables::Tables};
 
 use crate::{
     bpf,
     error::{DatapathError, Result, map_error, pin_error, program_error},
     flow_table,
-    learned::Entry,
     maps::{data, duplicate, program, total},
 };
 
@@ -206,34 +203,6 @@ impl Reader {
         let map = data("FLOWS", self.map("FLOWS")?)?;
         flow_table::each(map.fd().as_fd(), self.buckets(), visit)
             .map_err(|source| map_error("FLOWS")(MapError::IoError(source)))
-    }
-
-    /// Learned addresses: the address, the device's number (0: an unlisted MAC), the tick of its last
-    /// use.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn learned(&self) -> Result<Vec<(Address, u32, u32)>> {
-        let map: aya::maps::HashMap<_, Address, [u64; 2]> = self.view("LEARNED")?;
-        let mut learned = Vec::new();
-        for entry in map.iter() {
-            match entry {
-                Ok((address, words)) => {
-                    let Entry { holder, last, .. } = words.into();
-                    learned.push((address, holding_device(holder), last));
-                }
-                // The entry was removed while the table was read.
-                Err(MapError::KeyNotFound) => {}
-                Err(source) => {
-                    return Err(DatapathError::Map {
-                        name: "LEARNED",
-                        source,
-                    });
-                }
-            }
-        }
-        Ok(learned)
     }
 
     /// Where a device was last seen: tick and interface; none: never.

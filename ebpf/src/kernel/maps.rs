@@ -14,10 +14,9 @@ use wardline_ebpf::{
         PrefixKey, Quota, Reason, Routes, Seen, Set, Settings, TICK_SHIFT, gauge,
     },
     cell::{Cell32, Cell64, opaque},
+    learning,
     lookup::Lookup,
 };
-
-use super::steps;
 
 // The daemon sets sizes that depend on its configuration before it loads the programs. Policy
 // tables take memory as they fill; memory that packets write to is allocated at load.
@@ -305,7 +304,7 @@ impl Lookup for Maps {
 
     #[inline(always)]
     fn find_place(&self, holder: u64, v4: bool) -> u32 {
-        steps::find_place(holder, u32::from(v4))
+        find_place(holder, u32::from(v4))
     }
 
     #[inline(always)]
@@ -397,4 +396,12 @@ pub(super) fn add(counter: Option<*mut Counter>, packets: u64, bytes: u64) {
 pub(super) fn jiffies() -> u64 {
     // SAFETY: takes nothing, reads a counter.
     unsafe { helpers::generated::bpf_jiffies64() }
+}
+
+/// Finds a place for one more learned address. A function of its own, because the verifier would
+/// follow what comes after for each place that it could find.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_place(holder: u64, v4: u32) -> u32 {
+    learning::find_place(&Maps, holder, v4 != 0)
 }

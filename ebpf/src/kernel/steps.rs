@@ -2,10 +2,7 @@
 //! separately.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use wardline_ebpf::{
-    decide::{self, Answer, Steps, Work, note},
-    learning,
-};
+use wardline_ebpf::decide::{self, Answer, Steps, Work, note};
 
 use super::{
     desk::{ENTERING, LEAVING, desk},
@@ -236,12 +233,4 @@ step! {
         decide::note_denial(&Maps, &desk.work, &desk.verdict);
         None
     }
-}
-
-/// Finds a place for one more learned address. A function of its own, because the verifier would
-/// follow what comes after for each place that it could find.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(super) extern "C" fn find_place(holder: u64, v4: u32) -> u32 {
-    learning::find_place(&Maps, holder, v4 != 0)
 }
