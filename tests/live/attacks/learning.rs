@@ -131,6 +131,8 @@ fn a_guest_can_not_use_the_address_of_another() {
         for v4 in [true, false] {
             let [own1, own2, own3] = [1, 2, 3].map(|net| own(v4, net));
             assert!(receives((&victim, own1), (&other, own3)), "{hook}");
+            // From its own address first: so its host knows the neighbour when it attacks.
+            assert!(receives((&attacker, own2), (&other, own3)), "{hook}");
             assert!(!receives((&attacker, own1), (&other, own3)), "{hook}");
             assert!(receives((&victim, own1), (&other, own3)), "{hook}");
             assert!(receives((&attacker, own2), (&other, own3)), "{hook}");
