@@ -1,4 +1,4 @@
-//! Keeps what the kernel knows of learned addresses true: which are in use, and how many there are.
+//! Which addresses have been learned? Reads them, and keeps what the kernel knows of them true.
 //!
 //! The kernel sees an address only when policy or a guard judges a packet, so a flow that runs for an
 //! hour could look like silence. And counts that the kernel keeps can go wrong by one when two

@@ -1,4 +1,4 @@
-//! Reads the kernel's state: flows, counters, learned addresses and time.
+//! Reads the kernel's state: flows, counters and time.
 //!
 //! A reader has its own descriptors. Any number of threads may use it at the same time, and readers
 //! and the thread that changes the maps never wait for each other.

@@ -250,6 +250,25 @@ mod tests {
         ward::{BRIDGE, LAN1, LAN2, UPLINK, Ward},
     };
 
+    /// Adds an interface of a kind, above another or a member of one.
+    fn add_link(
+        inventory: &mut Inventory,
+        index: u32,
+        kind: &str,
+        parent: Option<u32>,
+        controller: Option<u32>,
+    ) {
+        let link = Link {
+            index,
+            name: format!("if{index}"),
+            kind: Some(kind.to_owned()),
+            parent,
+            controller,
+            ..inventory.links[&UPLINK].clone()
+        };
+        inventory.links.insert(index, link);
+    }
+
     #[test]
     fn a_port_has_its_zone_and_what_is_above_it_is_known() {
         let ward = Ward::new(|_| (), &[]);
@@ -304,20 +323,8 @@ mod tests {
         };
         const BOTH: u16 = Port::NAT_V4 | Port::NAT_V6;
         let mut inventory = ward.inventory.clone();
-        let link = inventory.links[&UPLINK].clone();
-        let mut add = |index: u32, kind: &str, parent: Option<u32>, controller: Option<u32>| {
-            let (name, kind) = (format!("if{index}"), Some(kind.to_owned()));
-            inventory.links.insert(
-                index,
-                Link {
-                    index,
-                    name,
-                    kind,
-                    parent,
-                    controller,
-                    ..link.clone()
-                },
-            );
+        let mut add = |index, kind, parent, controller| {
+            add_link(&mut inventory, index, kind, parent, controller);
         };
         // A macvlan takes in what no port sees; what is in a VRF is routed, in a bridge it is not.
         add(30, "macvlan", Some(LAN1), None);
@@ -358,20 +365,8 @@ mod tests {
             [(21, "vlan", LAN2), (22, "macvlan", 21), (23, "ipvlan", 22)];
         let ward = Ward::new(|_| (), &[]);
         let mut inventory = ward.inventory.clone();
-        let link = inventory.links[&UPLINK].clone();
-        let mut add = |index: u32, kind: &str, parent: Option<u32>, controller: Option<u32>| {
-            let (name, kind) = (format!("if{index}"), Some(kind.to_owned()));
-            inventory.links.insert(
-                index,
-                Link {
-                    index,
-                    name,
-                    kind,
-                    parent,
-                    controller,
-                    ..link.clone()
-                },
-            );
+        let mut add = |index, kind, parent, controller| {
+            add_link(&mut inventory, index, kind, parent, controller);
         };
         for (index, kind, below) in ABOVE {
             add(index, kind, Some(below), None);
