@@ -192,6 +192,8 @@ fn the_name_stays_cut_off_when_the_interface_is_made_again() {
     guard.ctl.run(&quarantine).unwrap().ok().unwrap();
     assert!(!opens(&one, FAR[0], 7));
     ward.lab.router().ip("link del lan1").unwrap();
+    // Only then does "guarded" below mean the new interface.
+    guard.wait_until_unguarded("lan1");
     let host = End::new(&one, "eth0")
         .mac(&mac(1))
         .address(&format!("{}/24", v4(1)))

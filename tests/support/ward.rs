@@ -183,12 +183,22 @@ impl Guard {
 
     /// Waits for a port to be judged.
     pub fn wait_until_guarded(&self, interface: &str) {
+        self.wait_for_guard(interface, true);
+    }
+
+    /// Waits for a port to be judged no longer, say because its interface is gone.
+    pub fn wait_until_unguarded(&self, interface: &str) {
+        self.wait_for_guard(interface, false);
+    }
+
+    fn wait_for_guard(&self, interface: &str, wanted: bool) {
         let guarded = || {
             self.attached()
                 .get(interface)
                 .is_some_and(|hook| hook != "none")
         };
-        assert!(eventually(PATIENCE, guarded), "{:?}", self.attached());
+        let seen = eventually(PATIENCE, || guarded() == wanted);
+        assert!(seen, "{:?}", self.attached());
     }
 
     /// Packets by reason, without reasons that no packet has met.
