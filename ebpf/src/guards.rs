@@ -79,7 +79,8 @@ pub fn owns<T: Lookup + ?Sized>(
     }
     // What another device lists is never free; what it has learned may be.
     let listed = end.device != 0 && learned.is_none();
-    if end.zone != sender.zone || !sender.learns(address) || listed {
+    let inside = policy::is_in(tables, sender.slot, end, sender.zone, address);
+    if !inside || !sender.learns(address) || listed {
         return false;
     }
     let another = !claim.is_unspecified() && claim != address;
@@ -102,7 +103,7 @@ pub fn may_own<T: Lookup + ?Sized>(
     if end.device != 0 {
         return end.device == sender.device;
     }
-    end.zone == sender.zone
+    policy::is_in(tables, sender.slot, end, sender.zone, address)
         && sender.learns(address)
         && tables.learned(address).is_none_or(|it| sender.holds(it))
 }
@@ -191,13 +192,13 @@ pub fn control<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     }
 }
 
-/// Whether a packet is for a single host that is neither in a zone, nor the router, nor link-local.
+/// Whether a packet is for a single host that is neither in a zone (or a prefix of several zones), nor the router, nor link-local.
 #[inline(always)]
 fn is_far<T: Lookup + ?Sized>(tables: &T, packet: &Packet, sender: &Sender, end: &mut End) -> bool {
     !packet.destination.is_group()
         && !packet.destination.is_link_local()
         && (!policy::end(tables, sender.slot, &packet.destination, end)
-            || end.zone == 0 && !end.is_router())
+            || end.zone == 0 && end.flags & End::SHARED == 0 && !end.is_router())
 }
 
 /// Whether the router would forward a packet to a single host: it has one of the router's MACs, and

@@ -147,10 +147,11 @@ pub fn end<T: Lookup + ?Sized>(tables: &T, slot: u32, address: &Address, end: &m
     if let Some(learned) = tables.learned(address) {
         let device = holding_device(learned.holder.load());
         if let Some(known) = tables.device(device << 1 | slot)
-            && known.zone == end.zone
             && known.flags & End::learns(address) != 0
+            && is_in(tables, slot, end, known.zone, address)
         {
             end.device = device;
+            end.zone = known.zone;
             end.class = known.class;
             end.flags = known.flags;
             end.from |= known.from;
@@ -168,17 +169,29 @@ pub fn end_around<T: Lookup + ?Sized>(
     address: &Address,
     end: &mut End,
 ) -> bool {
-    let key = PrefixKey {
-        slot: slot.to_be_bytes(),
-        address: address.octets(),
-    };
-    match tables.prefix(&key) {
+    match tables.prefix(&PrefixKey::new(slot, 0, address)) {
         Some(around) => {
             end.take(around);
             true
         }
         None => false,
     }
+}
+
+/// Whether an address, which stands for this end, is in a zone's subnets.
+#[inline(always)]
+pub fn is_in<T: Lookup + ?Sized>(
+    tables: &T,
+    slot: u32,
+    end: &End,
+    zone: u16,
+    address: &Address,
+) -> bool {
+    end.zone == zone
+        || end.flags & End::SHARED != 0
+            && tables
+                .prefix(&PrefixKey::new(slot, zone, address))
+                .is_some_and(|it| it.flags & End::SHARED != 0)
 }
 
 /// The number of a rule, without [`LOG`].

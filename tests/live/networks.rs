@@ -1,6 +1,7 @@
 //! Networks as people have them: each works without Wardline, and works guarded and observed.
 
 mod discovery;
+mod flat;
 mod guests;
 mod leases;
 mod macvlan;

@@ -273,7 +273,11 @@ impl Reader {
         vec![
             fill("macs", tables.macs.len(), one("MACS")),
             fill("addresses", tables.addresses.len(), one("ADDRESSES")),
-            fill("prefixes", tables.prefixes.len(), one("PREFIXES")),
+            fill(
+                "prefixes",
+                tables.prefixes.len() + tables.shares.len(),
+                one("PREFIXES"),
+            ),
             fill("places", tables.places.len(), one("PLACES")),
             fill("pairs", tables.pairs.len(), one("PAIRS")),
             fill("intervals", intervals.values().sum(), one("INTERVALS")),

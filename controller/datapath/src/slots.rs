@@ -389,24 +389,24 @@ impl Datapath {
             .ok_or(DatapathError::Missing("PREFIXES"))?;
         let mut map: aya::maps::LpmTrie<_, PrefixKey, End> =
             map.try_into().map_err(map_error("PREFIXES"))?;
-        let key = |(address, length): &(Address, u8)| {
-            let data = PrefixKey {
-                slot: slot.to_be_bytes(),
-                address: address.octets(),
-            };
+        let key = |zone: u16, (address, length): &(Address, u8)| {
+            let data = PrefixKey::new(slot, zone, address);
             Key::new(32 + u32::from(*length), data)
         };
-        for prefix in old.prefixes.keys() {
-            if !tables.prefixes.contains_key(prefix) {
-                remove_if_there(map.remove(&key(prefix))).map_err(map_error("PREFIXES"))?;
-                written += 1;
-            }
+        let all = |tables: &Tables| {
+            let prefixes = tables.prefixes.iter();
+            let prefixes = prefixes.map(|(prefix, end)| ((0, *prefix), *end));
+            let shares = tables.shares.iter().map(|(of, end)| (*of, *end));
+            prefixes.chain(shares).collect::<BTreeMap<_, _>>()
+        };
+        let (old, new) = (all(old), all(tables));
+        for (zone, prefix) in old.keys().filter(|it| !new.contains_key(it)) {
+            remove_if_there(map.remove(&key(*zone, prefix))).map_err(map_error("PREFIXES"))?;
+            written += 1;
         }
-        for (prefix, end) in &tables.prefixes {
-            if old.prefixes.get(prefix) != Some(end) {
-                retry(|| map.insert(&key(prefix), end, 0)).map_err(map_error("PREFIXES"))?;
-                written += 1;
-            }
+        for (of, end) in new.iter().filter(|(of, end)| old.get(of) != Some(end)) {
+            retry(|| map.insert(&key(of.0, &of.1), end, 0)).map_err(map_error("PREFIXES"))?;
+            written += 1;
         }
         Ok(written)
     }

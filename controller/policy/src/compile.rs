@@ -71,18 +71,22 @@ pub fn compile(
     let connected = connected(inventory, &tables);
     for ((net, zone), region) in networks.with(connected.keys()) {
         let is_connected = networks::around(net, |outer| connected.get(&outer).copied());
+        let mut flags = 0;
+        if is_connected == Some(true) {
+            flags |= End::CONNECTED;
+        }
+        if zone == networks::SHARED {
+            flags |= End::SHARED;
+        }
         let end = kinds.mark(End {
-            zone,
+            zone: if zone == networks::SHARED { 0 } else { zone },
             region,
-            flags: if is_connected == Some(true) {
-                End::CONNECTED
-            } else {
-                0
-            },
+            flags,
             ..End::default()
         });
         tables.prefixes.insert(net, end);
     }
+    tables.shares = networks.shares.clone();
     for (index, device) in intent.devices.iter().enumerate() {
         let mut flags = 0;
         if quarantined.devices.contains(&device.name) {

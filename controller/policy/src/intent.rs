@@ -42,7 +42,7 @@ pub struct Zone {
     pub observe: bool,
     /// Whether unlisted MACs may send on a port of this zone.
     pub admit_any: bool,
-    /// Sorted; no other zone has any of them.
+    /// Sorted; other zones may have some of them, too.
     pub subnets: Vec<IpNet>,
     /// Whether fragments are judged by policy; otherwise they are dropped.
     pub fragments: bool,

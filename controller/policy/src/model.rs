@@ -222,10 +222,15 @@ impl Lookup for Model<'_> {
 
     fn prefix(&self, key: &PrefixKey) -> Option<&End> {
         let number = u128::from_be_bytes(key.address);
+        let zone = (u32::from_be_bytes(key.slot) >> 1) as u16;
         (0..=128u32).rev().find_map(|length| {
             let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
-            let address = Address::v6(&(number & mask).to_be_bytes());
-            self.tables.prefixes.get(&(address, length as u8))
+            let prefix = (Address::v6(&(number & mask).to_be_bytes()), length as u8);
+            if zone == 0 {
+                self.tables.prefixes.get(&prefix)
+            } else {
+                self.tables.shares.get(&(zone, prefix))
+            }
         })
     }
 

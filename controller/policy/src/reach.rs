@@ -371,17 +371,22 @@ impl<'a> View<'a> {
                 .iter()
                 .map(move |subnet| (subnet, zone.name.as_str()))
         });
-        let mut best: Option<(u8, &'a str)> = None;
+        let mut best: Option<(u8, Option<&'a str>)> = None;
         for (subnet, zone) in subnets {
             if subnet.contains(&net) {
-                if best.is_none_or(|(length, _)| length < subnet.prefix_len()) {
-                    best = Some((subnet.prefix_len(), zone));
+                match best {
+                    Some((length, _)) if length > subnet.prefix_len() => {}
+                    // Several zones share it.
+                    Some((length, _)) if length == subnet.prefix_len() => {
+                        best = Some((length, None));
+                    }
+                    _ => best = Some((subnet.prefix_len(), Some(zone))),
                 }
             } else if net.contains(subnet) {
                 return None;
             }
         }
-        best.map(|(_, zone)| zone)
+        best.and_then(|(_, zone)| zone)
     }
 
     /// Whether a rule in effect names the internet, and all addresses of a prefix are of it.

@@ -21,6 +21,9 @@ pub struct Tables {
     pub addresses: BTreeMap<Address, End>,
     /// Ends by prefix: the address and its length, of 128 bits.
     pub prefixes: BTreeMap<(Address, u8), End>,
+    /// Which zones share which prefixes: ends with [`End::SHARED`]. Others are for zones that share
+    /// a prefix around one, but not that one.
+    pub shares: BTreeMap<(u16, (Address, u8)), End>,
     /// Devices that learn their addresses, by number.
     pub devices: BTreeMap<u32, End>,
     /// What pairs of names may do; the opener's name has [`KEPT`](wardline_ebpf::abi::KEPT) in

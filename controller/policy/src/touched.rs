@@ -27,6 +27,7 @@ pub fn touched(old: &Tables, new: &Tables) -> Touched {
         || old.places != new.places
         || zones.into_iter().any(|zone| zone != 0)
         || old.prefixes != new.prefixes
+        || old.shares != new.shares
     {
         return Touched::All;
     }

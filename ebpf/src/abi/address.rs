@@ -185,10 +185,22 @@ pub struct AddressKey {
     KnownLayout,
 )]
 pub struct PrefixKey {
-    /// The slot, big-endian.
+    /// The slot, big-endian; above its bit the number of a zone, when the question is whether that
+    /// zone shares the prefix.
     pub slot: [u8; 4],
     /// The address.
     pub address: [u8; 16],
+}
+
+impl PrefixKey {
+    /// The key of an address; of zone 0: in the prefixes that tell what it stands for.
+    #[inline(always)]
+    pub fn new(slot: u32, zone: u16, address: &Address) -> Self {
+        Self {
+            slot: ((zone as u32) << 1 | slot).to_be_bytes(),
+            address: address.octets(),
+        }
+    }
 }
 
 #[cfg(test)]

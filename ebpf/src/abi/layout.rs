@@ -26,6 +26,7 @@ const HASHES: &[(u32, u64)] = &[
     (9, 0xe0c9_7e7d_2282_3a12),
     (10, 0x6686_6f37_643e_58fc),
     (11, 0x74f4_7ac7_041e_40e4),
+    (12, 0xaf95_1de6_b84e_cfef),
 ];
 
 /// What is wrong with the layout, for the developer who changed it.

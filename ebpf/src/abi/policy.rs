@@ -193,6 +193,8 @@ impl End {
     /// Of a prefix: a network that the router reaches directly, through a guarded interface or one
     /// above. Its hosts are believed only from there.
     pub const CONNECTED: u16 = 16;
+    /// Of a prefix: several zones have it, and only its device tells of which one an address is.
+    pub const SHARED: u16 = 32;
     /// It may take addresses of either family.
     pub const LEARNS: u16 = Self::LEARNS_V4 | Self::LEARNS_V6;
 

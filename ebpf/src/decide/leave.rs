@@ -150,7 +150,7 @@ fn is_misdirected<T: Lookup + ?Sized>(tables: &T, work: &mut Work, owner: u32) -
     // A device that learns its addresses may not have spoken yet.
     let learns = mac.flags & End::learns(&work.packet.destination) != 0
         && end.device == 0
-        && end.zone == mac.zone;
+        && policy::is_in(tables, work.slot, end, mac.zone, &work.packet.destination);
     if end.device == mac.device || learns {
         return false;
     }

@@ -347,7 +347,7 @@ impl<'a> Oracle<'a> {
         !listed
             && device.is_none_or(|device| learns(device, source))
             && !self.router.contains(&source)
-            && self.subnet_zone(source) == Some(zone)
+            && self.is_in(zone, source)
     }
 
     /// The rules that admit the packet, or why it is to be dropped.
@@ -506,8 +506,8 @@ impl<'a> Oracle<'a> {
     fn is_internet(&self, address: IpAddr) -> bool {
         // An end that is not the router, although the address is the router's, is a group's.
         let is_free = |it: IpAddr| match self.end(it) {
-            End::Router => it == address && self.subnet_zone(it).is_none(),
-            End::Other { zone, .. } => zone.is_none(),
+            End::Router => it == address && !self.is_in_a_zone(it),
+            End::Other { zone, .. } => zone.is_none() && !self.is_in_a_zone(it),
         };
         let behind = match address {
             IpAddr::V6(it) if prefix_length("64:ff9b::/96", address).is_some() => {
@@ -558,13 +558,37 @@ impl<'a> Oracle<'a> {
         self.policy.devices.iter().find(|device| is_of(device))
     }
 
+    /// The zone of an address by subnets; none where several zones share the closest.
     fn subnet_zone(&self, address: IpAddr) -> Option<&'a str> {
-        let zones = self.policy.zones.iter();
-        zones
-            .flat_map(|zone| zone.subnets.iter().map(move |subnet| (zone, subnet)))
-            .filter_map(|(zone, subnet)| Some((prefix_length(subnet, address)?, zone)))
-            .max_by_key(|&(length, _)| length)
-            .map(|(_, zone)| zone.name.as_str())
+        match self.closest(address)[..] {
+            [zone] => Some(zone),
+            _ => None,
+        }
+    }
+
+    /// Whether an address is in a zone's subnets, and in no closer one of another.
+    pub fn is_in(&self, zone: &str, address: IpAddr) -> bool {
+        self.closest(address).contains(&zone)
+    }
+
+    /// Whether an address is in any zone's subnets.
+    pub fn is_in_a_zone(&self, address: IpAddr) -> bool {
+        !self.closest(address).is_empty()
+    }
+
+    /// The zones that have the longest prefix around an address.
+    fn closest(&self, address: IpAddr) -> Vec<&'a str> {
+        let subnets = self.policy.zones.iter().flat_map(|zone| {
+            let lengths = zone.subnets.iter();
+            lengths.filter_map(|it| Some((prefix_length(it, address)?, zone.name.as_str())))
+        });
+        let subnets: Vec<(u32, &str)> = subnets.collect();
+        let longest = subnets.iter().map(|(length, _)| *length).max();
+        let closest = subnets.into_iter();
+        closest
+            .filter(|(length, _)| Some(*length) == longest)
+            .map(|(_, zone)| zone)
+            .collect()
     }
 
     /// The port whose settings hold at the interface.

@@ -213,6 +213,8 @@ pub fn scenario(packets: RangeInclusive<usize>) -> impl Strategy<Value = (Policy
 
 /// Observe, admit any, fragments, options, EtherTypes.
 type ZoneSettings = (bool, bool, bool, bool, Vec<u32>);
+/// The zone of a subnet, and perhaps another that shares it.
+type Owners = (usize, Option<usize>);
 
 fn zones(count: usize) -> impl Strategy<Value = Vec<Zone>> {
     let ethertypes = subsequence(vec![0x8892, 0x88cc, 0x0600], 0..=2);
@@ -223,14 +225,22 @@ fn zones(count: usize) -> impl Strategy<Value = Vec<Zone>> {
         weighted(0.3),
         ethertypes,
     );
+    let owners = (0..count, option::weighted(0.15, 0..count));
     (
         vec(settings, count),
-        vec(option::weighted(0.7, 0..count), SUBNETS.len()),
+        vec(option::weighted(0.7, owners), SUBNETS.len()),
     )
         .prop_map(|(settings, owners)| {
+            // Zones that admit any share no prefix.
+            let any: Vec<bool> = settings.iter().map(|(_, any, ..)| *any).collect();
+            let owns = |at: usize, (first, second): Owners| {
+                first == at || second == Some(at) && !any[first] && !any[at]
+            };
             let zone =
                 |(at, (observe, any, fragments, options, ethertypes)): (usize, ZoneSettings)| {
-                    let is_own = |&(_, owner): &(&&str, &Option<usize>)| *owner == Some(at);
+                    let is_own = |&(_, owners): &(&&str, &Option<Owners>)| {
+                        owners.is_some_and(|owners| owns(at, owners))
+                    };
                     let subnets = SUBNETS.iter().zip(&owners).filter(is_own);
                     let mode = if observe {
                         ZoneMode::Observe
@@ -308,7 +318,10 @@ fn devices(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Device>> {
             (usize, usize, usize, bool, Option<bool>),
         )| {
             let zone = &zones[zone];
-            let fits = |address: &IpAddr| owner(&zones, *address).is_none_or(|it| *it == zone.name);
+            let fits = |address: &IpAddr| {
+                let owners = owners(&zones, *address);
+                owners.is_empty() || owners.contains(&&zone.name)
+            };
             let mut own = Vec::new();
             while own.len() < addresses
                 && let Some(at) = free.iter().position(fits)
@@ -524,7 +537,7 @@ fn standing(policy: &Policy, anywhere: &[IpAddr]) -> BoxedStrategy<(Entry, IpAdd
     select(places_of)
         .prop_flat_map(move |(entry, device)| {
             let own = |address: &IpAddr| device.addresses.contains(&address.to_string());
-            let learnable = |address: &IpAddr| owner(&zones, *address) == Some(&device.zone);
+            let learnable = |address: &IpAddr| owners(&zones, *address).contains(&&device.zone);
             let is_likely = |address: &&IpAddr| {
                 if learns(&device, **address) {
                     learnable(address)
@@ -613,15 +626,19 @@ pub fn places(port: &Port) -> impl Iterator<Item = (u16, &str)> {
     untagged.into_iter().chain(tagged)
 }
 
-/// The zone whose subnets hold the address most closely.
-pub fn owner(zones: &[Zone], address: IpAddr) -> Option<&String> {
+/// The zones whose subnets hold the address most closely.
+pub fn owners(zones: &[Zone], address: IpAddr) -> Vec<&String> {
     let pairs = zones
         .iter()
         .flat_map(|zone| zone.subnets.iter().map(move |it| (it, &zone.name)));
-    pairs
+    let pairs: Vec<(u32, &String)> = pairs
         .filter_map(|(subnet, zone)| Some((prefix_length(subnet, address)?, zone)))
-        .max_by_key(|&(length, _)| length)
-        .map(|(_, zone)| zone)
+        .collect();
+    let longest = pairs.iter().map(|(length, _)| *length).max();
+    let closest = pairs
+        .into_iter()
+        .filter(|(length, _)| Some(*length) == longest);
+    closest.map(|(_, zone)| zone).collect()
 }
 
 const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {

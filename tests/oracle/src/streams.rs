@@ -539,7 +539,11 @@ fn likely(policy: &Policy, zone: &str, own: &[String], anywhere: &[IpAddr]) -> V
         let own = own.iter().map(|it| it.parse().expect("an address"));
         return own.collect();
     }
-    let inside = |it: &&IpAddr| random::owner(&policy.zones, **it).is_some_and(|it| it == zone);
+    let inside = |it: &&IpAddr| {
+        random::owners(&policy.zones, **it)
+            .iter()
+            .any(|it| *it == zone)
+    };
     anywhere.iter().filter(inside).copied().collect()
 }
 

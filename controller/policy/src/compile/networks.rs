@@ -6,7 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use wardline_ebpf::abi::Address;
+use wardline_ebpf::abi::{Address, End};
 
 use crate::{
     intent::{Intent, Selector, ZoneIndex},
@@ -18,11 +18,16 @@ use crate::{
 /// `cidr:`.
 const INTERNET: u32 = 1 << 25;
 
+/// Stands for the zone of a prefix that several zones share; above every zone's number.
+pub(super) const SHARED: u16 = u16::MAX;
+
 /// Every prefix that zones and rules name, with the zone and region of an address in it.
 pub(super) struct Networks {
-    /// By prefix: zone, region. Two prefixes never overlap in part: they are disjoint, or one is
+    /// By prefix: zone or [`SHARED`], region. Two prefixes never overlap in part: they are disjoint, or one is
     /// inside the other.
     pub(super) prefixes: BTreeMap<(Address, u8), (u16, u32)>,
+    /// As [`Tables::shares`](crate::tables::Tables::shares).
+    pub(super) shares: BTreeMap<(u16, (Address, u8)), End>,
     /// Regions inside a `cidr:`, its own included.
     pub(super) inside: BTreeMap<IpNet, Vec<u32>>,
     /// Regions of the internet; none when no rule names it, or zones have all of it.
@@ -32,11 +37,18 @@ pub(super) struct Networks {
 impl Networks {
     pub(super) fn of(intent: &Intent, ids: &Ids, zone_of: &impl Fn(ZoneIndex) -> u16) -> Self {
         let mut zones: BTreeMap<(Address, u8), u16> = BTreeMap::new();
+        let mut owners: BTreeMap<(Address, u8), BTreeSet<u16>> = BTreeMap::new();
         for (index, zone) in intent.zones.iter().enumerate() {
             for subnet in &zone.subnets {
-                zones.insert(prefix_of(*subnet), zone_of(ZoneIndex(index)));
+                let (prefix, zone) = (prefix_of(*subnet), zone_of(ZoneIndex(index)));
+                owners.entry(prefix).or_default().insert(zone);
+                let shared = zones.insert(prefix, zone).is_some();
+                if shared {
+                    zones.insert(prefix, SHARED);
+                }
             }
         }
+        owners.retain(|_, owners| owners.len() > 1);
         let cidrs = cidrs(intent);
         let regions: BTreeMap<(Address, u8), (IpNet, u32)> = cidrs
             .iter()
@@ -95,6 +107,7 @@ impl Networks {
         }
         Self {
             prefixes,
+            shares: shares(&owners),
             inside,
             internet,
         }
@@ -135,6 +148,29 @@ impl Networks {
         let region = self.region_around(address);
         (region & INTERNET != 0).then_some((address, region & !INTERNET))
     }
+}
+
+/// Which zones share which prefixes; and which share a prefix around one, but not that one.
+fn shares(owners: &BTreeMap<(Address, u8), BTreeSet<u16>>) -> BTreeMap<(u16, (Address, u8)), End> {
+    let shared = End {
+        flags: End::SHARED,
+        ..End::default()
+    };
+    let mut shares = BTreeMap::new();
+    for prefix in owners.keys() {
+        // The prefix itself comes last.
+        each_around(*prefix, |outer| {
+            for zone in owners.get(&outer).into_iter().flatten() {
+                let end = if outer == *prefix {
+                    shared
+                } else {
+                    End::default()
+                };
+                shares.insert((*zone, *prefix), end);
+            }
+        });
+    }
+    shares
 }
 
 /// What the selector `internet` means, by prefix.

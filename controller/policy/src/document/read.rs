@@ -131,7 +131,7 @@ fn read_zones(
             format_args!("zones[{i}].admit"),
             "listed, any",
         )?;
-        let own = read_subnets(i, zone, names, &mut subnets, problems)?;
+        let own = read_subnets(i, document, names, &mut subnets, problems)?;
         let mut drop_or_allow = |value, field| {
             let read = v1::DropOrAllow::try_from(value);
             problems.known(
@@ -160,11 +160,12 @@ fn read_zones(
 
 fn read_subnets(
     i: usize,
-    zone: &v1::Zone,
+    document: &Document,
     names: &Names<'_>,
     all: &mut Subnets,
     problems: &mut Problems,
 ) -> Result<Vec<IpNet>, Full> {
+    let zone = &document.zones[i];
     let mut own = Vec::with_capacity(zone.subnets.len());
     for (j, text) in zone.subnets.iter().enumerate() {
         let path = format_args!("zones[{i}].subnets[{j}]");
@@ -175,21 +176,37 @@ fn read_subnets(
                 continue;
             }
         };
-        if let Some(other) = all.zones.get(&subnet) {
+        let own_zone = names.find(&zone.name).map(ZoneIndex);
+        let sharers = all.zones.get(&subnet).map_or(&[][..], Vec::as_slice);
+        if let Some(other) = sharers.iter().find(|other| other.position.0 == i) {
             let (a, b) = other.position;
             problems.add(
                 path,
+                format_args!("{subnet} is already listed at zones[{a}].subnets[{b}]"),
+            )?;
+            continue;
+        }
+        // Who is in a shared prefix is known by its device, and an unlisted MAC has none.
+        let sharer = sharers.first().map(|other| other.position);
+        let positions = sharers.iter().map(|other| other.position.0).chain([i]);
+        let mut admits = positions.map(|at| &document.zones[at]);
+        if let Some((a, b)) = sharer
+            && let Some(open) = admits.find(|it| it.admit == v1::ZoneAdmit::Any as i32)
+        {
+            let open = Quoted(&open.name);
+            problems.add(
+                path,
                 format_args!(
-                    "{subnet} is listed at zones[{a}].subnets[{b}]; a prefix has one zone"
+                    "{subnet} is listed at zones[{a}].subnets[{b}] too, and zone {open} has \
+                     admit: any; who admits any needs a prefix of its own"
                 ),
             )?;
             continue;
         }
-        let zone = names.find(&zone.name).map(ZoneIndex);
         all.add(
             subnet,
             Owner {
-                zone,
+                zone: own_zone,
                 position: (i, j),
             },
         );
@@ -341,7 +358,7 @@ fn read_ports(
 /// The subnets of all zones, for the longest prefix of an address.
 #[derive(Default)]
 struct Subnets {
-    zones: HashMap<IpNet, Owner>,
+    zones: HashMap<IpNet, Vec<Owner>>,
     v4_lengths: BTreeSet<u8>,
     v6_lengths: BTreeSet<u8>,
 }
@@ -361,10 +378,11 @@ impl Subnets {
             &mut self.v6_lengths
         };
         lengths.insert(subnet.prefix_len());
-        self.zones.insert(subnet, owner);
+        self.zones.entry(subnet).or_default().push(owner);
     }
 
-    fn find(&self, address: IpAddr) -> Option<(IpNet, &Owner)> {
+    /// The longest prefix around an address, and who has it.
+    fn find(&self, address: IpAddr) -> Option<(IpNet, &[Owner])> {
         let lengths = if address.is_ipv4() {
             &self.v4_lengths
         } else {
@@ -372,7 +390,7 @@ impl Subnets {
         };
         lengths.iter().rev().find_map(|&length| {
             let subnet = IpNet::new(address, length).ok()?.trunc();
-            Some((subnet, self.zones.get(&subnet)?))
+            Some((subnet, self.zones.get(&subnet)?.as_slice()))
         })
     }
 }

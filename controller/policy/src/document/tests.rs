@@ -125,8 +125,15 @@ devices[2].addresses[0]: 10.9.0.5 is already of devices[1], "ehr""#,
             r#"zones[0].subnets[2]: "10.0.0.0/33" is not a prefix; write it as 10.20.0.0/16 or 2001:db8::/32"#,
         ),
         (
-            |p| p.zones[2].subnets.push("10.20.1.0/24".to_owned()),
-            "zones[2].subnets[1]: 10.20.1.0/24 is listed at zones[0].subnets[0]; a prefix has one zone",
+            |p| p.zones[0].subnets.push("10.20.1.0/24".to_owned()),
+            "zones[0].subnets[2]: 10.20.1.0/24 is already listed at zones[0].subnets[0]",
+        ),
+        (
+            |p| {
+                p.zones[2].subnets.push("10.20.1.0/24".to_owned());
+                p.zones[2].admit = v1::ZoneAdmit::Any.into();
+            },
+            r#"zones[2].subnets[1]: 10.20.1.0/24 is listed at zones[0].subnets[0] too, and zone "servers" has admit: any; who admits any needs a prefix of its own"#,
         ),
         (
             |p| p.zones[0].subnets.push("::ffff:10.0.0.0/104".to_owned()),
@@ -449,6 +456,21 @@ fn learns_the_addresses_of_a_device_in_a_zone_with_a_subnet() {
     let mut policy = clinic();
     policy.devices[0].addresses.clear();
     assert!(read(&policy).devices[1].addresses.is_empty());
+}
+
+#[test]
+fn zones_may_share_a_prefix() {
+    let mut policy = clinic();
+    policy.zones[2].subnets.push("10.20.1.0/24".to_owned());
+    // A device of either zone may have an address in it.
+    policy.devices[1].addresses = vec!["10.20.1.12".to_owned()];
+    let intent = read(&policy);
+    let shared = "10.20.1.0/24".parse().expect("a prefix");
+    let sharers = intent
+        .zones
+        .iter()
+        .filter(|it| it.subnets.contains(&shared));
+    assert_eq!(sharers.count(), 2);
 }
 
 #[test]

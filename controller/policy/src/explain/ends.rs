@@ -106,7 +106,7 @@ impl<'a> Resolver<'a> {
 
     fn accepts(&self, device: u32, address: IpAddr) -> bool {
         let end = self.snapshot.tables.devices.get(&device);
-        end.is_some_and(|end| end.zone == self.around(address).zone)
+        end.is_some_and(|end| self.is_in(end.zone, address))
     }
 
     /// Reads `from` or `to`. Addresses that are made up are not in `taken`, and are added to it.
@@ -338,7 +338,11 @@ impl<'a> Resolver<'a> {
             .find(|address| {
                 self.is_free(*address, taken)
                     && is_usable(*address)
-                    && self.around(*address).zone == wanted
+                    && match owner {
+                        // Who is in a prefix that zones share is known by its device only.
+                        Owner::Device(_) => self.is_in(wanted, *address),
+                        _ => self.around(*address).zone == wanted,
+                    }
             })?;
         taken.insert(address);
         Some(Candidate { address, owner })
@@ -388,11 +392,14 @@ impl<'a> Resolver<'a> {
 
     /// What an address is by prefix alone.
     pub(super) fn around(&self, address: IpAddr) -> End {
-        let key = PrefixKey {
-            slot: [0; 4],
-            address: Address::from(address).octets(),
-        };
+        let key = PrefixKey::new(0, 0, &address.into());
         self.model.prefix(&key).copied().unwrap_or_default()
+    }
+
+    /// Whether an address is in a zone's subnets.
+    fn is_in(&self, zone: u16, address: IpAddr) -> bool {
+        let around = self.around(address);
+        policy::is_in(&self.model, 0, &around, zone, &address.into())
     }
 
     /// Lets a device that learns its addresses claim this one.

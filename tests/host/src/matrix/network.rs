@@ -10,12 +10,16 @@ pub const POLICY: &str = r#"version: 1
 zones:
   - {name: pumps, subnets: [10.20.1.0/24, "fd20:0:0:1::/64"]}
   - {name: cameras, subnets: [10.20.2.0/24, "fd20:0:0:2::/64"]}
+  - {name: infusions, subnets: [10.20.4.0/24, "fd20:0:0:4::/64"]}
+  - {name: monitors, subnets: [10.20.4.0/24, "fd20:0:0:4::/64"]}
   - {name: servers, subnets: [10.20.9.0/24, "fd20:0:0:9::/64", 192.31.196.128/25, "2001:4:112:80::/64"]}
 ports:
   - {interface: lan1, zone: pumps, vlans: [{id: 20, zone: cameras}]}
   - {interface: lan2, zone: cameras}
   - {interface: lan3, zone: pumps}
   - {interface: trunk, vlans: [{id: 10, zone: pumps}, {id: 20, zone: cameras}]}
+  - {interface: flat1, zone: infusions}
+  - {interface: flat2, zone: monitors}
 devices:
   - {name: pump, zone: pumps, macs: ["02:00:00:00:01:01"], addresses: [10.20.1.11, "fd20:0:0:1::11"]}
   - {name: pinned, zone: pumps, macs: ["02:00:00:00:01:02"], addresses: [10.20.1.12, "fd20:0:0:1::12"], port: lan1}
@@ -25,6 +29,9 @@ devices:
   - {name: coy, zone: cameras, macs: ["02:00:00:00:02:03"]}
   - {name: half, zone: cameras, macs: ["02:00:00:00:02:04"], addresses: [10.20.2.54]}
   - {name: fixed, zone: cameras, macs: ["02:00:00:00:02:05"], addresses: [10.20.2.55], learn: false}
+  - {name: flat-pump, zone: infusions, macs: ["02:00:00:00:04:01"], addresses: [10.20.4.41, "fd20:0:0:4::41"]}
+  - {name: flat-dhcp-pump, zone: infusions, macs: ["02:00:00:00:04:02"]}
+  - {name: flat-monitor, zone: monitors, macs: ["02:00:00:00:04:03"]}
   - {name: records, zone: servers, addresses: [10.20.9.10, "fd20:0:0:9::10"]}
   - {name: archive, zone: servers, addresses: [10.20.9.11, "fd20:0:0:9::11"]}
   - {name: media, zone: servers, addresses: [10.20.9.12, "fd20:0:0:9::12"]}
@@ -48,6 +55,8 @@ rules:
   - {name: from-router, from: [router], to: [zone:pumps], services: [tcp/80, icmp/8, icmpv6/128], action: allow}
   - {name: queries, from: [device:records], to: [zone:pumps], services: [tcp/5000, udp/5000], action: allow}
   - {name: view, from: [device:pump], to: [device:camera], services: [tcp/554], action: allow}
+  - {name: flat-report, from: [zone:infusions], to: [zone:monitors], services: [tcp/2575], action: allow}
+  - {name: flat-out, from: [zone:infusions], to: [device:records], services: [tcp/2575], action: allow}
   - {name: infusion, from: [device:pump], to: [device:pinned], services: [tcp/9100], action: allow}
   - {name: to-servers, from: [zone:pumps], to: [zone:servers], services: [tcp/22], action: allow}
   # the internet
@@ -78,13 +87,17 @@ rules:
 "#;
 
 /// Interfaces of the router: those that the policy guards, and an uplink.
-pub const GUARDED: [&str; 4] = [LAN1, LAN2, LAN3, TRUNK];
+pub const GUARDED: [&str; 6] = [LAN1, LAN2, LAN3, TRUNK, FLAT1, FLAT2];
 /// Untagged the zone pumps, VLAN 20 the zone cameras.
 pub const LAN1: &str = "lan1";
 /// Untagged the zone cameras.
 pub const LAN2: &str = "lan2";
 /// Untagged the zone pumps; in a bridge.
 pub const LAN3: &str = "lan3";
+/// Untagged the zone infusions.
+pub const FLAT1: &str = "flat1";
+/// Untagged the zone monitors, which has the same prefixes.
+pub const FLAT2: &str = "flat2";
 /// VLAN 10 the zone pumps, VLAN 20 the zone cameras, nothing untagged.
 pub const TRUNK: &str = "trunk";
 
@@ -143,6 +156,12 @@ pub const COY: Party = party("coy", [2, 3], 2, 51);
 pub const HALF: Party = party("half", [2, 4], 2, 54);
 /// The same, and learns none.
 pub const FIXED: Party = party("fixed", [2, 5], 2, 55);
+/// In zones that share their prefixes.
+pub const FLAT_PUMP: Party = party("flat pump", [4, 1], 4, 41);
+/// Lists no address.
+pub const FLAT_DHCP_PUMP: Party = party("flat pump on DHCP", [4, 2], 4, 42);
+/// The same, in the other zone.
+pub const FLAT_MONITOR: Party = party("flat monitor", [4, 3], 4, 43);
 /// An unlisted MAC, with an address of the zone pumps that no device has.
 pub const STRANGER: Party = party("stranger", [0xee, 1], 1, 77);
 /// Behind the uplink; none of them has a MAC in the policy.
@@ -241,13 +260,18 @@ const fn group(name: &'static str, v4: [u8; 4], v6: u16) -> Party {
 }
 
 /// The parties whose addresses the page calls by name.
-pub const KNOWN: [&Party; 23] = [
+pub const KNOWN: [&Party; 28] = [
     &PUMP,
     &PINNED,
     &TWOFOLD,
     &CAMERA,
     &SHY,
     &COY,
+    &HALF,
+    &FIXED,
+    &FLAT_PUMP,
+    &FLAT_DHCP_PUMP,
+    &FLAT_MONITOR,
     &STRANGER,
     &RECORDS,
     &ARCHIVE,

@@ -11,9 +11,9 @@ use super::{
         Table, UNKNOWN_DEVICE, WRONG_PORT, WRONG_VLAN, would,
     },
     network::{
-        ALL_NODES, CAMERA, COY, FAR, FIXED, HALF, LAN1, LAN2, LAN3, LINK, PINNED, PUMP, Party,
-        RECORDS, ROUTER, ROUTER_2, SHY, STRANGER, TRUNK, TWOFOLD, TWOFOLDS_OTHER_MAC, UPLINK, back,
-        down, pump, sent, syn, tcp, up,
+        ALL_NODES, CAMERA, COY, FAR, FIXED, FLAT_DHCP_PUMP, FLAT_MONITOR, FLAT_PUMP, FLAT1, FLAT2,
+        HALF, LAN1, LAN2, LAN3, LINK, PINNED, PUMP, Party, RECORDS, ROUTER, ROUTER_2, SHY,
+        STRANGER, TRUNK, TWOFOLD, TWOFOLDS_OTHER_MAC, UPLINK, back, down, pump, sent, syn, tcp, up,
     },
 };
 use wardline_oracle::frames::{
@@ -146,6 +146,26 @@ pub(crate) fn rows(t: &mut Table) {
         .enters(LAN2, Ethernet { source: SHY.mac, ..up(&HALF, &RECORDS, Family::V6, syn(443)) }).is([RULE, SPOOFED_SOURCE]);
     t.case("an IPv6 address of a device that learns none").enters(LAN2, up(&FIXED, &FAR, Family::V6, syn(443))).is(SPOOFED_SOURCE);
     t.case("the IPv4 address that it lists").enters(LAN2, up(&FIXED, &FAR, V4, syn(443))).is(RULE);
+
+    // Zones that share a prefix.
+    let reports = |f| up(&FLAT_PUMP, &FLAT_MONITOR, f, syn(2575));
+    let speaks = |f| up(&FLAT_MONITOR, &RECORDS, f, syn(2575));
+    t.both("in a shared prefix, to a device that has spoken", |c, f| {
+        c.mirrors("zones of one flat network can't be told apart").enters(FLAT2, speaks(f)).enters(FLAT1, reports(f)).is([NO_RULE, RULE]);
+    });
+    t.both("in a shared prefix, to an address that nobody has", |c, f| { c.enters(FLAT1, reports(f)).is(NO_RULE); });
+    t.both("in a shared prefix, from an address that a device takes", |c, f| { c.enters(FLAT1, up(&FLAT_DHCP_PUMP, &RECORDS, f, syn(2575))).is(RULE); });
+    t.both("in a shared prefix, from an address that a device of another zone has taken", |c, f| {
+        c.enters(FLAT1, up(&FLAT_DHCP_PUMP, &RECORDS, f, syn(2575))).enters(FLAT2, Ethernet { source: FLAT_MONITOR.mac, ..up(&FLAT_DHCP_PUMP, &RECORDS, f, syn(2575)) })
+            .is([RULE, SPOOFED_SOURCE]);
+    });
+    t.both("in a shared prefix, from an address that a device of another zone lists", |c, f| {
+        c.enters(FLAT2, Ethernet { source: FLAT_MONITOR.mac, ..up(&FLAT_PUMP, &RECORDS, f, syn(2575)) }).is(SPOOFED_SOURCE);
+    });
+    t.both("in a shared prefix, on the port of another zone", |c, f| { c.enters(FLAT1, speaks(f)).is(WRONG_PORT); });
+    t.both("in a shared prefix, from the uplink", |c, f| { c.leaves(FLAT2, UPLINK, down(&FLAT_DHCP_PUMP, &FLAT_MONITOR, f, syn(2575))).is(NO_RULE); });
+    t.case("in a shared prefix, a solicitation of an address that nobody has").enters(FLAT1, Ethernet::new(FLAT_MONITOR.mac, FLAT_PUMP.mac, Ipv6 { hop_limit: 255, ..Ipv6::new(FLAT_PUMP.v6, FLAT_MONITOR.v6, icmpv6::neighbour_solicitation(FLAT_MONITOR.v6, &[])) }))
+        .is(CONTROL);
 
     // Unlisted MACs, where any is admitted.
     let other = Party { mac: [0x02, 0, 0, 0, 0xee, 0x02], ..STRANGER };

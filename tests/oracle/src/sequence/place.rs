@@ -134,8 +134,8 @@ impl<'a> Sequence<'a> {
                 device: Some(owner),
                 ..
             } => device.is_some_and(|device| device.name == owner.name),
-            End::Other { zone: of, .. } => {
-                of == Some(zone)
+            End::Other { .. } => {
+                self.oracle.is_in(zone, *address)
                     && device.is_none_or(|device| learns(device, *address))
                     && self.oracle.is_free_for(&sender, *address)
             }
@@ -189,7 +189,7 @@ impl<'a> Sequence<'a> {
         let near = match self.oracle.end(ip.destination) {
             End::Router => true,
             // Of any zone: it may be on the same bridge.
-            End::Other { zone, .. } => zone.is_some(),
+            End::Other { zone, .. } => zone.is_some() || self.oracle.is_in_a_zone(ip.destination),
         };
         // A frame for the router's MAC and another's address is one to forward.
         let forwards = control != Control::DhcpClient
@@ -453,9 +453,10 @@ impl<'a> Sequence<'a> {
                 device: Some(owner),
                 ..
             } => owner.name != device.name && (bridged || !owner.macs.is_empty()),
-            End::Other { zone, .. } => {
+            End::Other { .. } => {
                 // It may take this address as its own.
-                let learns = learns(device, ip.destination) && zone == Some(&device.zone);
+                let learns = learns(device, ip.destination)
+                    && self.oracle.is_in(&device.zone, ip.destination);
                 bridged && !learns
             }
         }

@@ -142,8 +142,9 @@ fn read_addresses(
                 format_args!("{address} is already of devices[{other}], {of}"),
             )?;
         }
-        if let (Some(zone), Some((subnet, owner))) = (zone, context.subnets.find(address))
-            && owner.zone.is_some_and(|owner| owner != zone)
+        if let (Some(zone), Some((subnet, owners))) = (zone, context.subnets.find(address))
+            && let [owner, ..] = owners
+            && owners.iter().all(|it| it.zone.is_some_and(|it| it != zone))
         {
             let (own, other) = (
                 Quoted(&device.zone),
