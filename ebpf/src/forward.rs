@@ -44,6 +44,8 @@ pub fn may_forward<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         && plain
         && matches!(packet.shape, Shape::Tcp | Shape::Udp)
         && packet.hop_limit > 1
+        && !packet.source.is_link_local()
+        && !packet.destination.is_link_local()
         && (entry.flags & Forwarding::PARTIAL == 0 || has_whole_checksum(bytes, packet))
 }
 

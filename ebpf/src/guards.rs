@@ -28,6 +28,8 @@ pub struct Sender {
     pub port: u16,
     /// The MAC.
     pub mac: u64,
+    /// The link, as [`Port::link`].
+    pub link: u32,
     /// The current tick.
     pub tick: u32,
 }
@@ -49,7 +51,7 @@ impl Sender {
 /// Whether the sender may send from an address; sets `end` to what the address stands for.
 ///
 /// A device may use its listed addresses. One that lists none of a family, and an unlisted MAC, may
-/// take free addresses of the zone. Then this notes the address in `claim`, and
+/// take free addresses of the zone; everyone may take free link-local ones. Then this notes the address in `claim`, and
 /// [`learn`](crate::decide::learn()) decides. A packet claims one address.
 #[inline(always)]
 pub fn owns<T: Lookup + ?Sized>(
@@ -62,7 +64,8 @@ pub fn owns<T: Lookup + ?Sized>(
     if !policy::end(tables, sender.slot, address, end) || end.is_router() {
         return false;
     }
-    let learned = if sender.learns(address) {
+    let link_local = address.is_link_local();
+    let learned = if link_local || sender.learns(address) {
         tables.learned(address)
     } else {
         None
@@ -72,6 +75,11 @@ pub fn owns<T: Lookup + ?Sized>(
         && sender.holds(learned)
     {
         learned.last.store(sender.tick);
+        if link_local {
+            // Where an unlisted MAC is now.
+            learned.zone.store(sender.zone as u32);
+            end.zone = sender.zone;
+        }
         return end.zone == sender.zone;
     }
     if end.device == sender.device && sender.device != 0 {
@@ -79,8 +87,9 @@ pub fn owns<T: Lookup + ?Sized>(
     }
     // What another device lists is never free; what it has learned may be.
     let listed = end.device != 0 && learned.is_none();
-    let inside = policy::is_in(tables, sender.slot, end, sender.zone, address);
-    if !inside || !sender.learns(address) || listed {
+    let may_take = link_local
+        || sender.learns(address) && policy::is_in(tables, sender.slot, end, sender.zone, address);
+    if !may_take || listed {
         return false;
     }
     let another = !claim.is_unspecified() && claim != address;
@@ -156,7 +165,7 @@ pub fn arp_claim<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Result<(), Re
 
 /// Control messages, which a device may send without a rule; no answer when policy has to judge.
 ///
-/// The caller has checked that the source address is the device's own, link-local or unspecified.
+/// The caller has checked that the source address is the device's own or unspecified.
 #[inline(always)]
 pub fn control<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
@@ -192,7 +201,8 @@ pub fn control<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     }
 }
 
-/// Whether a packet is for a single host that is neither in a zone (or a prefix of several zones), nor the router, nor link-local.
+/// Whether a packet is for a single host that is neither in a zone (or a prefix of several zones),
+/// nor the router, nor link-local.
 #[inline(always)]
 fn is_far<T: Lookup + ?Sized>(tables: &T, packet: &Packet, sender: &Sender, end: &mut End) -> bool {
     !packet.destination.is_group()
@@ -264,13 +274,8 @@ fn discovery<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             return Err(Reason::Malformed);
         };
         let target = Address::v6(target);
-        // Hosts know the router by its link-local address, so no device may claim it.
-        let own = if target.is_link_local() {
-            !is_the_routers(tables, sender.slot, &target, end)
-        } else {
-            owns(tables, sender, &target, end, claim)
-        };
-        if target.is_group() || !own {
+        let none = target.is_group() || target.is_odd_link_local();
+        if none || !owns(tables, sender, &target.on_link(sender.link), end, claim) {
             return Err(Reason::NdSpoof);
         }
     }

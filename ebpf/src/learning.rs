@@ -7,7 +7,7 @@
 
 use crate::{
     abi::{Address, End, Learned, gauge, held_key, holding_device, learned_index, mac_key},
-    cell::opaque,
+    cell::{Cell32, Cell64, opaque},
     lookup::Lookup,
 };
 
@@ -31,6 +31,20 @@ pub struct Claim<'a> {
     pub tick: u32,
 }
 
+impl Claim<'_> {
+    /// What is noted when the claim is granted.
+    #[inline(always)]
+    pub fn granted(&self) -> Learned {
+        Learned {
+            holder: Cell64::new(self.holder),
+            last: Cell32::new(self.tick),
+            ifindex: Cell32::new(self.ifindex),
+            zone: Cell32::new(self.zone as u32),
+            reserved: Cell32::default(),
+        }
+    }
+}
+
 /// Gives a claimed address to who claims it; false when it may not have it.
 ///
 /// Of what another has learned, only an address that is idle for long is free. A holder whose places
@@ -44,7 +58,6 @@ pub fn learn<T: Lookup + ?Sized>(tables: &T, claim: &Claim<'_>) -> bool {
         address,
         holder,
         ifindex,
-        tick,
         ..
     } = *claim;
     let mut taken = false;
@@ -85,7 +98,7 @@ pub fn learn<T: Lookup + ?Sized>(tables: &T, claim: &Claim<'_>) -> bool {
         forget(tables, address, learned);
     }
     // In this order, an address in a place that nobody has learned is an old one.
-    if !tables.note_learned(address, holder, ifindex, tick) {
+    if !tables.note_learned(address, claim.granted()) {
         return false;
     }
     if !tables.hold(key, address) {
@@ -147,9 +160,10 @@ fn is_free<T: Lookup + ?Sized>(tables: &T, claim: &Claim<'_>, learned: &Learned)
         ticks /= 4;
         tables.mac(mac_key(claim.slot, holder)).is_none()
     } else {
-        tables
-            .device(device << 1 | claim.slot)
-            .is_some_and(|it| it.flags & End::learns(claim.address) != 0 && it.zone == claim.zone)
+        let is_anywhere = claim.address.is_link_local();
+        tables.device(device << 1 | claim.slot).is_some_and(|it| {
+            is_anywhere || it.flags & End::learns(claim.address) != 0 && it.zone == claim.zone
+        })
     };
     let silence = claim.tick.wrapping_sub(learned.last.load()) as i32;
     !keeps || silence > limit(tables, claim.tick, ticks)

@@ -38,6 +38,9 @@ pub trait Lookup {
     fn address(&self, key: &AddressKey) -> Option<&End>;
     /// The end for the longest prefix of an address.
     fn prefix(&self, key: &PrefixKey) -> Option<&End>;
+    /// What an address stands for, as [`policy::find_end`](crate::policy::find_end) finds it; false
+    /// when it stands for nothing.
+    fn end(&self, slot: u32, address: &Address, end: &mut End) -> bool;
     /// What policy says about a device at any of its addresses, by `device << 1 | slot`.
     fn device(&self, key: u32) -> Option<&End>;
     /// What a pair of names may do, by [`pair_key`](crate::abi::pair_key).
@@ -79,7 +82,7 @@ pub trait Lookup {
     fn find_place(&self, holder: u64, v4: bool) -> u32;
     /// Notes whose an address is, unless it is already someone's; false then, and when there is no
     /// room.
-    fn note_learned(&self, address: &Address, holder: u64, ifindex: u32, tick: u32) -> bool;
+    fn note_learned(&self, address: &Address, learned: Learned) -> bool;
     /// Forgets whose an address is; false when nobody's was known.
     fn forget_learned(&self, address: &Address) -> bool;
     /// The address in a place, by [`held_key`](crate::abi::held_key).

@@ -316,6 +316,8 @@ pub fn network<B: Bytes + ?Sized>(
     // No host sends itself a packet over a wire (the "land" attack, CVE-1999-0016).
     if packet.source == packet.destination && !packet.source.is_unspecified()
         || packet.destination.is_martian_destination()
+        || packet.source.is_odd_link_local()
+        || packet.destination.is_odd_link_local()
     {
         return Err(Reason::Malformed);
     }

@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        Address, AddressKey, End, KEPT, LOG, MAX_ZONES, PrefixKey, Reason, holding_device,
-        pair_bit, pair_key,
+        Address, AddressKey, End, KEPT, LOG, MAX_ZONES, PrefixKey, ROUTER, Reason, holding_device,
+        mac_key, pair_bit, pair_key, zone,
     },
     cell::Cell32,
     lookup::Lookup,
@@ -128,18 +128,55 @@ pub fn judge<T: Lookup + ?Sized>(
 /// What an address stands for: a device, the router or a zone, or none of these (false).
 #[inline(always)]
 pub fn end<T: Lookup + ?Sized>(tables: &T, slot: u32, address: &Address, end: &mut End) -> bool {
-    match tables.address(&AddressKey {
-        address: *address,
-        slot: slot as u64,
-    }) {
+    tables.end(slot, address, end)
+}
+
+/// An address that is looked up, with a key for it: in the kernel there is no room for both on the
+/// stack.
+pub struct Question {
+    /// The address.
+    pub address: Address,
+    /// Its key among the addresses that policy names exactly.
+    pub exact: AddressKey,
+}
+
+impl Question {
+    /// What an address stands for.
+    #[inline(always)]
+    pub fn new(slot: u32, address: &Address) -> Self {
+        Self {
+            address: *address,
+            exact: AddressKey {
+                address: address.without_link(),
+                slot: slot as u64,
+            },
+        }
+    }
+}
+
+/// Finds out what an address stands for. In the kernel this is a function of its own, which
+/// [`Lookup::end`] calls.
+#[inline(always)]
+pub fn find_end<T: Lookup + ?Sized>(
+    tables: &T,
+    slot: u32,
+    question: &Question,
+    end: &mut End,
+) -> bool {
+    let address = &question.address;
+    match tables.address(&question.exact) {
         Some(named) => end.take(named),
         None => {
-            if !end_around(tables, slot, address, end) {
+            if !end_around(tables, slot, &question.exact.address, end) {
                 return false;
             }
         }
     }
     if end.device != 0 {
+        return true;
+    }
+    if address.is_link_local() {
+        find_neighbour(tables, slot, address, end);
         return true;
     }
     // A learned address belongs to its device as long as the device may learn addresses of this
@@ -159,6 +196,42 @@ pub fn end<T: Lookup + ?Sized>(tables: &T, slot: u32, address: &Address, end: &m
         }
     }
     true
+}
+
+/// Whose a link-local address is: that of the device whose MAC it is made of, or of whoever has
+/// claimed it on its link. No prefix tells the zone of it.
+#[inline(always)]
+fn find_neighbour<T: Lookup + ?Sized>(tables: &T, slot: u32, address: &Address, end: &mut End) {
+    // The compiler of the policy does not know which pairs exist with this end.
+    (end.from, end.to) = (u16::MAX, u16::MAX);
+    (end.zone, end.flags) = (0, 0);
+    let device = match tables.mac(mac_key(slot, address.made_of_mac())) {
+        Some(mac) => mac.device,
+        None => match tables.learned(address) {
+            Some(learned) => {
+                let zone = learned.zone.load() & (MAX_ZONES - 1);
+                let settings = tables.zone(slot * MAX_ZONES + zone).unwrap_or(0);
+                if settings & zone::ADMIT_ANY != 0 {
+                    end.zone = zone as u16;
+                }
+                end.flags = End::GUARDED;
+                holding_device(learned.holder.load())
+            }
+            None => 0,
+        },
+    };
+    if device == ROUTER {
+        // One that the router could have made, and has not: nobody may have it, and no rule names it.
+        *end = End {
+            device: ROUTER,
+            ..End::default()
+        };
+    } else if let Some(known) = tables.device(device << 1 | slot) {
+        end.device = device;
+        end.zone = known.zone;
+        end.class = known.class;
+        end.flags = known.flags;
+    }
 }
 
 /// What the longest prefix around an address stands for, if there is one.

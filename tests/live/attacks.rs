@@ -3,4 +3,5 @@
 mod broadcast;
 mod control;
 mod learning;
+mod neighbours;
 mod uplink;

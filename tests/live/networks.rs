@@ -4,6 +4,8 @@ mod discovery;
 mod flat;
 mod guests;
 mod leases;
+mod link_local;
 mod macvlan;
 mod nat;
 mod rollout;
+mod vrrp;

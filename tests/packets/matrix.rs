@@ -12,7 +12,7 @@ use wardline_host_tests::{
     matrix::{
         self,
         case::{Case, Origin, Place, Setting, Step, word},
-        network::{GUARDED, LAN3, ROUTER, ROUTER_2, TRUNK},
+        network::{GUARDED, LAN3, TRUNK},
         run::{self, Asker, Outcome},
     },
 };
@@ -84,10 +84,9 @@ fn live(cases: &[Case], outcome: &mut Outcome) {
             .ip(&format!("link set {port} master {bridge}"))
             .unwrap();
     }
-    let addresses = [ROUTER, ROUTER_2].map(|router| [router.v4.into(), router.v6.into()]);
     router
         .run(|| {
-            let mut inventory = judge::observed(addresses.as_flattened());
+            let mut inventory = judge::observed(&run::own());
             inventory.taken = run::taken();
             run::connect(&mut inventory);
             let datapath = &mut judge::datapath();

@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::namespace::{open_netns, run_ip};
 use crate::sys;
 use crate::traffic::{Server, Session, Sniffer, left};
-use crate::wait::TIMEOUT;
+use crate::wait::{TIMEOUT, eventually};
 
 /// A network namespace with a name; clones are the same host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,17 @@ impl Program {
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.0.try_wait().context("looking at a program")
     }
+
+    /// Asks it to end, and waits until it has.
+    ///
+    /// # Errors
+    /// When it goes on.
+    pub fn terminate(mut self) -> Result<()> {
+        sys::signal(self.0.id(), libc::SIGTERM).context("signalling a program")?;
+        let ended = eventually(STOP, || matches!(self.0.try_wait(), Ok(Some(_))));
+        ensure!(ended, "the program runs on");
+        Ok(())
+    }
 }
 
 impl Drop for Program {
@@ -76,6 +87,9 @@ impl Drop for Program {
         let _ = self.0.wait();
     }
 }
+
+/// How long a program may take to end.
+const STOP: Duration = Duration::from_secs(10);
 
 /// How long [`Host::path_mtu`] waits for one datagram: the first ones are too long to arrive.
 const PATH_TURN: Duration = Duration::from_millis(100);

@@ -30,10 +30,11 @@ const LINKER_PACKAGES: [&str; 5] = [
 ];
 
 /// Programs that tests run as servers and clients of others, and their packages: a server for DHCP
-/// and router advertisements, a DHCP client, and NAT. Without one, its tests are skipped.
-const TEST_PROGRAMS: [(&str, &str, &str); 3] = [
+/// and router advertisements, a DHCP client, VRRP, and NAT. Without one, its tests are skipped.
+const TEST_PROGRAMS: [(&str, &str, &str); 4] = [
     ("dnsmasq", "--version", "dnsmasq-base"),
     ("busybox", "--list", "busybox"),
+    ("keepalived", "--version", "keepalived"),
     ("nft", "--version", "nftables"),
 ];
 

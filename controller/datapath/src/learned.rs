@@ -41,29 +41,36 @@ pub(crate) struct Entry {
     pub(crate) holder: u64,
     pub(crate) last: u32,
     ifindex: u32,
+    /// The zone, and what is reserved.
+    rest: u64,
 }
 
-impl From<[u64; 2]> for Entry {
-    fn from([holder, rest]: [u64; 2]) -> Self {
-        let [a, b, c, d, e, f, g, h] = rest.to_ne_bytes();
+/// An entry as its words.
+type Words = [u64; 3];
+
+impl From<Words> for Entry {
+    fn from([holder, times, rest]: Words) -> Self {
+        let [a, b, c, d, e, f, g, h] = times.to_ne_bytes();
         Self {
             holder,
             last: u32::from_ne_bytes([a, b, c, d]),
             ifindex: u32::from_ne_bytes([e, f, g, h]),
+            rest,
         }
     }
 }
 
-impl From<Entry> for [u64; 2] {
+impl From<Entry> for Words {
     fn from(entry: Entry) -> Self {
         let [[a, b, c, d], [e, f, g, h]] = [entry.last, entry.ifindex].map(u32::to_ne_bytes);
-        [entry.holder, u64::from_ne_bytes([a, b, c, d, e, f, g, h])]
+        let times = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        [entry.holder, times, entry.rest]
     }
 }
 
 /// Learned addresses as they are now: each question reads only what it asks for.
 pub struct LearnedNow {
-    table: BpfHashMap<Address, [u64; 2]>,
+    table: BpfHashMap<Address, Words>,
     places: BpfHashMap<u64, Address>,
     per_device: u32,
     failed: RefCell<Option<DatapathError>>,
@@ -99,8 +106,8 @@ impl LearnedNow {
 }
 
 impl Learned for LearnedNow {
-    fn device(&self, address: IpAddr) -> Option<u32> {
-        let words = self.get("LEARNED", &self.table, &address.into())?;
+    fn device(&self, address: Address) -> Option<u32> {
+        let words = self.get("LEARNED", &self.table, &address)?;
         let device = holding_device(Entry::from(words).holder);
         (device != 0).then_some(device)
     }
@@ -110,9 +117,8 @@ impl Learned for LearnedNow {
             (0..self.per_device).map(move |place| held_key(holder(device, 0), v4, place))
         });
         let held = keys.filter_map(|key| self.get("HELD", &self.places, &key));
-        let mut held: Vec<IpAddr> = held.map(IpAddr::from).collect();
-        held.retain(|address| self.device(*address) == Some(device));
-        held
+        let own = held.filter(|address| self.device(*address) == Some(device));
+        own.map(IpAddr::from).collect()
     }
 }
 
@@ -124,7 +130,7 @@ impl Reader {
     ///
     /// When the kernel refuses.
     pub fn learned(&self) -> Result<Vec<(Address, u32, u32)>> {
-        let map = self.owned::<Address, [u64; 2]>("LEARNED")?;
+        let map = self.owned::<Address, Words>("LEARNED")?;
         let mut learned = Vec::new();
         for entry in map.iter() {
             match entry {
@@ -170,7 +176,7 @@ impl Reader {
         // In this order an address in a place that nobody has learned is an old one.
         let mut places = self.owned::<u64, Address>("HELD")?;
         let held: Vec<(u64, Address)> = places.iter().flatten().collect();
-        let mut table = self.owned::<Address, [u64; 2]>("LEARNED")?;
+        let mut table = self.owned::<Address, Words>("LEARNED")?;
         let entries = table.iter().flatten();
         let mut learned: HashMap<Address, Entry> = entries
             .map(|(address, words)| (address, words.into()))
@@ -189,7 +195,7 @@ impl Reader {
             if let Some(entry) = learned.get_mut(&address) {
                 entry.last = now;
                 // The kernel may have forgotten it meanwhile.
-                remove_if_there(table.insert(address, <[u64; 2]>::from(*entry), EXISTS))
+                remove_if_there(table.insert(address, Words::from(*entry), EXISTS))
                     .map_err(map_error("LEARNED"))?;
             }
         }
@@ -217,7 +223,7 @@ impl Reader {
 
     /// Where learned addresses are counted, by [`learned_index`].
     pub(crate) fn counted_learned(&self) -> Result<HashSet<u32>> {
-        let table = self.owned::<Address, [u64; 2]>("LEARNED")?;
+        let table = self.owned::<Address, Words>("LEARNED")?;
         let entries = table.iter().flatten();
         let indexes = entries
             .map(|(address, words)| learned_index(Entry::from(words).ifindex, address.is_v4()));

@@ -92,7 +92,7 @@ impl Datapath {
         for index in self.reader.counted_learned()? {
             set(&mut self.ebpf, "LEARNED_AT", index, 0u32)?;
         }
-        clear_hash::<Address, [u64; 2]>(&mut self.ebpf, "LEARNED", |_| true)?;
+        clear_hash::<Address, [u64; 3]>(&mut self.ebpf, "LEARNED", |_| true)?;
         clear_hash::<u64, Address>(&mut self.ebpf, "HELD", |_| true)?;
         clear_hash::<EventKey, [u64; 2]>(&mut self.ebpf, "EVENT_LIMITS", |_| true)
     }

@@ -117,7 +117,8 @@ pub fn compile(
             };
             tables.addresses.insert(address, kinds.mark(end));
         }
-        if flags & End::LEARNS != 0 {
+        // Who is not behind a port has no link-local address that anyone sees.
+        if flags & (End::LEARNS | End::GUARDED) != 0 {
             tables.devices.insert(number, kinds.mark(end));
         }
         let ifindex = match &device.port {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use wardline_ebpf::{
-    abi::Reason,
+    abi::{Address, Reason},
     decide::{self, Verdict, Work},
     packet::number,
 };
@@ -81,8 +81,8 @@ impl Answer {
 
 /// The addresses that devices have learned, with the devices' numbers.
 pub trait Learned {
-    /// The device that has learned an address.
-    fn device(&self, address: IpAddr) -> Option<u32>;
+    /// The device that has learned an address; a link-local one comes with its link.
+    fn device(&self, address: Address) -> Option<u32>;
     /// What a device has learned.
     fn addresses(&self, device: u32) -> Vec<IpAddr>;
 }

@@ -14,6 +14,7 @@ use wardline_ebpf::{
     cell::{Cell32, Cell64},
     learning,
     lookup::Lookup,
+    policy::{self, Question},
 };
 
 use crate::tables::{Amendment, Tables};
@@ -234,6 +235,10 @@ impl Lookup for Model<'_> {
         })
     }
 
+    fn end(&self, slot: u32, address: &Address, end: &mut End) -> bool {
+        policy::find_end(self, slot, &Question::new(slot, address), end)
+    }
+
     fn device(&self, key: u32) -> Option<&End> {
         let amended = self.amended.and_then(|it| it.devices.get(&(key >> 1)));
         amended.or_else(|| self.tables.devices.get(&(key >> 1)))
@@ -313,12 +318,7 @@ impl Lookup for Model<'_> {
         learning::find_place(self, holder, v4)
     }
 
-    fn note_learned(&self, address: &Address, holder: u64, ifindex: u32, tick: u32) -> bool {
-        let learned = Learned {
-            holder: Cell64::new(holder),
-            last: Cell32::new(tick),
-            ifindex: Cell32::new(ifindex),
-        };
+    fn note_learned(&self, address: &Address, learned: Learned) -> bool {
         self.learned.add(*address, learned)
     }
 

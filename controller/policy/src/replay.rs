@@ -150,7 +150,7 @@ impl<'a> Replay<'a> {
         policy::end(&self.model, 0, &Address::from(address), &mut end);
         if end.device == 0
             && let Some(known) = self.tables.devices.get(&device)
-            && known.zone == end.zone
+            && (known.zone == end.zone || Address::from(address).is_link_local())
         {
             let (from, to) = (end.from | known.from, end.to | known.to);
             end = End {

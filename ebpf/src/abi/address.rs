@@ -23,6 +23,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 )]
 pub struct Address(pub [u64; 2]);
 
+/// The first half of every link-local address.
+const LINK_LOCAL: u64 = 0xfe80 << 48;
+
 impl Address {
     /// `::`, which is also what a packet without an address carries.
     pub const UNSPECIFIED: Self = Self([0; 2]);
@@ -100,10 +103,45 @@ impl Address {
         high == 0 && (low == 0 || low == 0xffff_0000_0000)
     }
 
-    /// Whether this is an IPv6 link-local unicast address (RFC 4291 section 2.5.6).
+    /// Whether this is an IPv6 link-local unicast address (RFC 4291 section 2.5.6), with its link or
+    /// without.
     #[inline(always)]
     pub fn is_link_local(self) -> bool {
         self.number()[0] >> 54 == 0x3fa
+    }
+
+    /// Whether this is a link-local address that no host has: all of them begin with `fe80::/64`
+    /// (RFC 4291 section 2.5.6). Those 54 bits are where [`Address::on_link`] puts the link.
+    #[inline(always)]
+    pub fn is_odd_link_local(self) -> bool {
+        self.is_link_local() && self.number()[0] != LINK_LOCAL
+    }
+
+    /// The address as tables have it: a link-local one means another host on each link, so the link
+    /// becomes a part of it.
+    #[inline(always)]
+    pub fn on_link(self, link: u32) -> Self {
+        if self.is_link_local() {
+            Self([(LINK_LOCAL | link as u64).to_be(), self.0[1]])
+        } else {
+            self
+        }
+    }
+
+    /// The address as packets have it.
+    #[inline(always)]
+    pub fn without_link(self) -> Self {
+        self.on_link(0)
+    }
+
+    /// The MAC that a host makes this address of (RFC 4291 appendix A); 0 when it is not made of one.
+    #[inline(always)]
+    pub fn made_of_mac(self) -> u64 {
+        let low = self.number()[1];
+        if low >> 24 & 0xffff != 0xfffe {
+            return 0;
+        }
+        (low >> 40 << 24 | low & 0xff_ffff) ^ 0x0200_0000_0000
     }
 
     /// Whether this is a multicast group, or the IPv4 broadcast address.
@@ -137,10 +175,11 @@ impl From<IpAddr> for Address {
     }
 }
 
-/// An IPv4-mapped address becomes the IPv4 address that it stands for.
+/// An IPv4-mapped address becomes the IPv4 address that it stands for, and a link-local one loses its
+/// link.
 impl From<Address> for IpAddr {
     fn from(address: Address) -> Self {
-        Ipv6Addr::from(address.octets()).to_canonical()
+        Ipv6Addr::from(address.without_link().octets()).to_canonical()
     }
 }
 
@@ -223,6 +262,20 @@ mod tests {
         assert_eq!(Address::from(v4), Address::v4([10, 0, 0, 1]));
         let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
         assert_eq!(IpAddr::from(Address::from(mapped)), v4);
+    }
+
+    #[test]
+    fn a_link_local_address_is_another_on_each_link() {
+        let (own, other) = (v6("fe80::5054:ff:fe12:3456"), v6("2001:db8::1"));
+        assert_ne!(own.on_link(7), own.on_link(8));
+        assert!(own.on_link(7).is_link_local());
+        assert_eq!(own.on_link(7).without_link(), own);
+        assert_eq!(IpAddr::from(own.on_link(7)), IpAddr::from(own));
+        assert_eq!(own.on_link(7).made_of_mac(), 0x5254_0012_3456);
+        assert_eq!(v6("fe80::1").made_of_mac(), 0);
+        assert_eq!((other.on_link(7), other.without_link()), (other, other));
+        assert!(v6("fe80:0:0:1::1").is_odd_link_local() && v6("febf::1").is_odd_link_local());
+        assert!(!own.is_odd_link_local() && !other.is_odd_link_local());
     }
 
     #[test]

@@ -292,6 +292,10 @@ pub struct Learned {
     pub last: Cell32,
     /// The interface that it is counted for: the one where it was claimed.
     pub ifindex: Cell32,
+    /// The zone in which it was claimed.
+    pub zone: Cell32,
+    /// Zero.
+    pub reserved: Cell32,
 }
 
 /// In a [`holder`]: it is a device. In a MAC this bit means a group, which sends nothing.

@@ -41,16 +41,12 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if work.source.flags & work.destination.flags & End::QUARANTINED != 0 {
         return Some(Verdict::of(Reason::Quarantined));
     }
-    // No rule can name a link-local address.
-    if work.packet.source.is_link_local() || work.packet.destination.is_link_local() {
-        return Some(drop_by_policy(work, Reason::NoRule));
-    }
     if work.packet.shape == Shape::Error {
         // The flow that it quotes may be one that only the rest of the network still has.
         if work.is_cut_off() {
             return Some(Verdict::of(Reason::Quarantined));
         }
-        let quoted = packet::quoted(bytes, &work.packet);
+        let quoted = packet::quoted(bytes, &work.packet).map(|it| it.on_link(work.link));
         return Some(match quoted {
             Some(quoted) if is_related(tables, work, &quoted) => Verdict {
                 counts: !work.is_from_guarded(),
@@ -119,7 +115,10 @@ fn make_multicast_receiver<T: Lookup + ?Sized>(tables: &T, work: &mut Work) {
         }
     }
     if work.is_from_guarded() && work.source.zone != work.zone {
-        work.destination = End::default();
+        work.destination = End {
+            flags: work.destination.flags & End::QUARANTINED,
+            ..End::default()
+        };
     }
     work.device = work.source.device;
     work.destination.zone = work.zone;

@@ -136,9 +136,7 @@ pub(super) fn has_quarantined_end(work: &Work) -> bool {
 #[inline(always)]
 pub(super) fn find_destination<T: Lookup + ?Sized>(tables: &T, work: &mut Work) {
     let destination = work.packet.destination;
-    if destination.is_link_local()
-        || !policy::end(tables, work.slot, &destination, &mut work.destination)
-    {
+    if !policy::end(tables, work.slot, &destination, &mut work.destination) {
         work.destination = End::default();
     }
 }

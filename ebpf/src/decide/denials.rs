@@ -171,12 +171,14 @@ pub(super) fn is_lasting(work: &Work) -> bool {
     // Learned addresses change without a new generation. A listed address, or one in no zone, is
     // never learned.
     let listed = |end: &End, of: &Address| end.device != 0 && end.flags & End::learns(of) == 0;
+    let (from, to) = (&work.packet.source, &work.packet.destination);
     lasts
+        && !from.is_link_local()
+        && !to.is_link_local()
         && work.is_ingress()
         && work.device != 0
-        && listed(source, &work.packet.source)
-        && (listed(destination, &work.packet.destination)
-            || destination.zone == 0 && destination.device == 0)
+        && listed(source, from)
+        && (listed(destination, to) || destination.zone == 0 && destination.device == 0)
         && !work.packet.is_to_group()
         && !work.packet.fragment.is_first()
         && may_open_flow(&work.packet)

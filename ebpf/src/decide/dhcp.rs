@@ -258,6 +258,7 @@ fn is_own<T: Lookup + ?Sized>(tables: &T, work: &mut Work, address: &Address) ->
         owns: false,
         port: work.port,
         mac: work.packet.source_mac,
+        link: work.link,
         tick: work.tick,
     };
     guards::may_own(tables, &sender, address, &mut work.destination)

@@ -24,6 +24,7 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         owns: false,
         port: work.port,
         mac: work.packet.source_mac,
+        link: work.link,
         tick: work.tick,
     };
     work.claim = Address::UNSPECIFIED;
@@ -68,13 +69,7 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if work.packet.shape == Shape::Mapped {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
-    if source.is_link_local()
-        && guards::is_the_routers(tables, work.slot, &source, &mut work.source)
-    {
-        return Some(Verdict::of(Reason::SpoofedSource));
-    }
-    let control_only = source.is_link_local() || source.is_unspecified();
-    if !control_only
+    if !source.is_unspecified()
         && (source.is_martian_source()
             || !sender.owns
                 && !guards::owns(tables, &sender, &source, &mut work.source, &mut work.claim))
@@ -103,14 +98,6 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     }
     if source.is_unspecified() {
         return Some(Verdict::of(Reason::SpoofedSource));
-    }
-    if control_only {
-        work.source = End {
-            device: sender.device,
-            zone: work.zone,
-            flags: sender.flags,
-            ..End::default()
-        };
     }
     None
 }

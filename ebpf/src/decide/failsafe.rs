@@ -65,7 +65,7 @@ pub fn apply_failsafe<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         let Some(target) = bytes.read::<16>(work.packet.payload as usize + 8) else {
             return verdict;
         };
-        let target = Address::v6(target);
+        let target = Address::v6(target).on_link(work.link);
         let asks = match work.packet.icmp >> 8 {
             135 => true,
             136 => false,
@@ -106,7 +106,7 @@ pub fn apply_failsafe<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             break;
         }
         if let Some(entry) = tables.failsafe(index)
-            && entry.has(&other)
+            && entry.has(&other.without_link())
             && service.is_none_or(|service| (entry.first..=entry.last).contains(&service))
         {
             return Verdict::of(Reason::Control);

@@ -105,8 +105,7 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if mapped || source.is_martian_source() || source.is_unspecified() {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
-    let named =
-        !source.is_link_local() && policy::end(tables, work.slot, &source, &mut work.source);
+    let named = policy::end(tables, work.slot, &source, &mut work.source);
     if !named {
         work.source = End::default();
     }
@@ -142,15 +141,20 @@ fn is_misdirected<T: Lookup + ?Sized>(tables: &T, work: &mut Work, owner: u32) -
         return false;
     };
     let is_routers = mac.device == ROUTER || mac.flags & Mac::ROUTERS != 0;
-    if is_routers || mac.device == owner || work.packet.destination.is_link_local() {
+    if is_routers || mac.device == owner {
         return false;
     }
     find_destination(tables, work);
     let end = &work.destination;
     // A device that learns its addresses may not have spoken yet.
-    let learns = mac.flags & End::learns(&work.packet.destination) != 0
-        && end.device == 0
-        && policy::is_in(tables, work.slot, end, mac.zone, &work.packet.destination);
+    let destination = &work.packet.destination;
+    let learns = end.device == 0
+        && if destination.is_link_local() {
+            end.flags & End::GUARDED == 0
+        } else {
+            mac.flags & End::learns(destination) != 0
+                && policy::is_in(tables, work.slot, end, mac.zone, destination)
+        };
     if end.device == mac.device || learns {
         return false;
     }
@@ -227,7 +231,8 @@ fn control_from_outside<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             return Err(Reason::Malformed);
         };
         let target = Address::v6(target);
-        if is_guarded_address(tables, work, &target) {
+        let odd = target.is_odd_link_local();
+        if odd || is_guarded_address(tables, work, &target.on_link(work.link)) {
             return Err(Reason::NdSpoof);
         }
     }

@@ -150,6 +150,7 @@ fn find_port<T: Lookup + ?Sized>(tables: &T, ifindex: u32, path: u16, work: &mut
     };
     work.port = port.flags;
     work.zone = port.zone;
+    work.link = port.link;
     port.flags & Port::GUARDED != 0
 }
 
@@ -183,12 +184,15 @@ fn parse<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     } else {
         0
     };
-    packet::network(
+    let network = packet::network(
         bytes,
         &mut work.packet,
         work.settings | lenient,
         &work.scratch,
-    )?;
+    );
+    work.packet.source = work.packet.source.on_link(work.link);
+    work.packet.destination = work.packet.destination.on_link(work.link);
+    network?;
     match work.packet.ethertype {
         number::IPV4 | number::IPV6 | number::ARP => Ok(()),
         _ if work.is_from_router() => Ok(()),

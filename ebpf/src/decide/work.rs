@@ -102,6 +102,8 @@ pub struct Work {
     pub(super) settings: u32,
     /// Zone of the port's VLAN; 0: none.
     pub zone: u16,
+    /// The link that the port is on, as [`Port::link`](crate::abi::Port::link).
+    pub(super) link: u32,
     /// Flags of the port.
     pub(super) port: u16,
     /// Flags of the interface that a packet came from that leaves.

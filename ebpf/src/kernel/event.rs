@@ -79,8 +79,8 @@ pub(super) extern "C" fn send_event(index: u32) -> u32 {
     entry.write(Event {
         revision,
         count: packets,
-        source: packet.source,
-        destination: packet.destination,
+        source: packet.source.without_link(),
+        destination: packet.destination.without_link(),
         source_mac: packet.source_mac,
         destination_mac: packet.destination_mac,
         rule: verdict.rule,

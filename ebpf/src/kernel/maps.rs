@@ -16,6 +16,7 @@ use wardline_ebpf::{
     cell::{Cell32, Cell64, opaque},
     learning,
     lookup::Lookup,
+    policy::{self, Question},
 };
 
 // The daemon sets sizes that depend on its configuration before it loads the programs. Policy
@@ -192,6 +193,22 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
+    fn end(&self, slot: u32, address: &Address, end: &mut End) -> bool {
+        let Some(asking) = asked() else {
+            return false;
+        };
+        asking.question = Question::new(slot, address);
+        if find_end(slot) == 0 {
+            return false;
+        }
+        let Some(answer) = asked() else {
+            return false;
+        };
+        end.take(&answer.end);
+        true
+    }
+
+    #[inline(always)]
     fn device(&self, key: u32) -> Option<&End> {
         found!(DEVICES.get_ptr(key))
     }
@@ -308,12 +325,7 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
-    fn note_learned(&self, address: &Address, holder: u64, ifindex: u32, tick: u32) -> bool {
-        let learned = Learned {
-            holder: Cell64::new(holder),
-            last: Cell32::new(tick),
-            ifindex: Cell32::new(ifindex),
-        };
+    fn note_learned(&self, address: &Address, learned: Learned) -> bool {
         LEARNED
             .insert(address, &learned, BPF_NOEXIST as u64)
             .is_ok()
@@ -396,6 +408,41 @@ pub(super) fn add(counter: Option<*mut Counter>, packets: u64, bytes: u64) {
 pub(super) fn jiffies() -> u64 {
     // SAFETY: takes nothing, reads a counter.
     unsafe { helpers::generated::bpf_jiffies64() }
+}
+
+/// A question and its answer.
+#[repr(C)]
+struct Asked {
+    question: Question,
+    end: End,
+}
+
+/// Where [`Maps::end`] asks, since a function of its own takes numbers only. No program is
+/// interrupted between the question and its answer.
+#[btf_map]
+static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
+
+#[inline(always)]
+fn asked() -> Option<&'static mut Asked> {
+    let asked = ASKED.get_ptr_mut(0)?;
+    // SAFETY: this processor's own value.
+    Some(unsafe { &mut *asked })
+}
+
+/// Finds out what the address stands for that is asked about: 1, or 0 when it stands for nothing. A
+/// function of its own, because nearly every step asks, and the verifier would follow each.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_end(slot: u32) -> u32 {
+    match asked() {
+        Some(asked) => u32::from(policy::find_end(
+            &Maps,
+            slot & 1,
+            &asked.question,
+            &mut asked.end,
+        )),
+        None => 0,
+    }
 }
 
 /// Finds a place for one more learned address. A function of its own, because the verifier would

@@ -28,6 +28,18 @@ pub struct Quoted {
     pub answers: bool,
 }
 
+impl Quoted {
+    /// With its addresses as tables have them.
+    #[inline(always)]
+    pub fn on_link(self, link: u32) -> Self {
+        Self {
+            source: self.source.on_link(link),
+            destination: self.destination.on_link(link),
+            ..self
+        }
+    }
+}
+
 /// Reads the packet that an ICMP error quotes; none when it can't be matched to a flow with
 /// certainty.
 #[inline(always)]

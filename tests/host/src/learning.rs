@@ -57,17 +57,27 @@ fn address(n: u8) -> Address {
     Address::v4([10, 1, 0, n])
 }
 
-/// Whether a holder gets an address that it claims at a port.
-fn learns(model: &Model<'_>, holder: u64, address: Address, ifindex: u32) -> bool {
-    let claim = Claim {
+fn claim<'a>(model: &Model<'_>, holder: u64, address: &'a Address, ifindex: u32) -> Claim<'a> {
+    Claim {
         slot: 0,
-        address: &address,
+        address,
         holder,
         zone: 1,
         ifindex,
         tick: model.tick(),
-    };
-    learn(model, &claim)
+    }
+}
+
+/// Whether a holder gets an address that it claims at a port.
+fn learns(model: &Model<'_>, holder: u64, address: Address, ifindex: u32) -> bool {
+    learn(model, &claim(model, holder, &address, ifindex))
+}
+
+/// Notes an address as a holder's, whoever may have it.
+fn note(model: &Model<'_>, holder: u64, n: u8) {
+    let address = address(n);
+    let granted = claim(model, holder, &address, LAN1).granted();
+    assert!(model.note_learned(&address, granted));
 }
 
 fn owner(model: &Model<'_>, n: u8) -> Option<u64> {
@@ -130,7 +140,7 @@ fn an_address_of_a_device_that_is_gone_is_free() {
     let guests = Guests::new();
     let (one, gone) = (guests.device("one"), holder(200, 0));
     let model = guests.model();
-    assert!(model.note_learned(&address(1), gone, LAN1, model.tick()));
+    note(&model, gone, 1);
     assert!(learns(&model, one, address(1), LAN1));
     assert_eq!(owner(&model, 1), Some(one));
 }
@@ -153,6 +163,6 @@ fn an_unlisted_mac_is_bound_as_a_device_is_and_gives_up_sooner() {
     );
     // A MAC that is listed now keeps nothing that it had as an unlisted one.
     let listed = holder(0, 0x02_00_00_00_00_01);
-    assert!(model.note_learned(&address(9), listed, LAN1, model.tick()));
+    note(&model, listed, 9);
     assert!(learned(one, 9));
 }

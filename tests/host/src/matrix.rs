@@ -15,6 +15,7 @@ mod ipv4;
 mod ipv6;
 mod leaving;
 mod link;
+mod link_local;
 mod nat;
 pub mod network;
 mod observe;
@@ -74,6 +75,12 @@ fn topics() -> Vec<Topic> {
             "Place and spoofing",
             "Port, VLAN, MAC and address must be those of one device; quarantine comes next.",
             place::rows,
+        ),
+        topic(
+            "Link-local addresses",
+            "One that is made of a listed MAC is that device's, any other is the first comer's on its link. Rules hold \
+             for them as for others.",
+            link_local::rows,
         ),
         topic(
             "ARP",

@@ -158,9 +158,9 @@ fn rows() -> Vec<Row> {
             (comes_up(v4(FAR_4, PUMP_4, odd(41))), Reason::NoRule),
             (pump(v4(PUMP_4, FAR_4, odd(40))), Reason::Established),
         ]),
-        row("link-local traffic is of no rule, an answer and an error as well", [
-            (pump(Ipv6::new(PUMP_6, LINK, icmpv6::reply(1, 1)).into()), Reason::NoRule),
-            (pump(Ipv6::new(PUMP_6, LINK, Tcp::new(4000, 443, ACK)).into()), Reason::NoRule),
+        row("an answer to a link-local address needs a flow as any other", [
+            (pump(Ipv6::new(PUMP_6, LINK, icmpv6::reply(1, 1)).into()), Reason::MidFlow),
+            (pump(Ipv6::new(PUMP_6, LINK, Tcp::new(4000, 443, ACK)).into()), Reason::MidFlow),
         ]),
         row("an echo reply has one code", [
             (pump(v4(PUMP_4, FAR_4, icmp::reply(1, 1))), Reason::MidFlow),

@@ -208,6 +208,10 @@ impl Lookup for Tables<'_> {
         None
     }
 
+    fn end(&self, _: u32, _: &Address, _: &mut End) -> bool {
+        false
+    }
+
     fn device(&self, _: u32) -> Option<&End> {
         None
     }
@@ -279,7 +283,7 @@ impl Lookup for Tables<'_> {
         0
     }
 
-    fn note_learned(&self, _: &Address, _: u64, _: u32, _: u32) -> bool {
+    fn note_learned(&self, _: &Address, _: Learned) -> bool {
         false
     }
 

@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::link::is_odd;
+
 pub type Mac = [u8; 6];
 
 /// A header is short, inconsistent or nonsense, so that what follows means nothing.
@@ -43,8 +45,11 @@ pub struct Arp {
 pub struct Ip {
     pub source: IpAddr,
     pub destination: IpAddr,
-    /// Whether it is to its own sender, or to an unspecified, loopback or IPv4-mapped address.
+    /// Whether it is to its own sender, or to an unspecified, loopback or IPv4-mapped address, or
+    /// names a link-local one that no host has.
     pub nowhere: bool,
+    /// The link that it is on, which its link-local addresses say too; 0: not known.
+    pub link: u32,
     pub hop_limit: u8,
     /// What IPv4 options there are; none: the header has five words.
     pub options: Option<Options>,
@@ -248,6 +253,7 @@ fn ipv4(mut reader: Reader<'_>) -> Result<Ip, Malformed> {
         source: source.into(),
         destination: destination.into(),
         nowhere: nowhere(source.into(), destination.into()),
+        link: 0,
         hop_limit,
         options,
         extensions: Vec::new(),
@@ -361,6 +367,7 @@ fn ipv6(mut reader: Reader<'_>) -> Result<Ip, Malformed> {
         source: source.into(),
         destination: destination.into(),
         nowhere: nowhere(source.into(), destination.into()),
+        link: 0,
         hop_limit,
         options: None,
         extensions,
@@ -378,7 +385,9 @@ fn is_extension(number: u8) -> bool {
 fn nowhere(source: IpAddr, destination: IpAddr) -> bool {
     // IPv4-mapped addresses are not sent (RFC 4291, 2.5.5.2).
     let is_mapped = matches!(destination, IpAddr::V6(it) if it.to_ipv4_mapped().is_some());
-    source == destination || destination.is_unspecified() || destination.is_loopback() || is_mapped
+    let odd = is_odd(source) || is_odd(destination);
+    let own = source == destination;
+    own || destination.is_unspecified() || destination.is_loopback() || is_mapped || odd
 }
 
 fn upper(version: u8, protocol: u8, payload: &[u8], fragment: Option<Fragment>) -> Upper {

@@ -5,6 +5,7 @@
 //! streams   frames for such a policy, one after the other
 //! frames    how each frame is written
 //! dissect   what a frame says
+//! link      whose link-local addresses are
 //! oracle    what the policy says of a packet
 //! sequence  what must become of frames, given those before them
 //! ```
@@ -15,6 +16,7 @@
 
 pub mod dissect;
 pub mod frames;
+pub mod link;
 pub mod oracle;
 pub mod random;
 pub mod sequence;

@@ -11,10 +11,14 @@ pub mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use self::learned::Learned;
 pub use self::learned::{Sender, learns};
+use crate::link::{is_link_local, linked, made_of, plain};
 use jiff::Timestamp;
 use wardline_proto::v1::{Action, Device, Policy, Port, Reason, Rule, Zone, ZoneAdmit};
 
@@ -130,6 +134,8 @@ pub struct Oracle<'a> {
     only_kept: bool,
     /// The interface through which packets leave that are judged as they leave.
     exit: Option<String>,
+    /// The links that interfaces share; any other interface is a link of its own.
+    links: BTreeMap<String, u32>,
 }
 
 /// One end of a packet.
@@ -157,7 +163,23 @@ impl<'a> Oracle<'a> {
             ports_cut: BTreeSet::new(),
             only_kept: false,
             exit: None,
+            links: BTreeMap::new(),
         }
+    }
+
+    /// Joins an interface to a link, by its number.
+    pub fn join(&mut self, interface: &str, link: u32) {
+        self.links.insert(interface.to_owned(), link);
+    }
+
+    /// The number of the link that an interface is on.
+    pub fn link_of(&self, interface: &str) -> u32 {
+        let own = || {
+            interface
+                .bytes()
+                .fold(1, |sum, byte| sum * 31 % 1_000_003 + u32::from(byte))
+        };
+        self.links.get(interface).copied().unwrap_or_else(own)
     }
 
     /// Gives the router's interfaces a MAC.
@@ -206,6 +228,16 @@ impl<'a> Oracle<'a> {
     /// # Panics
     /// When it enters at an interface that no port matches: nothing judges it.
     pub fn judge(&self, probe: &Probe) -> Expected {
+        let interface = match &probe.entry {
+            Entry::Guarded { interface, .. } => Some(interface),
+            Entry::Uplink | Entry::Router => self.exit.as_ref(),
+        };
+        let link = interface.map_or(0, |interface| self.link_of(interface));
+        let probe = &Probe {
+            source: linked(probe.source, link),
+            destination: linked(probe.destination, link),
+            ..probe.clone()
+        };
         let drop = match self.allowed(probe) {
             Ok(rules) => return Expected::Allowed(rules),
             Err(drop) => drop,
@@ -295,7 +327,8 @@ impl<'a> Oracle<'a> {
             ports.any(|port| matches_glob(&port.interface, interface))
         };
         let mut connected = self.connected.iter();
-        self.device_of(address).is_none()
+        !is_link_local(address)
+            && self.device_of(address).is_none()
             && connected.any(|(interface, network)| {
                 is_guarded(interface) && prefix_length(network, address).is_some()
             })
@@ -303,15 +336,22 @@ impl<'a> Oracle<'a> {
 
     /// Whether an address is the router's.
     pub fn is_the_routers(&self, address: IpAddr) -> bool {
-        self.router.contains(&address)
+        self.router.contains(&plain(address)) || self.is_reserved(address)
     }
 
-    /// Whether an address is the router's, or of a device that is on a guarded port.
+    /// Whether the router could have made a link-local address of one of its MACs. If it has not,
+    /// nobody has it.
+    pub fn is_reserved(&self, address: IpAddr) -> bool {
+        let own = |mac| self.is_own_mac(mac) && self.with_mac(mac).is_none();
+        !self.router.contains(&plain(address)) && made_of(address).is_some_and(own)
+    }
+
+    /// Whether an address is the router's, or of who is on a guarded port.
     pub fn is_ours(&self, address: IpAddr) -> bool {
         let on_a_port = self
             .device_of(address)
             .is_some_and(|it| !it.macs.is_empty());
-        on_a_port || self.router.contains(&address)
+        on_a_port || self.is_the_routers(address) || self.is_guests(address)
     }
 
     /// Whether two addresses are of one device.
@@ -325,7 +365,7 @@ impl<'a> Oracle<'a> {
 
     /// Whether the router may send from an address: its own, or one that no guarded device has.
     pub fn may_be_sent_by_router(&self, source: IpAddr) -> bool {
-        self.router.contains(&source) || self.may_come_up(source)
+        self.is_the_routers(source) || self.may_come_up(source)
     }
 
     /// Whether a device, or an unlisted MAC, in `zone` may send from `source`, if it
@@ -337,8 +377,10 @@ impl<'a> Oracle<'a> {
     /// The same, without the check for reserved addresses.
     fn may_use(&self, device: Option<&Device>, zone: &str, source: IpAddr) -> bool {
         if is_link_local(source) {
-            // A device may not use the router's link-local address.
-            return !self.router.contains(&source);
+            // It is the device's whose MAC it is made of, and else the first comer's.
+            let owner = made_of(source).and_then(|mac| self.with_mac(mac));
+            return !self.is_the_routers(source)
+                && owner.is_none_or(|owner| device.is_some_and(|it| it.name == owner.name));
         }
         if device.is_some_and(|device| has_address(device, source)) {
             return true;
@@ -346,7 +388,9 @@ impl<'a> Oracle<'a> {
         let listed = self.policy.devices.iter().any(|it| has_address(it, source));
         !listed
             && device.is_none_or(|device| learns(device, source))
-            && !self.router.contains(&source)
+            && !self.is_the_routers(source)
+            // What a device of another zone has learned, in a prefix that both share, is not free.
+            && self.device_of(source).is_none_or(|it| it.zone == zone)
             && self.is_in(zone, source)
     }
 
@@ -381,7 +425,7 @@ impl<'a> Oracle<'a> {
         asks: Asks,
         ends: (IpAddr, IpAddr),
     ) -> Result<BTreeSet<String>, Drop> {
-        if is_link_local(ends.0) || is_link_local(ends.1) {
+        if self.is_reserved(ends.0) || self.is_reserved(ends.1) {
             return Err(Drop::because(Reason::NoRule));
         }
         let is_kept = self.keeps(source, destination);
@@ -495,7 +539,7 @@ impl<'a> Oracle<'a> {
                 None => selector == "any",
                 Some(("zone", name)) => zone == Some(name),
                 Some(("device", name)) => device.is_some_and(|device| device.name == name),
-                Some(("cidr", prefix)) => prefix_length(prefix, address).is_some(),
+                Some(("cidr", prefix)) => prefix_length(prefix, plain(address)).is_some(),
                 Some(_) => false,
             },
         })
@@ -537,12 +581,13 @@ impl<'a> Oracle<'a> {
 
     /// The end that an address belongs to.
     pub fn end(&self, address: IpAddr) -> End<'a> {
-        if self.router.contains(&address) {
+        if self.is_the_routers(address) {
             return End::Router;
         }
         let device = self.device_of(address);
         let zone = match device {
             Some(device) => Some(device.zone.as_str()),
+            None if is_link_local(address) => self.guests_zone(address),
             None => self.subnet_zone(address),
         };
         End::Other {
@@ -553,6 +598,11 @@ impl<'a> Oracle<'a> {
     }
 
     fn device_of(&self, address: IpAddr) -> Option<&'a Device> {
+        if let Some(mac) = made_of(address)
+            && (self.with_mac(mac).is_some() || self.is_own_mac(mac))
+        {
+            return self.with_mac(mac);
+        }
         let is_of =
             |device: &Device| has_address(device, address) || self.learned.is_of(device, address);
         self.policy.devices.iter().find(|device| is_of(device))
@@ -578,6 +628,10 @@ impl<'a> Oracle<'a> {
 
     /// The zones that have the longest prefix around an address.
     fn closest(&self, address: IpAddr) -> Vec<&'a str> {
+        // No prefix tells the zone of a link-local address.
+        if is_link_local(address) {
+            return Vec::new();
+        }
         let subnets = self.policy.zones.iter().flat_map(|zone| {
             let lengths = zone.subnets.iter();
             lengths.filter_map(|it| Some((prefix_length(it, address)?, zone.name.as_str())))
@@ -691,10 +745,6 @@ fn has_expired(rule: &Rule, now: Timestamp) -> bool {
     rule.expires.is_some_and(|expires| {
         (expires.seconds, expires.nanos) <= (now.as_second(), now.subsec_nanosecond())
     })
-}
-
-pub fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
 }
 
 /// Addresses that no packet may come from.

@@ -32,9 +32,11 @@ use crate::{
 /// When every packet of a scenario is sent.
 pub const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
 
-/// The router's addresses, most of them inside subnets that zones may have; one is public. By the
-/// last two it takes packets, too: a subnet's broadcast, and another's anycast address.
-pub const ROUTER: [IpAddr; 6] = [
+/// The router's addresses, most of them inside subnets that zones may have; one is public, one
+/// link-local. By the last two it takes packets, too: a subnet's broadcast, and another's anycast
+/// address.
+pub const ROUTER: [IpAddr; 7] = [
+    public([0xfe80, 0, 0, 0], 0, 1),
     v4(10, 1, 1, 1),
     v4(10, 9, 9, 1),
     v4(192, 31, 196, 1),
@@ -112,7 +114,7 @@ const ADDRESSES: [IpAddr; 34] = [
     public([0x64, 0xff9b, 0, 0], 0xc01f, 0xc410),
 ];
 
-const PREFIXES: [&str; 14] = [
+const PREFIXES: [&str; 16] = [
     "0.0.0.0/0",
     "10.0.0.0/8",
     "10.1.1.0/24",
@@ -127,7 +129,25 @@ const PREFIXES: [&str; 14] = [
     "192.0.0.0/8",
     "2000::/3",
     "64:ff9b::/96",
+    "fe80::/10",
+    "fe80::10/124",
 ];
+
+/// Link-local addresses: made of no MAC, of MACs of devices, of the router's, of an unlisted one.
+pub const LINK_LOCAL: [IpAddr; 6] = [
+    public([0xfe80, 0, 0, 0], 0, 0x11),
+    public([0xfe80, 0, 0, 0], 0, 0x20),
+    made_of(0, 0),
+    made_of(1, 0),
+    made_of(0xff, 1),
+    made_of(0xee, 0xee),
+];
+
+/// The link-local address made of the MAC `02:00:00:00:…`.
+pub const fn made_of(e: u8, f: u8) -> IpAddr {
+    let low = (e as u16) << 8 | f as u16;
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, low))
+}
 
 const PORTS: [&str; 18] = [
     "tcp/443",
@@ -590,15 +610,13 @@ fn guarded(policy: &Policy, anywhere: &[IpAddr]) -> BoxedStrategy<(Entry, IpAddr
         .boxed()
 }
 
-/// The addresses that policies use, a multicast and a link-local one.
+/// The addresses that policies use, a multicast and link-local ones.
 pub fn addresses(policy: &Policy) -> Vec<IpAddr> {
     let own = policy.devices.iter().flat_map(|device| &device.addresses);
     let own = own.map(|address| address.parse().expect("a device's address"));
-    let odd = [
-        v4(224, 0, 0, 251),
-        IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11)),
-    ];
-    let all: BTreeSet<IpAddr> = own.chain(ADDRESSES).chain(ROUTER).chain(odd).collect();
+    let group = [v4(224, 0, 0, 251)];
+    let more = ADDRESSES.into_iter().chain(ROUTER).chain(group);
+    let all: BTreeSet<IpAddr> = own.chain(more).chain(LINK_LOCAL).collect();
     all.into_iter().collect()
 }
 

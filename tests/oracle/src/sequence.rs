@@ -24,10 +24,10 @@ use self::{
     nat::{Known, excuse},
 };
 use crate::{
-    dissect::{self, Content, Fragment, Frame, Ip, Upper},
+    dissect::{self, Content, Fragment, Frame, Ip, Malformed, Upper},
+    link::{linked, plain},
     oracle::{
-        Asks, Drop, End, Oracle, Sender, covers, is_group, is_link_local, is_martian,
-        prefix_length, zone_on,
+        Asks, Drop, End, Oracle, Sender, covers, is_group, is_martian, prefix_length, zone_on,
     },
 };
 
@@ -214,7 +214,7 @@ impl<'a> Sequence<'a> {
         let port = self.oracle.port_of(interface);
         self.is_cut = self.oracle.is_cut_port(interface);
         self.oracle.only_kept(self.is_cut);
-        let Ok(frame) = dissect::frame(bytes, tag) else {
+        let Ok(frame) = self.dissected(at, tag, bytes) else {
             return Err(Drop::because(Reason::Malformed));
         };
         let zone = zone_on(port, frame.vlan);
@@ -240,6 +240,17 @@ impl<'a> Sequence<'a> {
         Ok(must)
     }
 
+    /// A frame, its link-local addresses with the link where it is judged.
+    fn dissected(&self, at: &Where, tag: Option<u16>, bytes: &[u8]) -> Result<Frame, Malformed> {
+        let mut frame = dissect::frame(bytes, tag)?;
+        if let Content::Ip(ip) = &mut frame.content {
+            ip.link = self.oracle.link_of(at.interface());
+            ip.source = linked(ip.source, ip.link);
+            ip.destination = linked(ip.destination, ip.link);
+        }
+        Ok(frame)
+    }
+
     /// Whether the failsafe passes a packet that is dropped, but not by form.
     fn is_spared(&self, drop: &Drop, at: &Where, tag: Option<u16>, bytes: &[u8]) -> bool {
         let enters = match at {
@@ -249,7 +260,7 @@ impl<'a> Sequence<'a> {
             } => false,
             Where::Leaving { .. } => return false,
         };
-        let Ok(frame) = dissect::frame(bytes, tag) else {
+        let Ok(frame) = self.dissected(at, tag, bytes) else {
             return false;
         };
         if form::ORDER.contains(&drop.reason) {
@@ -260,7 +271,7 @@ impl<'a> Sequence<'a> {
                 && !other.is_unspecified()
                 && (!enters || self.oracle.is_the_routers(router))
                 && self.failsafe.iter().any(|(prefix, service)| {
-                    prefix_length(prefix, other).is_some()
+                    prefix_length(prefix, plain(other)).is_some()
                         && asks.is_none_or(|asks| covers(service, asks))
                 })
         };
@@ -288,13 +299,15 @@ impl<'a> Sequence<'a> {
         let of_neighbours = ip.hop_limit == 255 && source.is_ipv6();
         match (control(ip), enters) {
             (Some(Control::Solicitation { target }), true) => {
-                return of_neighbours && spares(source, target.into(), None);
+                return of_neighbours && spares(source, linked(target.into(), ip.link), None);
             }
             (Some(Control::Advertisement { target }), true) => {
-                return of_neighbours && source == target && spares(source, destination, None);
+                return of_neighbours
+                    && source == linked(target.into(), ip.link)
+                    && spares(source, destination, None);
             }
             (Some(Control::Solicitation { target }), false) => {
-                return of_neighbours && spares(target.into(), source, None);
+                return of_neighbours && spares(linked(target.into(), ip.link), source, None);
             }
             (Some(Control::Advertisement { .. }), false) => {
                 return of_neighbours && spares(destination, source, None);
@@ -377,7 +390,7 @@ impl<'a> Sequence<'a> {
         let spares_macs =
             POLICY.contains(&drop.reason) || macs.all(|mac| self.oracle.spares_mac(mac));
         // The addresses of what is malformed can't be believed, if they can be read at all.
-        let addresses = match dissect::frame(bytes, tag).map(|frame| frame.content) {
+        let addresses = match self.dissected(at, tag, bytes).map(|frame| frame.content) {
             Ok(Content::Ip(ip)) if drop.reason != Reason::Malformed => {
                 vec![ip.source, ip.destination]
             }
@@ -449,10 +462,6 @@ impl<'a> Sequence<'a> {
         // Between two devices in quarantine nothing passes, nor from one to itself.
         if self.oracle.is_quarantined(source) && self.oracle.is_quarantined(destination) {
             return Err(Drop::because(Reason::Quarantined));
-        }
-        // "Other link-local traffic is no_rule", whatever it is.
-        if is_link_local(ip.source) || is_link_local(ip.destination) {
-            return Err(Drop::because(Reason::NoRule));
         }
         // Reports to one host, and discovery of hosts that are no neighbours, belong to no service.
         if leaves_as_control(ip) && !matches!(ip.upper, Upper::Udp { .. }) {
@@ -567,9 +576,11 @@ impl<'a> Sequence<'a> {
             return false;
         }
         let version = if ip.source.is_ipv4() { 4 } else { 6 };
-        let Some(quoted) = dissect::quoted(version, body) else {
+        let Some(mut quoted) = dissect::quoted(version, body) else {
             return false;
         };
+        quoted.source = linked(quoted.source, ip.link);
+        quoted.destination = linked(quoted.destination, ip.link);
         let on_the_path = entered.is_none_or(|interface| self.oracle.port_of(interface).router)
             || ip.source == quoted.destination
             || self.oracle.are_of_one(ip.source, quoted.destination);

@@ -131,7 +131,10 @@ impl Stream {
                                 vlan,
                                 mac: frames::mac(mac),
                             },
-                            addresses: likely(policy, &device.zone, &device.addresses, &addresses),
+                            addresses: with_link_local(
+                                likely(policy, &device.zone, &device.addresses, &addresses),
+                                frames::mac(mac),
+                            ),
                         });
                     }
                 }
@@ -156,7 +159,7 @@ impl Stream {
                             vlan,
                             mac,
                         },
-                        addresses: likely(policy, zone, &[], &addresses),
+                        addresses: with_link_local(likely(policy, zone, &[], &addresses), mac),
                     });
                 }
             }
@@ -545,6 +548,12 @@ fn likely(policy: &Policy, zone: &str, own: &[String], anywhere: &[IpAddr]) -> V
             .any(|it| *it == zone)
     };
     anywhere.iter().filter(inside).copied().collect()
+}
+
+/// Adds the link-local addresses that a host with a MAC is likely to have.
+fn with_link_local(mut addresses: Vec<IpAddr>, mac: Mac) -> Vec<IpAddr> {
+    addresses.extend([random::made_of(mac[4], mac[5]), random::LINK_LOCAL[0]]);
+    addresses
 }
 
 /// What the policy's services cover, and a little beyond.

@@ -44,6 +44,7 @@ pub(super) fn ports(
             Port {
                 zone: untagged,
                 flags,
+                link: link_of(inventory, link.index),
             },
         );
         let tagged = port
@@ -75,6 +76,25 @@ pub(super) fn ports(
     mark_observing(intent, inventory, tables);
     mark_nat(intent, inventory, tables);
     mark_beside(inventory, tables);
+}
+
+/// The link that an interface is on, as [`Port::link`] has it. Bridges, bonds and the like join
+/// their members to one link; the members of a VRF stay apart, and what opens the frames of its
+/// members is no part of their link.
+fn link_of(inventory: &Inventory, index: u32) -> u32 {
+    let mut link = index;
+    // Links are not all listed at one instant, so what is listed could be a circle.
+    for _ in 0..DEEPEST {
+        let Some(over) = inventory.links.get(&link).and_then(|it| it.controller) else {
+            break;
+        };
+        let kind = inventory.links.get(&over).and_then(|it| it.kind.as_deref());
+        if matches!(kind, Some("vrf" | "batadv" | "hsr")) {
+            break;
+        }
+        link = over;
+    }
+    link
 }
 
 /// The networks that the router reaches directly; whether through guarded interfaces, or ones above,
@@ -273,18 +293,37 @@ mod tests {
     fn a_port_has_its_zone_and_what_is_above_it_is_known() {
         let ward = Ward::new(|_| (), &[]);
         let port = |index: u32| ward.tables.ports.get(&index).copied();
-        let guarded = |zone, mode| Port {
+        let guarded = |zone, mode, link| Port {
             zone: ward.zone(zone) as u16,
             flags: Port::GUARDED | Port::NEIGHBOURS_OBSERVE | mode,
+            link,
         };
-        assert_eq!(port(LAN1), Some(guarded("pumps", 0)));
-        assert_eq!(port(LAN2), Some(guarded("cameras", Port::OBSERVES)));
+        assert_eq!(port(LAN1), Some(guarded("pumps", 0, BRIDGE)));
+        let cameras = guarded("cameras", Port::OBSERVES, LAN2);
+        assert_eq!(port(LAN2), Some(cameras));
         let above = Port {
-            zone: 0,
             flags: Port::ABOVE,
+            ..Port::default()
         };
         assert_eq!(port(BRIDGE), Some(above));
         assert_eq!(port(UPLINK), None);
+    }
+
+    #[test]
+    fn bridges_and_bonds_join_ports_to_one_link_and_a_vrf_does_not() {
+        let ward = Ward::new(|_| (), &[]);
+        let link = |kind: &str, over: Option<u32>| {
+            let mut inventory = ward.inventory.clone();
+            add_link(&mut inventory, 31, kind, None, over);
+            for (_, link) in inventory.links.iter_mut().filter(|it| *it.0 == LAN2) {
+                link.controller = Some(31);
+            }
+            ward.compiled(&inventory).ports[&LAN2].link
+        };
+        assert_eq!(link("bridge", None), 31);
+        assert_eq!(link("bond", Some(BRIDGE)), BRIDGE);
+        assert_eq!(link("vrf", None), LAN2);
+        assert_eq!(link("batadv", None), LAN2);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use wardline_ebpf::{
         self, Address, End, Port, PrefixKey, ROUTER, Settings, carries_key, holder, mac_key,
         vlan_key,
     },
+    learning::Claim,
     lookup::Lookup as _,
     packet::number,
     policy,
@@ -100,11 +101,29 @@ impl<'a> Resolver<'a> {
 
     /// The device that has learned an address, as far as the tables accept it.
     fn learned_by(&self, address: IpAddr) -> Option<u32> {
-        let device = self.learned.device(address)?;
+        if is_link_local(address) {
+            return self.neighbour(address.into());
+        }
+        let device = self.learned.device(address.into())?;
         self.accepts(device, address).then_some(device)
     }
 
+    /// The device of a link-local address: whose MAC it is made of, or who has it on any link.
+    fn neighbour(&self, address: Address) -> Option<u32> {
+        let tables = &self.snapshot.tables;
+        if let Some(mac) = tables.macs.get(&mac_key(0, address.made_of_mac())) {
+            return Some(mac.device);
+        }
+        let links: BTreeSet<u32> = tables.ports.values().map(|port| port.link).collect();
+        let mut links = links.into_iter();
+        links.find_map(|link| self.learned.device(address.on_link(link)))
+    }
+
     fn accepts(&self, device: u32, address: IpAddr) -> bool {
+        // One that is link-local does not represent its device: it is on one link only.
+        if is_link_local(address) {
+            return false;
+        }
         let end = self.snapshot.tables.devices.get(&device);
         end.is_some_and(|end| self.is_in(end.zone, address))
     }
@@ -164,7 +183,7 @@ impl<'a> Resolver<'a> {
     }
 
     pub(super) fn router(&self) -> Vec<Candidate<'a>> {
-        // Link-local ones are for control only; no rule can name them.
+        // One that is link-local is on one link only.
         let addresses = self.snapshot.inventory.addresses.iter();
         let usable = addresses.filter(|address| !Address::from(**address).is_link_local());
         usable
@@ -405,12 +424,22 @@ impl<'a> Resolver<'a> {
     /// Lets a device that learns its addresses claim this one.
     pub(super) fn presume(&self, candidate: &Candidate<'_>) {
         if let Owner::Device(device) = candidate.owner
-            && device.learns(is_v4(candidate.address))
+            && (device.learns(is_v4(candidate.address)) || is_link_local(candidate.address))
         {
-            let address = Address::from(candidate.address);
+            let port = self.port_of(candidate).map_or(0, |link| link.index);
+            let link = self.snapshot.tables.ports.get(&port);
+            let link = link.map_or(0, |port| port.link);
+            let address = Address::from(candidate.address).on_link(link);
             // There is room, because no other address is claimed.
-            let holder = holder(self.device_number(device), 0);
-            let _ = self.model.note_learned(&address, holder, 0, self.tick);
+            let claim = Claim {
+                slot: 0,
+                address: &address,
+                holder: holder(self.device_number(device), 0),
+                zone: self.zone_number(device.zone),
+                ifindex: 0,
+                tick: self.tick,
+            };
+            let _ = self.model.note_learned(&address, claim.granted());
         }
     }
 
@@ -434,7 +463,10 @@ impl<'a> Resolver<'a> {
     }
 
     pub(super) fn zone_name(&self, candidate: &Candidate<'_>) -> String {
-        let zone = self.end(candidate.address).zone;
+        let zone = match candidate.owner {
+            Owner::Device(_) if is_link_local(candidate.address) => self.home(candidate),
+            _ => self.end(candidate.address).zone,
+        };
         self.snapshot
             .name(numbered::ZONE, u32::from(zone))
             .to_owned()

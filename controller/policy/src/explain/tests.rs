@@ -56,7 +56,8 @@ rules:
 "#;
 
 impl<const N: usize> Learned for [(IpAddr, u32); N] {
-    fn device(&self, address: IpAddr) -> Option<u32> {
+    fn device(&self, address: Address) -> Option<u32> {
+        let address = IpAddr::from(address);
         let known = self.iter().find(|(known, _)| *known == address);
         known.map(|(_, device)| *device)
     }

@@ -79,6 +79,8 @@ rules:
   - {name: find-anywhere, from: [zone:cameras], to: [any], services: [udp/3704-3705], action: allow}
   - {name: not-in-pumps, from: [zone:cameras], to: [zone:pumps], services: [udp/3705], action: deny}
   - {name: mend, from: [zone:pumps, device:records], to: [zone:pumps, device:records], services: [tcp/2222], action: allow, keep_in_quarantine: true}
+  # link-local
+  - {name: on-link, from: ["cidr:fe80::/10"], to: ["cidr:fe80::/10", "cidr:ff02::/16"], services: [proto/112], action: allow}
   # broadcasts
   - {name: who-is, from: [zone:pumps], to: [router, zone:pumps], services: [udp/47808], action: allow}
   - {name: who-is-in-pumps, from: [zone:pumps], to: [zone:pumps], services: [udp/47809], action: allow}
@@ -291,7 +293,9 @@ pub const KNOWN: [&Party; 28] = [
     &LOCAL,
 ];
 
-/// The pump's own link-local address.
+/// The router's link-local address.
+pub const ROUTER_LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xa);
+/// A link-local address that is made of no MAC.
 pub const LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11);
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);

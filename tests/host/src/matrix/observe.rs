@@ -32,7 +32,7 @@ pub(crate) fn rows(t: &mut Table) {
     t.case("observe: a group that no rule names").enters(LAN1, up(&PUMP, &UNNAMED, V4, udp(5004))).is(NO_RULE).under(Observe, would(NO_RULE));
     t.case("observe: an echo reply that nobody asked for").enters(LAN1, up(&PUMP, &FAR, V4, icmp::reply(7, 1))).is(MID_FLOW).under(Observe, would(MID_FLOW));
     t.case("observe: an error about no flow").enters(LAN1, up(&PUMP, &FAR, V4, icmp::error(3, 1, &Ipv4::new(FAR.v4, PUMP.v4, udp(9)).into()))).is(MID_FLOW).under(Observe, would(MID_FLOW));
-    t.case("observe: data from a link-local address").enters(LAN1, pump(Ipv6::new(LINK, RECORDS.v6, syn(2575)))).is(NO_RULE).under(Observe, would(NO_RULE));
+    t.case("observe: data from a link-local address").enters(LAN1, pump(Ipv6::new(LINK, RECORDS.v6, syn(23)))).is(NO_RULE).under(Observe, would(NO_RULE));
     t.both("observe ends where another zone enforces", |c, f| {
         c.mirrors("observing one zone opens another");
         c.enters(LAN1, up(&PUMP, &CAMERA, f, syn(23))).is(NO_RULE).under(Observe, NO_RULE).under(ObserveAll, would(NO_RULE));

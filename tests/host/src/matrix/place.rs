@@ -87,9 +87,9 @@ pub(crate) fn rows(t: &mut Table) {
     for (name, source) in [("::", "::"), ("::1", "::1"), ("ff02::1, a group", "ff02::1"), ("fec0::11, of the site", "fec0::11"), ("fd20:0:0:1::, the zone's first", "fd20:0:0:1::")] {
         t.case(format!("TCP from {name}")).enters(LAN1, pump(Ipv6::new(source.parse().unwrap(), RECORDS.v6, syn(2575)))).is(SPOOFED_SOURCE);
     }
-    t.case("TCP from the device's link-local address").enters(LAN1, pump(Ipv6::new(LINK, RECORDS.v6, syn(2575)))).is(NO_RULE);
-    t.case("ping from the device's link-local address").enters(LAN1, pump(Ipv6::new(LINK, "fe80::1".parse().unwrap(), icmpv6::request(7, 1)))).is(NO_RULE);
-    t.case("TCP to a link-local address").enters(LAN1, pump(Ipv6::new(PUMP.v6, "fe80::1".parse().unwrap(), syn(443)))).is(NO_RULE);
+    t.case("TCP from the device's link-local address").enters(LAN1, pump(Ipv6::new(LINK, RECORDS.v6, syn(2575)))).is(RULE);
+    t.case("ping from the device's link-local address").enters(LAN1, pump(Ipv6::new(LINK, "fe80::1".parse().unwrap(), icmpv6::request(7, 1)))).is(RULE);
+    t.case("TCP to a link-local address").enters(LAN1, pump(Ipv6::new(PUMP.v6, "fe80::1".parse().unwrap(), syn(443)))).is(RULE);
 
     // Addresses that devices take.
     let shy = |f| up(&SHY, &FAR, f, syn(443));

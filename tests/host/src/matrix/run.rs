@@ -1,6 +1,6 @@
 //! Runs the rows against a judge; here, against `decide` on the host.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use wardline_ebpf::abi::TICK_SHIFT;
@@ -9,7 +9,7 @@ use wardline_policy::{clock::Clock, inventory::Inventory, quarantine::Quarantine
 
 use super::{
     case::{Case, Origin, Place, Says, Setting, Step},
-    network::{GUARDED, LAN1, LAN2, LAN3, POLICY, ROUTER, ROUTER_2, TAKEN, TRUNK},
+    network::{GUARDED, LAN1, LAN2, LAN3, POLICY, ROUTER, ROUTER_2, ROUTER_LINK, TAKEN, TRUNK},
 };
 use crate::judge::{self, At, Compiled, parsed};
 
@@ -201,8 +201,7 @@ pub fn interfaces(loopback: &str) -> Inventory {
         let index = if name == loopback { 1 } else { number };
         (index, name)
     });
-    let addresses = [ROUTER, ROUTER_2].map(|router| [router.v4.into(), router.v6.into()]);
-    let mut inventory = judge::inventory_of(links, addresses.as_flattened());
+    let mut inventory = judge::inventory_of(links, &own());
     inventory.taken = taken();
     for (port, bridge) in [
         (LAN3, "br0"),
@@ -218,6 +217,13 @@ pub fn interfaces(loopback: &str) -> Inventory {
     }
     connect(&mut inventory);
     inventory
+}
+
+/// The router's addresses.
+pub fn own() -> Vec<IpAddr> {
+    let addresses = [ROUTER, ROUTER_2].map(|router| [router.v4.into(), router.v6.into()]);
+    let addresses = addresses.into_iter().flatten();
+    addresses.chain([ROUTER_LINK.into()]).collect()
 }
 
 /// What the router takes packets by, besides its addresses.

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use wardline_proto::v1::Device;
 
-use super::{Oracle, has_address, is_link_local};
+use super::{Oracle, has_address};
+use crate::link::{is_link_local, made_of};
 
 /// Learned addresses of one family that a sender may have, by default.
 const LEARNED: usize = 16;
@@ -32,16 +33,23 @@ impl Sender {
 
 /// Learned addresses, and who has them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Learned(BTreeMap<IpAddr, Sender>);
+pub(super) struct Learned(BTreeMap<IpAddr, Holder>);
+
+/// Who has an address, and the zone where that was seen last.
+#[derive(Clone, Debug)]
+struct Holder {
+    sender: Sender,
+    zone: String,
+}
 
 impl Learned {
     /// Whether a device has learned an address.
     pub(super) fn is_of(&self, device: &Device, address: IpAddr) -> bool {
-        self.0.get(&address).is_some_and(|it| it.is(device))
+        self.0.get(&address).is_some_and(|it| it.sender.is(device))
     }
 
     fn has_room(&self, sender: &Sender, address: IpAddr) -> bool {
-        let own = self.0.iter().filter(|(_, of)| *of == sender);
+        let own = self.0.iter().filter(|(_, of)| of.sender == *sender);
         let family = own.filter(|(it, _)| it.is_ipv4() == address.is_ipv4());
         family.count() < LEARNED
     }
@@ -54,17 +62,43 @@ pub fn learns(device: &Device, address: IpAddr) -> bool {
     device.learn != Some(false) && !listed.any(|it: IpAddr| it.is_ipv4() == address.is_ipv4())
 }
 
-impl Oracle<'_> {
-    /// Binds an address to a sender that uses it.
-    pub fn learn(&mut self, address: IpAddr, sender: Sender) {
-        self.learned.0.insert(address, sender);
+impl<'a> Oracle<'a> {
+    /// Binds an address to a sender that uses it in a zone.
+    pub fn learn(&mut self, address: IpAddr, sender: Sender, zone: &str) {
+        let zone = zone.to_owned();
+        self.learned.0.insert(address, Holder { sender, zone });
+    }
+
+    /// Notes where a sender of a link-local address is now.
+    pub fn see(&mut self, address: IpAddr, sender: &Sender, zone: &str) {
+        if let Some(holder) = self.learned.0.get_mut(&address)
+            && holder.sender == *sender
+        {
+            zone.clone_into(&mut holder.zone);
+        }
+    }
+
+    /// Whether somebody behind a port has claimed a link-local address that is of no device.
+    pub(super) fn is_guests(&self, address: IpAddr) -> bool {
+        let free = made_of(address).is_none_or(|mac| self.with_mac(mac).is_none());
+        is_link_local(address) && free && self.learned.0.contains_key(&address)
+    }
+
+    /// The zone of who has claimed a link-local address, if that zone admits unlisted MACs.
+    pub(super) fn guests_zone(&self, address: IpAddr) -> Option<&'a str> {
+        let holder = self.learned.0.get(&address)?;
+        let zone = self.zone(&holder.zone)?;
+        self.admits_any(&zone.name).then_some(zone.name.as_str())
     }
 
     /// Whether a packet's sender must learn an address that it uses, which it may send from.
     pub fn is_new(&self, device: Option<&Device>, sender: &Sender, address: IpAddr) -> bool {
         let listed = device.is_some_and(|device| has_address(device, address));
-        let known = self.learned.0.get(&address) == Some(sender);
-        !(listed || known || address.is_unspecified() || is_link_local(address))
+        let known = self.learned.0.get(&address);
+        let known = known.is_some_and(|it| it.sender == *sender);
+        let made = made_of(address).and_then(|mac| self.with_mac(mac));
+        let made = made.is_some_and(|it| device.is_some_and(|device| device.name == it.name));
+        !(listed || known || made || address.is_unspecified())
     }
 
     /// Whether a sender may learn an address that it claims: nobody else has, and there is room for
@@ -75,6 +109,7 @@ impl Oracle<'_> {
 
     /// Whether nobody but this sender has learned an address.
     pub fn is_free_for(&self, sender: &Sender, address: IpAddr) -> bool {
-        self.learned.0.get(&address).is_none_or(|it| it == sender)
+        let holder = self.learned.0.get(&address);
+        holder.is_none_or(|it| it.sender == *sender)
     }
 }

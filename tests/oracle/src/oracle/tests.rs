@@ -223,7 +223,8 @@ fn a_learned_address_is_its_devices() {
     let mut oracle = Oracle::new(&policy, &[]);
     let probe = up("192.0.2.5", "10.2.0.77", HL7);
     assert_eq!(oracle.judge(&probe), dropped(Reason::NoRule, ""));
-    oracle.learn(probe.destination, Sender::Device("camera".to_owned()));
+    let camera = Sender::Device("camera".to_owned());
+    oracle.learn(probe.destination, camera, "cameras");
     assert_eq!(oracle.judge(&probe), allowed("camera"));
     let probe = up("10.2.0.77", "10.1.0.11", HL7);
     assert_eq!(oracle.judge(&probe), dropped(Reason::SpoofedSource, ""));
@@ -374,19 +375,20 @@ fn an_expired_rule_neither_allows_nor_denies() {
 }
 
 #[test]
-fn link_local_is_for_control_only() {
-    let policy = ward(vec![rule("all", Action::Allow, "any", "any", "")]);
+fn link_local_addresses_have_owners_and_rules() {
+    let link = "cidr:fe80::/10";
+    let policy = ward(vec![rule("link", Action::Allow, link, link, "hl7")]);
     let judge = |source, to, asks| judge(&policy, &from("lan1", PUMP, source, to, asks));
-    let echo = Asks::Icmpv6 { kind: 128, code: 0 };
+    assert_eq!(judge("fe80::1", "fe80::2", HL7), allowed("link"));
     assert_eq!(
         judge("fe80::1", "fd01::12", HL7),
         dropped(Reason::NoRule, "")
     );
+    // It is made of the camera's MAC.
     assert_eq!(
-        judge("fd01::11", "fe80::1", HL7),
-        dropped(Reason::NoRule, "")
+        judge("fe80::ff:fe00:201", "fe80::2", HL7),
+        dropped(Reason::SpoofedSource, "")
     );
-    assert_eq!(judge("fd01::11", "fd02::1", echo), allowed("all"));
 }
 
 #[test]

@@ -264,14 +264,11 @@ fn sensible(flags: u8) -> bool {
 
 /// Whether a message of neighbour discovery has its fixed part and whole options (RFC 4861, 4), and
 /// fits into a packet of 1500 bytes. Nobody has a mapped address, so what is said from one is not
-/// read to its end.
+/// read.
 fn discovery_fits(kind: u8, body: &[u8], is_mapped: bool) -> bool {
-    let Some(fixed) = discovery_length(kind) else {
+    let Some(fixed) = discovery_length(kind).filter(|_| !is_mapped) else {
         return true;
     };
-    if is_mapped {
-        return body.len() >= fixed;
-    }
     4 + body.len() <= 1460
         && body
             .get(fixed..)

@@ -1,6 +1,6 @@
 //! Whether a frame may be where it is seen, from this sender: place, sources and control.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use wardline_proto::v1::{Device, Port, Reason};
 
@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     dissect::{Arp, Content, Frame, Ip, Upper},
-    oracle::{Drop, End, Sender, is_group, is_link_local, is_martian, learns},
+    link::{is_link_local, is_odd, linked},
+    oracle::{Drop, End, Sender, is_group, is_martian, learns},
 };
 
 impl<'a> Sequence<'a> {
@@ -41,7 +42,7 @@ impl<'a> Sequence<'a> {
         let ip = match &frame.content {
             Content::Arp(Some(arp)) => {
                 self.claims(frame, *arp, device, zone)?;
-                self.settle(frame, device, Reason::ArpSpoof)?;
+                self.settle(frame, device, zone, Reason::ArpSpoof)?;
                 return self.charge(frame, device);
             }
             Content::Arp(None) => return Err(Drop::because(Reason::Malformed)),
@@ -60,6 +61,8 @@ impl<'a> Sequence<'a> {
         }
         if !goes_on {
             self.take(frame, device, ip.source);
+            let sender = Sender::new(device, frame.source);
+            self.oracle.see(ip.source, &sender, zone);
         }
         if let Some(control) = control {
             self.may_control(port, frame, ip, control, device, zone)?;
@@ -80,7 +83,7 @@ impl<'a> Sequence<'a> {
                 Some(_) => Reason::NdSpoof,
                 None => Reason::SpoofedSource,
             };
-            self.settle(frame, device, refused)?;
+            self.settle(frame, device, zone, refused)?;
         }
         if control.is_some() && !(membership && quarantined) {
             if control == Some(Control::DhcpClient) {
@@ -241,10 +244,14 @@ impl<'a> Sequence<'a> {
                 _ => None,
             };
             if let Some(target) = claimed {
-                let own = self.oracle.may_send(device, zone, target.into());
-                if !own || !self.take(frame, device, target.into()) {
+                let odd = is_odd(target.into());
+                let target = linked(target.into(), ip.link);
+                let own = !odd && self.oracle.may_send(device, zone, target);
+                if !own || !self.take(frame, device, target) {
                     return Err(Drop::because(Reason::NdSpoof));
                 }
+                let sender = Sender::new(device, frame.source);
+                self.oracle.see(target, &sender, zone);
             }
             if !links_are(ip, frame.source) {
                 return Err(Drop::because(Reason::NdSpoof));
@@ -290,6 +297,7 @@ impl<'a> Sequence<'a> {
         &mut self,
         frame: &Frame,
         device: Option<&Device>,
+        zone: &str,
         reason: Reason,
     ) -> Result<(), Drop> {
         if let Some(address) = self.claim {
@@ -297,7 +305,7 @@ impl<'a> Sequence<'a> {
             if !self.oracle.may_learn(&sender, address) {
                 return Err(Drop::because(reason));
             }
-            self.oracle.learn(address, sender);
+            self.oracle.learn(address, sender, zone);
         }
         Ok(())
     }
@@ -442,7 +450,7 @@ impl<'a> Sequence<'a> {
         let Some(device) = self.oracle.with_mac(frame.destination) else {
             return false;
         };
-        if is_link_local(ip.destination) || self.oracle.is_own_mac(frame.destination) {
+        if self.oracle.is_own_mac(frame.destination) {
             return false;
         }
         let bridged =
@@ -453,6 +461,10 @@ impl<'a> Sequence<'a> {
                 device: Some(owner),
                 ..
             } => owner.name != device.name && (bridged || !owner.macs.is_empty()),
+            // A link-local one may be its own, unless another has claimed it.
+            End::Other { .. } if is_link_local(ip.destination) => {
+                self.oracle.is_ours(ip.destination)
+            }
             End::Other { .. } => {
                 // It may take this address as its own.
                 let learns = learns(device, ip.destination)
@@ -503,6 +515,7 @@ impl<'a> Sequence<'a> {
         }
         let is_near = match (from, source) {
             (From::Guarded(_), End::Other { zone: own, .. }) => own == Some(zone),
+            (From::Guarded(_), End::Router) => false,
             _ => true,
         };
         // Reports and queries that are not for this link belong to no service.
@@ -511,15 +524,7 @@ impl<'a> Sequence<'a> {
         if self.is_related(ip, None) && !self.is_cut {
             return Ok(Must::pass(Reason::Related));
         }
-        if is_link_local(ip.source) || is_link_local(ip.destination) {
-            let reason = if cut {
-                Reason::Quarantined
-            } else {
-                Reason::NoRule
-            };
-            return Err(Drop::because(reason));
-        }
-        let admitted = if in_vain {
+        let admitted = if in_vain || self.oracle.is_reserved(ip.source) {
             Err(Drop::because(Reason::NoRule))
         } else if Message::of(ip) == Message::Opens {
             let asks = asks(ip);
@@ -574,7 +579,9 @@ impl<'a> Sequence<'a> {
                 return Ok(());
             }
         };
-        if ip.hop_limit != 255 || claimed.is_some_and(|target| !may_be(target.into())) {
+        let may_claim =
+            |target: Ipv6Addr| !is_odd(target.into()) && may_be(linked(target.into(), ip.link));
+        if ip.hop_limit != 255 || claimed.is_some_and(|target| !may_claim(target)) {
             return Err(Drop::because(Reason::NdSpoof));
         }
         Ok(())

@@ -5,14 +5,29 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{FAR_MAC, ROUTER_MAC, STRANGER, Spot, Step, Stream, echo, tagged};
 use crate::{
     frames::{
-        Arp, BROADCAST, Dhcp, Ethernet, Extension, Icmp, Ipv4, Ipv6, Packet, ROUTER_ALERT, SYN,
-        Tcp, Udp, Upper, dhcpv6, group_mac, icmpv6, igmp_report, ip, solicited_node,
+        Arp, BROADCAST, Dhcp, Ethernet, Extension, Icmp, Ipv4, Ipv6, Mac, Packet, ROUTER_ALERT,
+        SYN, Tcp, Udp, Upper, dhcpv6, group_mac, icmpv6, igmp_report, ip, solicited_node,
     },
     oracle::Asks,
+    random,
     sequence::{From, Where},
 };
 
 impl Stream {
+    /// A link-local address that a host with a MAC may have, or not.
+    fn link_local(&mut self, mac: Mac) -> Ipv6Addr {
+        let own = random::made_of(mac[4], mac[5]);
+        let address = if self.dice.percent(40) {
+            own
+        } else {
+            self.dice.pick(&random::LINK_LOCAL)
+        };
+        match address {
+            IpAddr::V6(address) => address,
+            IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED,
+        }
+    }
+
     /// A control message, as a device or an attacker sends it.
     pub(super) fn control(&mut self) -> Option<Step> {
         let (station, address) = self.sender();
@@ -60,14 +75,18 @@ impl Stream {
                     return None;
                 };
                 let IpAddr::V6(any) = any else { return None };
-                let link = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11);
+                let link = self.link_local(own);
                 let source = match self.dice.below(10) {
                     0..5 => link,
                     5..8 => address,
                     8 => Ipv6Addr::UNSPECIFIED,
                     _ => any,
                 };
-                let target = if self.dice.percent(60) { address } else { any };
+                let target = match self.dice.below(10) {
+                    0..6 => address,
+                    6..8 => self.link_local(own),
+                    _ => any,
+                };
                 let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
                 let mut own_link = self.dice.pick(&[
                     vec![],
@@ -179,7 +198,7 @@ impl Stream {
             }
             19 => {
                 let kind = self.dice.pick(&[1, 3, 7, 8, 8, 9]);
-                let link = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11);
+                let link = self.link_local(claimed);
                 let to = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
                 destination = group_mac(to);
                 let mut udp = dhcpv6(kind, claimed);

@@ -131,7 +131,7 @@ impl Stream {
                     Ipv4Addr::new(169, 254, 1, 1),
                     Ipv4Addr::new(0, 1, 2, 3),
                 ];
-                let odd_6: [Ipv6Addr; 7] = [
+                let odd_6: [Ipv6Addr; 8] = [
                     Ipv6Addr::UNSPECIFIED,
                     Ipv6Addr::LOCALHOST,
                     Ipv4Addr::new(10, 1, 1, 10).to_ipv6_mapped(),
@@ -139,6 +139,7 @@ impl Stream {
                     "ff02::1".parse().expect("an address"),
                     "ff05::1:3".parse().expect("an address"),
                     "fe80::1".parse().expect("an address"),
+                    "fe80:0:0:7::1".parse().expect("an address"),
                 ];
                 let place = dice.below(2);
                 match version {
