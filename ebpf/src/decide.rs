@@ -10,6 +10,7 @@
 //! for every path through the steps before.
 
 mod admit;
+mod answers;
 mod apply;
 mod ask;
 mod control;
@@ -29,6 +30,7 @@ mod work;
 
 pub use self::{
     admit::admit,
+    answers::{find_question, note_question},
     apply::{apply_policy, ask_policy, open_flow},
     control::charge_control,
     denials::note_denial,
@@ -147,6 +149,14 @@ impl<B: Bytes + ?Sized, T: Lookup + ?Sized> Steps for Host<'_, B, T> {
 
     fn ask_policy(&mut self) {
         ask_policy(self.tables, self.work);
+    }
+
+    fn find_question(&mut self) {
+        find_question(self.tables, self.work);
+    }
+
+    fn note_question(&mut self) {
+        note_question(self.tables, self.work);
     }
 
     fn apply_policy(&mut self) -> Answer {

@@ -1,8 +1,8 @@
 //! The lookups of a judgement: in maps in the kernel, in plain collections on the host.
 
 use crate::abi::{
-    Address, AddressKey, Bucket, Clients, Denial, End, Failsafe, Forwarding, Fragment, FragmentKey,
-    Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings,
+    Address, AddressKey, Askings, Bucket, Clients, Denial, End, Failsafe, Forwarding, Fragment,
+    FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings,
 };
 use crate::cell::{Cell32, Cell64};
 
@@ -60,6 +60,9 @@ pub trait Lookup {
     fn unlock(&self, bucket: &Bucket);
     /// The client identifiers of a device; for an unlisted one, device 0, those of its MAC.
     fn clients(&self, device: u32, mac: u64) -> Option<&Clients>;
+    /// The questions of a device to groups; for an unlisted one, device 0, those of its MAC. With
+    /// `makes`, a place for them if there is none.
+    fn askings(&self, device: u32, mac: u64, makes: bool) -> Option<&Askings>;
     /// What an account has used.
     fn quota(&self, account: u32) -> Option<&Quota>;
     /// A number that changes whenever the tables of a slot do.

@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        Address, AddressKey, End, KEPT, LOG, MAX_ZONES, PrefixKey, ROUTER, Reason, holding_device,
-        mac_key, pair_bit, pair_key, zone,
+        ASKS, Address, AddressKey, End, Interval, KEPT, MAX_ZONES, PrefixKey, ROUTER, RULE_FLAGS,
+        Reason, holding_device, mac_key, pair_bit, pair_key, zone,
     },
     cell::Cell32,
     lookup::Lookup,
@@ -13,7 +13,7 @@ use crate::{
 pub struct Decision {
     /// [`Reason::Rule`], or the reason for which it is dropped.
     pub reason: Reason,
-    /// The rule that decided, with [`LOG`]; 0: none.
+    /// The rule that decided, with its [`RULE_FLAGS`]; 0: none.
     pub rule: u32,
     /// Tick at which the rule ends.
     pub until: u32,
@@ -108,7 +108,7 @@ pub fn judge<T: Lookup + ?Sized>(
                         until: 0,
                     };
                 }
-            } else if interval.allow_until > best.until {
+            } else if is_better(&best, interval) {
                 let rule = interval.allow;
                 best = Decision {
                     reason: Reason::Rule,
@@ -123,6 +123,17 @@ pub fn judge<T: Lookup + ?Sized>(
         best.rule = 0;
     }
     best
+}
+
+/// Whether an interval's allow counts more than what was found before: it lasts longer, or as long
+/// and lets others answer. Computed without branches, because the verifier would follow each.
+#[inline(always)]
+fn is_better(best: &Decision, interval: &Interval) -> bool {
+    let (until, allow_until) = (best.until as u64, interval.allow_until as u64);
+    let longer = until.wrapping_sub(allow_until) >> 63;
+    let as_long = (until ^ allow_until).wrapping_sub(1) >> 63;
+    let asks = ((interval.allow & !best.rule & ASKS) / ASKS) as u64;
+    (longer | as_long & asks) != 0
 }
 
 /// What an address stands for: a device, the router or a zone, or none of these (false).
@@ -267,8 +278,8 @@ pub fn is_in<T: Lookup + ?Sized>(
                 .is_some_and(|it| it.flags & End::SHARED != 0)
 }
 
-/// The number of a rule, without [`LOG`].
+/// The number of a rule, without its flags.
 #[inline(always)]
 pub fn rule_number(rule: u32) -> u32 {
-    rule & !LOG
+    rule & !RULE_FLAGS
 }

@@ -622,11 +622,13 @@ services:
         fn rule()(
             name in text(), from in texts(), to in texts(), services in texts(), action in 0..3,
             log: bool, expires in prop::option::of((time::SECONDS, 0..1_000_000_000)),
-            keep_in_quarantine: bool,
+            keep_in_quarantine: bool, answers_from in texts(),
         ) -> v1::Rule {
             let expires =
                 expires.map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos });
-            v1::Rule { name, from, to, services, action, log, expires, keep_in_quarantine }
+            v1::Rule {
+                name, from, to, services, action, log, expires, keep_in_quarantine, answers_from,
+            }
         }
     }
 

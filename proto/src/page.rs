@@ -43,7 +43,7 @@ const REQUIRED: [&str; 12] = [
 ];
 
 /// An example of each field.
-const EXAMPLES: [(&str, &str); 39] = [
+const EXAMPLES: [(&str, &str); 40] = [
     ("Policy.version", "version: 1"),
     ("Policy.zones", "zones: [{name: pumps}]"),
     ("Policy.ports", "ports: [{interface: lan1, zone: pumps}]"),
@@ -92,6 +92,7 @@ const EXAMPLES: [(&str, &str); 39] = [
     ("Rule.log", "log: true"),
     ("Rule.expires", "expires: 2026-12-01T00:00:00Z"),
     ("Rule.keep_in_quarantine", "keep_in_quarantine: true"),
+    ("Rule.answers_from", "answers_from: [zone:media]"),
 ];
 
 fn page() -> String {

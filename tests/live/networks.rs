@@ -8,4 +8,5 @@ mod link_local;
 mod macvlan;
 mod nat;
 mod rollout;
+mod search;
 mod vrrp;

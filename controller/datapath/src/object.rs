@@ -70,7 +70,7 @@ pub(crate) fn pinned() -> Result<BTreeMap<String, Form>> {
 }
 
 /// The maps whose size depends on the limits. All others have the size that the object gives.
-pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 13] {
+pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 14] {
     // Policy tables hold two revisions.
     let both = |entries: u32| entries.saturating_mul(2);
     // Routers and rules add addresses of their own.
@@ -91,6 +91,7 @@ pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 13] {
         ("FLOWS", Settings::for_flows(limits.flows).buckets),
         ("QUOTAS", limits.devices + 2 + UNLISTED),
         ("CLIENTS", limits.devices + 2),
+        ("ASKINGS", limits.devices + 2),
         ("LEARNED", learned),
         ("HELD", learned),
         ("SEEN", limits.devices + 2),

@@ -2,7 +2,9 @@
 //! tests and measurements.
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
-use wardline_ebpf::abi::{ADMISSIONS, Address, Bucket, EventKey, FragmentKey, IDENTIFIERS, gauge};
+use wardline_ebpf::abi::{
+    ADMISSIONS, ASKINGS, Address, Bucket, EventKey, FragmentKey, IDENTIFIERS, gauge,
+};
 
 use crate::{
     Datapath, Hook,
@@ -88,6 +90,8 @@ impl Datapath {
         clear_array(&mut self.ebpf, "CLIENTS", devices, [0u32; 2 * IDENTIFIERS])?;
         clear_array(&mut self.ebpf, "NOTES", ADMISSIONS, 0u64)?;
         clear_hash::<u64, [u32; 2 * IDENTIFIERS]>(&mut self.ebpf, "UNLISTED_CLIENTS", |_| true)?;
+        clear_hash::<u32, [u64; 2 * ASKINGS]>(&mut self.ebpf, "ASKINGS", |_| true)?;
+        clear_hash::<u64, [u64; 2 * ASKINGS]>(&mut self.ebpf, "UNLISTED_ASKINGS", |_| true)?;
         clear_hash::<FragmentKey, [u64; 2]>(&mut self.ebpf, "FRAGMENTS", |_| true)?;
         for index in self.reader.counted_learned()? {
             set(&mut self.ebpf, "LEARNED_AT", index, 0u32)?;

@@ -235,6 +235,7 @@ fn router_macs(inventory: &Inventory, tables: &mut Tables) {
 }
 
 fn zones(intent: &Intent, zone_of: &impl Fn(ZoneIndex) -> u16, tables: &mut Tables) {
+    let answers = intent.rules.iter().any(|rule| !rule.answers.is_empty());
     for (index, wanted) in intent.zones.iter().enumerate() {
         let number = zone_of(ZoneIndex(index));
         let has_ports = intent
@@ -248,6 +249,7 @@ fn zones(intent: &Intent, zone_of: &impl Fn(ZoneIndex) -> u16, tables: &mut Tabl
             (wanted.admit_any, zone::ADMIT_ANY),
             (wanted.fragments, zone::FRAGMENTS),
             (wanted.ip_options, zone::IP_OPTIONS),
+            (answers, zone::ANSWERS),
         ] {
             if set {
                 settings |= bit;

@@ -119,6 +119,15 @@ pub struct Rule {
     pub expires: Option<Timestamp>,
     /// Whether it also holds in quarantine: every deny rule, and the allow rules that say so.
     pub kept: bool,
+    /// Who may answer what it lets through to a group or broadcast address; sorted.
+    pub answers: Vec<Selector>,
+}
+
+impl Rule {
+    /// Everyone whom it names.
+    pub fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        self.from.iter().chain(&self.to).chain(&self.answers)
+    }
 }
 
 /// What a rule does.

@@ -1,7 +1,7 @@
 //! The flows that are in the kernel's table, as the daemon reads them.
 
 use wardline_ebpf::{
-    abi::{Address, Bucket, Counter, FlowEntry, FlowKey, LOG, Settings},
+    abi::{Address, Bucket, Counter, FlowEntry, FlowKey, RULE_FLAGS, Settings},
     flows,
 };
 
@@ -24,7 +24,7 @@ pub struct Live {
     pub bind: [u64; 2],
     /// [`FlowEnds::devices`](wardline_ebpf::abi::FlowEnds::devices).
     pub devices: [u32; 2],
-    /// The rule that admitted it, without [`LOG`]; 0: none.
+    /// The rule that admitted it, without its flags; 0: none.
     pub rule: u32,
     /// Packets and bytes that are already credited to rules that admitted it before.
     counted: Counter,
@@ -48,7 +48,7 @@ impl Live {
             bytes: [0, 1].map(|leg| flow.bytes(leg)),
             bind: [0, 1].map(|leg| flow.bind[leg].load()),
             devices: [0, 1].map(|leg| ends.devices[leg].load()),
-            rule: ends.rule.load() & !LOG,
+            rule: ends.rule.load() & !RULE_FLAGS,
             counted: Counter {
                 packets: ends.packets.load().into(),
                 bytes: ends.bytes.load(),
@@ -96,7 +96,7 @@ mod tests {
         flow.counts[1].store(100);
         ends.addresses[1].store(1);
         ends.addresses[3].store(2);
-        ends.rule.store(5 | LOG);
+        ends.rule.store(5 | RULE_FLAGS);
         ends.packets.store(3);
         ends.bytes.store(260);
         bucket.last[2].store(1000);

@@ -7,9 +7,9 @@ use std::{
 
 use wardline_ebpf::{
     abi::{
-        ADMISSIONS, Address, AddressKey, Bucket, Clients, Denial, End, Failsafe, Forwarding,
-        Fragment, FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set,
-        Settings, UNLISTED, gauge, learned_index,
+        ADMISSIONS, Address, AddressKey, Askings, Bucket, Clients, Denial, End, Failsafe,
+        Forwarding, Fragment, FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes,
+        Seen, Set, Settings, UNLISTED, gauge, learned_index,
     },
     cell::{Cell32, Cell64},
     learning,
@@ -31,6 +31,7 @@ pub struct Model<'a> {
     quotas: HashMap<u32, Quota>,
     unlisted: Vec<Quota>,
     clients: Vec<OnceCell<(u64, Clients)>>,
+    askings: Room<u64, Askings>,
     gauges: [Cell32; gauge::COUNT as usize],
     learned: Room<Address, Learned>,
     held: Room<u64, Address>,
@@ -133,6 +134,7 @@ impl<'a> Model<'a> {
             gauges,
             unlisted: (0..UNLISTED).map(|_| Quota::default()).collect(),
             clients: (0..ROOM).map(|_| OnceCell::new()).collect(),
+            askings: Room::new(),
             learned: Room::new(),
             held: Room::new(),
             learned_at: learned_at.collect(),
@@ -304,6 +306,18 @@ impl Lookup for Model<'_> {
             None => true,
         })?;
         Some(&place.get_or_init(|| (key, Clients::default())).1)
+    }
+
+    fn askings(&self, device: u32, mac: u64, makes: bool) -> Option<&Askings> {
+        let key = if device == 0 {
+            mac
+        } else {
+            u64::from(device) << 48
+        };
+        if makes {
+            self.askings.add(key, Askings::default());
+        }
+        self.askings.find(&key)
     }
 
     fn gauge(&self, cell: u32) -> Option<&Cell32> {

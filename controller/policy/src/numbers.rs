@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use ipnet::IpNet;
-use wardline_ebpf::abi::{LOG, MAX_ZONES, ROUTER};
+use wardline_ebpf::abi::{ASKS, LOG, MAX_ZONES, ROUTER};
 
 use crate::{
     intent::{self, Intent, Selector},
@@ -118,10 +118,7 @@ pub fn is_numbered(intent: &Intent, ids: &Ids, limits: &Limits) -> bool {
 
 /// The `cidr:` selectors, once each.
 pub(crate) fn cidrs(intent: &Intent) -> BTreeSet<IpNet> {
-    let selectors = intent
-        .rules
-        .iter()
-        .flat_map(|rule| rule.from.iter().chain(&rule.to));
+    let selectors = intent.rules.iter().flat_map(intent::Rule::selectors);
     selectors
         .filter_map(|selector| match selector {
             Selector::Cidr(net) => Some(*net),
@@ -130,10 +127,13 @@ pub(crate) fn cidrs(intent: &Intent) -> BTreeSet<IpNet> {
         .collect()
 }
 
-/// The number of a rule, with the bit that says whether its flows are logged.
+/// The number of a rule, with the bits that say whether its flows are logged, and whether it lets
+/// others answer.
 pub(crate) fn rule_number(rule: &intent::Rule, ids: &Ids) -> u32 {
     let number = number_of(ids, numbered::RULE, &rule.name);
-    if rule.log { number | LOG } else { number }
+    let log = if rule.log { LOG } else { 0 };
+    let asks = if rule.answers.is_empty() { 0 } else { ASKS };
+    number | log | asks
 }
 
 /// The number that [`number`] gave to a name; 0, which is never given, if it gave none.

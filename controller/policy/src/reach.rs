@@ -212,7 +212,7 @@ impl<'a> View<'a> {
             for pair in view.pairs_of(rule) {
                 view.by_pair.entry(pair).or_default().push(rule);
             }
-            for selector in rule.from.iter().chain(&rule.to) {
+            for selector in rule.selectors() {
                 match selector {
                     Selector::Cidr(net) => {
                         view.lengths
@@ -255,11 +255,10 @@ impl<'a> View<'a> {
     }
 
     /// The parts of a rule that affect decisions, in names that both policies know.
-    fn says(&self, rule: &'a Rule) -> (Vec<Who<'a>>, Vec<Who<'a>>, &'a [Service], Action, bool) {
+    fn says(&self, rule: &'a Rule) -> ([Vec<Who<'a>>; 3], &'a [Service], Action, bool) {
         let ends = |selectors: &'a [Selector]| selectors.iter().map(|it| self.who(it)).collect();
         (
-            ends(&rule.from),
-            ends(&rule.to),
+            [&rule.from, &rule.to, &rule.answers].map(|it| ends(it)),
             &rule.services,
             rule.action,
             self.holds(rule),
@@ -583,6 +582,8 @@ impl<'a> View<'a> {
         match (other.action, rule.action) {
             (Action::Deny, Action::Allow) => true,
             (Action::Allow, Action::Deny) => false,
+            // Only this one may let others answer.
+            (Action::Allow, Action::Allow) if !rule.answers.is_empty() => false,
             // Logged flows make events, which would be missing with a rule that does not log.
             (Action::Allow, Action::Allow) if rule.log && !other.log => false,
             // The other rule may not hold in quarantine.
@@ -592,6 +593,7 @@ impl<'a> View<'a> {
                     && other.services == rule.services
                     && other.from == rule.from
                     && other.to == rule.to
+                    && other.answers == rule.answers
                     && other.log == rule.log;
                 !same || other.name < rule.name
             }

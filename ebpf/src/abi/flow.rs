@@ -200,6 +200,22 @@ pub struct Clients {
     pub last: [Cell32; IDENTIFIERS],
 }
 
+/// Questions to groups that one device may have open at a time.
+pub const ASKINGS: usize = 8;
+
+/// The questions that one device, or one unlisted MAC, has sent to groups by rules that let others
+/// answer.
+#[repr(C)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+pub struct Askings {
+    /// `hash of the address << 16 | port`, of where each answer goes.
+    pub places: [Cell64; ASKINGS],
+    /// The rule of each; 0: the place is free.
+    pub rules: [Cell32; ASKINGS],
+    /// Tick until which each may be answered.
+    pub until: [Cell32; ASKINGS],
+}
+
 /// A denial by policy, kept for a second by the processor that judged the packet: until then an
 /// identical packet is denied without asking policy.
 #[repr(C)]

@@ -88,6 +88,8 @@ pub mod zone {
     pub const FRAGMENTS: u32 = 16;
     /// IPv4 options and IPv6 extension headers may pass.
     pub const IP_OPTIONS: u32 = 32;
+    /// Some rule lets others answer what goes to groups.
+    pub const ANSWERS: u32 = 64;
 
     /// The value at index 0, which no zone has: the kinds of pairs that exist with `any` as the
     /// opener and as the other end. They hold for every end but the router, besides its own
@@ -317,3 +319,16 @@ pub struct Interval {
 
 /// Set in a rule number whose new flows make an event.
 pub const LOG: u32 = 1 << 31;
+
+/// Set in the number of a rule that lets others answer what it lets through to a group.
+pub const ASKS: u32 = 1 << 30;
+
+/// What a rule number carries besides the number.
+pub const RULE_FLAGS: u32 = LOG | ASKS;
+
+/// The service key of the answers to what a rule has let through to a group. It is above the keys of
+/// all services.
+#[inline(always)]
+pub fn answer_key(rule: u32) -> u32 {
+    1 << 24 | (rule & 0xff_ffff)
+}

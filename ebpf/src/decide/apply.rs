@@ -1,6 +1,7 @@
 //! Policy: asks it, then opens, renews or ends the flow accordingly.
 
 use super::{
+    answers::{answered, take_question},
     ask::{asked_service, drop_by_policy, epoch, is_current},
     denials::is_lasting,
     observe::{has_no_enforcing_end, observes},
@@ -19,7 +20,7 @@ use crate::{
 #[inline(always)]
 pub fn ask_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) {
     work.decision = if work.reversed == 0 {
-        let service = work.packet.service();
+        let service = answered(work, work.packet.service());
         let (from, to) = (&work.source, &work.destination);
         policy::judge(
             tables,
@@ -31,7 +32,7 @@ pub fn ask_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) {
             &work.scratch,
         )
     } else {
-        let service = asked_service(&work.packet);
+        let service = answered(work, asked_service(&work.packet));
         let (from, to) = (&work.destination, &work.source);
         policy::judge(
             tables,
@@ -43,6 +44,8 @@ pub fn ask_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) {
             &work.scratch,
         )
     };
+    work.decision.until = work.decision.until.min(work.answers_end);
+    take_question(tables, work);
     take_admission(work);
 }
 

@@ -5,7 +5,7 @@ use super::{
     work::{Verdict, Work},
 };
 use crate::{
-    abi::{Address, DENIAL_WAYS, Denial, End, NEVER, Reason, Settings, TICK_SHIFT},
+    abi::{Address, DENIAL_WAYS, Denial, End, NEVER, Reason, Settings, TICK_SHIFT, zone},
     flows,
     lookup::Lookup,
     packet::Packet,
@@ -173,6 +173,7 @@ pub(super) fn is_lasting(work: &Work) -> bool {
     let listed = |end: &End, of: &Address| end.device != 0 && end.flags & End::learns(of) == 0;
     let (from, to) = (&work.packet.source, &work.packet.destination);
     lasts
+        && work.settings & zone::ANSWERS == 0
         && !from.is_link_local()
         && !to.is_link_local()
         && work.is_ingress()

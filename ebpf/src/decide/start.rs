@@ -8,7 +8,7 @@ use super::{
     work::{FROM_GUARDED, FROM_ROUTER, INGRESS, Verdict, Work},
 };
 use crate::{
-    abi::{Forwarding, MAX_IFINDEX, MAX_ZONES, Port, Reason, ethertype_key, vlan_key, zone},
+    abi::{Forwarding, MAX_IFINDEX, MAX_ZONES, NEVER, Port, Reason, ethertype_key, vlan_key, zone},
     cell::bit,
     flows, guards,
     lookup::Lookup,
@@ -131,6 +131,9 @@ fn find_port<T: Lookup + ?Sized>(tables: &T, ifindex: u32, path: u16, work: &mut
     work.adopts = 0;
     work.rewritten = 0;
     work.opens = 0;
+    work.asks = 0;
+    work.answers = 0;
+    work.answers_end = NEVER;
     work.at = 0;
     work.established = 0;
     work.counted_by_flow = 0;

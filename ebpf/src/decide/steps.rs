@@ -1,6 +1,7 @@
 //! The order of the steps, for the host and for the kernel alike.
 
 use super::{
+    answers::{answers, asks, may_answer},
     apply::retry_reversed,
     control::{is_charged, is_dhcp},
     learn::claims,
@@ -111,6 +112,10 @@ pub trait Steps {
     fn admit(&mut self) -> Answer;
     /// Runs [`ask_policy`](super::ask_policy).
     fn ask_policy(&mut self);
+    /// Runs [`find_question`](super::find_question).
+    fn find_question(&mut self);
+    /// Runs [`note_question`](super::note_question).
+    fn note_question(&mut self);
     /// Runs [`apply_policy`](super::apply_policy).
     fn apply_policy(&mut self) -> Answer;
     /// Runs [`open_flow`](super::open_flow).
@@ -180,6 +185,12 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
         if steps.work().is_some_and(retry_reversed) {
             steps.ask_policy();
         }
+        if steps.work().is_some_and(may_answer) {
+            steps.find_question();
+            if steps.work().is_some_and(answers) {
+                steps.ask_policy();
+            }
+        }
         answer = steps.apply_policy();
     }
     if answer.goes_on() {
@@ -197,6 +208,9 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     }
     if S::ENTERS && answer.passes() && steps.work().is_some_and(is_to_be_noted) {
         steps.note_admission();
+    }
+    if answer.passes() && steps.work().is_some_and(asks) {
+        steps.note_question();
     }
     if !answer.passes() && steps.work().is_some_and(observes) {
         answer = steps.apply_observe();
@@ -269,6 +283,14 @@ mod tests {
 
         fn ask_policy(&mut self) {
             self.step("ask_policy");
+        }
+
+        fn find_question(&mut self) {
+            self.step("find_question");
+        }
+
+        fn note_question(&mut self) {
+            self.step("note_question");
         }
 
         fn apply_policy(&mut self) -> Answer {

@@ -123,6 +123,12 @@ pub struct Work {
     pub(super) answers_until: u32,
     /// 1 when it has opened a flow by a rule where it entered, or does so again, else 0.
     pub(super) opens: u32,
+    /// The rule by which it asks a group and others may answer; 0: none.
+    pub(super) asks: u32,
+    /// The rule whose question it may answer; 0: none.
+    pub(super) answers: u32,
+    /// Tick until which that may be answered; [`NEVER`](crate::abi::NEVER) when there is none.
+    pub(super) answers_end: u32,
     /// The search for its flow.
     pub sought: Sought,
     /// The sender's end of the key: 0 low, 1 high.

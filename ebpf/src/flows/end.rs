@@ -5,7 +5,7 @@ use super::{
     follow::{is_answered, lifetime, opener},
 };
 use crate::{
-    abi::{Bucket, Flow, FlowEnds, FlowEntry, LOG, NEVER, Settings, WAYS, gauge},
+    abi::{Bucket, Flow, FlowEnds, FlowEntry, NEVER, RULE_FLAGS, Settings, WAYS, gauge},
     cell::bit,
     lookup::Lookup,
 };
@@ -129,7 +129,7 @@ pub(super) fn take_uncounted(flow: &Flow, ends: &FlowEnds) -> Uncounted {
 
 #[inline(always)]
 pub(super) fn credit_rule<T: Lookup + ?Sized>(tables: &T, owed: &Uncounted) {
-    let rule = owed.rule & !LOG;
+    let rule = owed.rule & !RULE_FLAGS;
     if rule != 0 {
         tables.credit(rule, owed.packets, owed.bytes);
     }

@@ -8,10 +8,10 @@ use aya_ebpf::{
 };
 use wardline_ebpf::{
     abi::{
-        ADMISSIONS, Address, AddressKey, Bucket, Clients, Counter, DENIAL_SETS, DENIAL_WAYS,
-        DENIALS_AT, Denial, EPOCH_CELLS, End, Event, EventKey, EventLimit, FAILSAFES, Failsafe,
-        Forwarding, Fragment, FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES, Mac, Port,
-        PrefixKey, Quota, Reason, Routes, Seen, Set, Settings, TICK_SHIFT, gauge,
+        ADMISSIONS, Address, AddressKey, Askings, Bucket, Clients, Counter, DENIAL_SETS,
+        DENIAL_WAYS, DENIALS_AT, Denial, EPOCH_CELLS, End, Event, EventKey, EventLimit, FAILSAFES,
+        Failsafe, Forwarding, Fragment, FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES,
+        Mac, Port, PrefixKey, Quota, Reason, Routes, Seen, Set, Settings, TICK_SHIFT, gauge,
     },
     cell::{Cell32, Cell64, opaque},
     learning,
@@ -81,6 +81,10 @@ static QUOTAS: Array<Quota, 1024> = Array::new();
 static CLIENTS: Array<Clients, 1024> = Array::new();
 #[btf_map]
 static UNLISTED_CLIENTS: LruHashMap<u64, Clients, 16384> = LruHashMap::new();
+#[btf_map]
+static ASKINGS: HashMap<u32, Askings, 1024, GROWS> = HashMap::new();
+#[btf_map]
+static UNLISTED_ASKINGS: LruHashMap<u64, Askings, 4096> = LruHashMap::new();
 #[btf_map]
 static GAUGES: Array<Cell32, { gauge::COUNT as usize }> = Array::new();
 #[btf_map]
@@ -307,6 +311,30 @@ impl Lookup for Maps {
         let none = Clients::default();
         UNLISTED_CLIENTS.insert(mac, &none, BPF_ANY as u64).ok()?;
         found!(UNLISTED_CLIENTS.get_ptr(mac))
+    }
+
+    #[inline(always)]
+    fn askings(&self, device: u32, mac: u64, makes: bool) -> Option<&Askings> {
+        if device != 0 {
+            if let Some(askings) = found!(ASKINGS.get_ptr(device)) {
+                return Some(askings);
+            }
+            if !makes {
+                return None;
+            }
+            // The map has room for every device. Another processor may be faster, so what the
+            // attempt gives does not matter.
+            let _there = ASKINGS.insert(device, &Askings::default(), BPF_NOEXIST as u64);
+            return found!(ASKINGS.get_ptr(device));
+        }
+        if let Some(askings) = found!(UNLISTED_ASKINGS.get_ptr(mac)) {
+            return Some(askings);
+        }
+        if !makes {
+            return None;
+        }
+        let _there = UNLISTED_ASKINGS.insert(mac, &Askings::default(), BPF_NOEXIST as u64);
+        found!(UNLISTED_ASKINGS.get_ptr(mac))
     }
 
     #[inline(always)]

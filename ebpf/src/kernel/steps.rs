@@ -116,6 +116,16 @@ macro_rules! hook {
             }
 
             #[inline(always)]
+            fn find_question(&mut self) {
+                find_question($index);
+            }
+
+            #[inline(always)]
+            fn note_question(&mut self) {
+                note_question($index);
+            }
+
+            #[inline(always)]
             fn apply_policy(&mut self) -> Answer {
                 Answer::from_number(apply_policy($index))
             }
@@ -193,6 +203,22 @@ step! {
     /// Asks policy.
     ask_policy(index: u32), index, |desk| {
         decide::ask_policy(&Maps, &mut desk.work);
+        None
+    }
+}
+
+step! {
+    /// Finds the question that a packet may answer.
+    find_question(index: u32), index, |desk| {
+        decide::find_question(&Maps, &mut desk.work);
+        None
+    }
+}
+
+step! {
+    /// Notes a question to a group.
+    note_question(index: u32), index, |desk| {
+        decide::note_question(&Maps, &desk.work);
         None
     }
 }

@@ -4,6 +4,7 @@
 //! must give these verdicts, and so must XDP and TC, which the suite runs. `docs/packet-matrix.md`
 //! is rendered from the same rows.
 
+mod answers;
 pub mod case;
 mod control;
 mod cut;
@@ -139,6 +140,12 @@ fn topics() -> Vec<Topic> {
             "Groups and broadcasts that leave",
             "One frame leaves through many ports, and each asks for its own zone.",
             groups::leaving,
+        ),
+        topic(
+            "Answers to groups",
+            "Who has asked a group by a rule with `answers_from` is answered by UDP at the address and port that asked, \
+             for ten seconds.",
+            answers::rows,
         ),
         topic(
             "The router's other addresses",

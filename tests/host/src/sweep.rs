@@ -4,9 +4,9 @@ use std::cell::Cell;
 
 use wardline_ebpf::{
     abi::{
-        Address, AddressKey, Bucket, Clients, Denial, End, Failsafe, FlowKey, Forwarding, Fragment,
-        FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota, Routes, Seen, Set,
-        Settings, gauge,
+        Address, AddressKey, Askings, Bucket, Clients, Denial, End, Failsafe, FlowKey, Forwarding,
+        Fragment, FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota, Routes, Seen,
+        Set, Settings, gauge,
     },
     cell::{Cell32, Cell64},
     flows::{self, Found, Opening, Sought},
@@ -269,6 +269,10 @@ impl Lookup for Tables<'_> {
 
     fn quota(&self, account: u32) -> Option<&Quota> {
         (account == DEVICE).then_some(&self.quota)
+    }
+
+    fn askings(&self, _: u32, _: u64, _: bool) -> Option<&Askings> {
+        None
     }
 
     fn gauge(&self, cell: u32) -> Option<&Cell32> {

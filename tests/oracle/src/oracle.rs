@@ -449,6 +449,23 @@ impl<'a> Oracle<'a> {
         }
     }
 
+    /// Whether a rule lets others answer.
+    pub fn lets_answer(&self, rule: &str) -> bool {
+        let rule = self.policy.rules.iter().find(|it| it.name == rule);
+        rule.is_some_and(|rule| !rule.answers_from.is_empty())
+    }
+
+    /// Whether a rule lets one end answer what the other has asked.
+    pub fn may_answer(&self, rule: &str, opener: End<'_>, asker: End<'_>) -> bool {
+        let is_kept = self.keeps(opener, asker);
+        let rule = self.policy.rules.iter().find(|it| it.name == rule);
+        rule.is_some_and(|rule| {
+            is_kept(rule)
+                && self.names_any(&rule.answers_from, opener)
+                && self.names_any(&rule.from, asker)
+        })
+    }
+
     /// What policy says of a frame to a group that leaves through a port of a zone. From another
     /// zone it is allowed only by a rule that names the port's zone, not just the group.
     pub fn admitted_to_group(

@@ -441,9 +441,27 @@ fn rules(
                 nanos: 0,
             }),
             keep_in_quarantine: kept && !deny,
+            answers_from: Vec::new(),
         };
-        rules.into_iter().enumerate().map(rule).collect()
+        let mut rules: Vec<Rule> = rules.into_iter().enumerate().map(rule).collect();
+        // At most one, so that it is known which counts.
+        if let Some(rule) = rules.iter_mut().find(|rule| may_be_answered(rule)) {
+            rule.answers_from = rule.to.clone();
+        }
+        rules
     })
+}
+
+/// Whether a rule lets UDP through to groups or broadcasts, and does not end.
+fn may_be_answered(rule: &Rule) -> bool {
+    let is_many = |to: &String| {
+        to == "any" || to.starts_with("zone:") || to == "cidr:0.0.0.0/0" || to == "cidr:::/0"
+    };
+    let is_udp = |service: &String| service.starts_with("udp/");
+    rule.action() == Action::Allow
+        && rule.expires.is_none()
+        && rule.to.iter().any(is_many)
+        && (rule.services.is_empty() || rule.services.iter().any(is_udp))
 }
 
 fn distinct(list: Vec<String>) -> Vec<String> {

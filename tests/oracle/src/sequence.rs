@@ -3,6 +3,7 @@
 //! Frames are read by [`dissect`], policy is worked out by [`Oracle`], and what passed before is a
 //! plain list of flows and of fragments that are awaited. No time passes between frames.
 
+mod answers;
 mod control;
 mod flow;
 mod form;
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use wardline_proto::v1::{Policy, Reason};
 
 use self::{
+    answers::{Asker, Question},
     control::{Control, control, is_report, leaves_as_control},
     flow::{Flow, Message, Way, asks},
     nat::{Known, excuse},
@@ -120,6 +122,7 @@ pub struct Sequence<'a> {
     admitted: Vec<Known>,
     /// The address that the packet at hand claims, and that its sender has yet to learn.
     claim: Option<IpAddr>,
+    questions: BTreeMap<Asker, Vec<Question>>,
 }
 
 /// A fragment that is awaited.
@@ -163,6 +166,7 @@ impl<'a> Sequence<'a> {
             budget: None,
             spent: BTreeMap::new(),
             claim: None,
+            questions: BTreeMap::new(),
             clients: BTreeMap::new(),
             nat: [false; 2],
             admitted: Vec::new(),
@@ -357,7 +361,8 @@ impl<'a> Sequence<'a> {
                 .all(|end| self.oracle.spares(end));
         let way = self.way(at, frame, ip, cut);
         let smuggled = !cut && self.is_smuggled(at, frame, ip);
-        match self.state_and_policy(ip, source, destination, observed, way, smuggled) {
+        let ends = (source, destination);
+        match self.state_and_policy(frame, ip, ends, observed, way, smuggled) {
             Err(_) if cut => Err(Drop::because(Reason::Quarantined)),
             done => done,
         }
@@ -451,9 +456,9 @@ impl<'a> Sequence<'a> {
 
     fn state_and_policy(
         &mut self,
+        frame: &Frame,
         ip: &Ip,
-        source: End<'a>,
-        destination: End<'a>,
+        (source, destination): (End<'a>, End<'a>),
         observed: bool,
         way: Way,
         smuggled: bool,
@@ -480,8 +485,24 @@ impl<'a> Sequence<'a> {
         let cut = self.is_cut || self.oracle.is_cut(source, destination);
         let found = self.flows.iter().position(|flow| flow.side(ip).is_some());
         if let Some(found) = found {
+            let known = self.flows[found].clone();
+            let from_opener = known.side(ip) == Some(true);
+            // What policy says of the flow now.
+            let (opener, other) = if from_opener {
+                (source, destination)
+            } else {
+                (destination, source)
+            };
+            let ends = (known.opener.0, known.other.0);
+            let admitted = self
+                .oracle
+                .admitted(self.now, opener, other, known.asks, ends);
+            let mut admitted = if is_answer(frame, ip) {
+                self.answered(admitted, (opener, other), known.other)
+            } else {
+                admitted
+            };
             let flow = &mut self.flows[found];
-            let from_opener = flow.side(ip) == Some(true);
             let reopens = flow.is_closing() && message == Message::Opens;
             if !reopens {
                 let sender = usize::from(!from_opener);
@@ -492,15 +513,6 @@ impl<'a> Sequence<'a> {
                 if !goes_on {
                     // An end that sends for the first time, from another place, or out of the
                     // flow's state is judged by the rules for the opener.
-                    let (opener, other) = if from_opener {
-                        (source, destination)
-                    } else {
-                        (destination, source)
-                    };
-                    let ends = (flow.opener.0, flow.other.0);
-                    let mut admitted = self
-                        .oracle
-                        .admitted(self.now, opener, other, flow.asks, ends);
                     let answers = !from_opener && way.interface().is_some() && !cut;
                     if way == Way::Rewritten || answers && flow.ways[0] == Some(Way::Rewritten) {
                         admitted = excuse(admitted, opener);
@@ -526,14 +538,18 @@ impl<'a> Sequence<'a> {
                     return Err(mid_flow());
                 }
                 flow.ways[sender] = Some(way);
-                return Ok(match &flow.observed {
+                let must = match &flow.observed {
                     Some(_) if must.reason == Reason::Observed => must,
                     Some(drop) => Must::observed(drop.clone()),
                     None => Must {
                         rules: flow.rules.clone(),
                         ..must
                     },
-                });
+                };
+                if !goes_on && must.reason == Reason::Established {
+                    self.ask(frame, ip, source, &must.rules);
+                }
+                return Ok(must);
             }
         }
         if message != Message::Opens {
@@ -542,6 +558,11 @@ impl<'a> Sequence<'a> {
         let mut admitted = self
             .oracle
             .admitted(self.now, source, destination, asks(ip), ends(ip));
+        if let Upper::Udp { to, .. } = ip.upper
+            && is_answer(frame, ip)
+        {
+            admitted = self.answered(admitted, (source, destination), (ip.destination, to));
+        }
         if way == Way::Rewritten {
             admitted = excuse(admitted, source);
         }
@@ -561,6 +582,9 @@ impl<'a> Sequence<'a> {
         };
         if let Some(found) = found {
             self.flows.remove(found);
+        }
+        if must.reason == Reason::Rule {
+            self.ask(frame, ip, source, &rules);
         }
         self.flows.push(Flow::opened(ip, way, rules, observed));
         Ok(must)
@@ -588,6 +612,11 @@ impl<'a> Sequence<'a> {
             && on_the_path
             && self.flows.iter().any(|flow| flow.is_quoted(&quoted))
     }
+}
+
+/// Whether a packet may answer what was asked of a group.
+fn is_answer(frame: &Frame, ip: &Ip) -> bool {
+    matches!(ip.upper, Upper::Udp { .. }) && !is_to_group(frame, ip)
 }
 
 /// Whether a frame is for a group: by its MAC, as it then leaves through several ports, or by its

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use wardline_ebpf::abi::{Address, End};
 
 use crate::{
-    intent::{Intent, Selector, ZoneIndex},
+    intent::{Intent, Rule, Selector, ZoneIndex},
     internet,
     numbers::{Ids, cidrs, number_of, numbered},
 };
@@ -188,7 +188,7 @@ impl Internet {
     /// Empty when no rule names the internet.
     fn of(intent: &Intent) -> Self {
         let rules = intent.rules.iter();
-        let mut selectors = rules.flat_map(|rule| rule.from.iter().chain(&rule.to));
+        let mut selectors = rules.flat_map(Rule::selectors);
         if !selectors.any(|selector| *selector == Selector::Internet) {
             return Self::default();
         }

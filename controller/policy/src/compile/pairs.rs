@@ -5,14 +5,18 @@ use std::{
     sync::Arc,
 };
 
-use wardline_ebpf::abi::{End, Interval, KEPT, LOG, NEVER, ROUTER, kind, name, pair_bit, zone};
+use wardline_ebpf::{
+    abi::{ASKS, End, Interval, KEPT, NEVER, ROUTER, answer_key, kind, name, pair_bit, zone},
+    policy,
+};
 
 use super::networks::Networks;
 use crate::{
     clock::Clock,
     intent::{self, Action, Intent, Selector, ZoneIndex},
-    numbers::{Ids, rule_number},
+    numbers::{Ids, number_of, numbered, rule_number},
     tables::{Intervals, Tables},
+    words::service::Service,
 };
 
 /// The class of each device: devices that the same rules name on the same side share one, and its
@@ -20,10 +24,11 @@ use crate::{
 pub(super) fn classes(intent: &Intent, numbers: &[u32]) -> Vec<u32> {
     let mut named: Vec<Vec<u32>> = vec![Vec::new(); intent.devices.len()];
     for (index, rule) in intent.rules.iter().enumerate() {
-        for (side, selectors) in [&rule.from, &rule.to].into_iter().enumerate() {
+        let sides = [&rule.from, &rule.to, &rule.answers];
+        for (side, selectors) in sides.into_iter().enumerate() {
             for selector in selectors {
                 if let Selector::Device(device) = selector {
-                    named[device.0].push((index * 2 + side) as u32);
+                    named[device.0].push((index * sides.len() + side) as u32);
                 }
             }
         }
@@ -77,12 +82,18 @@ pub(super) fn pairs(
         }
         names
     };
+    let answers: Vec<intent::Rule> = intent
+        .rules
+        .iter()
+        .filter_map(|it| answers(it, ids))
+        .collect();
+    let all: Vec<&intent::Rule> = intent.rules.iter().chain(&answers).collect();
     let mut rules: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
     // Deny rules are kept in quarantine only if an allow rule is, because otherwise there is
     // nothing to deny.
     let keeps = |rule: &intent::Rule| rule.kept && rule.action == Action::Allow;
     let kept = intent.rules.iter().any(keeps);
-    for (index, rule) in intent.rules.iter().enumerate() {
+    for (index, rule) in all.iter().enumerate() {
         let to = names(&rule.to);
         for from in names(&rule.from) {
             for to in &to {
@@ -93,8 +104,7 @@ pub(super) fn pairs(
             }
         }
     }
-    let judged: Vec<Judged<'_>> = intent
-        .rules
+    let judged: Vec<Judged<'_>> = all
         .iter()
         .map(|rule| Judged {
             rule,
@@ -115,6 +125,21 @@ pub(super) fn pairs(
         });
         tables.pairs.insert(pair, Arc::clone(intervals));
     }
+}
+
+/// The rule by which a rule's questions are answered: from who may answer, to who may ask.
+fn answers(rule: &intent::Rule, ids: &Ids) -> Option<intent::Rule> {
+    let key = answer_key(number_of(ids, numbered::RULE, &rule.name));
+    (!rule.answers.is_empty()).then(|| intent::Rule {
+        from: rule.answers.clone(),
+        to: rule.from.clone(),
+        services: vec![Service {
+            first: key,
+            last: key,
+        }],
+        answers: Vec::new(),
+        ..rule.clone()
+    })
 }
 
 /// A rule and its number in the tables.
@@ -143,7 +168,10 @@ pub(super) fn intervals(rules: &[&Judged<'_>]) -> Vec<Interval> {
     }
     let rank = |index: usize| {
         let judged = rules[index];
-        (std::cmp::Reverse(judged.until), judged.number & !LOG, index)
+        let number = policy::rule_number(judged.number);
+        // Of equals, one that lets others answer comes first.
+        let asks = judged.number & ASKS == 0;
+        (std::cmp::Reverse(judged.until), asks, number, index)
     };
     let (mut denies, mut allows) = (BTreeSet::new(), BTreeSet::new());
     let mut intervals: Vec<Interval> = Vec::new();
@@ -164,10 +192,9 @@ pub(super) fn intervals(rules: &[&Judged<'_>]) -> Vec<Interval> {
                 active.remove(&rank(*index));
             }
         }
-        let best = |active: &BTreeSet<(std::cmp::Reverse<u32>, u32, usize)>| {
-            active
-                .first()
-                .map_or((0, 0), |(until, _, index)| (rules[*index].number, until.0))
+        let best = |active: &BTreeSet<(std::cmp::Reverse<u32>, bool, u32, usize)>| {
+            let first = active.first();
+            first.map_or((0, 0), |(until, .., index)| (rules[*index].number, until.0))
         };
         let ((deny, deny_until), (allow, allow_until)) = (best(&denies), best(&allows));
         let interval = Interval {

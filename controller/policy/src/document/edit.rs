@@ -166,7 +166,8 @@ pub fn used(policy: &Policy, edit: &Edit) -> Vec<Problem> {
     }
     for rule in &policy.rules {
         let user = || format!("rule/{}", rule.name);
-        for selector in rule.from.iter().chain(&rule.to) {
+        let ends = rule.from.iter().chain(&rule.to);
+        for selector in ends.chain(&rule.answers_from) {
             note(selector.replacen(':', "/", 1), &user);
         }
         for service in &rule.services {

@@ -37,6 +37,7 @@ impl EndingRule {
             log: false,
             expires: Some(to_proto(self.expires)),
             keep_in_quarantine: self.keep_in_quarantine,
+            answers_from: Vec::new(),
         };
         Edit {
             put: Some(Document {

@@ -327,6 +327,30 @@ devices[1].addresses[1]: 10.20.1.11 is in 10.20.1.0/24 of zone "pumps", the devi
             r#"rules[0].services[1]: "tcp/65536" has no port from 0 to 65535; write one, a range as 5000-5100, or * for all"#,
         ),
         (
+            |p| {
+                p.rules[0].to = vec!["any".to_owned()];
+                p.rules[0].answers_from = vec!["zone:pumps".to_owned()];
+            },
+            "rules[0].answers_from: is for UDP, which is none of the rule's services",
+        ),
+        (
+            |p| {
+                p.rules[0].services = vec!["udp/1900".to_owned()];
+                p.rules[0].to = vec!["cidr:10.20.0.0/16".to_owned()];
+                p.rules[0].answers_from = vec!["zone:pumps".to_owned()];
+            },
+            "rules[0].answers_from: is for rules to a group or broadcast address; `to` names none, as cidr:224.0.0.251/32",
+        ),
+        (
+            |p| {
+                p.rules[0].services = vec!["udp/1900".to_owned()];
+                p.rules[0].to = vec!["cidr:224.0.0.251/32".to_owned()];
+                p.rules[0].action = v1::Action::Deny.into();
+                p.rules[0].answers_from = vec!["zone:pumps".to_owned()];
+            },
+            "rules[0].answers_from: is for allow rules; a deny rule asks nobody",
+        ),
+        (
             |p| p.rules[0].action = 0,
             "rules[0].action: missing; one of allow, deny",
         ),

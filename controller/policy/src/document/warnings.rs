@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::intent::{Action, Intent, Selector, Zone, ZoneIndex};
+use crate::intent::{Action, Intent, Rule, Selector, Zone, ZoneIndex};
 
 const MAX_WARNINGS: usize = 1000;
 
@@ -33,17 +33,14 @@ pub(super) fn warnings(intent: &Intent, now: Timestamp) -> Vec<String> {
     let named: HashSet<ZoneIndex> = intent
         .rules
         .iter()
-        .flat_map(|rule| rule.from.iter().chain(&rule.to))
+        .flat_map(Rule::selectors)
         .filter_map(|selector| match selector {
             Selector::Zone(zone) => Some(*zone),
             Selector::Device(device) => Some(intent.devices[device.0].zone),
             Selector::Cidr(_) | Selector::Internet | Selector::Router | Selector::Any => None,
         })
         .collect();
-    let mut ends = intent
-        .rules
-        .iter()
-        .flat_map(|rule| rule.from.iter().chain(&rule.to));
+    let mut ends = intent.rules.iter().flat_map(Rule::selectors);
     let names_internet = ends.any(|selector| *selector == Selector::Internet);
     for (at, zone) in intent.zones.iter().enumerate() {
         let name = &zone.name;

@@ -20,7 +20,7 @@ fn to_group(from: &Party, mac: Mac, group: &Party, f: Family, port: u16) -> Ethe
     Ethernet::new(mac_of(group, f), mac, packet)
 }
 
-fn mac_of(group: &Party, f: Family) -> Mac {
+pub(super) fn mac_of(group: &Party, f: Family) -> Mac {
     let [_, b, c, d] = group.v4.octets();
     if f == V4 {
         [1, 0, 0x5e, b & 0x7f, c, d]

@@ -78,6 +78,7 @@ rules:
   - {name: find-in-pumps, from: [zone:cameras], to: [zone:pumps, "cidr:239.2.0.0/16", "cidr:ff15::2:0/112"], services: [udp/3703], action: allow}
   - {name: find-anywhere, from: [zone:cameras], to: [any], services: [udp/3704-3705], action: allow}
   - {name: not-in-pumps, from: [zone:cameras], to: [zone:pumps], services: [udp/3705], action: deny}
+  - {name: search, from: [zone:cameras, router], to: ["cidr:239.3.0.0/16", "cidr:ff15::3:0/112"], services: [udp/1900], answers_from: [zone:pumps, device:records], action: allow}
   - {name: mend, from: [zone:pumps, device:records], to: [zone:pumps, device:records], services: [tcp/2222], action: allow, keep_in_quarantine: true}
   # link-local
   - {name: on-link, from: ["cidr:fe80::/10"], to: ["cidr:fe80::/10", "cidr:ff02::/16"], services: [proto/112], action: allow}
@@ -250,6 +251,7 @@ pub const TAKEN: [&str; 6] = [
 pub const ANNOUNCED: Party = group("239.1.0.1", [239, 1, 0, 1], 1);
 pub const SEARCHED: Party = group("239.2.0.1", [239, 2, 0, 1], 2);
 pub const FORBIDDEN: Party = group("239.9.0.1", [239, 9, 0, 1], 9);
+pub const SOUGHT: Party = group("239.3.0.1", [239, 3, 0, 1], 3);
 pub const UNNAMED: Party = group("239.7.0.1", [239, 7, 0, 1], 7);
 
 const fn group(name: &'static str, v4: [u8; 4], v6: u16) -> Party {

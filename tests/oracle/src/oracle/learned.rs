@@ -107,6 +107,12 @@ impl<'a> Oracle<'a> {
         self.is_free_for(sender, address) && self.learned.has_room(sender, address)
     }
 
+    /// The unlisted MAC that has learned an address.
+    pub fn guest_of(&self, address: IpAddr) -> Option<Sender> {
+        let sender = &self.learned.0.get(&address)?.sender;
+        matches!(sender, Sender::Mac(_)).then(|| sender.clone())
+    }
+
     /// Whether nobody but this sender has learned an address.
     pub fn is_free_for(&self, sender: &Sender, address: IpAddr) -> bool {
         let holder = self.learned.0.get(&address);

@@ -11,7 +11,7 @@ use super::{
         links_are, may_be_nobody, stays_on_link,
     },
     flow::{Message, Way, asks},
-    is_mapped, is_to_group,
+    is_answer, is_mapped, is_to_group,
     leases::{IDENTIFIERS, told},
     may_follow,
 };
@@ -377,7 +377,7 @@ impl<'a> Sequence<'a> {
             };
         }
         if is_to_group(frame, ip) {
-            return self.leave_to_group(from, ip, zone);
+            return self.leave_to_group(from, frame, ip, zone);
         }
         // An end that sends through a guarded port was judged there. From elsewhere, its address is
         // spoofed.
@@ -403,7 +403,7 @@ impl<'a> Sequence<'a> {
             return Err(Drop::because(Reason::Misdirected));
         }
         if self.is_cut && matches!(from, From::Guarded(_)) {
-            let admitted = self.asked_again(ip);
+            let admitted = self.asked_again(frame, ip);
             return admitted.map_err(|_| Drop::because(Reason::Quarantined));
         }
         self.admit(at, frame, ip, self.oracle.end(ip.source))
@@ -411,7 +411,7 @@ impl<'a> Sequence<'a> {
 
     /// What policy says of a packet that was judged where it entered, and now leaves into
     /// quarantine; its flow stays as it is.
-    fn asked_again(&self, ip: &Ip) -> Result<Must, Drop> {
+    fn asked_again(&self, frame: &Frame, ip: &Ip) -> Result<Must, Drop> {
         let cut = Drop::because(Reason::Quarantined);
         let (source, to) = (self.oracle.end(ip.source), self.oracle.end(ip.destination));
         let message = Message::of(ip);
@@ -429,12 +429,24 @@ impl<'a> Sequence<'a> {
                     _ => (to, source),
                 };
                 let ends = (flow.opener.0, flow.other.0);
-                self.oracle
-                    .admitted(self.now, opener, other, flow.asks, ends)
+                let admitted = self
+                    .oracle
+                    .admitted(self.now, opener, other, flow.asks, ends);
+                if is_answer(frame, ip) {
+                    self.answered(admitted, (opener, other), flow.other)
+                } else {
+                    admitted
+                }
             }
             None if message == Message::Opens => {
                 let ends = (ip.source, ip.destination);
-                self.oracle.admitted(self.now, source, to, asks(ip), ends)
+                let admitted = self.oracle.admitted(self.now, source, to, asks(ip), ends);
+                match ip.upper {
+                    Upper::Udp { to: port, .. } if is_answer(frame, ip) => {
+                        self.answered(admitted, (source, to), (ip.destination, port))
+                    }
+                    _ => admitted,
+                }
             }
             None => Err(cut),
         };
@@ -505,7 +517,13 @@ impl<'a> Sequence<'a> {
     }
 
     /// A frame to a group is judged for each port that it leaves through, and opens no flow.
-    fn leave_to_group(&self, from: &From, ip: &Ip, zone: &'a str) -> Result<Must, Drop> {
+    fn leave_to_group(
+        &mut self,
+        from: &From,
+        frame: &Frame,
+        ip: &Ip,
+        zone: &'a str,
+    ) -> Result<Must, Drop> {
         self.may_send_out(from, ip)?;
         let source = self.oracle.end(ip.source);
         let to = self.oracle.end(ip.destination);
@@ -524,20 +542,26 @@ impl<'a> Sequence<'a> {
         if self.is_related(ip, None) && !self.is_cut {
             return Ok(Must::pass(Reason::Related));
         }
-        let admitted = if in_vain || self.oracle.is_reserved(ip.source) {
-            Err(Drop::because(Reason::NoRule))
-        } else if Message::of(ip) == Message::Opens {
-            let asks = asks(ip);
-            self.oracle
-                .admitted_to_group(self.now, source, group, zone, is_near, asks)
-        } else {
-            Err(Drop::because(Reason::MidFlow))
-        };
+        let admitted =
+            if in_vain || Message::of(ip) == Message::Opens && self.oracle.is_reserved(ip.source) {
+                Err(Drop::because(Reason::NoRule))
+            } else if Message::of(ip) == Message::Opens {
+                let asks = asks(ip);
+                self.oracle
+                    .admitted_to_group(self.now, source, group, zone, is_near, asks)
+            } else {
+                Err(Drop::because(Reason::MidFlow))
+            };
         match admitted {
-            Ok(rules) => Ok(Must {
-                rules,
-                ..Must::pass(Reason::Rule)
-            }),
+            Ok(rules) => {
+                if !matches!(from, From::Guarded(_)) {
+                    self.ask(frame, ip, source, &rules);
+                }
+                Ok(Must {
+                    rules,
+                    ..Must::pass(Reason::Rule)
+                })
+            }
             Err(_) if cut => Err(Drop::because(Reason::Quarantined)),
             Err(drop) => Err(drop),
         }

@@ -110,6 +110,7 @@ pub(super) fn read_rules(
                 "is for allow rules; a deny rule holds in quarantine anyway",
             )?;
         }
+        let answers = read_answers(i, rule, (&to, &services), ends, problems)?;
         rules.push(Rule {
             name: rule.name.clone(),
             from,
@@ -119,9 +120,48 @@ pub(super) fn read_rules(
             log: rule.log,
             expires,
             kept: rule.keep_in_quarantine || action == Action::Deny,
+            answers,
         });
     }
     Ok(rules)
+}
+
+/// Who may answer: for an allow rule by which UDP may go to a group or broadcast address.
+fn read_answers(
+    i: usize,
+    rule: &v1::Rule,
+    (to, services): (&[Selector], &[Service]),
+    ends: &Ends<'_>,
+    problems: &mut Problems,
+) -> Result<Vec<Selector>, Full> {
+    if rule.answers_from.is_empty() {
+        return Ok(Vec::new());
+    }
+    let path = format_args!("rules[{i}].answers_from");
+    if rule.action == v1::Action::Deny as i32 {
+        problems.add(path, "is for allow rules; a deny rule asks nobody")?;
+    }
+    // Zones and `any` mean the broadcasts of subnets, too.
+    let asks_many = to.iter().any(|selector| match selector {
+        Selector::Any | Selector::Zone(_) => true,
+        Selector::Cidr(net) => {
+            let single = net.addr().is_ipv4() && net.prefix_len() == 32;
+            net.addr().is_multicast() || single || net.prefix_len() == 0
+        }
+        Selector::Device(_) | Selector::Internet | Selector::Router => false,
+    });
+    if !asks_many && !to.is_empty() {
+        problems.add(
+            path,
+            "is for rules to a group or broadcast address; `to` names none, as cidr:224.0.0.251/32",
+        )?;
+    }
+    let udp = Service::of(17, 0, 0xffff);
+    let asks_by_udp = |it: &Service| it.first <= udp.last && it.last >= udp.first;
+    if !services.iter().any(asks_by_udp) {
+        problems.add(path, "is for UDP, which is none of the rule's services")?;
+    }
+    read_list(i, "answers_from", &rule.answers_from, ends, problems)
 }
 
 fn read_selectors(
@@ -137,6 +177,16 @@ fn read_selectors(
             "missing; list at least one end, or `any` for everything but the router",
         )?;
     }
+    read_list(i, end, texts, ends, problems)
+}
+
+fn read_list(
+    i: usize,
+    end: &str,
+    texts: &[String],
+    ends: &Ends<'_>,
+    problems: &mut Problems,
+) -> Result<Vec<Selector>, Full> {
     let mut selectors = Vec::with_capacity(texts.len());
     for (j, text) in texts.iter().enumerate() {
         let path = format_args!("rules[{i}].{end}[{j}]");
