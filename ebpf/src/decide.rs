@@ -18,6 +18,7 @@ mod denials;
 mod dhcp;
 mod enter;
 mod failsafe;
+mod hosted;
 mod learn;
 mod leave;
 mod observe;
@@ -37,6 +38,7 @@ pub use self::{
     dhcp::read_dhcp,
     enter::enter,
     failsafe::{apply_failsafe, has_failsafe},
+    hosted::leave_hosted,
     learn::learn,
     leave::leave,
     observe::apply_observe,
@@ -75,7 +77,7 @@ pub fn egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     work: &mut Work,
 ) -> Verdict {
     let started = start_egress(bytes, tag, ifindex, from, tables, work);
-    Host::judge(bytes, tables, work, started, leave)
+    Host::judge(bytes, tables, work, started, hosted::leave_of_any)
 }
 
 /// The steps on the host: plain calls.
@@ -111,8 +113,6 @@ impl<'a, B: Bytes + ?Sized, T: Lookup + ?Sized> Host<'a, B, T> {
 }
 
 impl<B: Bytes + ?Sized, T: Lookup + ?Sized> Steps for Host<'_, B, T> {
-    const ENTERS: bool = true;
-
     fn work(&mut self) -> Option<&mut Work> {
         Some(self.work)
     }

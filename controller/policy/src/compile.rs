@@ -538,6 +538,15 @@ mod tests {
             inventory.links.get_mut(&index).unwrap().mac = Some(mac);
         }
         inventory.links.get_mut(&UPLINK).unwrap().permanent = Some(permanent);
+        // The MAC of a macvtap is that of the virtual machine behind it.
+        let guests = Link {
+            index: 30,
+            name: "macvtap0".to_owned(),
+            mac: Some(Owner([2, 0, 0, 0, 0xff, 3])),
+            kind: Some("macvtap".to_owned()),
+            ..inventory.links[&LAN1].clone()
+        };
+        inventory.links.insert(guests.index, guests);
         let tables = ward.compiled(&inventory);
         let entry = |mac: &Owner| tables.macs.get(&mac_key(0, mac_number(mac)));
         for mac in [own, permanent] {

@@ -60,9 +60,12 @@ pub struct Link {
 }
 
 impl Link {
-    /// The Ethernet addresses that it may send from.
+    /// The Ethernet addresses that the router may send from through it. That of a macvtap is the
+    /// virtual machine's.
     pub fn macs(&self) -> impl Iterator<Item = Mac> + use<> {
-        self.mac.into_iter().chain(self.permanent)
+        let is_guests = self.kind.as_deref() == Some("macvtap");
+        let macs = self.mac.into_iter().chain(self.permanent);
+        macs.filter(move |_| !is_guests)
     }
 }
 

@@ -136,7 +136,7 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
 /// A device receives packets for addresses of no device with MACs as well, when it is the next hop:
 /// the router sends those, or the port says that routers may be behind it.
 #[inline(always)]
-fn is_misdirected<T: Lookup + ?Sized>(tables: &T, work: &mut Work, owner: u32) -> bool {
+pub(super) fn is_misdirected<T: Lookup + ?Sized>(tables: &T, work: &mut Work, owner: u32) -> bool {
     let Some(mac) = tables.mac(mac_key(work.slot, work.packet.destination_mac)) else {
         return false;
     };

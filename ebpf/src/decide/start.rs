@@ -5,7 +5,7 @@ use super::{
     denials::{denied_before, first_way, matching_lanes},
     parts::{follow_part, part_from_guarded, repeats_first_part},
     rewritten::opens,
-    work::{FROM_GUARDED, FROM_ROUTER, INGRESS, Verdict, Work},
+    work::{FROM_GUARDED, FROM_ROUTER, HOSTED, INGRESS, Verdict, Work},
 };
 use crate::{
     abi::{Forwarding, MAX_IFINDEX, MAX_ZONES, NEVER, Port, Reason, ethertype_key, vlan_key, zone},
@@ -61,6 +61,9 @@ pub fn start_egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     ) {
         return Some(not_ready(work));
     }
+    if is_of_hosted(bytes, from, tables, work.slot) {
+        work.path = INGRESS | HOSTED;
+    }
     if from != 0
         && from < MAX_IFINDEX
         && let Some(port) = tables.port(Port::index(from, work.slot))
@@ -96,6 +99,22 @@ pub fn start_egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         return Some(Verdict::of(Reason::Fragment));
     }
     None
+}
+
+/// Whether a frame that leaves comes from no interface of the router's (`from` is 0), and has not
+/// been sent by the router either; see [`hosted`](super::hosted).
+#[inline(always)]
+fn is_of_hosted<B: Bytes + ?Sized, T: Lookup + ?Sized>(
+    bytes: &B,
+    from: u32,
+    tables: &T,
+    slot: u32,
+) -> bool {
+    from == 0
+        && match bytes.read::<6>(6) {
+            Some(source) => !guards::is_routers_mac(tables, slot, packet::mac(source)),
+            None => false,
+        }
 }
 
 /// The first step for a packet that can't be parsed: its headers can't be read, or its VLAN tag is
@@ -226,7 +245,7 @@ fn is_for_the_port<T: Lookup + ?Sized>(tables: &T, work: &Work) -> bool {
 /// from where that end's packets come from. It costs one lookup of the flow and a few comparisons,
 /// and does not ask policy.
 #[inline(always)]
-fn established<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
+pub(super) fn established<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
     if !has_flow(&work.packet) {
         return None;
     }
@@ -256,7 +275,11 @@ fn established<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdic
         (work.hop, work.looked) = flows::hop(&found, leg ^ 1);
     }
     // A port in quarantine is cut off without a look at the flows through it.
+    // Where a frame of a hosted machine leaves, the receiver's MAC counts as well.
+    let astray = work.is_hosted()
+        && found.flow.bind[bit(leg ^ 1)].load() >> 16 != work.packet.destination_mac;
     if work.is_cut_off()
+        || astray
         || found.flow.bind[bit(leg)].load() != work.bind()
         || flows::vlan(found.state, leg) != work.packet.vlan
         || !is_current(tables, work, &found)

@@ -92,15 +92,13 @@ pub fn note(place: &mut Verdict, verdict: Option<Verdict>) -> Answer {
 /// The host calls each step. The kernel calls a function for each, which its verifier checks once
 /// and separately, instead of for every path through the steps before.
 pub trait Steps {
-    /// Whether packets may enter here. For those that only leave, no control is charged.
-    const ENTERS: bool;
-
     /// What is known of the packet.
     fn work(&mut self) -> Option<&mut Work>;
 
     /// Runs [`read_options`](super::read_options).
     fn read_options(&mut self) -> Answer;
-    /// Runs [`enter`](super::enter()) or [`leave`](super::leave()).
+    /// Runs [`enter`](super::enter()), [`leave`](super::leave()) or
+    /// [`leave_hosted`](super::leave_hosted).
     fn place(&mut self) -> Answer;
     /// Runs [`learn`](super::learn()).
     fn learn(&mut self) -> Answer;
@@ -132,6 +130,12 @@ pub trait Steps {
     fn apply_observe(&mut self) -> Answer;
     /// Runs [`note_denial`](super::note_denial).
     fn note_denial(&mut self);
+}
+
+/// Whether the packet is judged as one that enters.
+#[inline(always)]
+fn enters(work: &mut Work) -> bool {
+    work.is_ingress()
 }
 
 /// The step for a packet that enters, after its place was found right: it may claim an address.
@@ -170,7 +174,8 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     }
     if answer.goes_on() {
         answer = steps.place();
-        if S::ENTERS {
+        // For packets that leave, no control is charged.
+        if steps.work().is_some_and(enters) {
             answer = check_claim(steps, answer);
             if answer == Answer::CONTROL {
                 answer = check_control(steps);
@@ -206,7 +211,7 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     if answer.passes() && work.packet.fragment.is_first() {
         answer = steps.note_first();
     }
-    if S::ENTERS && answer.passes() && steps.work().is_some_and(is_to_be_noted) {
+    if answer.passes() && steps.work().is_some_and(is_to_be_noted) {
         steps.note_admission();
     }
     if answer.passes() && steps.work().is_some_and(asks) {
@@ -226,7 +231,7 @@ mod tests {
     use super::*;
     use crate::{
         abi::{Address, Port},
-        decide::work::{CHARGED, DHCP_CLIENT},
+        decide::work::{CHARGED, DHCP_CLIENT, INGRESS},
         packet::Shape,
     };
 
@@ -251,8 +256,6 @@ mod tests {
     }
 
     impl Steps for Recorded {
-        const ENTERS: bool = true;
-
         fn work(&mut self) -> Option<&mut Work> {
             Some(&mut self.work)
         }
@@ -331,6 +334,7 @@ mod tests {
 
     fn ran(mut steps: Recorded, started: Option<Reason>) -> (Vec<&'static str>, Fate) {
         let started = started.map_or(Answer::GO_ON, |reason| Answer(reason as u32));
+        steps.work.path |= INGRESS;
         let fate = finish(&mut steps, started).fate();
         (steps.ran, fate)
     }

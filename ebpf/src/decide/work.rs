@@ -108,7 +108,7 @@ pub struct Work {
     pub(super) port: u16,
     /// Flags of the interface that a packet came from that leaves.
     pub(super) origin: u16,
-    /// [`INGRESS`], [`FROM_GUARDED`], [`FROM_ROUTER`], [`MULTICAST`], [`ASKED_TWICE`].
+    /// [`INGRESS`], [`FROM_GUARDED`], [`FROM_ROUTER`], [`MULTICAST`], [`ASKED_TWICE`], [`HOSTED`].
     pub(super) path: u16,
     /// What policy says about the flow.
     pub(super) decision: Decision,
@@ -201,7 +201,17 @@ pub(super) const MULTICAST: u16 = 8;
 /// Policy is asked about it here as well, but its flow is not this port's to change.
 pub(super) const ASKED_TWICE: u16 = 16;
 
+/// In [`Work::path`], beside [`INGRESS`]: it leaves, and a container or a virtual machine with a MAC
+/// of its own above the port has sent it. See [`hosted`](super::hosted).
+pub(super) const HOSTED: u16 = 32;
+
 impl Work {
+    /// Whether it leaves and is judged as if it entered.
+    #[inline(always)]
+    pub fn is_hosted(&self) -> bool {
+        self.path & HOSTED != 0
+    }
+
     #[inline(always)]
     pub(super) fn is_ingress(&self) -> bool {
         self.path & INGRESS != 0

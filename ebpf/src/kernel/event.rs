@@ -23,7 +23,7 @@ pub(super) extern "C" fn send_event(index: u32) -> u32 {
     let mut device = work.device;
     // A packet that fails by form is dropped before its sender is looked up.
     if device == 0
-        && index != LEAVING
+        && (index != LEAVING || work.is_hosted())
         && let Some(mac) = Maps.mac(mac_key(work.slot, packet.source_mac))
         && mac.device != ROUTER
     {

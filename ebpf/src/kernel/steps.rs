@@ -31,10 +31,11 @@ macro_rules! step {
 macro_rules! hook {
     (
         $(#[$doc:meta])*
-        $hook:ident of $context:ty, $frame:ident, $index:ident, enters: $enters:literal,
+        $hook:ident of $context:ty, $frame:ident, $index:ident,
         pull: $pull:ident, read_options: $read_options:ident,
         read_dhcp: $read_dhcp:ident,
-        $place:ident: $place_step:ident, admit: $admit:ident, apply_failsafe: $apply_failsafe:ident
+        $place:ident: $place_step:ident, $(hosted: $hosted:ident,)?
+        admit: $admit:ident, apply_failsafe: $apply_failsafe:ident
     ) => {
         step! {
             /// The options of neighbour discovery.
@@ -55,6 +56,11 @@ macro_rules! hook {
             $place_step(context: *mut $context), $index,
             |desk| decide::$place(&$frame(context), &Maps, &mut desk.work)
         }
+        $(step! {
+            /// Place and control of a hosted machine's frame.
+            $hosted(context: *mut $context), $index,
+            |desk| decide::leave_hosted(&$frame(context), &Maps, &mut desk.work)
+        })?
         step! {
             /// Quarantine and state.
             $admit(context: *mut $context), $index,
@@ -73,8 +79,6 @@ macro_rules! hook {
         pub(super) struct $hook(pub(super) *mut $context);
 
         impl Steps for $hook {
-            const ENTERS: bool = $enters;
-
             #[inline(always)]
             fn work(&mut self) -> Option<&mut Work> {
                 desk($index).map(|desk| &mut desk.work)
@@ -87,6 +91,9 @@ macro_rules! hook {
 
             #[inline(always)]
             fn place(&mut self) -> Answer {
+                $(if self.work().is_some_and(|work| work.is_hosted()) {
+                    return Answer::from_number($hosted(self.0));
+                })?
                 Answer::from_number($place_step(self.0))
             }
 
@@ -170,23 +177,23 @@ macro_rules! hook {
 
 hook! {
     /// Packets that enter, at XDP.
-    Xdp of xdp_md, xdp_frame, ENTERING, enters: true,
+    Xdp of xdp_md, xdp_frame, ENTERING,
     pull: xdp_pull, read_options: xdp_read_options, read_dhcp: xdp_read_dhcp,
     enter: xdp_enter, admit: xdp_admit, apply_failsafe: xdp_apply_failsafe
 }
 
 hook! {
     /// Packets that enter, at TC.
-    TcIngress of __sk_buff, tc_frame, ENTERING, enters: true,
+    TcIngress of __sk_buff, tc_frame, ENTERING,
     pull: tc_pull, read_options: tc_enter_read_options, read_dhcp: tc_enter_read_dhcp,
     enter: tc_enter, admit: tc_enter_admit, apply_failsafe: tc_enter_apply_failsafe
 }
 
 hook! {
     /// Packets that leave, at TC.
-    TcEgress of __sk_buff, tc_frame, LEAVING, enters: false,
+    TcEgress of __sk_buff, tc_frame, LEAVING,
     pull: tc_pull, read_options: tc_leave_read_options, read_dhcp: tc_leave_read_dhcp,
-    leave: tc_leave, admit: tc_leave_admit, apply_failsafe: tc_leave_apply_failsafe
+    leave: tc_leave, hosted: tc_leave_hosted, admit: tc_leave_admit, apply_failsafe: tc_leave_apply_failsafe
 }
 
 step! {

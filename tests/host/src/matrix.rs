@@ -11,6 +11,7 @@ mod cut;
 mod document;
 mod fragments;
 mod groups;
+mod hosted;
 mod internet;
 mod ipv4;
 mod ipv6;
@@ -182,6 +183,13 @@ fn topics() -> Vec<Topic> {
             "What comes from the uplink is judged where it leaves; so is what the router itself sends. What entered \
              through a guarded port was judged and counted there: those rows say the reason that lets it leave.",
             leaving::rows,
+        ),
+        topic(
+            "Containers and virtual machines above a port",
+            "A frame that leaves comes from no interface of the router's, and its source MAC is not one of the router's: a \
+             container or a virtual machine with a MAC of its own above the port (macvlan, macvtap) has sent it. It is judged as \
+             if it entered there.",
+            hosted::rows,
         ),
         topic(
             "What NAT has rewritten",

@@ -109,6 +109,8 @@ pub struct Sequence<'a> {
     flows: Vec<Flow>,
     notes: Vec<Note>,
     faults: Vec<Reason>,
+    /// Whether the frame leaves, and a container or a virtual machine above the port has sent it.
+    is_hosted: bool,
     /// Whether the port where the frame is seen is in quarantine.
     is_cut: bool,
     /// How much control a sender may send, and how much one in quarantine; none: without a bound.
@@ -162,6 +164,7 @@ impl<'a> Sequence<'a> {
             flows: Vec::new(),
             notes: Vec::new(),
             faults: Vec::new(),
+            is_hosted: false,
             is_cut: false,
             budget: None,
             spent: BTreeMap::new(),
@@ -201,6 +204,12 @@ impl<'a> Sequence<'a> {
     /// The verdict on a frame at a place, with the tag that its interface took out of it.
     pub fn judge(&mut self, at: &Where, tag: Option<u16>, bytes: &[u8]) -> Must {
         self.faults.clear();
+        self.is_hosted = self.sends_hosted(at, bytes);
+        // Whoever has a MAC of its own above a port is on its link, like those behind it.
+        let entering = Where::Entering {
+            interface: at.interface().to_owned(),
+        };
+        let at = if self.is_hosted { &entering } else { at };
         let must = match self.try_judge(at, tag, bytes) {
             Ok(must) => must,
             Err(drop) if self.is_spared(&drop, at, tag, bytes) => Must::pass(Reason::Control),
@@ -211,6 +220,20 @@ impl<'a> Sequence<'a> {
             faults: self.faults.clone(),
             ..must
         }
+    }
+
+    /// Whether a frame that leaves from no interface is not the router's either: then a container or
+    /// a virtual machine above the port has sent it.
+    fn sends_hosted(&self, at: &Where, bytes: &[u8]) -> bool {
+        let local = matches!(
+            at,
+            Where::Leaving {
+                from: From::Router,
+                ..
+            }
+        );
+        let source = bytes.get(6..12).and_then(|mac| mac.try_into().ok());
+        local && source.is_some_and(|mac| !self.oracle.is_own_mac(mac))
     }
 
     fn try_judge(&mut self, at: &Where, tag: Option<u16>, bytes: &[u8]) -> Result<Must, Drop> {

@@ -200,7 +200,23 @@ impl Stream {
         } else {
             step
         };
+        let step = self.host(step);
         Some(self.tag_outside(step))
+    }
+
+    /// Sometimes a sender is not behind its port but above it, with a MAC of its own: then its frame
+    /// only leaves.
+    fn host(&mut self, step: Step) -> Step {
+        match step.at {
+            Where::Entering { interface } if self.dice.percent(12) => Step {
+                at: Where::Leaving {
+                    interface,
+                    from: From::Router,
+                },
+                ..step
+            },
+            _ => step,
+        }
     }
 
     // ── conversations ──────────────────────────────────────────────────────────────────────────

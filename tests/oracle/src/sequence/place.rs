@@ -71,6 +71,14 @@ impl<'a> Sequence<'a> {
                 return Err(Drop::because(Reason::Fragment));
             }
         }
+        let to_one = control.is_none() && !is_to_group(frame, ip);
+        if self.is_hosted
+            && to_one
+            && ip.upper != Upper::Hidden
+            && self.is_misdirected(at, frame, ip)
+        {
+            return Err(Drop::because(Reason::Misdirected));
+        }
         let membership = matches!(
             control,
             Some(Control::Membership | Control::MembershipQuery)
