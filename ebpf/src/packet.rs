@@ -6,6 +6,7 @@
 
 mod ipv4;
 mod ipv6;
+mod joined;
 mod quoted;
 mod transport;
 
@@ -25,6 +26,11 @@ pub trait Bytes {
     fn read<const N: usize>(&self, at: usize) -> Option<&[u8; N]>;
     /// Length of the whole frame.
     fn len(&self) -> usize;
+    /// Whether the stack has joined TCP segments to this frame, and will part them again. Nothing
+    /// that comes from a wire is believed to be such a frame.
+    fn is_joined(&self) -> bool {
+        false
+    }
     /// Whether there is no frame at all.
     fn is_empty(&self) -> bool {
         self.len() == 0

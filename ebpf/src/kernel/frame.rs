@@ -14,6 +14,7 @@ pub(super) struct Frame {
     start: usize,
     end: usize,
     length: usize,
+    joined: bool,
 }
 
 impl Bytes for Frame {
@@ -42,6 +43,11 @@ impl Bytes for Frame {
     fn len(&self) -> usize {
         self.length
     }
+
+    #[inline(always)]
+    fn is_joined(&self) -> bool {
+        self.joined
+    }
 }
 
 #[inline(always)]
@@ -52,18 +58,20 @@ pub(super) fn xdp_frame(context: *mut xdp_md) -> Frame {
         start,
         end,
         length: end - start,
+        joined: false,
     }
 }
 
 #[inline(always)]
 pub(super) fn tc_frame(context: *mut __sk_buff) -> Frame {
     // SAFETY: the context is the kernel's.
-    let length = unsafe { (*context).len };
+    let (length, segment) = unsafe { ((*context).len, (*context).gso_size) };
     let context = TcContext::new(context);
     Frame {
         start: context.data(),
         end: context.data_end(),
         length: length as usize,
+        joined: segment != 0,
     }
 }
 

@@ -1,6 +1,10 @@
 //! The IPv4 header and its options (RFC 791).
 
-use super::{Bytes, Packet, number};
+use super::{
+    Bytes, Packet,
+    joined::{is_joined, is_segment},
+    number,
+};
 use crate::{
     abi::{Address, Reason, zone},
     cell::Cell32,
@@ -20,10 +24,10 @@ pub(super) fn ipv4<B: Bytes + ?Sized>(
     };
     let header_length = ((header[0] & 0xf) as usize) << 2;
     let total_length = u16::from_be_bytes([header[2], header[3]]) as usize;
+    let joined = total_length == 0 && is_joined(bytes, at);
     if header[0] >> 4 != 4
         || header_length < 20
-        || total_length < header_length
-        || at + total_length > bytes.len()
+        || !joined && (total_length < header_length || at + total_length > bytes.len())
     {
         return Err(Reason::Malformed);
     }
@@ -32,8 +36,15 @@ pub(super) fn ipv4<B: Bytes + ?Sized>(
     packet.source = Address::v4([header[12], header[13], header[14], header[15]]);
     packet.destination = Address::v4([header[16], header[17], header[18], header[19]]);
     packet.payload = (at + header_length) as u16;
-    packet.end = (at + total_length) as u16;
+    packet.end = if joined {
+        u16::MAX
+    } else {
+        (at + total_length) as u16
+    };
     let part = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+    if joined && !is_segment(packet, part) {
+        return Err(Reason::Malformed);
+    }
     let identification = u16::from_be_bytes([header[4], header[5]]);
     if header_length > 20 {
         options(

@@ -1,6 +1,6 @@
 //! The IPv6 header and its extension headers (RFC 8200).
 
-use super::{Bytes, Packet, number, transport::MEMBERSHIP_ONLY};
+use super::{Bytes, Packet, joined, number, transport::MEMBERSHIP_ONLY};
 use crate::{
     abi::{Address, Reason, zone},
     cell::Cell32,
@@ -32,6 +32,9 @@ pub(super) fn ipv6<B: Bytes + ?Sized>(
     packet.end = (at + 40 + length) as u16;
     if packet.destination.is_v4() {
         return Err(Reason::Malformed);
+    }
+    if length == 0 && joined::is_joined(bytes, at) {
+        return joined::ipv6(bytes, packet, next, at + 40);
     }
     scratch.store(at as u32 + 40);
     let allowed = settings & zone::IP_OPTIONS != 0;
