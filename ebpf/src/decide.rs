@@ -13,6 +13,7 @@ mod admit;
 mod answers;
 mod apply;
 mod ask;
+mod bare;
 mod control;
 mod denials;
 mod dhcp;

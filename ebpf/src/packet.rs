@@ -4,17 +4,19 @@
 //! packets bypass filters (ports read at a fixed offset behind options, later fragments taken for
 //! first ones, extension headers skipped). Everything is parsed before policy is asked.
 
+mod bare;
 mod ipv4;
 mod ipv6;
 mod joined;
 mod quoted;
 mod transport;
 
-use self::{ipv4::ipv4, ipv6::ipv6, transport::transport};
 pub use self::{
+    bare::{Framed, Linked, bare},
     quoted::{Quoted, quoted},
     transport::{discovery_length, query_kind},
 };
+use self::{ipv4::ipv4, ipv6::ipv6, transport::transport};
 use crate::{
     abi::{Address, Reason},
     cell::Cell32,
@@ -30,6 +32,16 @@ pub trait Bytes {
     /// that comes from a wire is believed to be such a frame.
     fn is_joined(&self) -> bool {
         false
+    }
+    /// Whether it may be a packet without a link header.
+    const MAY_BE_BARE: bool = true;
+    /// The EtherType of a packet without a link header.
+    fn protocol(&self) -> u16 {
+        match self.read::<1>(0) {
+            Some([start]) if start >> 4 == 4 => number::IPV4,
+            Some([start]) if start >> 4 == 6 => number::IPV6,
+            _ => 0,
+        }
     }
     /// Whether there is no frame at all.
     fn is_empty(&self) -> bool {

@@ -11,4 +11,5 @@ mod macvlan;
 mod nat;
 mod rollout;
 mod search;
+mod tunnel;
 mod vrrp;

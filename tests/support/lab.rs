@@ -302,6 +302,14 @@ pub fn processors() -> Result<Vec<usize>> {
     sys::processors().context("asking for the processors")
 }
 
+/// Makes an open `/dev/net/tun` the far end of a tun interface in the calling thread's namespace.
+///
+/// # Errors
+/// When there is no such interface, or somebody has its far end.
+pub fn join_tun(file: &File, name: &str) -> Result<()> {
+    sys::join_tun(file, name).with_context(|| format!("joining {name}"))
+}
+
 /// Keeps the calling thread on one processor.
 ///
 /// # Errors

@@ -254,6 +254,21 @@ pub(crate) fn stay_on(processor: usize) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) })
 }
 
+/// Makes an open `/dev/net/tun` the far end of a tun interface of the calling thread's namespace.
+pub(crate) fn join_tun(file: &impl AsFd, name: &str) -> io::Result<()> {
+    const IFF_TUN_WITHOUT_HEADER: u16 = 0x1001;
+    // struct ifreq: a name of 16 bytes, and the flags in what follows.
+    let mut request = [0u8; 40];
+    if name.len() > 15 {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    request[..name.len()].copy_from_slice(name.as_bytes());
+    request[16..18].copy_from_slice(&IFF_TUN_WITHOUT_HEADER.to_ne_bytes());
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads and writes an `ifreq`, which is as long as the buffer.
+    check(unsafe { libc::ioctl(fd, libc::TUNSETIFF as _, request.as_mut_ptr()) })
+}
+
 /// A VLAN tag that the kernel handed over beside the frame: protocol and tag control information.
 pub(crate) type Tag = (u16, u16);
 

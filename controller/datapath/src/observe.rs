@@ -20,7 +20,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        InfoData, InfoKind, InfoVlan, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        InfoData, InfoKind, InfoVlan, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+        LinkMessage,
     },
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
@@ -31,7 +32,7 @@ use tokio::{
 };
 
 use wardline_policy::{
-    inventory::{Inventory, Link},
+    inventory::{Header, Inventory, Link},
     words::mac::Mac,
 };
 
@@ -412,7 +413,23 @@ fn read_link(message: LinkMessage) -> Option<Link> {
         parent: lower.filter(|_| kind.as_ref().is_some_and(takes_frames_as_they_are) && !elsewhere),
         vlan,
         kind: kind.map(|kind| kind.to_string()),
+        header: header(message.header.link_layer_type),
     })
+}
+
+/// What the packets of a link of this type begin with.
+fn header(kind: LinkLayerType) -> Header {
+    match kind {
+        // The loopback has a header of Ethernet with zeros in it.
+        LinkLayerType::Ether | LinkLayerType::Loopback => Header::Ethernet,
+        LinkLayerType::None
+        | LinkLayerType::Ppp
+        | LinkLayerType::Rawip
+        | LinkLayerType::Tunnel
+        | LinkLayerType::Tunnel6
+        | LinkLayerType::Sit => Header::Bare,
+        other => Header::Other(other.into()),
+    }
 }
 
 /// Whether a link of this kind takes the frames of the link below as they are, or without their

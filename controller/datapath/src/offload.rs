@@ -165,6 +165,7 @@ mod tests {
                 parent: None,
                 vlan: None,
                 kind: kind.map(str::to_owned),
+                header: Default::default(),
             };
             // If it were hardware, it would have both features on.
             let hardware = || tags_outside(&link(None)).unwrap_or_default();

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use wardline_ebpf::abi::{Address, End, Mac, Port, ROUTER, ethertype_key, mac_key, zone};
+use wardline_ebpf::abi::{
+    Address, End, Mac, Port, ROUTER, behind_key, ethertype_key, mac_key, zone,
+};
 
 mod networks;
 mod pairs;
@@ -20,8 +22,8 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    intent::{Intent, ZoneIndex},
-    inventory::{Inventory, Link},
+    intent::{Device, Intent, ZoneIndex},
+    inventory::{Header, Inventory, Link},
     numbers::{Ids, number_of, numbered},
     quarantine::Quarantine,
     tables::Tables,
@@ -92,8 +94,13 @@ pub fn compile(
         if quarantined.devices.contains(&device.name) {
             flags |= End::QUARANTINED;
         }
-        if !device.macs.is_empty() {
+        let behind = behind_bare(device, inventory);
+        if !device.macs.is_empty() || behind.is_some() {
             flags |= End::GUARDED;
+        }
+        if let Some(ifindex) = behind {
+            let key = behind_key(0, ifindex, device_numbers[index]);
+            tables.places.insert(key, 1);
         }
         if device.learns(true) {
             flags |= End::LEARNS_V4;
@@ -174,6 +181,13 @@ pub fn compile(
         }
     }
     tables
+}
+
+/// The interface without a link header that a device without MACs is behind.
+fn behind_bare(device: &Device, inventory: &Inventory) -> Option<u32> {
+    let link = inventory.link(device.port.as_ref()?)?;
+    let is_bare = device.macs.is_empty() && link.header == Header::Bare;
+    is_bare.then_some(link.index)
 }
 
 /// What the router takes packets by besides its addresses. The kernel asks for these before all

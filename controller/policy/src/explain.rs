@@ -30,7 +30,7 @@ use self::{
     frame::{EPHEMERAL, Packet},
 };
 use crate::{
-    inventory::Link,
+    inventory::{Header, Link},
     numbers::numbered,
     snapshot::Snapshot,
     words::{
@@ -133,12 +133,14 @@ pub fn explain(
     let mut work = Work::default();
     let mut judge = |packet: &Packet, checkpoint: &Checkpoint| {
         let (bytes, model) = (packet.bytes(), &resolver.model);
+        let bytes = match link.header {
+            Header::Bare => &bytes[ETHERNET..],
+            Header::Ethernet | Header::Other(_) => &bytes[..],
+        };
         match *checkpoint {
-            Checkpoint::Enters { .. } => {
-                decide::ingress(&bytes[..], None, link.index, model, &mut work)
-            }
+            Checkpoint::Enters { .. } => decide::ingress(bytes, None, link.index, model, &mut work),
             Checkpoint::Leaves { came_from, .. } => {
-                decide::egress(&bytes[..], None, link.index, came_from, model, &mut work)
+                decide::egress(bytes, None, link.index, came_from, model, &mut work)
             }
         }
     };
@@ -170,6 +172,9 @@ pub fn explain(
         revision: snapshot.revision,
     })
 }
+
+/// Length of the header that packets of some interfaces lack. Those have no VLANs.
+const ETHERNET: usize = 14;
 
 /// Keys of the services that a text names, the first of each.
 fn services(snapshot: &Snapshot, text: &str) -> Result<Vec<u32>, Problem> {
@@ -275,6 +280,7 @@ fn in_words(packet: &Packet, checkpoint: &Checkpoint, link: &Link, verdict: &Ver
     };
     let (mac, name) = (packet.source_mac, &link.name);
     let place = match checkpoint {
+        Checkpoint::Enters { .. } if link.header == Header::Bare => format!(", entering {name}"),
         Checkpoint::Enters { .. } => format!(" from {mac}, entering {name}"),
         Checkpoint::Leaves { came_from: 0, .. } => {
             format!(" from the router, leaving through {name}")

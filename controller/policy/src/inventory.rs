@@ -57,6 +57,20 @@ pub struct Link {
     pub vlan: Option<u16>,
     /// `vlan`, `bridge`, `veth` …; none for hardware.
     pub kind: Option<String>,
+    /// What its packets begin with.
+    pub header: Header,
+}
+
+/// What the packets of an interface begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Header {
+    /// An Ethernet header.
+    #[default]
+    Ethernet,
+    /// Nothing: IP comes first (WireGuard, PPP, tun).
+    Bare,
+    /// Something else, by the kernel's number of the type (`ARPHRD_…`).
+    Other(u16),
 }
 
 impl Link {

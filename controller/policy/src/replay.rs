@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use wardline_ebpf::{
-    abi::{Address, End, Flow, Port, ROUTER, Reason, Settings, mac_key, zone},
+    abi::{Address, End, Flow, Port, ROUTER, Reason, Settings, behind_key, mac_key, zone},
     cell::Cell32,
     flows, policy,
 };
@@ -169,6 +169,9 @@ impl<'a> Replay<'a> {
         if port.flags & Port::GUARDED == 0 {
             return None;
         }
+        if port.flags & Port::BARE != 0 {
+            return self.misplaced_on_bare(port, bind as u32 & 0xffff, device, address);
+        }
         let Some(mac) = self.tables.macs.get(&mac_key(0, bind >> 16)) else {
             let settings = self
                 .tables
@@ -184,6 +187,26 @@ impl<'a> Replay<'a> {
         let named = self.tables.addresses.get(&address);
         let owner = named.map_or(mac.device, |end| end.device);
         (mac.device != device || owner != device).then_some(Reason::SpoofedSource)
+    }
+
+    /// The same on an interface without a link header, where the address tells the device.
+    fn misplaced_on_bare(
+        &self,
+        port: &Port,
+        ifindex: u32,
+        device: u32,
+        address: Address,
+    ) -> Option<Reason> {
+        let named = self.tables.addresses.get(&address);
+        let owner = named.map_or(0, |end| end.device);
+        let settings = self.tables.zones.get(&u32::from(port.zone));
+        let admits_any = settings.is_some_and(|it| it & zone::ADMIT_ANY != 0);
+        let behind = behind_key(0, ifindex, owner);
+        match owner {
+            0 => (!admits_any).then_some(Reason::UnknownDevice),
+            _ if owner == device && self.tables.places.contains_key(&behind) => None,
+            _ => Some(Reason::SpoofedSource),
+        }
     }
 
     /// Whether at least one end is in a zone with ports, and every such zone is in mode observe.

@@ -70,6 +70,7 @@ impl Ward {
             parent: None,
             vlan: None,
             kind: None,
+            header: Default::default(),
         };
         let links = [
             (LAN1, "lan1", Some(BRIDGE)),

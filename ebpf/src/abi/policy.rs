@@ -49,6 +49,9 @@ impl Port {
     /// of the bridge's network.
     pub const BESIDE: u16 = 1024;
 
+    /// It has no link header: packets begin with IP, and no MAC tells their senders.
+    pub const BARE: u16 = 2048;
+
     /// Index of an interface's entry.
     #[inline(always)]
     pub fn index(ifindex: u32, slot: u32) -> u32 {
@@ -66,6 +69,12 @@ pub fn vlan_key(slot: u32, ifindex: u32, vlan: u16) -> u64 {
 #[inline(always)]
 pub fn carries_key(slot: u32, ifindex: u32, zone: u16) -> u64 {
     (slot as u64) << 63 | (ifindex as u64) << 32 | 1 << 16 | zone as u64
+}
+
+/// Key that exists when a device without MACs is behind an interface without a link header.
+#[inline(always)]
+pub fn behind_key(slot: u32, ifindex: u32, device: u32) -> u64 {
+    (slot as u64) << 63 | 1 << 61 | (ifindex as u64) << 32 | device as u64
 }
 
 /// Key that exists when a zone lets a non-IP protocol pass.

@@ -46,7 +46,8 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         if work.is_cut_off() {
             return Some(Verdict::of(Reason::Quarantined));
         }
-        let quoted = packet::quoted(bytes, &work.packet).map(|it| it.on_link(work.link));
+        let quoted = packet::quoted(&work.framed(bytes), &work.packet);
+        let quoted = quoted.map(|it| it.on_link(work.link));
         return Some(match quoted {
             Some(quoted) if is_related(tables, work, &quoted) => Verdict {
                 counts: !work.is_from_guarded(),

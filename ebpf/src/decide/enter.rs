@@ -1,6 +1,9 @@
 //! Place and control, for a packet that enters.
 
-use super::work::{CHARGED, CUT_OFF, DHCP_CLIENT, Verdict, Work};
+use super::{
+    bare::enter_bare,
+    work::{CHARGED, CUT_OFF, DHCP_CLIENT, Verdict, Work},
+};
 use crate::{
     abi::{Address, End, ROUTER, Reason, carries_key, mac_key, zone},
     guards::{self, Sender},
@@ -16,6 +19,9 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     tables: &T,
     work: &mut Work,
 ) -> Option<Verdict> {
+    if B::MAY_BE_BARE && work.is_bare() {
+        return enter_bare(tables, work);
+    }
     let mut sender = Sender {
         slot: work.slot,
         device: 0,

@@ -62,6 +62,10 @@ pub fn apply_failsafe<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         }
         None
     } else if work.packet.shape == Shape::Discovery {
+        // Without a link header there are no neighbours to find.
+        if work.is_bare() {
+            return verdict;
+        }
         let Some(target) = bytes.read::<16>(work.packet.payload as usize + 8) else {
             return verdict;
         };

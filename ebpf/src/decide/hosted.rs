@@ -11,7 +11,11 @@ use super::{
     start::established,
     work::{Verdict, Work},
 };
-use crate::{abi::Reason, lookup::Lookup, packet::Bytes};
+use crate::{
+    abi::Reason,
+    lookup::Lookup,
+    packet::{Bytes, Linked},
+};
 
 /// Place and control, for a packet that leaves; no verdict when [`admit`](super::admit()) has to go
 /// on.
@@ -40,7 +44,7 @@ pub fn leave_hosted<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if verdict.is_some() {
         return verdict;
     }
-    let verdict = enter(bytes, tables, work);
+    let verdict = enter(&Linked(bytes), tables, work);
     // A bridge asks this where a frame leaves that has entered elsewhere. This one is leaving.
     if verdict.is_none() && !work.packet.is_to_group() && is_misdirected(tables, work, 0) {
         return Some(Verdict::of(Reason::Misdirected));

@@ -36,7 +36,9 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     // Control from outside is control of this link: reports and queries as their RFCs have them, and
     // DHCP that the router has not forwarded. Policy judges everything else.
     let from_outside = !work.is_from_guarded() && !work.is_from_router();
-    if guards::is_control(&work.packet) && (!from_outside || is_of_this_link(tables, work)) {
+    if guards::is_control(&work.packet)
+        && (!from_outside || !work.is_bare() && is_of_this_link(tables, work))
+    {
         if work.is_from_guarded() {
             // Neighbour discovery that the router has forwarded has a lower hop limit.
             let forwarded = work.packet.shape == Shape::Discovery

@@ -18,10 +18,10 @@ const OPTIONS: usize = (LONGEST as usize - 8).div_ceil(8);
 const SOURCE_LINK: u8 = 1;
 const TARGET_LINK: u8 = 2;
 
-/// Whether [`read_options`] has to run.
+/// Whether [`read_options`] has to run. Without a link header there is no neighbour discovery.
 #[inline(always)]
 pub(super) fn has_options(work: &mut Work) -> bool {
-    work.packet.shape == Shape::Discovery && !work.packet.source.is_v4()
+    work.packet.shape == Shape::Discovery && !work.packet.source.is_v4() && !work.is_bare()
 }
 
 /// Checks that the options fill the rest of the message exactly, and notes whether one of them

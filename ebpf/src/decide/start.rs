@@ -61,7 +61,8 @@ pub fn start_egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     ) {
         return Some(not_ready(work));
     }
-    if is_of_hosted(bytes, from, tables, work.slot) {
+    // Without a MAC, what comes from no interface is the router's.
+    if !work.is_bare() && is_of_hosted(bytes, from, tables, work.slot) {
         work.path = INGRESS | HOSTED;
     }
     if from != 0
@@ -184,7 +185,12 @@ fn parse<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     tables: &T,
     work: &mut Work,
 ) -> Result<(), Reason> {
-    packet::ethernet(bytes, tag, &mut work.packet)?;
+    let bytes = &work.framed(bytes);
+    if B::MAY_BE_BARE && work.is_bare() {
+        packet::bare(bytes, tag, &mut work.packet)?;
+    } else {
+        packet::ethernet(bytes, tag, &mut work.packet)?;
+    }
     if work.packet.vlan != 0 {
         let key = vlan_key(work.slot, work.ifindex, work.packet.vlan);
         work.zone = match tables.place(key) {
@@ -216,8 +222,10 @@ fn parse<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     work.packet.destination = work.packet.destination.on_link(work.link);
     network?;
     match work.packet.ethertype {
-        number::IPV4 | number::IPV6 | number::ARP => Ok(()),
+        number::IPV4 | number::IPV6 => Ok(()),
+        number::ARP if !work.is_bare() => Ok(()),
         _ if work.is_from_router() => Ok(()),
+        _ if work.is_bare() => Err(Reason::UnknownEthertype),
         number::EAPOL if is_for_the_port(tables, work) => Ok(()),
         // Both zones have to let it pass: that of the port where it enters, and that of the port
         // where it leaves.

@@ -3,8 +3,8 @@
 use crate::{
     abi::{Address, End, Flow, LOG, Port, Reason},
     cell::{Cell32, Cell64},
-    flows::{Opening, Sought},
-    packet::Packet,
+    flows::{self, Opening, Sought},
+    packet::{Bytes, Framed, Packet},
     policy::{self, Decision},
 };
 
@@ -244,11 +244,36 @@ impl Work {
         self.port & Port::QUARANTINED != 0
     }
 
+    /// Whether packets of the port have no link header.
+    #[inline(always)]
+    pub(super) fn is_bare(&self) -> bool {
+        self.port & Port::BARE != 0
+    }
+
+    /// The packet's bytes, at the offsets of a frame.
+    #[inline(always)]
+    pub(super) fn framed<'a, B: Bytes + ?Sized>(&self, bytes: &'a B) -> Framed<'a, B> {
+        Framed::new(bytes, (self.port / Port::BARE) as u32 & 1)
+    }
+
+    /// Who sent a packet that enters, as far as the link tells: its MAC. Without a link header it is
+    /// the address, made like the MAC of a group, which sends nothing.
+    #[inline(always)]
+    fn sent_by(&self) -> u64 {
+        if self.is_bare() {
+            let [high, low] = self.packet.source.0;
+            let mixed = flows::folded(high, low) & 0xffff_ffff_ffff;
+            mixed | 1 << 40
+        } else {
+            self.packet.source_mac
+        }
+    }
+
     /// Where the packet comes from, as [`Flow::bind`] has it.
     #[inline(always)]
     pub(super) fn bind(&self) -> u64 {
         if self.is_ingress() {
-            self.packet.source_mac << 16 | self.ifindex as u64
+            self.sent_by() << 16 | self.ifindex as u64
         } else if self.is_from_router() {
             Flow::OWN
         } else if self.rewritten != 0 {

@@ -10,14 +10,18 @@ use wardline_ebpf::{
 };
 
 /// The packet's memory, between two addresses from the kernel.
-pub(super) struct Frame {
+pub(super) struct Frame<const TC: bool> {
     start: usize,
     end: usize,
     length: usize,
     joined: bool,
+    protocol: u16,
 }
 
-impl Bytes for Frame {
+impl<const TC: bool> Bytes for Frame<TC> {
+    // The kernel runs XDP on no interface without a link header that a port may be.
+    const MAY_BE_BARE: bool = TC;
+
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
         let mut at = at;
@@ -48,10 +52,15 @@ impl Bytes for Frame {
     fn is_joined(&self) -> bool {
         self.joined
     }
+
+    #[inline(always)]
+    fn protocol(&self) -> u16 {
+        self.protocol
+    }
 }
 
 #[inline(always)]
-pub(super) fn xdp_frame(context: *mut xdp_md) -> Frame {
+pub(super) fn xdp_frame(context: *mut xdp_md) -> Frame<false> {
     let context = XdpContext::new(context);
     let (start, end) = (context.data(), context.data_end());
     Frame {
@@ -59,19 +68,22 @@ pub(super) fn xdp_frame(context: *mut xdp_md) -> Frame {
         end,
         length: end - start,
         joined: false,
+        protocol: 0,
     }
 }
 
 #[inline(always)]
-pub(super) fn tc_frame(context: *mut __sk_buff) -> Frame {
+pub(super) fn tc_frame(context: *mut __sk_buff) -> Frame<true> {
     // SAFETY: the context is the kernel's.
-    let (length, segment) = unsafe { ((*context).len, (*context).gso_size) };
+    let (length, segment, protocol) =
+        unsafe { ((*context).len, (*context).gso_size, (*context).protocol) };
     let context = TcContext::new(context);
     Frame {
         start: context.data(),
         end: context.data_end(),
         length: length as usize,
         joined: segment != 0,
+        protocol: u16::from_be(protocol as u16),
     }
 }
 

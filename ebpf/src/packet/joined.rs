@@ -127,7 +127,9 @@ mod tests {
             v6(0, 6, &[]),
             v6(0, 0, &JUMBO),
         ] {
-            let packet = parsed(&bytes, 180_000, true).unwrap();
+            let Ok(packet) = parsed(&bytes, 180_000, true) else {
+                panic!("{bytes:?}");
+            };
             assert_eq!(packet.shape, Shape::Tcp);
             assert_eq!((packet.source_port, packet.destination_port), (80, 90));
             assert_eq!((packet.length, packet.flags), (180_000, 16));

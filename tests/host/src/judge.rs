@@ -248,6 +248,7 @@ pub fn inventory_of<'a>(
             parent: None,
             vlan: None,
             kind: None,
+            header: Default::default(),
         };
         inventory.links.insert(index, link);
     }

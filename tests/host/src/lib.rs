@@ -20,6 +20,8 @@ pub mod tally;
 #[cfg(test)]
 mod agreement;
 #[cfg(test)]
+mod bare;
+#[cfg(test)]
 mod internet;
 #[cfg(test)]
 mod learning;

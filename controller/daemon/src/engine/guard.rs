@@ -7,7 +7,7 @@ use wardline_datapath::{Datapath, Hook, error::AttachError, fast_forward, offloa
 use wardline_ebpf::abi;
 use wardline_policy::{
     intent::{Attach, Port},
-    inventory::Link,
+    inventory::{Header, Link},
     numbers::numbered,
     snapshot::Snapshot,
 };
@@ -103,6 +103,14 @@ fn release_others(datapath: &mut Datapath, snapshot: &Snapshot) {
 fn guard_port(datapath: &mut Datapath, link: &Link, port: &Port) -> (Attached, String) {
     const TC: &[Hook] = &[Hook::TcIngress, Hook::TcEgress];
     let ifindex = link.index;
+    let bare = match link.header {
+        Header::Ethernet => None,
+        Header::Bare => Some("no XDP: its packets have no Ethernet header".to_owned()),
+        Header::Other(kind) => {
+            let why = format!("its packets begin neither with Ethernet nor with IP (type {kind})");
+            return (Attached::None, why);
+        }
+    };
     let outside = offload::tags_outside(link);
     let tagged = !port.vlans.is_empty();
     // A port without VLANs drops tagged frames. XDP does that only for tags that it sees, so
@@ -111,7 +119,7 @@ fn guard_port(datapath: &mut Datapath, link: &Link, port: &Port) -> (Attached, S
         Some(_) if !tagged => &[Hook::Tags, Hook::Xdp, Hook::TcEgress],
         _ => &[Hook::Xdp, Hook::TcEgress],
     };
-    let blind = outside.filter(|_| tagged);
+    let blind = bare.or(outside.filter(|_| tagged));
     // If TC judges already, a foreign program that appears on the XDP hook is no reason to stop
     // guarding.
     let at_tc = TC

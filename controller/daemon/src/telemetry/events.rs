@@ -514,6 +514,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             parent: None,
             vlan: None,
             kind: None,
+            header: Default::default(),
         };
         let inventory = Inventory {
             links: [(2, link)].into(),

@@ -7,7 +7,7 @@ use wardline_ebpf::abi::{Address, MAX_IFINDEX, Port, carries_key, vlan_key};
 use super::networks::prefix_of;
 use crate::{
     intent::{Intent, ZoneIndex},
-    inventory::Inventory,
+    inventory::{Header, Inventory},
     quarantine::Quarantine,
     tables::Tables,
 };
@@ -34,6 +34,9 @@ pub(super) fn ports(
         }
         if port.router {
             flags |= Port::ROUTER;
+        }
+        if link.header == Header::Bare {
+            flags |= Port::BARE;
         }
         if quarantined.ports.contains(&link.name) {
             flags |= Port::QUARANTINED;

@@ -8,8 +8,8 @@ use std::{
 use ipnet::IpNet;
 use wardline_ebpf::{
     abi::{
-        self, Address, End, Port, PrefixKey, ROUTER, Settings, carries_key, holder, mac_key,
-        vlan_key,
+        self, Address, End, Port, PrefixKey, ROUTER, Settings, behind_key, carries_key, holder,
+        mac_key, vlan_key,
     },
     learning::Claim,
     lookup::Lookup as _,
@@ -484,13 +484,23 @@ impl<'a> Resolver<'a> {
     pub(super) fn is_guarded(&self, candidate: &Candidate<'_>) -> bool {
         match candidate.owner {
             Owner::Router => false,
-            Owner::Device(device) => !device.macs.is_empty(),
+            Owner::Device(device) => !device.macs.is_empty() || self.is_behind_bare(device),
             Owner::Nobody => {
                 let zone = self.home(candidate);
                 let settings = self.snapshot.tables.zones.get(&u32::from(zone));
                 settings.is_some_and(|settings| settings & abi::zone::HAS_PORTS != 0)
             }
         }
+    }
+
+    /// Whether a device is behind an interface without a link header, and known by its address.
+    fn is_behind_bare(&self, device: &Device) -> bool {
+        let link = device.port.as_ref();
+        let link = link.and_then(|port| self.snapshot.inventory.link(port));
+        link.is_some_and(|link| {
+            let key = behind_key(0, link.index, self.device_number(device));
+            self.snapshot.tables.places.contains_key(&key)
+        })
     }
 
     pub(super) fn checkpoint(

@@ -601,6 +601,7 @@ fn snapshot_of(policy: &str, quarantined: BTreeSet<String>) -> Snapshot {
             parent: None,
             vlan: None,
             kind: None,
+            header: Default::default(),
         };
         (index, link)
     });
