@@ -21,7 +21,7 @@ mod settings;
 pub use self::{address::*, event::*, flow::*, policy::*, reason::*, settings::*};
 
 /// The version of everything in this module.
-pub const ABI_VERSION: u32 = 14;
+pub const ABI_VERSION: u32 = 15;
 
 /// Interfaces with an index from here up can't be guarded: [`Port`] is an array by index.
 pub const MAX_IFINDEX: u32 = 16_384;

@@ -10,12 +10,16 @@ mod follow;
 mod key;
 mod open;
 
-use self::end::{Uncounted, adjust_quota, credit_rule, has_timed_out, take_uncounted};
 pub(crate) use self::key::folded;
+use self::{
+    end::{Uncounted, adjust_quota, credit_rule, has_timed_out, payer, take_uncounted},
+    follow::keeps,
+};
 pub use self::{
     end::{end, sweep},
     follow::{
-        NO_STATE, follow, is_answered, is_closing, lifetime, opener, reopens, vlan, with_vlan,
+        NO_STATE, adopted, follow, is_answered, is_closing, lifetime, opener, reopens, vlan,
+        with_vlan,
     },
     key::{Sought, key, part_key, quoted_key},
     open::{Opening, open},
@@ -199,14 +203,15 @@ pub fn hop(found: &Found<'_>, to: usize) -> (u64, u64) {
     }
 }
 
-/// Counts a packet of a flow.
+/// Counts a packet of a flow, which has brought it into the state `next`.
 #[inline(always)]
-pub fn count_packet(found: &Found<'_>, leg: usize, length: u32, tick: u32) {
+pub fn count_packet(found: &Found<'_>, leg: usize, next: u32, length: u32, tick: u32) {
     let leg = leg & 1;
     found.flow.packets[leg].add(1);
     found.flow.counts[leg].add(length as u64);
     if let Some(last) = found.bucket.last.get(found.way())
         && last.load() != tick
+        && keeps(found.state, next, found.flow.key[1].load() as u8, leg)
     {
         last.store(tick);
     }
@@ -257,7 +262,7 @@ pub fn set_state<T: Lookup + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sou
     tables.lock(found.bucket);
     if sought.is(found.flow, ends) {
         before = found.flow.state.load();
-        owner = ends.devices[bit(opener(before))].load();
+        owner = ends.devices[bit(payer(ends, before))].load();
         found.flow.state.store(bits);
     }
     tables.unlock(found.bucket);
@@ -285,25 +290,27 @@ pub fn renew<T: Lookup + ?Sized>(
     };
     let leg = (renewed.leg & 1) as usize;
     let protocol = sought.key.ports as u8;
-    let owner = if opener(bits) == leg {
-        renewed.device
-    } else {
-        renewed.other
-    };
     let bits = renewed.with_end(bits);
     let flow = found.flow;
-    let (mut old_owner, mut before) = (owner, bits);
+    let (mut owner, mut old_owner, mut before) = (0, 0, bits);
     let mut owed = Uncounted::default();
     tables.lock(found.bucket);
     if sought.is(flow, ends) {
         before = flow.state.load();
-        old_owner = ends.devices[bit(opener(before))].load();
+        let pays = payer(ends, before);
+        old_owner = ends.devices[bit(pays)].load();
+        owner = if pays == leg {
+            renewed.device
+        } else {
+            renewed.other
+        };
         if ends.rule.load() != renewed.rule {
             owed = take_uncounted(flow, ends);
         }
         ends.rule.store(renewed.rule);
         ends.until.store(renewed.until);
-        ends.would.store(renewed.would);
+        ends.would
+            .store(renewed.would | ends.would.load() & FlowEnds::OTHER_PAYS);
         flow.stamp.store(renewed.stamp);
         flow.bind[leg].store(renewed.bind);
         let there = flow.bind[1 - leg].load();

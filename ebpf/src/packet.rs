@@ -184,6 +184,8 @@ pub struct Packet {
     pub protocol: u8,
     /// TCP flags.
     pub flags: u8,
+    /// Whether a TCP segment carries data.
+    pub data: bool,
     /// IPv4 time to live or IPv6 hop limit.
     pub hop_limit: u8,
     /// Source port, or a query's identifier.

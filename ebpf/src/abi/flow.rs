@@ -87,13 +87,19 @@ pub struct FlowEnds {
     pub rule: Cell32,
     /// Tick at which that rule ends.
     pub until: Cell32,
-    /// For a flow that exists only because of mode observe: the [`Reason`](super::Reason) for which
-    /// it would be dropped.
+    /// [`FlowEnds::OTHER_PAYS`], and for a flow that exists only because of mode observe the
+    /// [`Reason`](super::Reason) for which it would be dropped.
     pub would: Cell32,
     /// Packets that are already credited to rules that admitted the flow before.
     pub packets: Cell32,
     /// Bytes of those packets.
     pub bytes: Cell64,
+}
+
+impl FlowEnds {
+    /// In [`FlowEnds::would`]: the flow is charged to the end that did not open it, because that end
+    /// sent the first packet. Only a flow that was adopted can be.
+    pub const OTHER_PAYS: u32 = 1 << 31;
 }
 
 /// A flow and its ends in a bucket: two cache lines side by side, which processors fetch together.
@@ -122,15 +128,18 @@ pub struct FlowHops {
 pub mod state {
     /// The high end opened the flow.
     pub const OPENER_HIGH: u32 = 1;
-    /// The other end has answered.
+    /// The other end has answered. After [`RESET`], it has sent something since.
     pub const ANSWERED: u32 = 2;
-    /// TCP: the opener has acknowledged the answer.
+    /// TCP: the opener has acknowledged the answer. After [`RESET`], it has sent something since.
+    /// Without [`ANSWERED`] the flow was adopted: of a TCP flow only the opener has been heard, of
+    /// another only the other end.
     pub const CONFIRMED: u32 = 4;
     /// TCP: the low end has sent FIN.
     pub const FIN_LOW: u32 = 8;
     /// TCP: the high end has sent FIN.
     pub const FIN_HIGH: u32 = 16;
-    /// TCP: an end has sent RST.
+    /// TCP: an end of an open connection has sent RST. Without a connection, RST sets the marks of
+    /// both FINs.
     pub const RESET: u32 = 32;
     /// No rule admits it; it lives because its zones are in mode observe.
     pub const OBSERVED: u32 = 64;

@@ -29,6 +29,7 @@ const HASHES: &[(u32, u64)] = &[
     (12, 0xaf95_1de6_b84e_cfef),
     (13, 0xfc97_a511_a65f_c089),
     (14, 0x6f12_f669_a0ef_d67f),
+    (15, 0xda1c_7fd9_00cb_2d0c),
 ];
 
 /// What is wrong with the layout, for the developer who changed it.

@@ -117,10 +117,11 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
     opening.vlan = work.packet.vlan as u32;
     opening.device = device;
     opening.other = other;
+    opening.adopts = work.adopts;
     opening.bits = if work.adopts == 0 {
         0
     } else {
-        state::ANSWERED | state::CONFIRMED
+        flows::adopted(work.packet.protocol, work.reversed != 0)
     };
     opening.rule = rule;
     opening.until = if allowed { until } else { NEVER };
@@ -135,7 +136,7 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
     let next = flows::with_vlan(next & !state::OBSERVED, leg, work.packet.vlan);
     let next = next | if allowed { 0 } else { state::OBSERVED };
     flows::renew(tables, &found, &work.sought, &work.opening, next, current);
-    flows::count_packet(&found, leg, work.packet.length, work.tick);
+    flows::count_packet(&found, leg, next, work.packet.length, work.tick);
     work.counted_by_flow = 1;
     work.opens = u32::from(work.is_ingress()) & opens(next, leg);
     Some(if work.rewritten != 0 && !work.is_ingress() {

@@ -97,7 +97,7 @@ pub(super) fn go_on<T: Lookup + ?Sized>(
     if next != found.state {
         flows::set_state(tables, found, &work.sought, next);
     }
-    flows::count_packet(found, leg, work.packet.length, work.tick);
+    flows::count_packet(found, leg, next, work.packet.length, work.tick);
     established_verdict(found)
 }
 

@@ -90,7 +90,7 @@ pub(super) fn follow_part<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Ve
     if found.flow.bind[bit(leg)].load() != work.bind() || !is_current(tables, work, &found) {
         return dropped;
     }
-    flows::count_packet(&found, leg, work.packet.length, work.tick);
+    flows::count_packet(&found, leg, found.state, work.packet.length, work.tick);
     established_verdict(&found)
 }
 

@@ -165,7 +165,8 @@ pub(super) fn is_to_be_noted(work: &mut Work) -> bool {
 /// admits it.
 #[inline(always)]
 pub(super) fn opens(bits: u32, leg: usize) -> u32 {
-    u32::from(flows::opener(bits) == leg & 1 && bits & (state::ANSWERED | state::OBSERVED) == 0)
+    const LATER: u32 = state::ANSWERED | state::CONFIRMED | state::RESET | state::OBSERVED;
+    u32::from(flows::opener(bits) == leg & 1 && bits & LATER == 0)
 }
 
 /// The last step for a packet that has opened a flow by a rule where it entered: leaves the notes.

@@ -20,7 +20,7 @@ pub fn end<T: Lookup + ?Sized>(tables: &T, found: &Found<'_>, sought: &Sought) {
     tables.lock(found.bucket);
     if tag.load() != 0 && sought.is(found.flow, ends) {
         bits = found.flow.state.load();
-        owner = ends.devices[bit(opener(bits))].load();
+        owner = ends.devices[bit(payer(ends, bits))].load();
         owed = take_uncounted(found.flow, ends);
         tag.store(0);
     }
@@ -75,7 +75,7 @@ pub(super) fn reclaim<T: Lookup + ?Sized>(
         let (bits, last) = (flow.state.load(), bucket.last[way].load());
         let answered = is_answered(flow.key[1].load() as u8, bits);
         if bucket.tags[way].load() != 0 && has_timed_out(flow, last, bits, settings, tick) {
-            owner = ends.devices[bit(opener(bits))].load();
+            owner = ends.devices[bit(payer(ends, bits))].load();
             owed = take_uncounted(flow, ends);
             bucket.tags[way].store(0);
         }
@@ -85,6 +85,13 @@ pub(super) fn reclaim<T: Lookup + ?Sized>(
             release(tables, owner, answered);
         }
     }
+}
+
+/// The end that a flow is charged to: the one that sent the first packet. Called under the bucket's
+/// lock.
+#[inline(always)]
+pub(super) fn payer(ends: &FlowEnds, bits: u32) -> usize {
+    opener(bits) ^ (ends.would.load() >> 31) as usize
 }
 
 /// Whether a flow has timed out.

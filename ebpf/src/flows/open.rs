@@ -2,12 +2,17 @@
 
 use super::{
     Sought, cell,
-    end::{Uncounted, adjust_quota, credit_rule, has_timed_out, reclaim, release, take_uncounted},
-    follow::{is_answered, opener, with_vlan},
+    end::{
+        Uncounted, adjust_quota, credit_rule, has_timed_out, payer, reclaim, release,
+        take_uncounted,
+    },
+    follow::{is_answered, with_vlan},
     lowest_way, ways_with_tag,
 };
 use crate::{
-    abi::{Flow, FlowEntry, FlowKey, NEVER, ROUTER, Reason, Settings, WAYS, gauge, state},
+    abi::{
+        Flow, FlowEnds, FlowEntry, FlowKey, NEVER, ROUTER, Reason, Settings, WAYS, gauge, state,
+    },
     cell::{Cell64, bit, way},
     lookup::Lookup,
 };
@@ -29,6 +34,8 @@ pub struct Opening {
     pub other: u32,
     /// Bits of [`state`] that it has from the start.
     pub bits: u32,
+    /// 1 when it is adopted, else 0: half of a device's quota is for flows that it opens itself.
+    pub adopts: u32,
     /// The rule that admits it.
     pub rule: u32,
     /// Tick at which that rule ends.
@@ -78,15 +85,14 @@ pub fn open<T: Lookup + ?Sized>(
     // run. It cleans this bucket, which is read anyway; new flows spread evenly over all buckets.
     reclaim(tables, settings, bucket, tick);
     let leg = (opening.leg & 1) as usize;
-    let owner = if opening.opener == opening.leg {
-        opening.device
-    } else {
-        opening.other
-    };
+    // Who sends the first packet pays, whichever end rules name as the opener: else one end could
+    // use up the other's quota.
+    let owner = opening.device;
     let quota = tables.quota(owner).ok_or(Reason::DeviceQuota)?;
     let open = quota.unanswered.load().wrapping_add(quota.answered.load());
     // Flows that no device opened are limited by the size of the table only.
-    if owner > ROUTER && open >= settings.flows_per_device {
+    let most = settings.flows_per_device >> (opening.adopts & 1);
+    if owner > ROUTER && open >= most {
         return Err(Reason::DeviceQuota);
     }
     let flows = tables.gauge(gauge::FLOWS).ok_or(Reason::FlowTableFull)?;
@@ -162,7 +168,7 @@ pub fn open<T: Lookup + ?Sized>(
         let FlowEntry { flow, ends } = lines;
         if place.load() != 0 {
             let old_bits = flow.state.load();
-            old_owner = ends.devices[bit(opener(old_bits))].load();
+            old_owner = ends.devices[bit(payer(ends, old_bits))].load();
             old_answered = is_answered(flow.key[1].load() as u8, old_bits);
             owed = take_uncounted(flow, ends);
         }
@@ -215,7 +221,12 @@ fn write_flow(way: &FlowEntry, sought: &Sought, opening: &Opening, bits: u32) {
     ends.devices[1 - leg].store(opening.other);
     ends.rule.store(opening.rule);
     ends.until.store(opening.until);
-    ends.would.store(opening.would);
+    let pays = if opening.opener == opening.leg {
+        0
+    } else {
+        FlowEnds::OTHER_PAYS
+    };
+    ends.would.store(opening.would | pays);
     ends.packets.store(0);
     ends.bytes.store(0);
 }

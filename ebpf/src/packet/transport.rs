@@ -40,6 +40,7 @@ pub(super) fn transport<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Re
             packet.shape = Shape::Tcp;
             ports(packet, [header[0], header[1], header[2], header[3]]);
             packet.flags = header[13];
+            packet.data = length > header_length;
             if !valid_tcp_flags(packet.flags) {
                 return packet.fault(Reason::BadTcpFlags);
             }

@@ -82,9 +82,15 @@ fn agree(packet: &Packet, frame: &Frame, length: usize) {
     assert_eq!(packet.source, address(ip.source));
     assert_eq!(packet.destination, address(ip.destination));
     match &ip.upper {
-        Upper::Tcp { from, to, flags } => {
+        Upper::Tcp {
+            from,
+            to,
+            flags,
+            data,
+        } => {
             assert_eq!((packet.source_port, packet.destination_port), (*from, *to));
             assert_eq!((packet.protocol, packet.flags), (6, *flags));
+            assert_eq!(packet.data, *data);
         }
         Upper::Udp { from, to, .. } => {
             assert_eq!((packet.source_port, packet.destination_port), (*from, *to));

@@ -112,7 +112,7 @@ fn what_is_silent_goes_and_what_is_in_use_stays() {
 
     // The second has had a packet at the last moment.
     let second = of(&tables.bucket, 2).unwrap();
-    flows::count_packet(&second, 0, 60, START + lives);
+    flows::count_packet(&second, 0, second.state, 60, START + lives);
     flows::sweep(&tables, &tables.settings, START + lives + 1);
     assert_eq!(tables.left(), (vec![2], 1, 1));
     // The packets of removed flows are the rule's; those of the second flow are still its own.
@@ -124,7 +124,7 @@ fn what_comes_back_to_life_before_the_lock_is_taken_stays() {
     let now = START + Settings::for_flows(64).udp + 1;
     let comes_back = |bucket: &Bucket| {
         if let Some(flow) = of(bucket, 1) {
-            flows::count_packet(&flow, 0, 60, now);
+            flows::count_packet(&flow, 0, flow.state, 60, now);
         }
     };
     let tables = Tables::new(&|_| ());

@@ -100,6 +100,8 @@ pub enum Upper {
         from: u16,
         to: u16,
         flags: u8,
+        /// Whether anything follows the header.
+        data: bool,
     },
     Udp {
         from: u16,
@@ -416,6 +418,7 @@ fn upper(version: u8, protocol: u8, payload: &[u8], fragment: Option<Fragment>) 
             from: port(0),
             to: port(2),
             flags: payload[13],
+            data: payload.len() > usize::from(payload[12] >> 4) * 4,
         },
         17 => {
             let length = usize::from(port(4));

@@ -99,7 +99,7 @@ pub(crate) fn described(flow: &Live, snapshot: &Snapshot, now: u32) -> v1::Flow 
     let protocol = flow.protocol();
     let state = match protocol {
         6 if flows::is_closing(bits) => "closing",
-        6 if bits & state::CONFIRMED != 0 => "established",
+        6 if flows::is_answered(protocol, bits) => "established",
         _ if bits & state::ANSWERED != 0 => "answered",
         _ => "unanswered",
     };

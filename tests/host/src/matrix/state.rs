@@ -26,6 +26,10 @@ pub(crate) fn rows(t: &mut Table) {
             .enters(LAN1, up(&PUMP, &RECORDS, f, tcp(2575, ACK)))
     }
     let e = ESTABLISHED;
+    /// A segment with data.
+    fn sent(from: &Party, to: &Party, f: Family, port: u16) -> Ethernet {
+        up(from, to, f, Tcp { data: b"data".to_vec(), ..Tcp::new(40_000, port, ACK | PSH) })
+    }
 
     t.both("a connection from its SYN to its last ACK", |c, f| {
         opened(c, f).leaves(LAN1, UPLINK, here(f, ACK | PSH)).enters(LAN1, there(f, FIN | ACK))
@@ -66,6 +70,36 @@ pub(crate) fn rows(t: &mut Table) {
     });
     t.case("data eleven seconds behind a reset").enters(LAN1, there(V4, SYN)).leaves(LAN1, UPLINK, here(V4, SYN | ACK)).enters(LAN1, there(V4, ACK))
         .leaves(LAN1, UPLINK, here(V4, RST)).enters(LAN1, there(V4, ACK | PSH)).after(12).is([RULE, e, e, e, MID_FLOW]);
+    // What is over ends on time, whatever arrives.
+    t.both("a finished connection that one end keeps sending on", |c, f| {
+        c.mirrors("closing flows live as long as somebody sends on them");
+        opened(c, f).enters(LAN1, there(f, FIN | ACK)).leaves(LAN1, UPLINK, here(f, FIN | ACK)).leaves(LAN1, UPLINK, here(f, ACK)).after(5)
+            .leaves(LAN1, UPLINK, here(f, ACK)).after(5).leaves(LAN1, UPLINK, here(f, ACK)).after(5).is([RULE, e, e, e, e, e, e, MID_FLOW]);
+    });
+    t.both("a reset connection that the other end keeps sending on", |c, f| {
+        c.mirrors("closing flows live as long as somebody sends on them");
+        opened(c, f).enters(LAN1, there(f, RST)).leaves(LAN1, UPLINK, here(f, ACK | PSH)).after(5).enters(LAN1, there(f, RST))
+            .leaves(LAN1, UPLINK, here(f, ACK | PSH)).after(7).is([RULE, e, e, e, e, e, MID_FLOW]);
+    });
+    t.both("a reset connection with which both ends go on, so it was forged", |c, f| {
+        c.mirrors("a bare RST ends a flow at once");
+        opened(c, f).leaves(LAN1, UPLINK, here(f, RST)).enters(LAN1, sent(&PUMP, &RECORDS, f, 2575)).leaves(LAN1, UPLINK, here(f, ACK)).enters(LAN1, sent(&PUMP, &RECORDS, f, 2575))
+            .leaves(LAN1, UPLINK, here(f, ACK)).after(60).is([RULE, e, e, e, e, e, e, e]);
+    });
+    t.both("a reset connection on which both ends only acknowledge", |c, f| {
+        opened(c, f).leaves(LAN1, UPLINK, here(f, RST)).enters(LAN1, there(f, ACK)).leaves(LAN1, UPLINK, here(f, ACK)).enters(LAN1, there(f, ACK)).after(12).is([RULE, e, e, e, e, e, MID_FLOW]);
+    });
+    t.both("a refused connection that the other end keeps sending on", |c, f| {
+        c.enters(LAN1, there(f, SYN)).leaves(LAN1, UPLINK, here(f, RST | ACK)).leaves(LAN1, UPLINK, here(f, ACK)).after(5)
+            .leaves(LAN1, UPLINK, here(f, ACK)).after(7).is([RULE, e, e, MID_FLOW]);
+    });
+    t.both("a connection without an answer that the other end keeps sending on", |c, f| {
+        c.mirrors("one end keeps the other's flows");
+        c.enters(LAN1, there(f, SYN)).leaves(LAN1, UPLINK, here(f, ACK)).after(20).leaves(LAN1, UPLINK, here(f, ACK)).after(20).is([RULE, e, MID_FLOW]);
+    });
+    t.both("a connection without an answer that its opener keeps asking for", |c, f| {
+        c.enters(LAN1, there(f, SYN)).enters(LAN1, there(f, SYN)).after(20).leaves(LAN1, UPLINK, here(f, SYN | ACK)).after(20).enters(LAN1, there(f, ACK)).after(20).is([RULE, e, e, e]);
+    });
     t.case("an answer after the SYN was given up").enters(LAN1, there(V4, SYN)).leaves(LAN1, UPLINK, here(V4, SYN | ACK)).after(31).is([RULE, MID_FLOW]);
     t.case("an open connection after an hour of silence").enters(LAN1, there(V4, SYN)).leaves(LAN1, UPLINK, here(V4, SYN | ACK)).enters(LAN1, there(V4, ACK))
         .leaves(LAN1, UPLINK, here(V4, ACK | PSH)).after(3600).is([RULE, e, e, e]);

@@ -23,13 +23,24 @@ pub(super) struct Flow {
     /// The kind of query, for what is asked and answered by ICMP.
     pub(super) query: Option<u8>,
     pub(super) answered: bool,
-    pub(super) reset: bool,
+    /// The opener has gone on after the answer.
+    pub(super) confirmed: bool,
+    pub(super) reset: Option<Reset>,
     pub(super) finished: [bool; 2],
     /// Where packets of the opener and of the other end come from, once they have sent any.
     pub(super) ways: [Option<Way>; 2],
     pub(super) rules: BTreeSet<String>,
     /// Why it would be refused, if its zones enforced.
     pub(super) observed: Option<Drop>,
+}
+
+/// What has happened since an end sent RST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reset {
+    /// There was no connection that could go on.
+    Unopened,
+    /// Whether the other end and the opener have spoken since.
+    Open([bool; 2]),
 }
 
 impl Flow {
@@ -47,7 +58,8 @@ impl Flow {
             asks: asks(ip),
             query: query(ip).map(|(kind, _)| kind),
             answered: false,
-            reset: false,
+            confirmed: false,
+            reset: None,
             finished: [false; 2],
             ways: [Some(way), None],
             rules,
@@ -105,12 +117,12 @@ impl Flow {
 
     /// Both ends have finished, or one has reset it.
     pub(super) fn is_closing(&self) -> bool {
-        self.reset || self.finished == [true; 2]
+        self.reset.is_some() || self.finished == [true; 2]
     }
 
     /// Whether the packet fits the state of the flow, which it then changes.
     pub(super) fn follow(&mut self, ip: &Ip, from_opener: bool) -> bool {
-        let Upper::Tcp { flags, .. } = ip.upper else {
+        let Upper::Tcp { flags, data, .. } = ip.upper else {
             self.answered |= !from_opener;
             return true;
         };
@@ -121,7 +133,13 @@ impl Flow {
             return has(ACK) != from_opener;
         }
         if has(RST) {
-            self.reset = true;
+            let open = self.answered && self.confirmed;
+            let reset = if open {
+                Reset::Open([false; 2])
+            } else {
+                Reset::Unopened
+            };
+            self.reset.get_or_insert(reset);
             self.answered |= !from_opener;
             return true;
         }
@@ -129,7 +147,15 @@ impl Flow {
             // A challenge to a stale SYN (RFC 5961, 4.2); the opener may send nothing else yet.
             return !from_opener;
         }
+        self.confirmed |= from_opener;
         self.finished[usize::from(from_opener)] |= has(FIN);
+        // A reset is not believed once both ends have gone on, and one has sent data.
+        if let Some(Reset::Open(since)) = &mut self.reset {
+            since[usize::from(from_opener)] = true;
+            if data && *since == [true; 2] {
+                self.reset = None;
+            }
+        }
         true
     }
 }
