@@ -1,5 +1,6 @@
 //! Frames shown to the programs in the kernel, one at a time: no hosts, no daemon.
 
+mod adoption;
 mod agreement;
 mod change;
 mod denied;

@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod control;
+mod flows;
 mod learning;
 mod neighbours;
 mod uplink;

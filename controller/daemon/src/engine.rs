@@ -37,7 +37,7 @@ use wardline_policy::{
 
 use self::{
     grants::{GrantRequest, Granted},
-    in_force::{InForce, Origin},
+    in_force::{InForce, Origin, fresh_ports},
     pending::Pending,
     prepare::{Prepared, prepare},
     quarantine::Known,
@@ -119,6 +119,10 @@ impl Engine {
         if let Some(stored) = latest.filter(|stored| stored.policy.version != 0) {
             let revision = stored.revision.revision;
             let prepared = engine.prepare(stored.policy)?;
+            if engine.in_force.datapath.is_first() {
+                let ports = fresh_ports(&engine.snapshot(), &prepared);
+                engine.in_force.datapath.adopt(ports);
+            }
             engine.in_force.enforce(revision, prepared)?;
             info!(revision, "took over");
         }

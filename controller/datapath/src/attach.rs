@@ -39,8 +39,9 @@ impl Datapath {
     ///
     /// As [`Datapath::attach`].
     pub fn attach_by(&mut self, way: Way, ifindex: u32, hooks: &[Hook]) -> Result<()> {
-        if !hooks.is_empty() && !self.is_guarded(ifindex)? {
-            self.adopt(ifindex)?;
+        let adopts = self.adopting.contains(&ifindex);
+        if !hooks.is_empty() && (adopts || !self.is_guarded(ifindex)?) {
+            self.set_adoption(ifindex, adopts)?;
         }
         let mut fresh = Vec::new();
         for hook in hooks {
@@ -56,6 +57,9 @@ impl Datapath {
                     return Err(error);
                 }
             }
+        }
+        if !hooks.is_empty() {
+            self.adopting.remove(&ifindex);
         }
         // The old hooks are taken off only after the new ones judge.
         let mut taken_off = Ok(());

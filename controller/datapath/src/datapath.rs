@@ -39,6 +39,10 @@ pub struct Datapath {
     /// Devices whose entries were amended while packets read them.
     pub(crate) amended: BTreeSet<u32>,
     pub(crate) adoption: Duration,
+    /// Interfaces that adopt running flows once they are guarded.
+    pub(crate) adopting: BTreeSet<u32>,
+    /// Whether no earlier daemon has left tables.
+    pub(crate) is_first: bool,
     /// The entries that this daemon has written for fast-forward; none: not written yet.
     pub(crate) forwarding: Option<BTreeMap<u32, Forwarding>>,
 }
@@ -59,11 +63,29 @@ impl Datapath {
         &self.reader
     }
 
-    /// Lets flows continue that already run through an interface which is about to be guarded.
-    pub fn adopt(&mut self, ifindex: u32) -> Result<()> {
+    /// Whether no earlier daemon has left tables, so that no flow is known yet.
+    pub fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// Says which interfaces adopt the flows that run through them, from when they are guarded. No
+    /// other interface does: not one that has reappeared, nor one that an earlier daemon guarded.
+    pub fn adopt(&mut self, interfaces: impl IntoIterator<Item = u32>) {
+        self.adopting.extend(interfaces);
+    }
+
+    /// Forgets that interfaces would adopt flows which are not there any more.
+    pub fn keep_adopting(&mut self, exists: impl Fn(u32) -> bool) {
+        self.adopting.retain(|ifindex| exists(*ifindex));
+    }
+
+    /// Lets flows continue that already run through an interface which is about to be guarded, or
+    /// ends what an interface of the same number was allowed.
+    pub(crate) fn set_adoption(&mut self, ifindex: u32, adopts: bool) -> Result<()> {
         let until = match self.adoption.as_secs() {
             _ if ifindex >= MAX_IFINDEX => return Ok(()),
             0 => 0,
+            _ if !adopts => 0,
             seconds => {
                 let jiffies = self.reader.jiffies()? + seconds * u64::from(self.reader.per_second);
                 (jiffies >> TICK_SHIFT) as u32

@@ -171,6 +171,8 @@ impl Datapath {
             settling: false,
             amended: BTreeSet::new(),
             adoption: timeouts.adoption,
+            adopting: BTreeSet::new(),
+            is_first: false,
             forwarding: None,
         };
         datapath.set_up(limits, timeouts)?;
@@ -209,6 +211,7 @@ impl Datapath {
 
     pub(crate) fn set_up(&mut self, limits: &Limits, timeouts: &Timeouts) -> Result<()> {
         let old: Settings = get(&self.ebpf, "SETTINGS", 0)?;
+        self.is_first = old.seed == 0;
         let ticks = |time: Duration| {
             let jiffies = time
                 .as_secs()

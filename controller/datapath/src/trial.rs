@@ -75,6 +75,16 @@ impl Datapath {
         Ok(value == if hook == Hook::Xdp { 2 } else { u32::MAX })
     }
 
+    /// Lets an interface adopt the flows that run through it, as if it had just been guarded; or ends
+    /// that.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn adopt_now(&mut self, ifindex: u32, adopts: bool) -> Result<()> {
+        self.set_adoption(ifindex, adopts)
+    }
+
     /// Clears the state that packets leave behind: flows, learned addresses, limits of events.
     ///
     /// # Errors

@@ -180,7 +180,7 @@ enum Timeout {
     ///
     /// Example: `timeouts.icmp = 30`
     Icmp,
-    /// How long after a port is first guarded running flows that a rule allows are adopted; 0: not at all.
+    /// How long after a change makes an interface a port running flows that a rule allows are adopted; 0: not at all.
     ///
     /// Example: `timeouts.adoption = 10`
     Adoption,

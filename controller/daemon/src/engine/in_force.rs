@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use wardline_datapath::{Datapath, error::DatapathError, fault};
+use wardline_ebpf::abi;
 use wardline_policy::{
     document::{
         diff::{self, Extent},
@@ -20,7 +21,7 @@ use wardline_policy::{
     numbers::{Ids, number_of, numbered},
     quarantine::Whom,
     snapshot::Snapshot,
-    tables::Amendment,
+    tables::{Amendment, Tables},
 };
 
 use super::{
@@ -112,7 +113,9 @@ impl InForce {
             ids: &ids,
             author,
         };
+        let fresh = fresh_ports(&current, &prepared);
         let revision = self.commit(&change, |in_force, revision| {
+            in_force.datapath.adopt(fresh);
             in_force.enforce(revision, prepared)
         })?;
         fault::point("in-force");
@@ -178,6 +181,8 @@ impl InForce {
     /// Puts tables and hooks right for the interfaces that there are now.
     pub(super) fn set_inventory(&mut self, inventory: Inventory) -> Result<(), Refusal> {
         let mut current = Snapshot::clone(&self.snapshot());
+        self.datapath
+            .keep_adopting(|ifindex| inventory.links.contains_key(&ifindex));
         current.inventory = Arc::new(inventory);
         if current.revision == 0 {
             self.publish(current);
@@ -340,4 +345,17 @@ impl InForce {
         });
         Ok(())
     }
+}
+
+/// The interfaces that a change makes ports. Only these adopt the flows that run through them: what
+/// ran before is then what ran unguarded, and nobody but who changes the policy can bring it about.
+pub(super) fn fresh_ports(current: &Snapshot, next: &Prepared) -> Vec<u32> {
+    let is_port = |tables: &Tables, ifindex: u32| {
+        let port = tables.ports.get(&ifindex);
+        port.is_some_and(|port| port.flags & abi::Port::GUARDED != 0)
+    };
+    let interfaces = current.inventory.links.keys().copied();
+    interfaces
+        .filter(|ifindex| is_port(&next.tables, *ifindex) && !is_port(&current.tables, *ifindex))
+        .collect()
 }
