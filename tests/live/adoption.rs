@@ -1,6 +1,6 @@
 //! Which open connections go on, and which are cut, when a port is first guarded or policy changes?
 
-use std::{thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use jiff::{Timestamp, ToSpan as _};
 use serde_json::Value;
@@ -120,6 +120,27 @@ fn what_shows_itself_too_late_is_cut() {
         }
     }
     assert_eq!(guard.drops().keys().collect::<Vec<_>>(), ["mid_flow"]);
+}
+
+#[test]
+fn a_daemon_with_other_tables_adopts_what_runs() {
+    let ward = Ward::new("upgrade-adopts");
+    let device = ward.device(1);
+    ward.lab.settle().unwrap();
+    let mut guard = Guard::start(&ward.lab, "");
+    let _server = ward.far.tcp_serve(7).unwrap();
+    guard.apply(&policy(&[zone(1, "", "")], "tcp/7"));
+    let mut session = device.session(FAR[0], 7).unwrap();
+    assert!(session.echo(b"before"));
+    guard.daemon.terminate().unwrap();
+    // As if another version had made these tables: this one never reads them.
+    let pins = guard.daemon.pins().to_owned();
+    let versions = fs::read_dir(&pins).unwrap();
+    let version = versions.last().unwrap().unwrap().path();
+    fs::rename(&version, pins.join("v0")).unwrap();
+    guard.daemon.restart().unwrap();
+    guard.wait_until_guarded("lan1");
+    assert!(session.echo(b"after"), "{:?}", guard.drops());
 }
 
 #[test]
