@@ -4,6 +4,7 @@ mod adoption;
 mod agreement;
 mod change;
 mod denied;
+mod events;
 mod flows;
 mod fuzz;
 mod hammer;

@@ -89,6 +89,9 @@ fn event_text(event: &Event, clock: &Clock) -> String {
     if event.count > 1 {
         text += &format!("  ×{}", event.count);
     }
+    if event.destinations > 1 {
+        text += &format!(" to {}", event.destinations);
+    }
     text + "\n"
 }
 
@@ -122,12 +125,13 @@ mod tests {
             destination: "10.20.9.5".to_owned(),
             service: "tcp/23".to_owned(),
             count: 12,
+            destinations: 3,
             ..Default::default()
         };
         assert_eq!(
             uncoloured(&event_text(&event, &clock)),
             "1970-01-01 00:01:40  drop  denied_by_rule    lan3.20  camera-1\\n (cameras)  \
-             10.20.3.1 → 10.20.9.5  tcp/23  by no-telnet  ×12\n"
+             10.20.3.1 → 10.20.9.5  tcp/23  by no-telnet  ×12 to 3\n"
         );
     }
 }

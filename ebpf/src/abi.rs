@@ -21,7 +21,7 @@ mod settings;
 pub use self::{address::*, event::*, flow::*, policy::*, reason::*, settings::*};
 
 /// The version of everything in this module.
-pub const ABI_VERSION: u32 = 15;
+pub const ABI_VERSION: u32 = 16;
 
 /// Interfaces with an index from here up can't be guarded: [`Port`] is an array by index.
 pub const MAX_IFINDEX: u32 = 16_384;
@@ -59,6 +59,6 @@ sizes! {
     Port = 8, Mac = 48, End = 20, Set = 8, Interval = 20,
     Settings = 80, Failsafe = 40, Forwarding = 16, Routes = 8,
     FlowKey = 40, Flow = 64, FlowEnds = 64, FlowEntry = 128, FlowHops = 32, bpf_spin_lock = 4,
-    Bucket = 1216, Quota = 16, Clients = 32, Askings = 128, Denial = 80, FragmentKey = 48, Fragment = 16, Learned = 24, Seen = 8,
-    Counter = 16, EventKey = 16, EventLimit = 16, Event = 96,
+    Bucket = 1216, Quota = 16, Clients = 32, Askings = 128, Denial = 88, FragmentKey = 48, Fragment = 16, Learned = 24, Seen = 8,
+    Counter = 16, EventKey = 20, EventLimit = 48, EventBudget = 24, Event = 96,
 }

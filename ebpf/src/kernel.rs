@@ -195,6 +195,7 @@ fn tag_ingress(context: TcContext) -> i32 {
     // SAFETY: the context is the kernel's.
     work.ifindex = unsafe { (*skb).ifindex };
     (work.device, work.zone) = (0, 0);
+    (work.source.device, work.destination.device) = (0, 0);
     // What it is does not matter. It is parsed only for the event.
     let (frame, packet) = (tc_frame(context.skb.skb), &mut work.packet);
     let _ = packet::ethernet(&frame, Some(tag as u16), packet);

@@ -15,6 +15,7 @@
 pub mod abi;
 pub mod cell;
 pub mod decide;
+pub mod events;
 pub mod flows;
 pub mod forward;
 pub mod guards;

@@ -131,7 +131,7 @@ mod tests {
             protocol: 6,
             reason: 4,
             flags: 3,
-            reserved: 9,
+            destinations: 9,
         };
         // One byte first, so that the record is not aligned.
         let mut bytes = vec![0; 1 + size_of::<abi::Event>()];

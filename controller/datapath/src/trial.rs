@@ -108,6 +108,7 @@ impl Datapath {
         }
         clear_hash::<Address, [u64; 3]>(&mut self.ebpf, "LEARNED", |_| true)?;
         clear_hash::<u64, Address>(&mut self.ebpf, "HELD", |_| true)?;
-        clear_hash::<EventKey, [u64; 2]>(&mut self.ebpf, "EVENT_LIMITS", |_| true)
+        clear_hash::<EventKey, [u64; 6]>(&mut self.ebpf, "EVENT_LIMITS", |_| true)?;
+        clear_hash::<u64, [u64; 3]>(&mut self.ebpf, "EVENT_BUDGETS", |_| true)
     }
 }

@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Address;
-use crate::cell::Cell64;
+use crate::cell::{Cell32, Cell64};
 
 /// Packets and bytes.
 #[repr(C)]
@@ -42,9 +42,22 @@ pub struct EventKey {
     pub reason: u32,
     /// The interface when there is no device, else 0.
     pub ifindex: u32,
+    /// The other end: the number of its device, or [`EventKey::ADDRESS`] and one of
+    /// [`EventKey::SHARES`] that addresses of no device share by hash.
+    pub peer: u32,
 }
 
-/// When an event was last sent, and how many packets have been suppressed since.
+impl EventKey {
+    /// In [`EventKey::peer`]: the other end is no device.
+    pub const ADDRESS: u32 = 1 << 31;
+    /// Shares of all other ends that are no device; a power of two.
+    pub const SHARES: u32 = 4;
+}
+
+/// Words of [`EventLimit::marks`].
+pub const MARKS: usize = 4;
+
+/// When an event was last sent, and what has been suppressed since.
 #[repr(C)]
 #[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
 pub struct EventLimit {
@@ -52,6 +65,25 @@ pub struct EventLimit {
     pub last: Cell64,
     /// Packets since then for which no event was sent.
     pub suppressed: Cell64,
+    /// One bit for each destination of those packets, by hash.
+    pub marks: [Cell64; MARKS],
+}
+
+/// The events that one device, or an interface where the device is not known, has made in this
+/// second.
+#[repr(C)]
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+pub struct EventBudget {
+    /// Jiffies at which the second began.
+    pub since: Cell64,
+    /// Events about other ends that are no device.
+    pub elsewhere: Cell32,
+    /// Events about devices of which another was sent a while before.
+    pub again: Cell32,
+    /// Events about devices of which none was.
+    pub first: Cell32,
+    /// Not used.
+    pub reserved: Cell32,
 }
 
 /// One verdict, as it is reported to the daemon.
@@ -95,8 +127,8 @@ pub struct Event {
     pub reason: u8,
     /// [`Event::OBSERVED`], [`Event::EGRESS`].
     pub flags: u32,
-    /// Not used.
-    pub reserved: u32,
+    /// How many bits of [`EventLimit::marks`] the packets have set.
+    pub destinations: u32,
 }
 
 impl Event {

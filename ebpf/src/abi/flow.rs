@@ -252,6 +252,10 @@ pub struct Denial {
     /// How many flows of its set had been opened when it was noted. Once another is opened, the
     /// denial is no longer valid.
     pub opened: Cell32,
+    /// As [`EventKey::peer`](super::EventKey::peer).
+    pub peer: Cell32,
+    /// Not used.
+    pub reserved: Cell32,
 }
 
 /// Sets of denials, for each processor.

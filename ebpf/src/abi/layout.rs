@@ -30,6 +30,7 @@ const HASHES: &[(u32, u64)] = &[
     (13, 0xfc97_a511_a65f_c089),
     (14, 0x6f12_f669_a0ef_d67f),
     (15, 0xda1c_7fd9_00cb_2d0c),
+    (16, 0xe142_ae55_a76e_8477),
 ];
 
 /// What is wrong with the layout, for the developer who changed it.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     abi::{Address, DENIAL_WAYS, Denial, End, NEVER, Reason, Settings, TICK_SHIFT, zone},
-    flows,
+    events, flows,
     lookup::Lookup,
     packet::Packet,
     policy::Decision,
@@ -135,6 +135,8 @@ pub fn note_denial<T: Lookup + ?Sized>(tables: &T, work: &Work, verdict: &Verdic
     denial.reason.store(verdict.reason as u32);
     denial.suppressed.store(0);
     denial.opened.store(opened);
+    let peer = events::peer(&work.destination, &work.packet.destination);
+    denial.peer.store(peer);
     let lane = way * 16;
     tags.store(tags.load() & !(0xffff << lane) | tag << lane);
 }

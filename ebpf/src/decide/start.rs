@@ -160,6 +160,9 @@ fn find_port<T: Lookup + ?Sized>(tables: &T, ifindex: u32, path: u16, work: &mut
     work.lasting_denial = 0;
     work.hop = 0;
     work.control = 0;
+    // An event tells which devices a packet is between, also when no step has looked them up.
+    work.source.device = 0;
+    work.destination.device = 0;
     let Some(slot) = tables.active() else {
         return false;
     };

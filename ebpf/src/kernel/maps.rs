@@ -9,9 +9,10 @@ use aya_ebpf::{
 use wardline_ebpf::{
     abi::{
         ADMISSIONS, Address, AddressKey, Askings, Bucket, Clients, Counter, DENIAL_SETS,
-        DENIAL_WAYS, DENIALS_AT, Denial, EPOCH_CELLS, End, Event, EventKey, EventLimit, FAILSAFES,
-        Failsafe, Forwarding, Fragment, FragmentKey, Interval, Learned, MAX_IFINDEX, MAX_ZONES,
-        Mac, Port, PrefixKey, Quota, Reason, Routes, Seen, Set, Settings, TICK_SHIFT, gauge,
+        DENIAL_WAYS, DENIALS_AT, Denial, EPOCH_CELLS, End, Event, EventBudget, EventKey,
+        EventLimit, FAILSAFES, Failsafe, Forwarding, Fragment, FragmentKey, Interval, Learned,
+        MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Quota, Reason, Routes, Seen, Set, Settings,
+        TICK_SHIFT, gauge,
     },
     cell::{Cell32, Cell64, opaque},
     learning,
@@ -110,6 +111,9 @@ pub(super) static RULES: PerCpuArray<Counter, 1024> = PerCpuArray::new();
 pub(super) static EVENTS: RingBuf<Event, { 1 << 20 }> = RingBuf::new();
 #[btf_map]
 pub(super) static EVENT_LIMITS: LruHashMap<EventKey, EventLimit, 16384> = LruHashMap::new();
+
+#[btf_map]
+pub(super) static EVENT_BUDGETS: LruHashMap<u64, EventBudget, 16384> = LruHashMap::new();
 
 #[btf_map]
 pub(super) static CLOCK: Array<u64, 1> = Array::new();
@@ -270,6 +274,7 @@ impl Lookup for Maps {
             rule: denial.rule.load(),
             reason: denial.reason.load(),
             ifindex: 0,
+            peer: denial.peer.load(),
         };
         if packets != 0
             && let Some(limit) = found!(EVENT_LIMITS.get_ptr(key))

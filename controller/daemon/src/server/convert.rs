@@ -238,6 +238,7 @@ impl From<&Event> for v1::Event {
             destination: event.destination.clone(),
             service: event.service.clone(),
             count: event.count,
+            destinations: event.destinations,
             revision: event.revision,
             source_mac: event.source_mac.clone(),
             source_port: event.source_port.into(),

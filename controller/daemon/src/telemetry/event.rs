@@ -30,6 +30,8 @@ pub struct Event {
     pub service: String,
     /// Packets that this event stands for.
     pub count: u64,
+    /// How many destinations those packets had: address and service; more than a few are an estimate.
+    pub destinations: u32,
     /// The revision that judged it.
     pub revision: u64,
     /// The sender's MAC.

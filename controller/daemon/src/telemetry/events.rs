@@ -39,7 +39,7 @@ const BATCH: usize = 256;
 
 /// The events since this daemon started, and those to come. A handle: clones are the same events.
 ///
-/// The kernel sends at most one event a second for each (device, reason, rule); `count` says how
+/// The kernel sends at most one event a second for each (device, reason, rule, other end); `count` says how
 /// many packets it stands for. Packets after the last event of a burst are reported by the next
 /// event of their kind, which may be much later; counters include them at once.
 #[derive(Clone, Debug)]
@@ -277,6 +277,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             destination: "192.0.2.80".into(),
             service: "tcp/443".into(),
             count: 3,
+            destinations: 2,
             revision: 5,
             source_mac: "02:00:00:00:01:11".into(),
             source_port: 49152,
@@ -494,7 +495,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             protocol: number::TCP,
             reason: Reason::DeniedByRule as u8,
             flags: 0,
-            reserved: 0,
+            destinations: 2,
         }
     }
 

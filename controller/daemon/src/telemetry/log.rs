@@ -19,6 +19,7 @@ pub(super) fn log(event: &Event) {
                 destination = event.destination,
                 service = event.service,
                 count = event.count,
+                destinations = event.destinations,
                 revision = event.revision,
                 source_mac = event.source_mac,
                 source_port = event.source_port,

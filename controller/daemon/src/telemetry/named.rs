@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use wardline_ebpf::{
-    abi::{self, Address, Reason},
+    abi::{self, Address, MARKS, Reason},
     packet::number,
 };
 use wardline_policy::{
@@ -37,12 +37,25 @@ pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> O
         destination,
         service: service(raw, reason),
         count: raw.count,
+        destinations: destinations(raw),
         revision: raw.revision,
         source_mac: mac(raw.source_mac).to_string(),
         source_port: raw.source_port,
         observed,
         message: String::new(),
     })
+}
+
+/// How many destinations the packets of an event had, from how many of the kernel's marks they have
+/// set by hash: some share a mark.
+fn destinations(raw: &abi::Event) -> u32 {
+    const ALL: u32 = MARKS as u32 * u64::BITS;
+    let all = f64::from(ALL);
+    // With all marks set there are at least about as many as would leave one.
+    let free = all - f64::from(raw.destinations.min(ALL - 1));
+    let estimate = (all * (all / free).ln()).round() as u32;
+    let count = u32::try_from(raw.count).unwrap_or(u32::MAX);
+    estimate.clamp(1, count.max(1))
 }
 
 /// The zone of a device in the policy in force.
@@ -105,4 +118,28 @@ pub(super) fn service(raw: &abi::Event, reason: Reason) -> String {
         };
     }
     service_text(raw.protocol, raw.destination_port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_as_many_as_their_marks_say() {
+        let told = |marks, count| {
+            destinations(&abi::Event {
+                destinations: marks,
+                count,
+                ..abi::Event::default()
+            })
+        };
+        assert_eq!(told(1, 9000), 1);
+        assert_eq!(told(2, 9000), 2);
+        // Of sixty, some six share a mark.
+        assert_eq!(told(54, 9000), 61);
+        assert_eq!(told(54, 60), 60);
+        assert_eq!(told(256, 9000), 1420);
+        // Packets whose destinations were not looked at.
+        assert_eq!(told(0, 4), 1);
+    }
 }

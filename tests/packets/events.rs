@@ -1,0 +1,141 @@
+//! Which drops the kernel tells of when a device makes many.
+
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
+
+use wardline_datapath::{Datapath, Hook, ring::Ring};
+use wardline_ebpf::abi::{Address, Event};
+use wardline_host_tests::judge::{Compiled, parsed};
+use wardline_oracle::frames::{Ethernet, Ipv4, Mac, Udp};
+use wardline_tests::eventually;
+
+use super::judge;
+
+/// Devices beside the camera.
+const OTHERS: u8 = 100;
+/// Events of one device in a second about devices that it has not told of lately, and about others.
+const FIRST: usize = 16;
+const AGAIN: usize = 32;
+/// The same about addresses of no device; they have four shares.
+const SHARES: usize = 4;
+
+const ROUTER: Mac = [2, 0, 0, 0, 0xff, 1];
+const CAMERA: u8 = 200;
+
+/// Devices of one zone, of which none may do anything.
+fn document() -> String {
+    let mut text = "version: 1\nzones: [{name: ward, subnets: [10.20.1.0/24]}]\nports:\n  \
+                    - {interface: lan1, zone: ward}\ndevices:\n"
+        .to_owned();
+    for host in (1..=OTHERS).chain([CAMERA, CAMERA + 1]) {
+        writeln!(
+            text,
+            "  - {{name: device-{host}, zone: ward, macs: [\"02:00:00:00:01:{host:02x}\"], \
+             addresses: [10.20.1.{host}]}}"
+        )
+        .unwrap();
+    }
+    text
+}
+
+/// A datapath, its events, and the port.
+struct Bench {
+    datapath: Datapath,
+    events: Ring,
+    ifindex: u32,
+    /// The port of the last packet: each has another, so that no denial is remembered.
+    port: u16,
+}
+
+impl Bench {
+    /// Shows a packet from a device to an address at a hook.
+    fn sends(&mut self, hook: Hook, from: u8, to: [u8; 4]) {
+        self.port += 1;
+        let port = self.port;
+        let packet = Ipv4::new(
+            [10, 20, 1, from].into(),
+            to.into(),
+            Udp::new(port, 9, *b"x"),
+        );
+        let frame = Ethernet::new(ROUTER, [2, 0, 0, 0, 1, from], packet).bytes();
+        let passed = self.datapath.run(hook, self.ifindex, 0, &frame).unwrap();
+        assert!(!passed);
+    }
+
+    fn told(&mut self) -> Vec<Event> {
+        self.events.by_ref().map(|event| event.unwrap()).collect()
+    }
+
+    /// Waits until a second is over for every kind.
+    fn wait(&mut self) {
+        let clock = || self.datapath.reader().clock().unwrap();
+        let began = clock();
+        let over = || clock().jiffies > began.jiffies + u64::from(began.per_second);
+        assert!(eventually(Duration::from_secs(5), over));
+    }
+}
+
+/// The devices that events name.
+fn named(events: &[Event]) -> BTreeSet<Address> {
+    let to = events.iter().map(|event| event.destination);
+    to.filter(|to| to.number()[1] as u32 >> 8 == 0x0a_14_01)
+        .collect()
+}
+
+#[test]
+fn noise_towards_many_devices_hides_no_other() {
+    judge::in_namespace("noise", &["lan1"], || {
+        let mut datapath = judge::datapath();
+        let clock = datapath.reader().clock().unwrap();
+        let compiled = Compiled::new(&parsed(&document()), &judge::observed(&[]), clock);
+        datapath.put(1, &compiled.tables).unwrap();
+        let mut bench = Bench {
+            events: datapath.events().unwrap(),
+            datapath,
+            ifindex: compiled.ifindex("lan1"),
+            port: 1000,
+        };
+        for hook in [Hook::Xdp, Hook::TcIngress] {
+            bench.datapath.forget().unwrap();
+            bench.port = 1000;
+            bench.told();
+            let noise = |bench: &mut Bench| {
+                for host in 1..OTHERS {
+                    bench.sends(hook, CAMERA, [10, 20, 1, host]);
+                }
+                for host in 1..=OTHERS {
+                    bench.sends(hook, CAMERA, [192, 0, 2, host]);
+                }
+            };
+            // After some seconds it has told of all of them, and then only so many times a second.
+            let mut devices = BTreeSet::new();
+            while devices.len() < usize::from(OTHERS) - 1 {
+                noise(&mut bench);
+                let events = bench.told();
+                assert!(events.len() <= FIRST + AGAIN + SHARES, "{}", events.len());
+                assert!(events.len() >= FIRST + SHARES, "{}", events.len());
+                devices.extend(named(&events));
+                bench.wait();
+            }
+            // What it has never done before is told at once, behind all the noise.
+            noise(&mut bench);
+            let own = [10, 20, 1, OTHERS];
+            for _ in 0..5 {
+                bench.sends(hook, CAMERA, own);
+            }
+            let events = bench.told();
+            let about = |event: &&Event| event.destination == Address::v4(own);
+            assert_eq!(events.iter().filter(about).count(), 1, "{hook:?}");
+            // Nor does it take anything from another device.
+            bench.sends(hook, CAMERA + 1, [192, 0, 2, 1]);
+            assert_eq!(bench.told().len(), 1, "{hook:?}");
+            // The rest is told with the next.
+            bench.wait();
+            bench.sends(hook, CAMERA, own);
+            let events = bench.told();
+            let [event] = events.as_slice() else {
+                panic!("{events:?}")
+            };
+            assert_eq!((event.count, event.destinations), (5, 1), "{hook:?}");
+        }
+    });
+}
