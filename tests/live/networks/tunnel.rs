@@ -189,6 +189,22 @@ fn devices_behind_a_tunnel_are_known_by_port_and_address() {
         assert!(reasons.is_empty(), "{admit}: {drops:?}");
     }
     guard.told(&[("reason", "no_rule"), ("device", "clinic")]);
+    for (from, service, reason) in [
+        ("device:clinic", "tcp/22", "rule"),
+        ("device:clinic", "tcp/23", "no_rule"),
+        ("10.99.0.66", "tcp/22", "unknown_device"),
+        ("zone:pumps", "tcp/2575", "rule"),
+    ] {
+        let to = if from == "zone:pumps" {
+            "10.99.0.7"
+        } else {
+            "10.20.1.11"
+        };
+        let asked = ["-o", "json", "explain", "--from", from, "--to", to, service];
+        let answer = guard.ctl.run(&asked).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+        assert_eq!(answer["reason"], reason, "{from} {service}: {answer}");
+    }
     // Another host there is nobody, where only listed ones may speak.
     clinic.ip("addr add 10.99.0.8/24 dev wg0").unwrap();
     (&*near)
