@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// Whether a packet may leave in the driver at all: it is established, plain TCP or UDP, for the
-/// router's own MAC, its hop limit is not exhausted, and its checksum is complete.
+/// router's own MAC, its hop limit is not exhausted, its checksum is complete, and the stack would
+/// neither drop nor trim it.
 #[inline(always)]
 pub fn may_forward<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
@@ -46,7 +47,33 @@ pub fn may_forward<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         && packet.hop_limit > 1
         && !packet.source.is_link_local()
         && !packet.destination.is_link_local()
+        && has_no_trailer(packet)
+        && (packet.ethertype != number::IPV4 || has_right_header(bytes))
         && (entry.flags & Forwarding::PARTIAL == 0 || has_whole_checksum(bytes, packet))
+}
+
+/// Whether nothing is behind the packet but what a short frame needs. The stack trims anything else,
+/// and then forwards the packet alone.
+#[inline(always)]
+fn has_no_trailer(packet: &Packet) -> bool {
+    /// The shortest frame of Ethernet, without its checksum (IEEE 802.3 section 3.2.7).
+    const SHORTEST: u32 = 60;
+    packet.length <= SHORTEST || packet.length == packet.end as u32
+}
+
+/// Whether the checksum of an IPv4 header without options is right. The stack drops a packet where
+/// it is not (RFC 1812 section 5.2.2).
+#[inline(always)]
+fn has_right_header<B: Bytes + ?Sized>(bytes: &B) -> bool {
+    let Some(header) = bytes.read::<20>(14) else {
+        return false;
+    };
+    let mut sum = 0;
+    for word in 0..10 {
+        sum += u16::from_be_bytes([header[word * 2], header[word * 2 + 1]]) as u32;
+    }
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum + (sum >> 16) == 0xffff
 }
 
 /// Whether a checksum covers the packet. One that is left to the stack, or to a network card, is
@@ -157,4 +184,45 @@ pub fn leads_to_other_end<T: Lookup + ?Sized>(tables: &T, work: &Work, hop: u64)
 #[inline(always)]
 fn length(work: &Work) -> u32 {
     (work.packet.end as u32).wrapping_sub(14)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An IPv4 header with a right checksum, behind an Ethernet header.
+    const FRAME: [u8; 34] = [
+        2, 0, 0, 0, 0xff, 1, 2, 0, 0, 0, 1, 1, 8, 0, 0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11,
+        0xb8, 0x61, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7,
+    ];
+
+    #[test]
+    fn only_a_right_header_goes_ahead() {
+        assert!(has_right_header(FRAME.as_slice()));
+        for at in 14..34 {
+            let mut wrong = FRAME;
+            wrong[at] ^= 0x10;
+            assert!(!has_right_header(wrong.as_slice()), "{at}");
+        }
+        assert!(!has_right_header(&FRAME[..33]));
+    }
+
+    #[test]
+    fn only_what_pads_a_short_frame_goes_along() {
+        let frame = |length, end| Packet {
+            length,
+            end,
+            ..Packet::default()
+        };
+        for (length, end, goes) in [
+            (54, 54, true),
+            (60, 54, true),
+            (61, 54, false),
+            (800, 800, true),
+            (801, 800, false),
+            (1600, 800, false),
+        ] {
+            assert_eq!(has_no_trailer(&frame(length, end)), goes, "{length} {end}");
+        }
+    }
 }
