@@ -28,9 +28,9 @@ use self::{
     desk::{ENTERING, LEAVING, desk},
     event::send_event,
     forward::xdp_forward,
-    frame::{pull, tc_frame, xdp_frame},
+    frame::{tc_frame, xdp_frame},
     maps::{CLOCK, Maps, REASONS, RULES, count, jiffies},
-    steps::{TcEgress, TcIngress, Xdp},
+    steps::{TcEgress, TcIngress, Xdp, tc_enter_start, tc_leave_start},
 };
 
 /// Judges packets that enter, as soon as the driver has them.
@@ -65,74 +65,33 @@ fn xdp_ingress(context: XdpContext) -> u32 {
 /// Judges packets that enter, on ports where XDP can't be used.
 #[classifier]
 fn tc_ingress(context: TcContext) -> i32 {
-    let Some(desk) = desk(ENTERING) else {
-        return TC_ACT_SHOT;
-    };
-    // SAFETY: the context is the kernel's.
-    let ifindex = unsafe { (*context.skb.skb).ifindex };
-    let started = match pull(&context) {
-        Ok(tag) => {
-            let frame = tc_frame(context.skb.skb);
-            decide::start_ingress(&frame, tag, ifindex, &Maps, &mut desk.work)
-        }
-        Err(reason) => Some(decide::start_unreadable(
-            ifindex,
-            reason,
-            &Maps,
-            &mut desk.work,
-        )),
-    };
-    let started = note(&mut desk.verdict, started);
+    let started = Answer::from_number(tc_enter_start(context.skb.skb));
     let answer = finish(&mut TcIngress(context.skb.skb), started);
-    report(ENTERING, answer);
-    #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(
-        &context,
-        "interface {}: reason {}",
-        ifindex,
-        answer.number()
-    );
-    match answer.fate() {
-        Fate::Dropped => TC_ACT_SHOT,
-        Fate::Established | Fate::Passed => TC_ACT_UNSPEC,
-    }
+    judged(&context, ENTERING, answer)
 }
 
 /// Judges packets that leave.
 #[classifier]
 fn tc_egress(context: TcContext) -> i32 {
-    let Some(desk) = desk(LEAVING) else {
-        return TC_ACT_SHOT;
-    };
-    // SAFETY: the context is the kernel's.
-    let (ifindex, from) = unsafe {
-        (
-            (*context.skb.skb).ifindex,
-            (*context.skb.skb).ingress_ifindex,
-        )
-    };
-    let started = match pull(&context) {
-        Ok(tag) => {
-            let frame = tc_frame(context.skb.skb);
-            decide::start_egress(&frame, tag, ifindex, from, &Maps, &mut desk.work)
-        }
-        Err(reason) => Some(decide::start_unreadable(
-            ifindex,
-            reason,
-            &Maps,
-            &mut desk.work,
-        )),
-    };
-    let started = note(&mut desk.verdict, started);
+    let started = Answer::from_number(tc_leave_start(context.skb.skb));
     let answer = finish(&mut TcEgress(context.skb.skb), started);
-    report(LEAVING, answer);
+    judged(&context, LEAVING, answer)
+}
+
+/// Reports an answer at TC, and turns it into what the kernel does.
+#[inline(always)]
+fn judged(context: &TcContext, index: u32, answer: Answer) -> i32 {
+    report(index, answer);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(
-        &context,
+        context,
         "interface {}: reason {}",
-        ifindex,
+        // SAFETY: the context is the kernel's.
+        unsafe { (*context.skb.skb).ifindex },
         answer.number()
     );
+    #[cfg(not(feature = "log"))]
+    let _ = context;
     match answer.fate() {
         Fate::Dropped => TC_ACT_SHOT,
         Fate::Established | Fate::Passed => TC_ACT_UNSPEC,

@@ -95,8 +95,8 @@ pub(super) fn tc_frame(context: *mut __sk_buff) -> Frame<true> {
 /// [`Reason::Malformed`] when the headers can't be made readable, [`Reason::UnknownEthertype`] for
 /// a tag that is not 802.1Q, which no policy can name.
 #[inline(always)]
-pub(super) fn pull(context: &TcContext) -> Result<Option<u16>, Reason> {
-    let skb = context.skb.skb;
+pub(super) fn pull(skb: *mut __sk_buff) -> Result<Option<u16>, Reason> {
+    let context = TcContext::new(skb);
     // SAFETY: the context is the kernel's.
     let length = unsafe { (*skb).len };
     let wanted = if length < HEADERS { length } else { HEADERS };

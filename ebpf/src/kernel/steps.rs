@@ -6,7 +6,7 @@ use wardline_ebpf::decide::{self, Answer, Steps, Work, note};
 
 use super::{
     desk::{ENTERING, LEAVING, desk},
-    frame::{tc_frame, tc_pull, xdp_frame, xdp_pull},
+    frame::{pull, tc_frame, tc_pull, xdp_frame, xdp_pull},
     maps::Maps,
 };
 
@@ -17,7 +17,7 @@ macro_rules! step {
         $(#[$doc])*
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $name($argument: $type) -> u32 {
+        pub(super) extern "C" fn $name($argument: $type) -> u32 {
             let Some($desk) = desk($index) else {
                 return Answer::NO_MEMORY.number();
             };
@@ -194,6 +194,37 @@ hook! {
     TcEgress of __sk_buff, tc_frame, LEAVING,
     pull: tc_pull, read_options: tc_leave_read_options, read_dhcp: tc_leave_read_dhcp,
     leave: tc_leave, hosted: tc_leave_hosted, admit: tc_leave_admit, apply_failsafe: tc_leave_apply_failsafe
+}
+
+step! {
+    /// The first step of a packet that enters at TC. A function of its own, because its stack and
+    /// those of the steps after it would not fit together.
+    tc_enter_start(context: *mut __sk_buff), ENTERING, |desk| {
+        // SAFETY: the context is the kernel's.
+        let ifindex = unsafe { (*context).ifindex };
+        match pull(context) {
+            Ok(tag) => {
+                let frame = tc_frame(context);
+                decide::start_ingress(&frame, tag, ifindex, &Maps, &mut desk.work)
+            }
+            Err(reason) => Some(decide::start_unreadable(ifindex, reason, &Maps, &mut desk.work)),
+        }
+    }
+}
+
+step! {
+    /// The first step of a packet that leaves.
+    tc_leave_start(context: *mut __sk_buff), LEAVING, |desk| {
+        // SAFETY: the context is the kernel's.
+        let (ifindex, from) = unsafe { ((*context).ifindex, (*context).ingress_ifindex) };
+        match pull(context) {
+            Ok(tag) => {
+                let frame = tc_frame(context);
+                decide::start_egress(&frame, tag, ifindex, from, &Maps, &mut desk.work)
+            }
+            Err(reason) => Some(decide::start_unreadable(ifindex, reason, &Maps, &mut desk.work)),
+        }
+    }
 }
 
 step! {
