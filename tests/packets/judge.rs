@@ -115,14 +115,19 @@ pub(crate) fn timeouts() -> Timeouts {
 /// The interfaces of the namespace that the thread is in, with these addresses and the MAC that
 /// frames of the router have in tests.
 pub(crate) fn observed(addresses: &[IpAddr]) -> Inventory {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let mut inventory = runtime.block_on(observe::observe()).unwrap();
+    let mut inventory = seen();
     for link in inventory.links.values_mut() {
         link.mac = Some(Mac(ROUTER_MAC));
     }
     inventory.addresses = addresses.iter().copied().collect();
     inventory
+}
+
+/// The interfaces of the namespace that the thread is in, as they are.
+pub(crate) fn seen() -> Inventory {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(observe::observe()).unwrap()
 }
