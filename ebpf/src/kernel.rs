@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use wardline_ebpf::{
     abi::{Address, Port, Reason},
-    decide::{self, Answer, Fate, Verdict, finish, note},
+    decide::{Answer, Fate, Verdict, finish, note},
     flows, forward as fast,
     lookup::Lookup as _,
     packet::{self, Bytes as _, number},
@@ -30,34 +30,30 @@ use self::{
     forward::xdp_forward,
     frame::{tc_frame, xdp_frame},
     maps::{CLOCK, Maps, REASONS, RULES, count, jiffies},
-    steps::{TcEgress, TcIngress, Xdp, tc_enter_start, tc_leave_start},
+    steps::{TcEgress, TcIngress, Xdp, tc_enter_start, tc_leave_start, xdp_enter_start},
 };
 
 /// Judges packets that enter, as soon as the driver has them.
 #[xdp]
 fn xdp_ingress(context: XdpContext) -> u32 {
-    let Some(desk) = desk(ENTERING) else {
-        return xdp_action::XDP_DROP;
-    };
-    // SAFETY: the context is the kernel's.
-    let ifindex = unsafe { (*context.ctx).ingress_ifindex };
-    let frame = xdp_frame(context.ctx);
-    let started = decide::start_ingress(&frame, None, ifindex, &Maps, &mut desk.work);
-    let started = note(&mut desk.verdict, started);
+    let started = Answer::from_number(xdp_enter_start(context.ctx));
     let answer = finish(&mut Xdp(context.ctx), started);
     report(ENTERING, answer);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(
         &context,
         "interface {}: reason {}",
-        ifindex,
+        // SAFETY: the context is the kernel's.
+        unsafe { (*context.ctx).ingress_ifindex },
         answer.number()
     );
+    let forwards = || {
+        desk(ENTERING)
+            .is_some_and(|desk| fast::may_forward(&xdp_frame(context.ctx), &Maps, &desk.work))
+    };
     match answer.fate() {
         Fate::Dropped => xdp_action::XDP_DROP,
-        Fate::Established if fast::may_forward(&xdp_frame(context.ctx), &Maps, &desk.work) => {
-            xdp_forward(context.ctx)
-        }
+        Fate::Established if forwards() => xdp_forward(context.ctx),
         Fate::Established | Fate::Passed => xdp_action::XDP_PASS,
     }
 }

@@ -329,7 +329,7 @@ impl Lookup for Maps {
             }
             // The map has room for every device. Another processor may be faster, so what the
             // attempt gives does not matter.
-            let _there = ASKINGS.insert(device, &Askings::default(), BPF_NOEXIST as u64);
+            let _there = ASKINGS.insert(device, Askings::default(), BPF_NOEXIST as u64);
             return found!(ASKINGS.get_ptr(device));
         }
         if let Some(askings) = found!(UNLISTED_ASKINGS.get_ptr(mac)) {
@@ -338,7 +338,7 @@ impl Lookup for Maps {
         if !makes {
             return None;
         }
-        let _there = UNLISTED_ASKINGS.insert(mac, &Askings::default(), BPF_NOEXIST as u64);
+        let _there = UNLISTED_ASKINGS.insert(mac, Askings::default(), BPF_NOEXIST as u64);
         found!(UNLISTED_ASKINGS.get_ptr(mac))
     }
 

@@ -197,8 +197,17 @@ hook! {
 }
 
 step! {
-    /// The first step of a packet that enters at TC. A function of its own, because its stack and
+    /// The first step of a packet that enters at XDP. A function of its own, because its stack and
     /// those of the steps after it would not fit together.
+    xdp_enter_start(context: *mut xdp_md), ENTERING, |desk| {
+        // SAFETY: the context is the kernel's.
+        let ifindex = unsafe { (*context).ingress_ifindex };
+        decide::start_ingress(&xdp_frame(context), None, ifindex, &Maps, &mut desk.work)
+    }
+}
+
+step! {
+    /// The first step of a packet that enters at TC.
     tc_enter_start(context: *mut __sk_buff), ENTERING, |desk| {
         // SAFETY: the context is the kernel's.
         let ifindex = unsafe { (*context).ifindex };
