@@ -1,7 +1,7 @@
 //! What the oracle says of policies that were worked out by hand.
 
 use prost_types::Timestamp as Time;
-use wardline_proto::v1::{PortVlan, Service, ZoneMode};
+use wardline_proto::v1::{Action, PortVlan, Rule, Service, ZoneMode};
 
 use super::*;
 

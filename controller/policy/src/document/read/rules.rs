@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use wardline_ebpf::packet::number;
 use wardline_proto::{time::from_proto, v1};
 
 use crate::{
@@ -156,7 +157,7 @@ fn read_answers(
             "is for rules to a group or broadcast address; `to` names none, as cidr:224.0.0.251/32",
         )?;
     }
-    let udp = Service::of(17, 0, 0xffff);
+    let udp = Service::of(number::UDP.into(), 0, 0xffff);
     let asks_by_udp = |it: &Service| it.first <= udp.last && it.last >= udp.first;
     if !services.iter().any(asks_by_udp) {
         problems.add(path, "is for UDP, which is none of the rule's services")?;
