@@ -183,15 +183,15 @@ impl<'a> Resolver<'a> {
     }
 
     pub(super) fn router(&self) -> Vec<Candidate<'a>> {
-        // One that is link-local is on one link only.
-        let addresses = self.snapshot.inventory.addresses.iter();
-        let usable = addresses.filter(|address| !Address::from(**address).is_link_local());
-        usable
-            .map(|address| Candidate {
-                address: *address,
-                owner: Owner::Router,
-            })
-            .collect()
+        // One that is link-local is on one link only, so it comes last.
+        let mut addresses: Vec<IpAddr> =
+            self.snapshot.inventory.addresses.iter().copied().collect();
+        addresses.sort_by_key(|address| is_link_local(*address));
+        let candidates = addresses.into_iter().map(|address| Candidate {
+            address,
+            owner: Owner::Router,
+        });
+        candidates.collect()
     }
 
     /// A documentation address of each family that is in no prefix but the one for all addresses.

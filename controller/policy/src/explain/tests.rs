@@ -69,6 +69,14 @@ impl<const N: usize> Learned for [(IpAddr, u32); N] {
 }
 
 #[test]
+fn a_link_local_address_reaches_the_routers() {
+    // It is made of the MAC of pump-1.
+    let answer = ask("fe80::ff:fe00:111", "router", "udp/53").unwrap();
+    assert_eq!(answer.rule, "ask-router", "{}", answer.packet);
+    assert_eq!(answer.source_zone, "pumps");
+}
+
+#[test]
 fn allows_what_a_rule_allows_and_says_which() {
     let answer = ask("device:pump-1", "device:ehr", "hl7").unwrap();
     assert!(answer.passes());
