@@ -29,9 +29,9 @@ rules:
   - {name: in, from: [zone:far], to: [zone:pumps], services: [tcp/22], action: allow}
 "#;
 
-/// The host behind the tunnel, as a device.
-const LISTED: &str =
-    "  - {name: clinic, zone: far, port: wg0, addresses: [10.99.0.7, \"fd99::7\"]}";
+/// The host behind the tunnel, as a device; and one that its port can't know without a MAC.
+const LISTED: &str = r#"  - {name: clinic, zone: far, port: wg0, addresses: [10.99.0.7, "fd99::7"]}
+  - {name: printer, zone: pumps, port: lan1, addresses: [10.20.1.99]}"#;
 
 /// Makes a tun interface, and gives what is read from it and written to it.
 fn tun(host: &Host, name: &str) -> Option<File> {
@@ -190,6 +190,13 @@ fn devices_behind_a_tunnel_are_known_by_port_and_address() {
         assert!(reasons.is_empty(), "{admit}: {drops:?}");
     }
     guard.told(&[("reason", "no_rule"), ("device", "clinic")]);
+    let status = guard.ctl.json(&["status"]).unwrap();
+    assert_eq!(
+        status["warnings"],
+        serde_json::json!([
+            "device \"printer\": has port \"lan1\" but no MAC to appear there with"
+        ])
+    );
     for (from, service, reason) in [
         ("device:clinic", "tcp/22", "rule"),
         ("device:clinic", "tcp/23", "no_rule"),

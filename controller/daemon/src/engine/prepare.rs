@@ -10,6 +10,7 @@ use wardline_policy::{
     compile,
     document::{Document as Policy, excess},
     intent::Intent,
+    inventory::{Header, Inventory},
     limits::Limits,
     numbers::{self, Ids},
     quarantine::Quarantine,
@@ -42,9 +43,10 @@ pub(crate) fn prepare(
     }
     let clock = reader.clock()?;
     let mut intent = Intent::from_policy(&policy, limits, clock.now).map_err(Refusal::Invalid)?;
-    intent
-        .warnings
-        .extend(missing(&intent, &current.quarantined));
+    let more =
+        missing(&intent, &current.quarantined).chain(without_mac(&intent, &current.inventory));
+    let more: Vec<String> = more.collect();
+    intent.warnings.extend(more);
     let ids = if numbers::is_numbered(&intent, &current.ids, limits) {
         Arc::clone(&current.ids)
     } else {
@@ -104,14 +106,14 @@ pub(crate) fn recompile(current: &Snapshot) -> Prepared {
 }
 
 /// Warnings about what is in quarantine and not in a document.
-fn missing(intent: &Intent, quarantined: &Quarantine) -> Vec<String> {
-    let has = |name: &String| {
+fn missing(intent: &Intent, quarantined: &Quarantine) -> impl Iterator<Item = String> {
+    let has = move |name: &String| {
         let devices = &intent.devices;
         devices
             .binary_search_by(|device| device.name.cmp(name))
             .is_ok()
     };
-    let devices = quarantined.devices.iter().filter(|name| !has(name));
+    let devices = quarantined.devices.iter().filter(move |name| !has(name));
     let devices =
         devices.map(|name| format!("device {name} is in quarantine, but not in the document"));
     let ports = quarantined.ports.iter();
@@ -121,5 +123,17 @@ fn missing(intent: &Intent, quarantined: &Quarantine) -> Vec<String> {
             "port {name} is in quarantine, but no port of the document has it: it is not guarded"
         )
     });
-    devices.chain(ports).collect()
+    devices.chain(ports)
+}
+
+/// Warnings about devices that their port can't tell by an address alone: its frames have MACs.
+fn without_mac(intent: &Intent, inventory: &Inventory) -> impl Iterator<Item = String> {
+    let devices = intent.devices.iter();
+    let devices = devices.filter(|it| it.macs.is_empty() && !it.addresses.is_empty());
+    devices.filter_map(|device| {
+        let (name, port) = (&device.name, device.port.as_ref()?);
+        let has_macs = inventory.link(port)?.header == Header::Ethernet;
+        has_macs
+            .then(|| format!("device {name:?}: has port {port:?} but no MAC to appear there with"))
+    })
 }

@@ -17,11 +17,6 @@ pub(super) fn warnings(intent: &Intent, now: Timestamp) -> Vec<String> {
         devices[device.zone.0] += 1;
         if !device.macs.is_empty() {
             with_macs[device.zone.0].push(device.name.as_str());
-        } else if let Some(port) = &device.port {
-            let name = &device.name;
-            warnings.push(format!(
-                "device {name:?}: has port {port:?} but no MAC to appear there with"
-            ));
         }
     }
     let carried: HashSet<ZoneIndex> = intent
