@@ -21,10 +21,14 @@ mod settings;
 pub use self::{address::*, event::*, flow::*, policy::*, reason::*, settings::*};
 
 /// The version of everything in this module.
-pub const ABI_VERSION: u32 = 16;
+pub const ABI_VERSION: u32 = 17;
 
-/// Interfaces with an index from here up can't be guarded: [`Port`] is an array by index.
-pub const MAX_IFINDEX: u32 = 16_384;
+/// Interfaces are known by **number**, because arrays hold what is known of them. The number of an
+/// interface with an index below this is its index. One with a larger index is far, and the daemon
+/// gives it a number from here up.
+pub const FAR: u32 = 16_384;
+/// Numbers of interfaces are below this.
+pub const INTERFACES: u32 = FAR + 4_096;
 /// Zones are numbered from 1 to below this.
 pub const MAX_ZONES: u32 = 4_096;
 /// Cells of the epoch table; a device's cell is its number modulo this.

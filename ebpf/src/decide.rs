@@ -58,11 +58,11 @@ use crate::{abi::Reason, lookup::Lookup, packet::Bytes};
 pub fn ingress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tag: Option<u16>,
-    ifindex: u32,
+    interface: u32,
     tables: &T,
     work: &mut Work,
 ) -> Verdict {
-    let started = start_ingress(bytes, tag, ifindex, tables, work);
+    let started = start_ingress(bytes, tag, interface, tables, work);
     Host::judge(bytes, tables, work, started, enter)
 }
 
@@ -72,12 +72,12 @@ pub fn ingress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
 pub fn egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tag: Option<u16>,
-    ifindex: u32,
+    interface: u32,
     from: u32,
     tables: &T,
     work: &mut Work,
 ) -> Verdict {
-    let started = start_egress(bytes, tag, ifindex, from, tables, work);
+    let started = start_egress(bytes, tag, interface, from, tables, work);
     Host::judge(bytes, tables, work, started, hosted::leave_of_any)
 }
 

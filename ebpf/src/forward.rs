@@ -35,7 +35,7 @@ pub fn may_forward<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         40
     };
     let plain = packet.payload == 14 + header && packet.fragment.identification == 0;
-    let entry = match tables.forwarding(work.ifindex) {
+    let entry = match tables.forwarding(work.interface) {
         Some(entry) => entry,
         None => return false,
     };
@@ -115,7 +115,7 @@ pub fn routes_version<T: Lookup + ?Sized>(tables: &T) -> u16 {
 /// Seconds for which a next hop is kept at most, before the version's low bits could repeat.
 const AT_MOST: u32 = 60;
 
-/// The next hop that the packet's flow keeps, as `mac << 16 | ifindex`; none when the routing table
+/// The next hop that the packet's flow keeps, as `mac << 16 | interface`; none when the routing table
 /// has to be asked. `version` is [`routes_version`].
 #[inline(always)]
 pub fn known_hop<T: Lookup + ?Sized>(tables: &T, work: &Work, version: u16) -> Option<u64> {
@@ -153,15 +153,15 @@ pub fn note_hop<T: Lookup + ?Sized>(tables: &T, work: &Work, hop: u64, version: 
 /// Asked last, after the hop was read, because another flow may have taken this one's place.
 #[inline(always)]
 pub fn leads_to_other_end<T: Lookup + ?Sized>(tables: &T, work: &Work, hop: u64) -> bool {
-    let ifindex = hop as u32 & 0xffff;
+    let interface = hop as u32 & 0xffff;
     let (Some(exit), Some(port)) = (
-        tables.forwarding(ifindex),
-        tables.port(Port::index(ifindex, work.slot)),
+        tables.forwarding(interface),
+        tables.port(Port::index(interface, work.slot)),
     ) else {
         return false;
     };
     if exit.flags & Forwarding::LEAVES == 0
-        || ifindex == work.ifindex
+        || interface == work.interface
         || port.flags & Port::QUARANTINED != 0
     {
         return false;

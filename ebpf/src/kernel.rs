@@ -29,7 +29,7 @@ use self::{
     event::send_event,
     forward::xdp_forward,
     frame::{tc_frame, xdp_frame},
-    maps::{CLOCK, Maps, REASONS, RULES, count, jiffies},
+    maps::{CLOCK, Maps, REASONS, RULES, count, jiffies, number_of},
     steps::{TcEgress, TcIngress, Xdp, tc_enter_start, tc_leave_start, xdp_enter_start},
 };
 
@@ -148,7 +148,7 @@ fn tag_ingress(context: TcContext) -> i32 {
     let work = &mut desk.work;
     work.slot = Maps.active().unwrap_or(0) & 1;
     // SAFETY: the context is the kernel's.
-    work.ifindex = unsafe { (*skb).ifindex };
+    work.interface = number_of(unsafe { (*skb).ifindex });
     (work.device, work.zone) = (0, 0);
     (work.source.device, work.destination.device) = (0, 0);
     // What it is does not matter. It is parsed only for the event.
@@ -170,7 +170,7 @@ fn tag_ingress(context: TcContext) -> i32 {
     if v6 && let Some(destination) = frame.read::<16>(14 + 24) {
         packet.destination = Address::v6(destination);
     }
-    let observes = match Maps.port(Port::index(work.ifindex, work.slot)) {
+    let observes = match Maps.port(Port::index(work.interface, work.slot)) {
         Some(port) => port.flags & Port::OBSERVES != 0,
         None => false,
     };

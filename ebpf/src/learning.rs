@@ -26,7 +26,7 @@ pub struct Claim<'a> {
     /// The zone.
     pub zone: u16,
     /// The interface.
-    pub ifindex: u32,
+    pub interface: u32,
     /// The current tick.
     pub tick: u32,
 }
@@ -38,7 +38,7 @@ impl Claim<'_> {
         Learned {
             holder: Cell64::new(self.holder),
             last: Cell32::new(self.tick),
-            ifindex: Cell32::new(self.ifindex),
+            interface: Cell32::new(self.interface),
             zone: Cell32::new(self.zone as u32),
             reserved: Cell32::default(),
         }
@@ -57,7 +57,7 @@ pub fn learn<T: Lookup + ?Sized>(tables: &T, claim: &Claim<'_>) -> bool {
     let Claim {
         address,
         holder,
-        ifindex,
+        interface,
         ..
     } = *claim;
     let mut taken = false;
@@ -88,7 +88,7 @@ pub fn learn<T: Lookup + ?Sized>(tables: &T, claim: &Claim<'_>) -> bool {
             return false;
         }
     }
-    let Some(count) = tables.learned_at(learned_index(ifindex, v4)) else {
+    let Some(count) = tables.learned_at(learned_index(interface, v4)) else {
         return false;
     };
     if count.load() >= settings.learned_per_port {
@@ -182,7 +182,7 @@ fn limit<T: Lookup + ?Sized>(tables: &T, tick: u32, ticks: u32) -> i32 {
 /// Forgets an address, and counts it no more.
 #[inline(always)]
 fn forget<T: Lookup + ?Sized>(tables: &T, address: &Address, learned: &Learned) {
-    let index = learned_index(learned.ifindex.load(), address.is_v4());
+    let index = learned_index(learned.interface.load(), address.is_v4());
     if !tables.forget_learned(address) {
         return;
     }

@@ -23,7 +23,7 @@ pub trait Lookup {
     /// An interface, by [`Port::index`].
     fn port(&self, index: u32) -> Option<&Port>;
     /// Whether packets may be forwarded in the driver through an interface, by its index.
-    fn forwarding(&self, ifindex: u32) -> Option<&Forwarding>;
+    fn forwarding(&self, interface: u32) -> Option<&Forwarding>;
     /// What the daemon reports of routes and neighbours.
     fn routes(&self) -> Option<&Routes>;
     /// A zone by [`vlan_key`](crate::abi::vlan_key), or whether a
@@ -104,7 +104,7 @@ pub trait Lookup {
     /// Forgets a fragmented packet.
     fn forget_fragment(&self, key: &FragmentKey);
     /// Tick until which an interface adopts flows that ran before it was guarded.
-    fn adopts_until(&self, ifindex: u32) -> u32;
+    fn adopts_until(&self, interface: u32) -> u32;
     /// A note of a flow that was opened a moment ago, by index:
     /// [`rewritten`](crate::decide) says what it holds.
     fn admission(&self, index: u32) -> Option<&Cell64>;

@@ -3,6 +3,7 @@
 mod big;
 mod container;
 mod discovery;
+mod far;
 mod flat;
 mod guests;
 mod leases;

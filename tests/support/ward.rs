@@ -50,18 +50,20 @@ impl Ward {
     /// A device in a network of its own, on a port of its own.
     pub fn device(&self, net: u8) -> Host {
         let host = self.lab.host(&format!("device-{net}")).unwrap();
-        self.lab
-            .wire(
-                &End::new(&host, "eth0")
-                    .mac(&mac(net))
-                    .address(&format!("{}/24", v4(net)))
-                    .address(&format!("{}/64", v6(net)))
-                    .gateway(&format!("10.20.{net}.1"))
-                    .gateway(&format!("fd20:0:0:{net}::1")),
-                &self.port(net),
-            )
-            .unwrap();
+        self.plug_in(&host, net, &self.port(net));
         host
+    }
+
+    /// Wires a device to a port.
+    pub fn plug_in(&self, host: &Host, net: u8, port: &End) {
+        let end = End::new(host, "eth0")
+            .mac(&mac(net))
+            .address(&format!("{}/24", v4(net)))
+            .address(&format!("{}/64", v6(net)))
+            .gateway(&format!("10.20.{net}.1"))
+            .gateway(&format!("fd20:0:0:{net}::1"));
+        // The first end's index is as asked for.
+        self.lab.wire(port, &end).unwrap();
     }
 
     /// The same on a port of a bridge; the network is the bridge's.

@@ -14,6 +14,7 @@ pub struct End {
     addresses: Vec<String>,
     gateways: Vec<String>,
     mtu: u32,
+    index: Option<u32>,
     tx_vlan: bool,
     tx_checksum: bool,
 }
@@ -30,6 +31,7 @@ impl End {
             addresses: Vec::new(),
             gateways: Vec::new(),
             mtu: 1500,
+            index: None,
             tx_vlan: true,
             tx_checksum: true,
         }
@@ -70,6 +72,13 @@ impl End {
         self
     }
 
+    /// Sets the index in the kernel; without it the kernel takes the next one.
+    #[must_use]
+    pub fn index(mut self, index: u32) -> Self {
+        self.index = Some(index);
+        self
+    }
+
     /// Whether VLAN tags travel beside the frame (on, veth's default: the far end's XDP can't see
     /// them) or in it (off).
     #[must_use]
@@ -91,7 +100,8 @@ impl End {
             .as_ref()
             .map(|mac| format!("address {mac} "))
             .unwrap_or_default();
-        format!("mtu {} {mac}", self.mtu)
+        let index = self.index.map(|index| format!("index {index} "));
+        format!("mtu {} {mac}{}", self.mtu, index.unwrap_or_default())
     }
 
     pub(crate) fn batch(&self) -> String {

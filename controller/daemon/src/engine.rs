@@ -68,12 +68,13 @@ impl Engine {
     /// # Errors
     ///
     /// When the store or the kernel refuses.
-    pub fn start(config: Config, inventory: Inventory) -> Result<Self, Refusal> {
+    pub fn start(config: Config, mut inventory: Inventory) -> Result<Self, Refusal> {
         let store = Store::open(&config.state_dir)?;
         let pins: &Path = &config.pin_dir;
         let mut datapath = Datapath::open(Some(pins), &config.limits, &config.timeouts)?;
         let failsafe: Arc<[_]> = config.failsafe.iter().flat_map(Failsafe::entries).collect();
         datapath.set_failsafe(&failsafe)?;
+        datapath.number(&mut inventory)?;
         let clock = datapath.reader().clock()?;
         let mut nothing = Snapshot::new(
             0,
@@ -371,7 +372,8 @@ impl Engine {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn set_inventory(&mut self, inventory: Inventory) -> Result<(), Refusal> {
+    pub fn set_inventory(&mut self, mut inventory: Inventory) -> Result<(), Refusal> {
+        self.in_force.datapath.number(&mut inventory)?;
         if inventory == *self.snapshot().inventory {
             self.in_force.guard();
             return Ok(());
@@ -385,7 +387,8 @@ impl Engine {
     ///
     /// When the kernel refuses. Then what interfaces there are is as unknown as before, and the next
     /// call tries again.
-    pub fn catch_up(&mut self, inventory: Inventory) -> Result<(), Refusal> {
+    pub fn catch_up(&mut self, mut inventory: Inventory) -> Result<(), Refusal> {
+        self.in_force.datapath.number(&mut inventory)?;
         if inventory == *self.snapshot().inventory {
             return Ok(());
         }

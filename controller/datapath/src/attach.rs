@@ -39,9 +39,10 @@ impl Datapath {
     ///
     /// As [`Datapath::attach`].
     pub fn attach_by(&mut self, way: Way, ifindex: u32, hooks: &[Hook]) -> Result<()> {
-        let adopts = self.adopting.contains(&ifindex);
+        let interface = self.numbers.of(ifindex);
+        let adopts = self.adopting.contains(&interface);
         if !hooks.is_empty() && (adopts || !self.is_guarded(ifindex)?) {
-            self.set_adoption(ifindex, adopts)?;
+            self.set_adoption(interface, adopts)?;
         }
         let mut fresh = Vec::new();
         for hook in hooks {
@@ -59,7 +60,7 @@ impl Datapath {
             }
         }
         if !hooks.is_empty() {
-            self.adopting.remove(&ifindex);
+            self.adopting.remove(&interface);
         }
         // The old hooks are taken off only after the new ones judge.
         let mut taken_off = Ok(());

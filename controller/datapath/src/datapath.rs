@@ -15,12 +15,13 @@ use aya::{
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use wardline_ebpf::abi::{
-    self, FAILSAFES, Forwarding, MAX_IFINDEX, Routes, Set, Settings, TICK_SHIFT,
+    self, FAILSAFES, Forwarding, INTERFACES, Routes, Set, Settings, TICK_SHIFT,
 };
 use wardline_policy::tables::Tables;
 
 use crate::{
     error::{DatapathError, Result, map_error, program_error},
+    far::Numbers,
     links::Links,
     maps::{get, program, set},
     reader::Reader,
@@ -31,6 +32,8 @@ use crate::{
 pub struct Datapath {
     pub(crate) ebpf: Ebpf,
     pub(crate) links: Links,
+    /// Of far interfaces.
+    pub(crate) numbers: Numbers,
     pub(crate) reader: Arc<Reader>,
     pub(crate) slots: [Slot; 2],
     pub(crate) active: Option<usize>,
@@ -39,7 +42,7 @@ pub struct Datapath {
     /// Devices whose entries were amended while packets read them.
     pub(crate) amended: BTreeSet<u32>,
     pub(crate) adoption: Duration,
-    /// Interfaces that adopt running flows once they are guarded.
+    /// Interfaces that adopt running flows once they are guarded, by number.
     pub(crate) adopting: BTreeSet<u32>,
     /// Whether no earlier daemon has left tables.
     pub(crate) is_first: bool,
@@ -76,14 +79,14 @@ impl Datapath {
 
     /// Forgets that interfaces would adopt flows which are not there any more.
     pub fn keep_adopting(&mut self, exists: impl Fn(u32) -> bool) {
-        self.adopting.retain(|ifindex| exists(*ifindex));
+        self.adopting.retain(|interface| exists(*interface));
     }
 
     /// Lets flows continue that already run through an interface which is about to be guarded, or
     /// ends what an interface of the same number was allowed.
-    pub(crate) fn set_adoption(&mut self, ifindex: u32, adopts: bool) -> Result<()> {
+    pub(crate) fn set_adoption(&mut self, interface: u32, adopts: bool) -> Result<()> {
         let until = match self.adoption.as_secs() {
-            _ if ifindex >= MAX_IFINDEX => return Ok(()),
+            _ if interface >= INTERFACES => return Ok(()),
             0 => 0,
             _ if !adopts => 0,
             seconds => {
@@ -91,7 +94,7 @@ impl Datapath {
                 (jiffies >> TICK_SHIFT) as u32
             }
         };
-        set(&mut self.ebpf, "ADOPTION", ifindex, until)
+        set(&mut self.ebpf, "ADOPTION", interface, until)
     }
 
     /// Takes the ring of events; possible once.
@@ -158,7 +161,7 @@ impl Datapath {
             return Ok(());
         }
         let known = self.forwarding.take();
-        for index in 0..MAX_IFINDEX {
+        for index in 0..INTERFACES {
             let entry = open.get(&index).copied().unwrap_or_default();
             let was = match &known {
                 Some(known) => known.get(&index).copied().unwrap_or_default(),

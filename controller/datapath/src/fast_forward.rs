@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use wardline_ebpf::abi::{Forwarding, MAX_IFINDEX, Port};
+use wardline_ebpf::abi::{Forwarding, INTERFACES, Port};
 
 use wardline_policy::{
     inventory::{Inventory, Link},
@@ -24,9 +24,9 @@ const PLAIN: [&str; 6] = ["noqueue", "mq", "pfifo_fast", "fq_codel", "fq", "pfif
 /// The interfaces that may forward, and those that may not.
 #[derive(Debug, Default)]
 pub struct Roads {
-    /// By index.
+    /// By number.
     pub open: BTreeMap<u32, Forwarding>,
-    /// Why a port that asks for fast-forward does not have it, by index.
+    /// Why a port that asks for fast-forward does not have it, by number.
     pub refused: BTreeMap<u32, String>,
 }
 
@@ -44,16 +44,16 @@ pub fn roads(wanted: &BTreeMap<u32, bool>, inventory: &Inventory, tables: &Table
     });
     let qdiscs = qdiscs.unwrap_or_default();
     for link in inventory.links.values() {
-        let asks = wanted.get(&link.index);
+        let asks = wanted.get(&link.number);
         let guards = |entry: &Port| entry.flags & (Port::GUARDED | Port::ABOVE) != 0;
-        let guarded = tables.ports.get(&link.index).is_some_and(guards);
-        if link.index >= MAX_IFINDEX || guarded && asks.is_none() {
+        let guarded = tables.ports.get(&link.number).is_some_and(guards);
+        if link.number >= INTERFACES || guarded && asks.is_none() {
             continue;
         }
         let obstacle = in_the_way
             .clone()
             .or_else(|| unsuited(link, asks == Some(&false)));
-        let obstacle = obstacle.or_else(|| cannot_send(link, qdiscs.get(&link.index)));
+        let obstacle = obstacle.or_else(|| cannot_send(link, qdiscs.get(&link.ifindex)));
         match (obstacle, link.mac) {
             (None, Some(mac)) => {
                 let enters = if asks.is_some() {
@@ -70,13 +70,13 @@ pub fn roads(wanted: &BTreeMap<u32, bool>, inventory: &Inventory, tables: &Table
                 let entry = Forwarding {
                     mac: mac_number(&mac),
                     flags: enters | partial | Forwarding::LEAVES,
-                    reserved: 0,
+                    ifindex: link.ifindex,
                 };
-                roads.open.insert(link.index, entry);
+                roads.open.insert(link.number, entry);
             }
             (why, _) if asks.is_some() => {
                 let why = why.unwrap_or_else(|| "it has no MAC".to_owned());
-                roads.refused.insert(link.index, why);
+                roads.refused.insert(link.number, why);
             }
             _ => {}
         }
@@ -127,7 +127,7 @@ fn cannot_send(link: &Link, qdisc: Option<&String>) -> Option<String> {
     if let Some(qdisc) = qdisc.filter(|kind| !PLAIN.contains(&kind.as_str())) {
         return Some(format!("the qdisc {qdisc} would not see the packets"));
     }
-    match netlink::sends_from_xdp(link.index) {
+    match netlink::sends_from_xdp(link.ifindex) {
         Ok(true) => None,
         Ok(false) => Some("its driver can't send from XDP, or its far end not take it".to_owned()),
         Err(error) => Some(format!(

@@ -40,7 +40,7 @@ const RELIED_ON: u32 = 100;
 pub(crate) struct Entry {
     pub(crate) holder: u64,
     pub(crate) last: u32,
-    ifindex: u32,
+    interface: u32,
     /// The zone, and what is reserved.
     rest: u64,
 }
@@ -54,7 +54,7 @@ impl From<Words> for Entry {
         Self {
             holder,
             last: u32::from_ne_bytes([a, b, c, d]),
-            ifindex: u32::from_ne_bytes([e, f, g, h]),
+            interface: u32::from_ne_bytes([e, f, g, h]),
             rest,
         }
     }
@@ -62,7 +62,7 @@ impl From<Words> for Entry {
 
 impl From<Entry> for Words {
     fn from(entry: Entry) -> Self {
-        let [[a, b, c, d], [e, f, g, h]] = [entry.last, entry.ifindex].map(u32::to_ne_bytes);
+        let [[a, b, c, d], [e, f, g, h]] = [entry.last, entry.interface].map(u32::to_ne_bytes);
         let times = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
         [entry.holder, times, entry.rest]
     }
@@ -226,7 +226,7 @@ impl Reader {
         let table = self.owned::<Address, Words>("LEARNED")?;
         let entries = table.iter().flatten();
         let indexes = entries
-            .map(|(address, words)| learned_index(Entry::from(words).ifindex, address.is_v4()));
+            .map(|(address, words)| learned_index(Entry::from(words).interface, address.is_v4()));
         Ok(indexes.collect())
     }
 
@@ -238,7 +238,7 @@ impl Reader {
     ) -> Result<()> {
         let mut counts: HashMap<u32, u32> = HashMap::new();
         for (address, entry) in learned {
-            let index = learned_index(entry.ifindex, address.is_v4());
+            let index = learned_index(entry.interface, address.is_v4());
             *counts.entry(index).or_default() += 1;
         }
         let mut cells = self.owned_array("LEARNED_AT")?;

@@ -8,6 +8,7 @@ pub mod attach;
 mod bpf;
 mod datapath;
 pub mod error;
+mod far;
 pub mod fast_forward;
 pub mod fault;
 mod flow_table;

@@ -28,6 +28,7 @@ use crate::{
     Datapath, Hook, Reader,
     datapath::Slot,
     error::{DatapathError, Result, map_error, pin_error, program_error},
+    far,
     links::Links,
     maps::{data, get, program, set, view},
     object,
@@ -163,6 +164,7 @@ impl Datapath {
         }
         let reader = Arc::new(Reader::new(&mut ebpf, sizes)?);
         let mut datapath = Self {
+            numbers: far::given(&ebpf)?,
             ebpf,
             links: Links::new(pin_dir),
             reader,

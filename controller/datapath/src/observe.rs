@@ -211,7 +211,7 @@ impl Seen {
                 true
             }
             RouteNetlinkMessage::NewLink(message) => match read_link(message) {
-                Some(link) => self.links.insert(link.index, link.clone()) != Some(link),
+                Some(link) => self.links.insert(link.ifindex, link.clone()) != Some(link),
                 None => true,
             },
             RouteNetlinkMessage::DelLink(message) => {
@@ -247,7 +247,7 @@ async fn dump(handle: &Handle) -> Result<Inventory, InventoryError> {
     while let Some(message) = links.try_next().await.map_err(failed("links"))? {
         tables.extend(vrf_table(&message));
         if let Some(link) = read_link(message) {
-            inventory.links.insert(link.index, link);
+            inventory.links.insert(link.number, link);
         }
     }
     let mut addresses = pin!(handle.address().get().execute());
@@ -404,7 +404,8 @@ fn read_link(message: LinkMessage) -> Option<Link> {
         }
     }
     Some(Link {
-        index: message.header.index,
+        number: message.header.index,
+        ifindex: message.header.index,
         name: name?,
         mac,
         permanent,
@@ -518,7 +519,7 @@ pub(crate) mod tests {
             assert!(lan1.mac.is_some() && inventory.link("dev1").is_some());
 
             quiet(&mut ticks).await;
-            let up = LinkUnspec::new_with_index(lan1.index).up().build();
+            let up = LinkUnspec::new_with_index(lan1.ifindex).up().build();
             handle.link().set(up).execute().await.expect("up");
             let own = [
                 IpAddr::from([10, 20, 1, 1]),
@@ -526,13 +527,13 @@ pub(crate) mod tests {
             ];
             handle
                 .address()
-                .add(lan1.index, own[0], 24)
+                .add(lan1.ifindex, own[0], 24)
                 .execute()
                 .await
                 .expect("an IPv4 address");
             handle
                 .address()
-                .add(lan1.index, own[1], 64)
+                .add(lan1.ifindex, own[1], 64)
                 .execute()
                 .await
                 .expect("an IPv6 address");
@@ -541,20 +542,20 @@ pub(crate) mod tests {
                 .expect("a tick in time")
                 .expect("watching goes on");
             let inventory = observe().await.expect("a list");
-            assert!(inventory.links[&lan1.index].up);
+            assert!(inventory.links[&lan1.number].up);
             assert!(
                 own.iter()
                     .all(|address| inventory.addresses.contains(address))
             );
             // But for the link-local address, which the kernel gave it.
             let connected = ["10.20.1.0/24", "2001:db8::/64"];
-            let connected = connected.map(|net| (lan1.index, net.parse().expect("a network")));
+            let connected = connected.map(|net| (lan1.number, net.parse().expect("a network")));
             assert_eq!(inventory.connected, connected.into());
 
             quiet(&mut ticks).await;
             handle
                 .link()
-                .del(lan1.index)
+                .del(lan1.ifindex)
                 .execute()
                 .await
                 .expect("deleted");
@@ -577,7 +578,8 @@ pub(crate) mod tests {
             handle.link().add(veth).execute().await.expect("veth");
             let inventory = observe().await.expect("a list");
             assert_eq!(inventory.taken, BTreeSet::new());
-            let [lan1, dev1] = ["lan1", "dev1"].map(|name| inventory.link(name).expect("it").index);
+            let [lan1, dev1] =
+                ["lan1", "dev1"].map(|name| inventory.link(name).expect("it").ifindex);
             let own: [(IpAddr, u8); 2] = [
                 ([10, 20, 1, 1].into(), 25),
                 ("2001:db8::1".parse().expect("an address"), 64),

@@ -156,7 +156,8 @@ mod tests {
             let pair = rtnetlink::LinkVeth::new("lan1", "far1").build();
             handle.link().add(pair).execute().await.expect("veth");
             let link = |kind: Option<&str>| Link {
-                index: 1,
+                number: 1,
+                ifindex: 1,
                 name: "lan1".to_owned(),
                 mac: None,
                 permanent: None,

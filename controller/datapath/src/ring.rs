@@ -122,7 +122,7 @@ mod tests {
             destination_mac: 0x0200_0000_ff01,
             rule: 7,
             device: 8,
-            ifindex: 2,
+            interface: 2,
             source_port: 49152,
             destination_port: 443,
             vlan: 20,

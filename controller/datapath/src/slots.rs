@@ -11,7 +11,7 @@ use aya::maps::{MapError, PerCpuArray, lpm_trie::Key};
 use jiff::Timestamp;
 use rustix::thread::{MembarrierCommand, membarrier};
 use wardline_ebpf::abi::{
-    Address, AddressKey, Counter, EPOCH_CELLS, End, MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey,
+    Address, AddressKey, Counter, EPOCH_CELLS, End, INTERFACES, MAX_ZONES, Mac, Port, PrefixKey,
     Set,
 };
 use wardline_policy::{
@@ -260,7 +260,7 @@ impl Datapath {
         for key in keys {
             remove_if_there(map.remove(&key)).map_err(map_error("PREFIXES"))?;
         }
-        for index in 0..MAX_IFINDEX {
+        for index in 0..INTERFACES {
             set(
                 &mut self.ebpf,
                 "PORTS",

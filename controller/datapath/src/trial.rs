@@ -81,8 +81,8 @@ impl Datapath {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn adopt_now(&mut self, ifindex: u32, adopts: bool) -> Result<()> {
-        self.set_adoption(ifindex, adopts)
+    pub fn adopt_now(&mut self, interface: u32, adopts: bool) -> Result<()> {
+        self.set_adoption(interface, adopts)
     }
 
     /// Clears the state that packets leave behind: flows, learned addresses, limits of events.

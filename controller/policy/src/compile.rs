@@ -98,8 +98,8 @@ pub fn compile(
         if !device.macs.is_empty() || behind.is_some() {
             flags |= End::GUARDED;
         }
-        if let Some(ifindex) = behind {
-            let key = behind_key(0, ifindex, device_numbers[index]);
+        if let Some(interface) = behind {
+            let key = behind_key(0, interface, device_numbers[index]);
             tables.places.insert(key, 1);
         }
         if device.learns(true) {
@@ -128,15 +128,15 @@ pub fn compile(
         if flags & (End::LEARNS | End::GUARDED) != 0 {
             tables.devices.insert(number, kinds.mark(end));
         }
-        let ifindex = match &device.port {
+        let interface = match &device.port {
             // A device on a port that does not exist may appear nowhere.
-            Some(port) => inventory.link(port).map_or(u32::MAX, |link| link.index),
+            Some(port) => inventory.link(port).map_or(u32::MAX, |link| link.number),
             None => 0,
         };
         for mac in &device.macs {
             let entry = Mac {
                 device: number,
-                ifindex,
+                interface,
                 zone: zone_of(device.zone),
                 flags,
                 ..Mac::default()
@@ -187,7 +187,7 @@ pub fn compile(
 fn behind_bare(device: &Device, inventory: &Inventory) -> Option<u32> {
     let link = inventory.link(device.port.as_ref()?)?;
     let is_bare = device.macs.is_empty() && link.header == Header::Bare;
-    is_bare.then_some(link.index)
+    is_bare.then_some(link.number)
 }
 
 /// What the router takes packets by besides its addresses. The kernel asks for these before all
@@ -220,7 +220,7 @@ fn router_macs(inventory: &Inventory, tables: &mut Tables) {
     // Guarded ports and what is above them come first, because the router sends from their MACs
     // through guarded ports.
     let sends = |link: &&Link| {
-        let entry = tables.ports.get(&link.index);
+        let entry = tables.ports.get(&link.number);
         entry.is_some_and(|entry| entry.flags & (Port::GUARDED | Port::ABOVE) != 0)
     };
     let links = inventory.links.values();
@@ -554,13 +554,14 @@ mod tests {
         inventory.links.get_mut(&UPLINK).unwrap().permanent = Some(permanent);
         // The MAC of a macvtap is that of the virtual machine behind it.
         let guests = Link {
-            index: 30,
+            number: 30,
+            ifindex: 30,
             name: "macvtap0".to_owned(),
             mac: Some(Owner([2, 0, 0, 0, 0xff, 3])),
             kind: Some("macvtap".to_owned()),
             ..inventory.links[&LAN1].clone()
         };
-        inventory.links.insert(guests.index, guests);
+        inventory.links.insert(guests.number, guests);
         let tables = ward.compiled(&inventory);
         let entry = |mac: &Owner| tables.macs.get(&mac_key(0, mac_number(mac)));
         for mac in [own, permanent] {
@@ -589,7 +590,8 @@ mod tests {
             inventory.links.insert(
                 index,
                 Link {
-                    index,
+                    number: index,
+                    ifindex: index,
                     name,
                     mac,
                     ..link.clone()

@@ -138,9 +138,11 @@ pub fn explain(
             Header::Ethernet | Header::Other(_) => &bytes[..],
         };
         match *checkpoint {
-            Checkpoint::Enters { .. } => decide::ingress(bytes, None, link.index, model, &mut work),
+            Checkpoint::Enters { .. } => {
+                decide::ingress(bytes, None, link.number, model, &mut work)
+            }
             Checkpoint::Leaves { came_from, .. } => {
-                decide::egress(bytes, None, link.index, came_from, model, &mut work)
+                decide::egress(bytes, None, link.number, came_from, model, &mut work)
             }
         }
     };

@@ -12,14 +12,14 @@ use crate::words::mac::Mac;
 /// The links and addresses of the network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
-    /// By index.
+    /// By number.
     pub links: BTreeMap<u32, Link>,
     /// The router's own, IPv6 link-local ones too, but not the loopback's.
     pub addresses: BTreeSet<IpAddr>,
     /// What else the router takes packets by: the broadcasts of its subnets, anycast addresses, and
     /// prefixes that are local to it as a whole.
     pub taken: BTreeSet<IpNet>,
-    /// The networks that it reaches directly, by the index of the interface: those of its addresses,
+    /// The networks that it reaches directly, by the number of the interface: those of its addresses,
     /// but not link-local ones.
     pub connected: BTreeSet<(u32, IpNet)>,
     /// Whether the router rewrites packets.
@@ -38,8 +38,11 @@ pub struct Nat {
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its number in the kernel.
-    pub index: u32,
+    /// Its number in Wardline's tables, as [`FAR`](wardline_ebpf::abi::FAR) says; one that has none
+    /// there has a number that no table holds.
+    pub number: u32,
+    /// Its index in the kernel.
+    pub ifindex: u32,
     /// Its name.
     pub name: String,
     /// Its Ethernet address.
@@ -48,9 +51,9 @@ pub struct Link {
     pub permanent: Option<Mac>,
     /// Whether it is administratively up.
     pub up: bool,
-    /// The interface that it is a member of: a bridge, a bond, a VRF.
+    /// The number of the interface that it is a member of: a bridge, a bond, a VRF.
     pub controller: Option<u32>,
-    /// The interface below, whose frames it takes as they are, when that is in the same namespace:
+    /// The number of the interface below, whose frames it takes as they are, when that is in the same namespace:
     /// of a VLAN interface, a macvlan, an ipvlan.
     pub parent: Option<u32>,
     /// The id of a VLAN interface.
@@ -84,6 +87,22 @@ impl Link {
 }
 
 impl Inventory {
+    /// Gives interfaces their numbers: until then each has its index as its number.
+    pub fn number(&mut self, number_of: impl Fn(u32) -> u32) {
+        let links = std::mem::take(&mut self.links).into_values();
+        let links = links.map(|link| Link {
+            number: number_of(link.ifindex),
+            controller: link.controller.map(&number_of),
+            parent: link.parent.map(&number_of),
+            ..link
+        });
+        self.links = links.map(|link| (link.number, link)).collect();
+        let connected = std::mem::take(&mut self.connected).into_iter();
+        self.connected = connected
+            .map(|(ifindex, net)| (number_of(ifindex), net))
+            .collect();
+    }
+
     /// Finds a link by its name.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)

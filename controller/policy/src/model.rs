@@ -116,7 +116,7 @@ impl<'a> Model<'a> {
             .chain(named)
             .chain([0])
             .map(|device| (device, Quota::default()));
-        let families = |ifindex: &u32| [true, false].map(|v4| learned_index(*ifindex, v4));
+        let families = |interface: &u32| [true, false].map(|v4| learned_index(*interface, v4));
         let learned_at = tables.ports.keys().flat_map(families);
         let learned_at = learned_at.map(|index| (index, Cell32::default()));
         let gauges = <[Cell32; gauge::COUNT as usize]>::default();
@@ -197,7 +197,7 @@ impl Lookup for Model<'_> {
     }
 
     /// On the host nothing is forwarded.
-    fn forwarding(&self, _ifindex: u32) -> Option<&Forwarding> {
+    fn forwarding(&self, _interface: u32) -> Option<&Forwarding> {
         None
     }
 
@@ -392,7 +392,7 @@ impl Lookup for Model<'_> {
         }
     }
 
-    fn adopts_until(&self, _ifindex: u32) -> u32 {
+    fn adopts_until(&self, _interface: u32) -> u32 {
         self.adopts_until.get()
     }
 

@@ -37,7 +37,7 @@ pub struct Fault {
     /// What it would be dropped for.
     pub reason: Reason,
     /// The interface where it was judged.
-    pub ifindex: u32,
+    pub interface: u32,
     /// The zone that judged it, by number; 0: its VLAN has none.
     pub zone: u16,
     /// The MAC that it came from.
@@ -128,7 +128,7 @@ impl<'a> Replay<'a> {
         let observes = match settings {
             Some(settings) => settings & zone::OBSERVE != 0,
             None => {
-                let port = self.tables.ports.get(&fault.ifindex);
+                let port = self.tables.ports.get(&fault.interface);
                 port.is_none_or(|port| port.flags & Port::OBSERVES != 0)
             }
         };
@@ -193,7 +193,7 @@ impl<'a> Replay<'a> {
     fn misplaced_on_bare(
         &self,
         port: &Port,
-        ifindex: u32,
+        interface: u32,
         device: u32,
         address: Address,
     ) -> Option<Reason> {
@@ -201,7 +201,7 @@ impl<'a> Replay<'a> {
         let owner = named.map_or(0, |end| end.device);
         let settings = self.tables.zones.get(&u32::from(port.zone));
         let admits_any = settings.is_some_and(|it| it & zone::ADMIT_ANY != 0);
-        let behind = behind_key(0, ifindex, owner);
+        let behind = behind_key(0, interface, owner);
         match owner {
             0 => (!admits_any).then_some(Reason::UnknownDevice),
             _ if owner == device && self.tables.places.contains_key(&behind) => None,
@@ -318,9 +318,9 @@ mod tests {
     fn a_fault_drops_where_its_zone_enforces_unless_it_is_mended() {
         let ward = Ward::new(|_| (), &[]);
         let replay = Replay::new(&ward.tables, 1);
-        let fault = |reason, ifindex, zone, mac| Fault {
+        let fault = |reason, interface, zone, mac| Fault {
             reason,
-            ifindex,
+            interface,
             zone,
             mac,
         };
@@ -334,15 +334,15 @@ mod tests {
         assert!(!drops(Reason::UnknownDevice, PUMP_MAC));
         assert!(!drops(Reason::SpoofedSource, PUMP_MAC));
         assert!(drops(Reason::SpoofedSource, CAMERA_MAC));
-        for (ifindex, zone) in [(LAN2, cameras), (LAN2, 0), (UPLINK, 0)] {
-            let fault = fault(Reason::Malformed, ifindex, zone, CAMERA_MAC);
+        for (interface, zone) in [(LAN2, cameras), (LAN2, 0), (UPLINK, 0)] {
+            let fault = fault(Reason::Malformed, interface, zone, CAMERA_MAC);
             assert!(!replay.drops(&fault, source), "{fault:?}");
         }
         assert!(replay.drops(&fault(Reason::WrongVlan, LAN1, 0, PUMP_MAC), source));
     }
 
     /// A flow opened from the pump's address to 192.0.2.1, with the place and device of its source.
-    fn flow(ifindex: u32, mac: u64, device: u32) -> Live {
+    fn flow(interface: u32, mac: u64, device: u32) -> Live {
         let bucket = Bucket::default();
         let FlowEntry { flow, ends } = &bucket.ways[0];
         let (low, high) = (Address::v4([10, 1, 0, 11]), Address::v4([192, 0, 2, 1]));
@@ -350,7 +350,7 @@ mod tests {
             cell.store(word);
         }
         flow.key[1].store(4000 << 48 | 443 << 32 | 6);
-        flow.bind[0].store(mac << 16 | u64::from(ifindex));
+        flow.bind[0].store(mac << 16 | u64::from(interface));
         ends.devices[0].store(device);
         Live::of(&bucket, 0)
     }

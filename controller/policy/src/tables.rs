@@ -46,8 +46,8 @@ pub struct Amendment {
 
 impl Amendment {
     /// The entry of a port, as it is with or without quarantine; nothing when it is no port.
-    pub fn port(tables: &Tables, ifindex: u32, quarantined: bool) -> Self {
-        let port = tables.ports.get(&ifindex);
+    pub fn port(tables: &Tables, interface: u32, quarantined: bool) -> Self {
+        let port = tables.ports.get(&interface);
         let port = port.filter(|port| port.flags & Port::GUARDED != 0);
         let ports = port.map(|port| {
             let flags = if quarantined {
@@ -55,7 +55,7 @@ impl Amendment {
             } else {
                 port.flags & !Port::QUARANTINED
             };
-            (ifindex, Port { flags, ..*port })
+            (interface, Port { flags, ..*port })
         });
         Self {
             ports: ports.into_iter().collect(),

@@ -60,8 +60,9 @@ impl Ward {
         let limits = Limits::default();
         let intent = Intent::from_policy(&policy, &limits, Timestamp::UNIX_EPOCH).unwrap();
         let ids = number(&intent, &Ids::new(), &limits).unwrap();
-        let link = |(index, name, controller): (u32, &str, Option<u32>)| Link {
-            index,
+        let link = |(number, name, controller): (u32, &str, Option<u32>)| Link {
+            number,
+            ifindex: number,
             name: name.to_owned(),
             mac: None,
             permanent: None,

@@ -41,7 +41,7 @@ pub struct EventKey {
     /// The reason.
     pub reason: u32,
     /// The interface when there is no device, else 0.
-    pub ifindex: u32,
+    pub interface: u32,
     /// The other end: the number of its device, or [`EventKey::ADDRESS`] and one of
     /// [`EventKey::SHARES`] that addresses of no device share by hash.
     pub peer: u32,
@@ -109,7 +109,7 @@ pub struct Event {
     /// The device; 0: none.
     pub device: u32,
     /// The interface.
-    pub ifindex: u32,
+    pub interface: u32,
     /// Source port, or an echo's identifier.
     pub source_port: u16,
     /// Destination port, or ICMP `type << 8 | code`.

@@ -39,7 +39,7 @@ pub struct Flow {
     pub key: [Cell64; 2],
     /// `cell << 52 | bytes`: the cell of each end's epoch, and bytes from it; whole frames.
     pub counts: [Cell64; 2],
-    /// Where each end's packets come from: through a guarded port `mac << 16 | ifindex`, else
+    /// Where each end's packets come from: through a guarded port `mac << 16 | interface`, else
     /// [`Flow::OWN`], [`Flow::OUTSIDE`] or [`Flow::NAT`]; 0: no packet yet. Without an interface the
     /// end's next packet is judged by all steps.
     pub bind: [Cell64; 2],
@@ -320,7 +320,7 @@ pub struct Learned {
     /// flow of the address is live, the daemon keeps it recent.
     pub last: Cell32,
     /// The interface that it is counted for: the one where it was claimed.
-    pub ifindex: Cell32,
+    pub interface: Cell32,
     /// The zone in which it was claimed.
     pub zone: Cell32,
     /// Zero.
@@ -365,8 +365,8 @@ pub fn held_by(key: u64) -> u64 {
 
 /// Index of the count of learned addresses of a family at an interface.
 #[inline(always)]
-pub fn learned_index(ifindex: u32, v4: bool) -> u32 {
-    ifindex << 1 | v4 as u32
+pub fn learned_index(interface: u32, v4: bool) -> u32 {
+    interface << 1 | v4 as u32
 }
 
 /// Where a device was last seen; array by device number.
@@ -376,7 +376,7 @@ pub struct Seen {
     /// Tick.
     pub last: Cell32,
     /// The interface.
-    pub ifindex: Cell32,
+    pub interface: Cell32,
 }
 
 /// Cells of the table of gauges, shared by all processors.

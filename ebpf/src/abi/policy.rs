@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{Address, ROUTER};
 
 /// A guarded interface, or one above guarded ports that passes on what they let in (the bridge
-/// above a port, a VLAN interface on it). Array of `ifindex * 2 + slot`.
+/// above a port, a VLAN interface on it). Array of `interface * 2 + slot`.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
@@ -54,27 +54,27 @@ impl Port {
 
     /// Index of an interface's entry.
     #[inline(always)]
-    pub fn index(ifindex: u32, slot: u32) -> u32 {
-        ifindex * 2 + slot
+    pub fn index(interface: u32, slot: u32) -> u32 {
+        interface * 2 + slot
     }
 }
 
 /// Key of the zone of tagged frames on one (interface, VLAN).
 #[inline(always)]
-pub fn vlan_key(slot: u32, ifindex: u32, vlan: u16) -> u64 {
-    (slot as u64) << 63 | (ifindex as u64) << 32 | vlan as u64
+pub fn vlan_key(slot: u32, interface: u32, vlan: u16) -> u64 {
+    (slot as u64) << 63 | (interface as u64) << 32 | vlan as u64
 }
 
 /// Key that exists when an interface carries a zone, on any VLAN.
 #[inline(always)]
-pub fn carries_key(slot: u32, ifindex: u32, zone: u16) -> u64 {
-    (slot as u64) << 63 | (ifindex as u64) << 32 | 1 << 16 | zone as u64
+pub fn carries_key(slot: u32, interface: u32, zone: u16) -> u64 {
+    (slot as u64) << 63 | (interface as u64) << 32 | 1 << 16 | zone as u64
 }
 
 /// Key that exists when a device without MACs is behind an interface without a link header.
 #[inline(always)]
-pub fn behind_key(slot: u32, ifindex: u32, device: u32) -> u64 {
-    (slot as u64) << 63 | 1 << 61 | (ifindex as u64) << 32 | device as u64
+pub fn behind_key(slot: u32, interface: u32, device: u32) -> u64 {
+    (slot as u64) << 63 | 1 << 61 | (interface as u64) << 32 | device as u64
 }
 
 /// Key that exists when a zone lets a non-IP protocol pass.
@@ -124,7 +124,7 @@ pub struct Mac {
     /// The device's number.
     pub device: u32,
     /// The only interface where it may appear; 0: any of its zone.
-    pub ifindex: u32,
+    pub interface: u32,
     /// Its zone.
     pub zone: u16,
     /// [`End::QUARANTINED`], [`End::LEARNS`], [`Mac::ROUTERS`].

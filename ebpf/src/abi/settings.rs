@@ -144,8 +144,8 @@ pub struct Forwarding {
     pub mac: u64,
     /// [`Forwarding::ENTERS`], [`Forwarding::LEAVES`].
     pub flags: u32,
-    /// Not used.
-    pub reserved: u32,
+    /// Its index, by which the kernel knows it.
+    pub ifindex: u32,
 }
 
 impl Forwarding {

@@ -85,7 +85,9 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
                 Some(drop_by_policy(work, Reason::NoRule))
             }
         }
-        _ if shows_running_flow(&work.packet) && work.tick < tables.adopts_until(work.ifindex) => {
+        _ if shows_running_flow(&work.packet)
+            && work.tick < tables.adopts_until(work.interface) =>
+        {
             work.adopts = 1;
             work.reversed = u32::from(work.packet.shape == Shape::Answer);
             if work.reversed != 0 || recall_admission(tables, work) {

@@ -28,14 +28,14 @@ pub(super) fn enter_bare<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Opt
     }
     let device = work.source.device;
     if device != 0 {
-        let key = behind_key(work.slot, work.ifindex, device);
+        let key = behind_key(work.slot, work.interface, device);
         if tables.place(key).is_none() {
             return Some(Verdict::of(Reason::SpoofedSource));
         }
         work.device = device;
         if let Some(seen) = tables.seen(device) {
             seen.last.store(work.tick);
-            seen.ifindex.store(work.ifindex);
+            seen.interface.store(work.interface);
         }
         return None;
     }

@@ -47,7 +47,7 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     }
     if let Some(seen) = tables.seen(sender.device) {
         seen.last.store(work.tick);
-        seen.ifindex.store(work.ifindex);
+        seen.interface.store(work.interface);
     }
     let quarantined = sender.flags & End::QUARANTINED != 0;
     if work.packet.shape == Shape::Frame {
@@ -152,7 +152,7 @@ pub(super) fn check_place<T: Lookup + ?Sized>(
     sender.flags = mac.flags;
     if mac.zone != work.zone {
         let elsewhere = tables
-            .place(carries_key(work.slot, work.ifindex, mac.zone))
+            .place(carries_key(work.slot, work.interface, mac.zone))
             .is_some();
         return Err(if elsewhere {
             Reason::WrongVlan
@@ -160,7 +160,7 @@ pub(super) fn check_place<T: Lookup + ?Sized>(
             Reason::WrongPort
         });
     }
-    if mac.ifindex != 0 && mac.ifindex != work.ifindex {
+    if mac.interface != 0 && mac.interface != work.interface {
         return Err(Reason::WrongPort);
     }
     if mac.end.device != 0 && mac.address == work.packet.source {

@@ -23,7 +23,7 @@ pub fn learn<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict>
         address: &work.claim,
         holder: holder(work.device, work.packet.source_mac),
         zone: work.zone,
-        ifindex: work.ifindex,
+        interface: work.interface,
         tick: work.tick,
     };
     // The source stands for its new holder from now on.

@@ -16,7 +16,7 @@ use crate::{
 /// The key that all parts of a packet share at one port.
 #[inline(always)]
 fn fragment_key(work: &Work) -> FragmentKey {
-    let leaves_through = if work.is_ingress() { 0 } else { work.ifindex };
+    let leaves_through = if work.is_ingress() { 0 } else { work.interface };
     FragmentKey {
         source: work.packet.source,
         destination: work.packet.destination,

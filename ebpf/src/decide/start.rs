@@ -8,7 +8,7 @@ use super::{
     work::{FROM_GUARDED, FROM_ROUTER, HOSTED, INGRESS, Verdict, Work},
 };
 use crate::{
-    abi::{Forwarding, MAX_IFINDEX, MAX_ZONES, NEVER, Port, Reason, ethertype_key, vlan_key, zone},
+    abi::{Forwarding, INTERFACES, MAX_ZONES, NEVER, Port, Reason, ethertype_key, vlan_key, zone},
     cell::bit,
     flows, guards,
     lookup::Lookup,
@@ -20,11 +20,11 @@ use crate::{
 pub fn start_ingress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tag: Option<u16>,
-    ifindex: u32,
+    interface: u32,
     tables: &T,
     work: &mut Work,
 ) -> Option<Verdict> {
-    if !find_port(tables, ifindex, INGRESS, work) {
+    if !find_port(tables, interface, INGRESS, work) {
         return Some(not_ready(work));
     }
     if let Err(reason) = parse(bytes, tag, tables, work) {
@@ -48,14 +48,14 @@ pub fn start_ingress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
 pub fn start_egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     tag: Option<u16>,
-    ifindex: u32,
+    interface: u32,
     from: u32,
     tables: &T,
     work: &mut Work,
 ) -> Option<Verdict> {
     if !find_port(
         tables,
-        ifindex,
+        interface,
         if from == 0 { FROM_ROUTER } else { 0 },
         work,
     ) {
@@ -66,7 +66,7 @@ pub fn start_egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         work.path = INGRESS | HOSTED;
     }
     if from != 0
-        && from < MAX_IFINDEX
+        && from < INTERFACES
         && let Some(port) = tables.port(Port::index(from, work.slot))
     {
         work.origin = port.flags;
@@ -121,13 +121,13 @@ fn is_of_hosted<B: Bytes + ?Sized, T: Lookup + ?Sized>(
 /// The first step for a packet that can't be parsed: its headers can't be read, or its VLAN tag is
 /// of a kind that no policy can name.
 pub fn start_unreadable<T: Lookup + ?Sized>(
-    ifindex: u32,
+    interface: u32,
     reason: Reason,
     tables: &T,
     work: &mut Work,
 ) -> Verdict {
     work.packet = Packet::default();
-    let ready = find_port(tables, ifindex, 0, work);
+    let ready = find_port(tables, interface, 0, work);
     Verdict::of(if ready { reason } else { Reason::NotReady })
 }
 
@@ -141,9 +141,9 @@ fn not_ready(work: &mut Work) -> Verdict {
 /// Finds the revision and the port that a packet is judged by, and clears what an earlier packet
 /// left behind; false when no revision guards the interface.
 #[inline(always)]
-fn find_port<T: Lookup + ?Sized>(tables: &T, ifindex: u32, path: u16, work: &mut Work) -> bool {
+fn find_port<T: Lookup + ?Sized>(tables: &T, interface: u32, path: u16, work: &mut Work) -> bool {
     work.path = path;
-    work.ifindex = ifindex;
+    work.interface = interface;
     work.device = 0;
     work.settings = 0;
     work.zone = 0;
@@ -168,10 +168,10 @@ fn find_port<T: Lookup + ?Sized>(tables: &T, ifindex: u32, path: u16, work: &mut
     };
     work.slot = slot & 1;
     work.tick = tables.tick();
-    if ifindex >= MAX_IFINDEX {
+    if interface >= INTERFACES {
         return false;
     }
-    let Some(port) = tables.port(Port::index(ifindex, slot & 1)) else {
+    let Some(port) = tables.port(Port::index(interface, slot & 1)) else {
         return false;
     };
     work.port = port.flags;
@@ -195,7 +195,7 @@ fn parse<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         packet::ethernet(bytes, tag, &mut work.packet)?;
     }
     if work.packet.vlan != 0 {
-        let key = vlan_key(work.slot, work.ifindex, work.packet.vlan);
+        let key = vlan_key(work.slot, work.interface, work.packet.vlan);
         work.zone = match tables.place(key) {
             Some(zone) => zone as u16,
             None => 0,
@@ -280,7 +280,7 @@ pub(super) fn established<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Op
     };
     work.at = found.at.wrapping_add(1);
     // Read early, because the processor can fetch this memory while it waits for the flow's.
-    if let Some(entry) = tables.forwarding(work.ifindex)
+    if let Some(entry) = tables.forwarding(work.interface)
         && entry.flags & Forwarding::ENTERS != 0
     {
         (work.hop, work.looked) = flows::hop(&found, leg ^ 1);

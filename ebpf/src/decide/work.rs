@@ -94,7 +94,7 @@ pub struct Work {
     /// The present.
     pub tick: u32,
     /// The interface where it is judged.
-    pub ifindex: u32,
+    pub interface: u32,
     /// The device that the packet is counted for: the sender, or, when that is not behind a guarded
     /// port, the receiver.
     pub device: u32,
@@ -273,7 +273,7 @@ impl Work {
     #[inline(always)]
     pub(super) fn bind(&self) -> u64 {
         if self.is_ingress() {
-            self.sent_by() << 16 | self.ifindex as u64
+            self.sent_by() << 16 | self.interface as u64
         } else if self.is_from_router() {
             Flow::OWN
         } else if self.rewritten != 0 {

@@ -132,7 +132,7 @@ pub(super) extern "C" fn send_event(index: u32) -> u32 {
         device,
         rule: verdict.rule,
         reason: verdict.would as u32,
-        ifindex: if device == 0 { work.ifindex } else { 0 },
+        interface: if device == 0 { work.interface } else { 0 },
         peer: peer(work, verdict.would, index),
     };
     let now = jiffies();
@@ -150,7 +150,7 @@ pub(super) extern "C" fn send_event(index: u32) -> u32 {
     // The share of a kind comes first: one that has had its event takes nothing from the budget.
     let told = age >= second && {
         let whose = match device {
-            0 => OF_INTERFACE | work.ifindex as u64,
+            0 => OF_INTERFACE | work.interface as u64,
             device => device as u64,
         };
         let share = match key.peer & EventKey::ADDRESS {
@@ -189,7 +189,7 @@ pub(super) extern "C" fn send_event(index: u32) -> u32 {
         destination_mac: packet.destination_mac,
         rule: verdict.rule,
         device,
-        ifindex: work.ifindex,
+        interface: work.interface,
         source_port: packet.source_port,
         destination_port: if ports {
             packet.destination_port

@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use wardline_ebpf::{
-    abi::MAX_IFINDEX,
+    abi::INTERFACES,
     decide::Work,
     forward,
     lookup::Lookup as _,
@@ -16,7 +16,7 @@ use wardline_ebpf::{
 use super::{
     desk::{ENTERING, desk},
     frame::xdp_frame,
-    maps::{FORWARDED, Maps, count},
+    maps::{FORWARDED, Maps, count, number_of},
 };
 
 /// Sends a packet that may be forwarded in the driver to its next hop, or up the stack; returns an
@@ -44,10 +44,10 @@ pub(super) extern "C" fn xdp_forward(context: *mut xdp_md) -> u32 {
             hop
         }
     };
-    let ifindex = hop as u32 & 0xffff;
-    let Some(own) = Maps.forwarding(ifindex).map(|exit| exit.mac) else {
+    let Some(exit) = Maps.forwarding(hop as u32 & 0xffff) else {
         return xdp_action::XDP_PASS;
     };
+    let (own, ifindex) = (exit.mac, exit.ifindex);
     if !forward::leads_to_other_end(&Maps, work, hop) || !rewrite(context, work, hop >> 16, own) {
         return xdp_action::XDP_PASS;
     }
@@ -56,7 +56,7 @@ pub(super) extern "C" fn xdp_forward(context: *mut xdp_md) -> u32 {
     unsafe { helpers::generated::bpf_redirect(ifindex, 0) as u32 }
 }
 
-/// Asks the routing table for the next hop, as `mac << 16 | ifindex`; 0: the stack must be asked.
+/// Asks the routing table for the next hop, as `mac << 16 | interface`; 0: the stack must be asked.
 #[inline(always)]
 fn next_hop(context: *mut xdp_md, work: &Work) -> u64 {
     let packet = &work.packet;
@@ -70,7 +70,8 @@ fn next_hop(context: *mut xdp_md, work: &Work) -> u64 {
     asked.l4_protocol = packet.protocol;
     asked.sport = packet.source_port.to_be();
     asked.dport = packet.destination_port.to_be();
-    asked.ifindex = work.ifindex;
+    // SAFETY: the context is the kernel's.
+    asked.ifindex = unsafe { (*context).ingress_ifindex };
     asked.__bindgen_anon_1.tot_len = packet.end.wrapping_sub(14);
     let (source, destination) = (packet.source.0, packet.destination.0);
     if packet.ethertype == number::IPV4 {
@@ -102,13 +103,14 @@ fn next_hop(context: *mut xdp_md, work: &Work) -> u64 {
             0,
         )
     };
-    if answer != 0 || asked.ifindex >= MAX_IFINDEX {
+    let interface = number_of(asked.ifindex);
+    if answer != 0 || interface >= INTERFACES {
         return 0;
     }
     // The receiver's MAC is at the end of the structure, and the verifier wants aligned reads.
     // SAFETY: the structure has 64 bytes and is aligned; these are its last eight.
     let last = unsafe { (&raw const *asked).cast::<u64>().add(7).read() };
-    u64::from_be(last) << 16 | asked.ifindex as u64
+    u64::from_be(last) << 16 | interface as u64
 }
 
 /// A question to the routing table, aligned so that its last eight bytes can be read at once.

@@ -10,9 +10,9 @@ use wardline_ebpf::{
     abi::{
         ADMISSIONS, Address, AddressKey, Askings, Bucket, Clients, Counter, DENIAL_SETS,
         DENIAL_WAYS, DENIALS_AT, Denial, EPOCH_CELLS, End, Event, EventBudget, EventKey,
-        EventLimit, FAILSAFES, Failsafe, Forwarding, Fragment, FragmentKey, Interval, Learned,
-        MAX_IFINDEX, MAX_ZONES, Mac, Port, PrefixKey, Quota, Reason, Routes, Seen, Set, Settings,
-        TICK_SHIFT, gauge,
+        EventLimit, FAILSAFES, FAR, Failsafe, Forwarding, Fragment, FragmentKey, INTERFACES,
+        Interval, Learned, MAX_ZONES, Mac, Port, PrefixKey, Quota, Reason, Routes, Seen, Set,
+        Settings, TICK_SHIFT, gauge,
     },
     cell::{Cell32, Cell64, opaque},
     learning,
@@ -39,13 +39,16 @@ static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 static FAILSAFE: Array<Failsafe, { FAILSAFES as usize }> = Array::new();
 #[btf_map]
-static FORWARDING: Array<Forwarding, { MAX_IFINDEX as usize }> = Array::new();
+static FORWARDING: Array<Forwarding, { INTERFACES as usize }> = Array::new();
 #[btf_map]
 static ROUTES: Array<Routes, 1> = Array::new();
 #[btf_map]
 pub(super) static FORWARDED: PerCpuArray<Counter, 1> = PerCpuArray::new();
+/// The number of each far interface, by its index.
 #[btf_map]
-static PORTS: Array<Port, { (MAX_IFINDEX * 2) as usize }> = Array::new();
+static FAR_INTERFACES: HashMap<u32, u32, { (INTERFACES - FAR) as usize }, GROWS> = HashMap::new();
+#[btf_map]
+static PORTS: Array<Port, { (INTERFACES * 2) as usize }> = Array::new();
 #[btf_map]
 static ZONES: Array<u32, { (MAX_ZONES * 2) as usize }> = Array::new();
 #[btf_map]
@@ -91,7 +94,7 @@ static GAUGES: Array<Cell32, { gauge::COUNT as usize }> = Array::new();
 #[btf_map]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment, 8192> = LruHashMap::new();
 #[btf_map]
-static ADOPTION: Array<u32, { MAX_IFINDEX as usize }> = Array::new();
+static ADOPTION: Array<u32, { INTERFACES as usize }> = Array::new();
 #[btf_map]
 static NOTES: Array<Cell64, { ADMISSIONS as usize }> = Array::new();
 #[btf_map]
@@ -99,7 +102,7 @@ static LEARNED: HashMap<Address, Learned, 1024> = HashMap::new();
 #[btf_map]
 static HELD: HashMap<u64, Address, 1024> = HashMap::new();
 #[btf_map]
-static LEARNED_AT: Array<Cell32, { (MAX_IFINDEX * 2) as usize }> = Array::new();
+static LEARNED_AT: Array<Cell32, { (INTERFACES * 2) as usize }> = Array::new();
 #[btf_map]
 static SEEN: Array<Seen, 1024> = Array::new();
 
@@ -163,8 +166,8 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
-    fn forwarding(&self, ifindex: u32) -> Option<&Forwarding> {
-        found!(FORWARDING.get_ptr(ifindex))
+    fn forwarding(&self, interface: u32) -> Option<&Forwarding> {
+        found!(FORWARDING.get_ptr(interface))
     }
 
     #[inline(always)]
@@ -273,7 +276,7 @@ impl Lookup for Maps {
             device: denial.device.load(),
             rule: denial.rule.load(),
             reason: denial.reason.load(),
-            ifindex: 0,
+            interface: 0,
             peer: denial.peer.load(),
         };
         if packets != 0
@@ -406,8 +409,8 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
-    fn adopts_until(&self, ifindex: u32) -> u32 {
-        found!(ADOPTION.get_ptr(ifindex)).copied().unwrap_or(0)
+    fn adopts_until(&self, interface: u32) -> u32 {
+        found!(ADOPTION.get_ptr(interface)).copied().unwrap_or(0)
     }
 
     #[inline(always)]
@@ -435,6 +438,17 @@ pub(super) fn add(counter: Option<*mut Counter>, packets: u64, bytes: u64) {
             (*counter).bytes += bytes;
         }
     }
+}
+
+/// The number of an interface, by its index; [`INTERFACES`] when the daemon has given it none.
+#[inline(always)]
+pub(super) fn number_of(ifindex: u32) -> u32 {
+    if ifindex < FAR {
+        return ifindex;
+    }
+    found!(FAR_INTERFACES.get_ptr(ifindex))
+        .copied()
+        .unwrap_or(INTERFACES)
 }
 
 #[inline(always)]

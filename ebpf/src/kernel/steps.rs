@@ -7,7 +7,7 @@ use wardline_ebpf::decide::{self, Answer, Steps, Work, note};
 use super::{
     desk::{ENTERING, LEAVING, desk},
     frame::{pull, tc_frame, tc_pull, xdp_frame, xdp_pull},
-    maps::Maps,
+    maps::{Maps, number_of},
 };
 
 /// Makes a step a global function. Such a function may take a context or a number and has to return
@@ -201,8 +201,8 @@ step! {
     /// those of the steps after it would not fit together.
     xdp_enter_start(context: *mut xdp_md), ENTERING, |desk| {
         // SAFETY: the context is the kernel's.
-        let ifindex = unsafe { (*context).ingress_ifindex };
-        decide::start_ingress(&xdp_frame(context), None, ifindex, &Maps, &mut desk.work)
+        let interface = number_of(unsafe { (*context).ingress_ifindex });
+        decide::start_ingress(&xdp_frame(context), None, interface, &Maps, &mut desk.work)
     }
 }
 
@@ -210,13 +210,13 @@ step! {
     /// The first step of a packet that enters at TC.
     tc_enter_start(context: *mut __sk_buff), ENTERING, |desk| {
         // SAFETY: the context is the kernel's.
-        let ifindex = unsafe { (*context).ifindex };
+        let interface = number_of(unsafe { (*context).ifindex });
         match pull(context) {
             Ok(tag) => {
                 let frame = tc_frame(context);
-                decide::start_ingress(&frame, tag, ifindex, &Maps, &mut desk.work)
+                decide::start_ingress(&frame, tag, interface, &Maps, &mut desk.work)
             }
-            Err(reason) => Some(decide::start_unreadable(ifindex, reason, &Maps, &mut desk.work)),
+            Err(reason) => Some(decide::start_unreadable(interface, reason, &Maps, &mut desk.work)),
         }
     }
 }
@@ -226,12 +226,13 @@ step! {
     tc_leave_start(context: *mut __sk_buff), LEAVING, |desk| {
         // SAFETY: the context is the kernel's.
         let (ifindex, from) = unsafe { ((*context).ifindex, (*context).ingress_ifindex) };
+        let (interface, from) = (number_of(ifindex), number_of(from));
         match pull(context) {
             Ok(tag) => {
                 let frame = tc_frame(context);
-                decide::start_egress(&frame, tag, ifindex, from, &Maps, &mut desk.work)
+                decide::start_egress(&frame, tag, interface, from, &Maps, &mut desk.work)
             }
-            Err(reason) => Some(decide::start_unreadable(ifindex, reason, &Maps, &mut desk.work)),
+            Err(reason) => Some(decide::start_unreadable(interface, reason, &Maps, &mut desk.work)),
         }
     }
 }

@@ -95,7 +95,7 @@ impl Compiled {
     }
 
     pub fn ifindex(&self, interface: &str) -> u32 {
-        self.inventory.link(interface).map_or(0, |link| link.index)
+        self.inventory.link(interface).map_or(0, |link| link.number)
     }
 
     /// The name of a rule's number; none for 0.
@@ -239,7 +239,8 @@ pub fn inventory_of<'a>(
     let mut inventory = Inventory::default();
     for (index, name) in interfaces {
         let link = Link {
-            index,
+            number: index,
+            ifindex: index,
             name: name.to_owned(),
             mac: Some(Mac(ROUTER_MAC)),
             permanent: None,
@@ -259,7 +260,7 @@ pub fn inventory_of<'a>(
 /// The same as [`inventory`], with the networks that random packets are made for.
 pub fn connected(mut inventory: Inventory) -> Inventory {
     let connected = CONNECTED.iter().filter_map(|(interface, network)| {
-        Some((inventory.link(interface)?.index, network.parse().ok()?))
+        Some((inventory.link(interface)?.number, network.parse().ok()?))
     });
     inventory.connected = connected.collect();
     inventory

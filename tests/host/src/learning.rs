@@ -57,20 +57,20 @@ fn address(n: u8) -> Address {
     Address::v4([10, 1, 0, n])
 }
 
-fn claim<'a>(model: &Model<'_>, holder: u64, address: &'a Address, ifindex: u32) -> Claim<'a> {
+fn claim<'a>(model: &Model<'_>, holder: u64, address: &'a Address, interface: u32) -> Claim<'a> {
     Claim {
         slot: 0,
         address,
         holder,
         zone: 1,
-        ifindex,
+        interface,
         tick: model.tick(),
     }
 }
 
 /// Whether a holder gets an address that it claims at a port.
-fn learns(model: &Model<'_>, holder: u64, address: Address, ifindex: u32) -> bool {
-    learn(model, &claim(model, holder, &address, ifindex))
+fn learns(model: &Model<'_>, holder: u64, address: Address, interface: u32) -> bool {
+    learn(model, &claim(model, holder, &address, interface))
 }
 
 /// Notes an address as a holder's, whoever may have it.

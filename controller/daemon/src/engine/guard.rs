@@ -1,6 +1,9 @@
 //! Puts hooks on the ports that exist, and takes them off all other interfaces.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tracing::warn;
 use wardline_datapath::{Datapath, Hook, error::AttachError, fast_forward, offload};
@@ -14,6 +17,10 @@ use wardline_policy::{
 
 use super::state::{Attached, PortState};
 
+/// Why a port is not guarded when [`abi::INTERFACES`] are not enough.
+const NO_NUMBER: &str = "4096 other interfaces have an index of 16384 or more, and there is no room \
+                         for another; remove interfaces that are not used";
+
 /// Guards the ports of a snapshot, and returns how each is guarded. `before` is how they were
 /// guarded, so that a port which stays unguarded is logged only once.
 pub(super) fn guard(
@@ -23,24 +30,24 @@ pub(super) fn guard(
 ) -> Arc<[PortState]> {
     let mut states = Vec::new();
     let mut forwards = BTreeMap::new();
-    for (ifindex, entry) in &snapshot.tables.ports {
-        if entry.flags & abi::Port::GUARDED == 0 {
-            continue;
-        }
-        let Some(link) = snapshot.inventory.links.get(ifindex) else {
-            continue;
-        };
+    for link in snapshot.inventory.links.values() {
         let Some(port) = snapshot.intent.port_for(&link.name) else {
             continue;
         };
-        let (attached, reason) = guard_port(datapath, link, port);
+        let entry = snapshot.tables.ports.get(&link.number);
+        let (attached, reason) = match entry {
+            Some(_) => guard_port(datapath, link, port),
+            None => (Attached::None, NO_NUMBER.to_owned()),
+        };
         if port.fast_forward {
-            forwards.insert(*ifindex, attached == Attached::Xdp);
+            forwards.insert(link.number, attached == Attached::Xdp);
         }
-        let zone = snapshot.name(numbered::ZONE, u32::from(entry.zone));
+        let zone = entry.map_or(0, |entry| entry.zone);
+        let zone = snapshot.name(numbered::ZONE, u32::from(zone));
         states.push(PortState {
             interface: link.name.clone(),
-            ifindex: *ifindex,
+            ifindex: link.ifindex,
+            number: link.number,
             zone: zone.to_owned(),
             attached,
             reason,
@@ -69,8 +76,8 @@ pub(super) fn guard(
     }
     for state in &mut states {
         state.fast_forward =
-            forwards.contains_key(&state.ifindex) && roads.open.contains_key(&state.ifindex);
-        if let Some(why) = roads.refused.get(&state.ifindex) {
+            forwards.contains_key(&state.number) && roads.open.contains_key(&state.number);
+        if let Some(why) = roads.refused.get(&state.number) {
             let and = if state.reason.is_empty() { "" } else { "; " };
             state.reason += &format!("{and}no fast-forward: {why}");
         }
@@ -81,10 +88,12 @@ pub(super) fn guard(
 
 /// Takes hooks off interfaces that are not ports.
 fn release_others(datapath: &mut Datapath, snapshot: &Snapshot) {
-    let guarded = |index: &u32| {
-        let port = snapshot.tables.ports.get(index);
+    let links = snapshot.inventory.links.values();
+    let guarded = links.filter(|link| {
+        let port = snapshot.tables.ports.get(&link.number);
         port.is_some_and(|port| port.flags & abi::Port::GUARDED != 0)
-    };
+    });
+    let guarded: BTreeSet<u32> = guarded.map(|link| link.ifindex).collect();
     let attached = match datapath.attached() {
         Ok(attached) => attached,
         Err(error) => {
@@ -92,8 +101,8 @@ fn release_others(datapath: &mut Datapath, snapshot: &Snapshot) {
             return;
         }
     };
-    for index in attached.into_iter().filter(|index| !guarded(index)) {
-        if let Err(error) = datapath.attach(index, &[]) {
+    for index in attached.difference(&guarded) {
+        if let Err(error) = datapath.attach(*index, &[]) {
             warn!(ifindex = index, %error, "hooks stay on an interface");
         }
     }
@@ -102,7 +111,7 @@ fn release_others(datapath: &mut Datapath, snapshot: &Snapshot) {
 /// Attaches a port in the best way that its policy and its interface allow; returns which, and why.
 fn guard_port(datapath: &mut Datapath, link: &Link, port: &Port) -> (Attached, String) {
     const TC: &[Hook] = &[Hook::TcIngress, Hook::TcEgress];
-    let ifindex = link.index;
+    let ifindex = link.ifindex;
     let bare = match link.header {
         Header::Ethernet => None,
         Header::Bare => Some("no XDP: its packets have no Ethernet header".to_owned()),

@@ -182,7 +182,7 @@ impl InForce {
     pub(super) fn set_inventory(&mut self, inventory: Inventory) -> Result<(), Refusal> {
         let mut current = Snapshot::clone(&self.snapshot());
         self.datapath
-            .keep_adopting(|ifindex| inventory.links.contains_key(&ifindex));
+            .keep_adopting(|interface| inventory.links.contains_key(&interface));
         current.inventory = Arc::new(inventory);
         if current.revision == 0 {
             self.publish(current);
@@ -350,12 +350,12 @@ impl InForce {
 /// The interfaces that a change makes ports. Only these adopt the flows that run through them: what
 /// ran before is then what ran unguarded, and nobody but who changes the policy can bring it about.
 pub(super) fn fresh_ports(current: &Snapshot, next: &Prepared) -> Vec<u32> {
-    let is_port = |tables: &Tables, ifindex: u32| {
-        let port = tables.ports.get(&ifindex);
+    let is_port = |tables: &Tables, interface: u32| {
+        let port = tables.ports.get(&interface);
         port.is_some_and(|port| port.flags & abi::Port::GUARDED != 0)
     };
     let interfaces = current.inventory.links.keys().copied();
     interfaces
-        .filter(|ifindex| is_port(&next.tables, *ifindex) && !is_port(&current.tables, *ifindex))
+        .filter(|it| is_port(&next.tables, *it) && !is_port(&current.tables, *it))
         .collect()
 }

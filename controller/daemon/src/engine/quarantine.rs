@@ -27,7 +27,7 @@ impl<'a> Known<'a> {
                 let known = devices.binary_search_by(|known| known.name.as_str().cmp(name));
                 Self::Device(known.ok().map(|at| &devices[at]))
             }
-            Whom::Port(name) => Self::Port(current.inventory.link(name).map(|link| link.index)),
+            Whom::Port(name) => Self::Port(current.inventory.link(name).map(|link| link.number)),
         }
     }
 }

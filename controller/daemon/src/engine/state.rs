@@ -24,8 +24,10 @@ pub struct State {
 pub struct PortState {
     /// Its interface.
     pub interface: String,
-    /// The interface's number.
+    /// The interface's index in the kernel.
     pub ifindex: u32,
+    /// Its number in Wardline's tables.
+    pub number: u32,
     /// The zone of its untagged frames; empty: none.
     pub zone: String,
     /// The hook that judges packets that enter.

@@ -97,7 +97,7 @@ impl Events {
     fn note_fault(&self, raw: &abi::Event, reason: Reason, event: Arc<Event>, time: Timestamp) {
         let fault = Fault {
             reason,
-            ifindex: raw.ifindex,
+            interface: raw.interface,
             zone: raw.zone,
             mac: raw.source_mac,
         };
@@ -486,7 +486,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             destination_mac: 0x0200_0000_ff01,
             rule: number_of(&snapshot.ids, numbered::RULE, "web"),
             device: number_of(&snapshot.ids, numbered::DEVICE, "pump-1"),
-            ifindex: 2,
+            interface: 2,
             source_port: 49152,
             destination_port: 443,
             vlan: 20,
@@ -506,7 +506,8 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         let intent = Intent::from_policy(&policy, &limits, at(0)).unwrap();
         let ids = numbers::number(&intent, &Ids::new(), &limits).unwrap();
         let link = Link {
-            index: 2,
+            number: 2,
+            ifindex: 2,
             name: "lan1".to_owned(),
             mac: None,
             permanent: None,

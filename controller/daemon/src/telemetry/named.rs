@@ -31,7 +31,7 @@ pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> O
         zone: zone_of(snapshot, device)
             .unwrap_or_else(|| snapshot.name(numbered::ZONE, u32::from(raw.zone)))
             .to_owned(),
-        interface: snapshot.interface(raw.ifindex).to_owned(),
+        interface: snapshot.interface(raw.interface).to_owned(),
         vlan: raw.vlan,
         source,
         destination,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wardline_ebpf::abi::{Address, MAX_IFINDEX, Port, carries_key, vlan_key};
+use wardline_ebpf::abi::{Address, INTERFACES, Port, carries_key, vlan_key};
 
 use super::networks::prefix_of;
 use crate::{
@@ -23,7 +23,7 @@ pub(super) fn ports(
     for link in inventory
         .links
         .values()
-        .filter(|link| link.index < MAX_IFINDEX)
+        .filter(|link| link.number < INTERFACES)
     {
         let Some(port) = intent.port_for(&link.name) else {
             continue;
@@ -43,11 +43,11 @@ pub(super) fn ports(
         }
         let untagged = port.zone.map_or(0, zone_of);
         tables.ports.insert(
-            link.index,
+            link.number,
             Port {
                 zone: untagged,
                 flags,
-                link: link_of(inventory, link.index),
+                link: link_of(inventory, link.number),
             },
         );
         let tagged = port
@@ -58,9 +58,9 @@ pub(super) fn ports(
             if vlan != 0 {
                 tables
                     .places
-                    .insert(vlan_key(0, link.index, vlan), u32::from(zone));
+                    .insert(vlan_key(0, link.number, vlan), u32::from(zone));
             }
-            tables.places.insert(carries_key(0, link.index, zone), 1);
+            tables.places.insert(carries_key(0, link.number, zone), 1);
         }
     }
     // A packet that arrives through an interface above a port may have entered through that port.
@@ -115,16 +115,16 @@ pub(super) fn connected(inventory: &Inventory, tables: &Tables) -> BTreeMap<(Add
 
 /// Marks the interfaces that are not guarded, on a bridge with others that are.
 fn mark_beside(inventory: &Inventory, tables: &mut Tables) {
-    for link in inventory.links.values().filter(|it| it.index < MAX_IFINDEX) {
+    for link in inventory.links.values().filter(|it| it.number < INTERFACES) {
         let Some(over) = link.controller else {
             continue;
         };
         // The members of a VRF share no link.
         let kind = inventory.links.get(&over).and_then(|it| it.kind.as_deref());
         let flags = |index: &u32| tables.ports.get(index).map_or(0, |port| port.flags);
-        let guarded = flags(&link.index) & (Port::GUARDED | Port::ABOVE) != 0;
+        let guarded = flags(&link.number) & (Port::GUARDED | Port::ABOVE) != 0;
         if flags(&over) & Port::ABOVE != 0 && kind != Some("vrf") && !guarded {
-            tables.ports.entry(link.index).or_default().flags |= Port::BESIDE;
+            tables.ports.entry(link.number).or_default().flags |= Port::BESIDE;
         }
     }
 }
@@ -139,8 +139,8 @@ fn above(inventory: &Inventory, index: u32) -> impl Iterator<Item = u32> {
         // batman-adv and HSR open the frames of their members.
         of.is_none_or(|it| !matches!(it.kind.as_deref(), Some("batadv" | "hsr")))
     });
-    let above = upper.map(|other| other.index).chain(controller);
-    above.filter(|index| *index < MAX_IFINDEX)
+    let above = upper.map(|other| other.number).chain(controller);
+    above.filter(|index| *index < INTERFACES)
 }
 
 /// Marks the ports whose zones all observe, and those from which no frame reaches another port with
@@ -204,10 +204,10 @@ fn mark_nat(intent: &Intent, inventory: &Inventory, tables: &mut Tables) {
         return;
     }
     let kind = |index: u32| inventory.links.get(&index)?.kind.as_deref();
-    for link in inventory.links.values().filter(|it| it.index < MAX_IFINDEX) {
-        let before = tables.ports.get(&link.index).map_or(0, |port| port.flags);
+    for link in inventory.links.values().filter(|it| it.number < INTERFACES) {
+        let before = tables.ports.get(&link.number).map_or(0, |port| port.flags);
         let marks = if before & (Port::GUARDED | Port::ABOVE) != 0 {
-            match sources(link.index, intent, inventory, tables, DEEPEST) {
+            match sources(link.number, intent, inventory, tables, DEEPEST) {
                 Some(true) => nat | Port::ADMITTED,
                 Some(false) => nat,
                 None => 0,
@@ -218,7 +218,7 @@ fn mark_nat(intent: &Intent, inventory: &Inventory, tables: &mut Tables) {
             if routed { nat } else { 0 }
         };
         if marks != 0 {
-            tables.ports.entry(link.index).or_default().flags |= marks;
+            tables.ports.entry(link.number).or_default().flags |= marks;
         }
     }
 }
@@ -256,7 +256,7 @@ fn sources(
     }
     let members = inventory.links.values();
     let members = members.filter(|it| it.controller == Some(index));
-    let below = members.map(|it| it.index).chain(link.parent);
+    let below = members.map(|it| it.number).chain(link.parent);
     let mut enforces = None;
     for lower in below {
         let lower = sources(lower, intent, inventory, tables, depth)?;
@@ -282,7 +282,8 @@ mod tests {
         controller: Option<u32>,
     ) {
         let link = Link {
-            index,
+            number: index,
+            ifindex: index,
             name: format!("if{index}"),
             kind: Some(kind.to_owned()),
             parent,
@@ -396,7 +397,7 @@ mod tests {
         assert_eq!(marks(&inventory)[3], Port::NAT_V4);
         // What is listed while links change may be a circle.
         let mut links = inventory.links.values_mut();
-        let bridge = links.find(|link| link.index == BRIDGE).expect("a bridge");
+        let bridge = links.find(|link| link.number == BRIDGE).expect("a bridge");
         bridge.controller = Some(BRIDGE);
         assert_eq!(marks(&inventory)[2], 0);
     }

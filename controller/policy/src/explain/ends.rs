@@ -426,7 +426,7 @@ impl<'a> Resolver<'a> {
         if let Owner::Device(device) = candidate.owner
             && (device.learns(is_v4(candidate.address)) || is_link_local(candidate.address))
         {
-            let port = self.port_of(candidate).map_or(0, |link| link.index);
+            let port = self.port_of(candidate).map_or(0, |link| link.number);
             let link = self.snapshot.tables.ports.get(&port);
             let link = link.map_or(0, |port| port.link);
             let address = Address::from(candidate.address).on_link(link);
@@ -436,7 +436,7 @@ impl<'a> Resolver<'a> {
                 address: &address,
                 holder: holder(self.device_number(device), 0),
                 zone: self.zone_number(device.zone),
-                ifindex: 0,
+                interface: 0,
                 tick: self.tick,
             };
             let _ = self.model.note_learned(&address, claim.granted());
@@ -498,7 +498,7 @@ impl<'a> Resolver<'a> {
         let link = device.port.as_ref();
         let link = link.and_then(|port| self.snapshot.inventory.link(port));
         link.is_some_and(|link| {
-            let key = behind_key(0, link.index, self.device_number(device));
+            let key = behind_key(0, link.number, self.device_number(device));
             self.snapshot.tables.places.contains_key(&key)
         })
     }
@@ -519,7 +519,7 @@ impl<'a> Resolver<'a> {
                 .map_err(|message| problem("port", message))?;
             return Ok((
                 Checkpoint::Enters {
-                    vlan: self.vlan(link.index, self.home(from)),
+                    vlan: self.vlan(link.number, self.home(from)),
                 },
                 link,
             ));
@@ -531,10 +531,10 @@ impl<'a> Resolver<'a> {
         let Some(link) = self.snapshot.inventory.link(port) else {
             return Err(problem("port", format!("no interface {port:?}")));
         };
-        match self.snapshot.tables.ports.get(&link.index) {
+        match self.snapshot.tables.ports.get(&link.number) {
             Some(entry) if entry.flags & Port::GUARDED != 0 => Ok((
                 Checkpoint::Enters {
-                    vlan: self.vlan(link.index, self.home(from)),
+                    vlan: self.vlan(link.number, self.home(from)),
                 },
                 link,
             )),
@@ -542,7 +542,7 @@ impl<'a> Resolver<'a> {
                 let message = format!("{port} is above guarded ports; name the one below it");
                 Err(problem("port", message))
             }
-            _ => self.leaves(to, link.index),
+            _ => self.leaves(to, link.number),
         }
     }
 
@@ -559,7 +559,7 @@ impl<'a> Resolver<'a> {
         let link = self.port_of(to).map_err(|message| problem("to", message))?;
         Ok((
             Checkpoint::Leaves {
-                vlan: self.vlan(link.index, self.home(to)),
+                vlan: self.vlan(link.number, self.home(to)),
                 came_from,
             },
             link,
@@ -569,7 +569,7 @@ impl<'a> Resolver<'a> {
     /// The guarded interface of an end: its own, or the first by name that carries its zone.
     pub(super) fn port_of(&self, candidate: &Candidate<'_>) -> Result<&'a Link, String> {
         let is_guarded = |link: &&Link| {
-            let entry = self.snapshot.tables.ports.get(&link.index);
+            let entry = self.snapshot.tables.ports.get(&link.number);
             entry.is_some_and(|entry| entry.flags & Port::GUARDED != 0)
         };
         let inventory = &self.snapshot.inventory;
@@ -585,7 +585,7 @@ impl<'a> Resolver<'a> {
         }
         let zone = self.home(candidate);
         let places = &self.snapshot.tables.places;
-        let carries = |link: &&Link| places.contains_key(&carries_key(0, link.index, zone));
+        let carries = |link: &&Link| places.contains_key(&carries_key(0, link.number, zone));
         let links = inventory.links.values().filter(is_guarded).filter(carries);
         links.min_by_key(|link| &link.name).ok_or_else(|| {
             let zone = self.snapshot.name(numbered::ZONE, u32::from(zone));
@@ -595,10 +595,10 @@ impl<'a> Resolver<'a> {
 
     /// The VLAN that a zone has on an interface. For a zone that the interface does not carry:
     /// untagged if untagged frames are in a zone, else the interface's first VLAN.
-    pub(super) fn vlan(&self, ifindex: u32, zone: u16) -> u16 {
+    pub(super) fn vlan(&self, interface: u32, zone: u16) -> u16 {
         let tables = &self.snapshot.tables;
-        let untagged = tables.ports.get(&ifindex).map_or(0, |port| port.zone);
-        let range = vlan_key(0, ifindex, 1)..=vlan_key(0, ifindex, 4094);
+        let untagged = tables.ports.get(&interface).map_or(0, |port| port.zone);
+        let range = vlan_key(0, interface, 1)..=vlan_key(0, interface, 4094);
         let mut tagged = tables
             .places
             .range(range)

@@ -600,7 +600,8 @@ fn snapshot_of(policy: &str, quarantined: BTreeSet<String>) -> Snapshot {
     let links = names.into_iter().enumerate().map(|(at, name)| {
         let index = at as u32 + 2;
         let link = Link {
-            index,
+            number: index,
+            ifindex: index,
             name: name.to_owned(),
             mac: Some(Mac([2, 0, 0, 0, 0xff, index as u8])),
             permanent: None,

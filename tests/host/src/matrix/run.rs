@@ -209,7 +209,7 @@ pub fn interfaces(loopback: &str) -> Inventory {
         (TRUNK, "br2"),
         ("side", "br2"),
     ] {
-        let bridge = inventory.link(bridge).map(|link| link.index);
+        let bridge = inventory.link(bridge).map(|link| link.number);
         let port = inventory.links.values_mut().find(|link| link.name == port);
         if let Some(port) = port {
             port.controller = bridge;
@@ -242,6 +242,6 @@ pub fn connect(inventory: &mut Inventory) {
     ];
     inventory.connected = networks
         .iter()
-        .filter_map(|(name, network)| Some((inventory.link(name)?.index, network.parse().ok()?)))
+        .filter_map(|(name, network)| Some((inventory.link(name)?.number, network.parse().ok()?)))
         .collect();
 }
