@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use wardline_datapath::{Datapath, Hook, observe, timeouts::Timeouts};
 use wardline_ebpf::abi::{Counter, Reason};
-use wardline_host_tests::judge::{At, limits};
+use wardline_host_tests::judge::{At, join_ports, limits};
 use wardline_oracle::random::ROUTER_MAC;
 use wardline_policy::{inventory::Inventory, limits::Limits, words::mac::Mac};
 use wardline_tests::Lab;
@@ -120,6 +120,7 @@ pub(crate) fn observed(addresses: &[IpAddr]) -> Inventory {
         link.mac = Some(Mac(ROUTER_MAC));
     }
     inventory.addresses = addresses.iter().copied().collect();
+    join_ports(&mut inventory);
     inventory
 }
 

@@ -31,7 +31,7 @@ const HASHES: &[(u32, u64)] = &[
     (14, 0x6f12_f669_a0ef_d67f),
     (15, 0xda1c_7fd9_00cb_2d0c),
     (16, 0xe142_ae55_a76e_8477),
-    (17, 0x9557_f5b2_ed61_6c84),
+    (17, 0xa7ea_d0a3_ce8c_642a),
 ];
 
 /// What is wrong with the layout, for the developer who changed it.

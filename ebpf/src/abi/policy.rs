@@ -51,6 +51,8 @@ impl Port {
 
     /// It has no link header: packets begin with IP, and no MAC tells their senders.
     pub const BARE: u16 = 2048;
+    /// It is a port of a bridge or a bond, which may send the frames of others through it.
+    pub const MEMBER: u16 = 4096;
 
     /// Index of an interface's entry.
     #[inline(always)]

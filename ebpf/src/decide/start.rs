@@ -62,10 +62,9 @@ pub fn start_egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         return Some(not_ready(work));
     }
     // Without a MAC, what comes from no interface is the router's.
-    if !work.is_bare() && is_of_hosted(bytes, from, tables, work.slot) {
+    if !work.is_bare() && is_of_hosted(bytes, from, tables, work) {
         work.path = INGRESS | HOSTED;
-    }
-    if from != 0
+    } else if from != 0
         && from < INTERFACES
         && let Some(port) = tables.port(Port::index(from, work.slot))
     {
@@ -102,18 +101,21 @@ pub fn start_egress<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     None
 }
 
-/// Whether a frame that leaves comes from no interface of the router's (`from` is 0), and has not
-/// been sent by the router either; see [`hosted`](super::hosted).
+/// Whether a frame that leaves has been sent by a host above the port; see [`hosted`](super::hosted).
+/// What the router sends or routes has one of its MACs, and only a bridge passes on other frames.
+///
+/// That it comes from an interface (`from` is not 0) means nothing where no bridge may have passed
+/// it on: it may be one of the namespace of a container that forwards.
 #[inline(always)]
 fn is_of_hosted<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     bytes: &B,
     from: u32,
     tables: &T,
-    slot: u32,
+    work: &Work,
 ) -> bool {
-    from == 0
+    (from == 0 || work.port & Port::MEMBER == 0)
         && match bytes.read::<6>(6) {
-            Some(source) => !guards::is_routers_mac(tables, slot, packet::mac(source)),
+            Some(source) => !guards::is_routers_mac(tables, work.slot, packet::mac(source)),
             None => false,
         }
 }

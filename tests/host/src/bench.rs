@@ -109,6 +109,9 @@ impl Bench {
         for (interface, network) in CONNECTED {
             oracle.connect(interface, network);
         }
+        for interface in judge::APART {
+            oracle.set_apart(interface);
+        }
         oracle
     }
 

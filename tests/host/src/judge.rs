@@ -228,7 +228,37 @@ pub fn clock(now: Timestamp) -> Clock {
 
 /// Interfaces that do not exist, for the host.
 pub fn inventory(interfaces: &[&str], addresses: &[IpAddr]) -> Inventory {
-    inventory_of((10..).zip(interfaces.iter().copied()), addresses)
+    let mut inventory = inventory_of((10..).zip(interfaces.iter().copied()), addresses);
+    join_ports(&mut inventory);
+    inventory
+}
+
+/// Ports that are not joined: no bridge or the like passes on frames through them.
+pub const APART: [&str; 2] = ["flat1", "wifi1"];
+/// Interfaces that no policy guards.
+const UNGUARDED: [&str; 6] = ["lo", "uplink", "wild", "side", "br0", "br2"];
+
+/// Joins ports in a ring (HSR), which may send the frames of others through each of them but makes
+/// no link of them: a packet in a test may then have any MAC where it leaves.
+pub fn join_ports(inventory: &mut Inventory) {
+    let Some(any) = inventory.links.values().next().cloned() else {
+        return;
+    };
+    let number = 4_000;
+    let ring = Link {
+        number,
+        ifindex: number,
+        name: "ring".to_owned(),
+        kind: Some("hsr".to_owned()),
+        ..any
+    };
+    for link in inventory.links.values_mut() {
+        let name = link.name.as_str();
+        if !APART.contains(&name) && !UNGUARDED.contains(&name) {
+            link.controller.get_or_insert(number);
+        }
+    }
+    inventory.links.insert(number, ring);
 }
 
 /// The same, with indices.
@@ -272,8 +302,8 @@ pub fn shown(compiled: &Compiled, probe: &Probe, number: u16) -> Option<(At, Vec
     const HOST: [u8; 6] = [2, 0, 0, 0, 9, 1];
     const ELSEWHERE: [u8; 6] = [2, 0, 0, 0, 9, 2];
     let sender = match &probe.entry {
-        Entry::Router => ROUTER_MAC,
-        Entry::Guarded { .. } | Entry::Uplink => ELSEWHERE,
+        Entry::Router | Entry::Uplink => ROUTER_MAC,
+        Entry::Guarded { .. } => ELSEWHERE,
     };
     let uplink = compiled.ifindex("uplink");
     let at = match &probe.entry {

@@ -34,6 +34,8 @@ const BROKER: Ipv4Addr = Ipv4Addr::new(10, 20, 1, 50);
 const BROKER_MAC: Mac = [0x02, 0x42, 0xac, 0, 0, 0x50];
 /// Of a container that nobody lists.
 const STRANGER_MAC: Mac = [0x02, 0x42, 0xac, 0, 0, 0x66];
+/// Of a host behind a container that bridges.
+const INNER_MAC: Mac = [0x02, 0x42, 0xac, 0, 0, 0x77];
 
 #[test]
 fn a_container_above_a_port_is_a_device_and_not_the_router_at_xdp() {
@@ -54,12 +56,14 @@ fn container(name: &str, hook: &str) {
     ) else {
         return skip(name, "no macvlan in this kernel");
     };
+    let inner = behind_bridge(&lab);
     lab.settle().unwrap();
     let scene = Scene {
         lab: &lab,
         plc: &plc,
         broker: &broker,
         stranger: &stranger,
+        inner: &inner,
     };
     let _servers = [
         plc.tcp_serve(502).unwrap(),
@@ -129,18 +133,38 @@ fn container(name: &str, hook: &str) {
 fn device(lab: &Lab, net: u8, host: u8) -> Host {
     let device = lab.host(&format!("device-{net}")).unwrap();
     lab.wire(
+        &End::new(lab.router(), &format!("lan{net}"))
+            .index(PORT_INDEX + u32::from(net))
+            .address(&format!("10.20.{net}.1/24"))
+            .address(&format!("fd20:{net}::1/64")),
         &End::new(&device, "eth0")
             .mac(&format!("02:00:00:00:{net:02x}:{host:02x}"))
             .address(&format!("10.20.{net}.{host:x}/24"))
             .address(&format!("fd20:{net}::{host:x}/64"))
             .gateway(&format!("10.20.{net}.1"))
             .gateway(&format!("fd20:{net}::1")),
-        &End::new(lab.router(), &format!("lan{net}"))
-            .address(&format!("10.20.{net}.1/24"))
-            .address(&format!("fd20:{net}::1/64")),
     )
     .unwrap();
     device
+}
+
+/// The index of a port is this and the number of its network.
+const PORT_INDEX: u32 = 500;
+
+/// A host behind a container that bridges what enters through an interface of its own, to which it
+/// has given the index of the router's `lan2`.
+fn behind_bridge(lab: &Lab) -> Host {
+    let relay = above_lan1(lab, "relay", &[2, 0x42, 0xac, 0, 0, 0x88], "88").unwrap();
+    let inner = lab.host("inner").unwrap();
+    lab.bridge(&relay, "br0", &[]).unwrap();
+    relay.ip("link set eth0 master br0").unwrap();
+    let mac = INNER_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    lab.wire(
+        &End::new(&relay, "in0").index(PORT_INDEX + 2).master("br0"),
+        &End::new(&inner, "eth0").mac(&mac),
+    )
+    .unwrap();
+    inner
 }
 
 /// A namespace with a macvlan of lan1; none when this kernel has no such interfaces.
@@ -172,6 +196,7 @@ fn above_lan1(lab: &Lab, name: &str, mac: &Mac, host: &str) -> Option<Host> {
 enum From {
     Broker,
     Stranger,
+    Inner,
 }
 
 /// Frames that must not arrive, and for which reason.
@@ -198,7 +223,8 @@ fn forged(plc: &Host) -> Vec<(&'static str, From, Vec<u8>, &'static str)> {
     let takes = icmpv6::neighbour_advertisement(gateway, 0x20, &[target]);
     let offer = Dhcp::server(2, BROKER, to, Ipv4Addr::new(10, 20, 1, 99)).udp();
     let offer = Ethernet::new(to, BROKER_MAC, Ipv4::new(BROKER, PLC, offer));
-    let (broker, stranger) = (From::Broker, From::Stranger);
+    let (broker, stranger, inner) = (From::Broker, From::Stranger, From::Inner);
+    let desk = [10, 20, 2, 21].into();
     let rows = [
         ("gateway's ARP", broker, claim(BROKER_MAC), "arp_spoof"),
         (
@@ -238,6 +264,13 @@ fn forged(plc: &Host) -> Vec<(&'static str, From, Vec<u8>, &'static str)> {
             udp(STRANGER_MAC, GATEWAY),
             "unknown_device",
         ),
+        ("gateway's ARP", inner, claim(INNER_MAC), "unknown_device"),
+        (
+            "UDP as who may, from the port of that number",
+            inner,
+            udp(INNER_MAC, desk),
+            "unknown_device",
+        ),
         (
             "UDP of its own",
             stranger,
@@ -254,6 +287,7 @@ struct Scene<'a> {
     plc: &'a Host,
     broker: &'a Host,
     stranger: &'a Host,
+    inner: &'a Host,
 }
 
 impl Scene<'_> {
@@ -286,6 +320,7 @@ impl Scene<'_> {
         let sender = match sender {
             From::Broker => self.broker,
             From::Stranger => self.stranger,
+            From::Inner => self.inner,
         };
         // The kernel tells it at once when the port drops it.
         let _ = sender.send_frame("eth0", frame);

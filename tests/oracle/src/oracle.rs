@@ -128,6 +128,8 @@ pub struct Oracle<'a> {
     learned: Learned,
     /// Networks that the router reaches directly, and through which interface.
     connected: Vec<(String, String)>,
+    /// Interfaces through which no bridge or the like passes on frames.
+    apart: BTreeSet<String>,
     quarantined: BTreeSet<String>,
     /// Ports in quarantine.
     ports_cut: BTreeSet<String>,
@@ -158,6 +160,7 @@ impl<'a> Oracle<'a> {
             macs: BTreeSet::new(),
             learned: Learned::default(),
             connected: Vec::new(),
+            apart: BTreeSet::new(),
             quarantined: BTreeSet::new(),
             ports_cut: BTreeSet::new(),
             only_kept: false,
@@ -181,6 +184,16 @@ impl<'a> Oracle<'a> {
     pub fn connect(&mut self, interface: &str, network: &str) {
         let connected = (interface.to_owned(), network.to_owned());
         self.connected.push(connected);
+    }
+
+    /// Says that no bridge or the like passes on frames through an interface.
+    pub fn set_apart(&mut self, interface: &str) {
+        self.apart.insert(interface.to_owned());
+    }
+
+    /// Whether only the router itself and hosts above an interface send through it.
+    pub fn is_apart(&self, interface: &str) -> bool {
+        self.apart.contains(interface)
     }
 
     /// Whether an interface of the router has a MAC.

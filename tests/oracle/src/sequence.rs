@@ -196,6 +196,11 @@ impl<'a> Sequence<'a> {
         self.oracle.connect(interface, network);
     }
 
+    /// Says that no bridge or the like passes on frames through an interface.
+    pub fn set_apart(&mut self, interface: &str) {
+        self.oracle.set_apart(interface);
+    }
+
     /// Sets the failsafe: prefixes that always reach the router, each with a service.
     pub fn spare(&mut self, failsafe: Vec<(String, String)>) {
         self.failsafe = failsafe;
@@ -222,16 +227,15 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    /// Whether a frame that leaves from no interface is not the router's either: then a container or
-    /// a virtual machine above the port has sent it.
+    /// Whether a frame that leaves is neither the router's nor passed on: then a container or a
+    /// virtual machine above the port has sent it.
     fn sends_hosted(&self, at: &Where, bytes: &[u8]) -> bool {
-        let local = matches!(
-            at,
-            Where::Leaving {
-                from: From::Router,
-                ..
+        let local = match at {
+            Where::Leaving { from, interface } => {
+                *from == From::Router || self.oracle.is_apart(interface)
             }
-        );
+            Where::Entering { .. } => false,
+        };
         let source = bytes.get(6..12).and_then(|mac| mac.try_into().ok());
         local && source.is_some_and(|mac| !self.oracle.is_own_mac(mac))
     }

@@ -78,6 +78,9 @@ pub struct Stream {
     tags_outside: bool,
     /// Frames to send before any other.
     pending: Vec<Step>,
+    /// The source MAC of what comes from the uplink: the router's, where it is routed; where a
+    /// bridge passes it on, another.
+    uplink: Mac,
 }
 
 const FAR_MAC: Mac = [2, 0, 0, 0, 9, 1];
@@ -109,6 +112,11 @@ pub fn steps(policy: &Policy, seed: u64, count: usize, tags_outside: bool) -> Ve
 impl Stream {
     fn new(policy: &Policy, seed: u64, tags_outside: bool) -> Self {
         let mut dice = Dice::new(seed);
+        let uplink = if dice.percent(80) {
+            ROUTER_MAC
+        } else {
+            FAR_MAC
+        };
         let addresses = random::addresses(policy);
         let interfaces: Vec<(String, Vec<u16>)> = random::interfaces(policy)
             .into_iter()
@@ -184,6 +192,7 @@ impl Stream {
             sent: Vec::new(),
             tags_outside,
             pending: Vec::new(),
+            uplink,
         }
     }
 
@@ -435,7 +444,7 @@ impl Stream {
             Step { at, tag, frame }
         };
         match &from.spot {
-            Spot::Uplink => leaving(self, From::Uplink, FAR_MAC, &packet),
+            Spot::Uplink => leaving(self, From::Uplink, self.uplink, &packet),
             Spot::Router => leaving(self, From::Router, ROUTER_MAC, &packet),
             Spot::Through(interface) => {
                 leaving(self, From::Guarded(interface.clone()), ROUTER_MAC, &packet)

@@ -7,7 +7,7 @@ use wardline_ebpf::abi::{Address, INTERFACES, Port, carries_key, vlan_key};
 use super::networks::prefix_of;
 use crate::{
     intent::{Intent, ZoneIndex},
-    inventory::{Header, Inventory},
+    inventory::{Header, Inventory, Link},
     quarantine::Quarantine,
     tables::Tables,
 };
@@ -37,6 +37,9 @@ pub(super) fn ports(
         }
         if link.header == Header::Bare {
             flags |= Port::BARE;
+        }
+        if is_member(inventory, link) {
+            flags |= Port::MEMBER;
         }
         if quarantined.ports.contains(&link.name) {
             flags |= Port::QUARANTINED;
@@ -79,6 +82,15 @@ pub(super) fn ports(
     mark_observing(intent, inventory, tables);
     mark_nat(intent, inventory, tables);
     mark_beside(inventory, tables);
+}
+
+/// Whether frames of others may leave through an interface: those that a bridge, a bond or the like
+/// passes on. The members of a VRF take part in routing only.
+fn is_member(inventory: &Inventory, link: &Link) -> bool {
+    link.controller.is_some_and(|over| {
+        let over = inventory.links.get(&over);
+        over.and_then(|it| it.kind.as_deref()) != Some("vrf")
+    })
 }
 
 /// The link that an interface is on, as [`Port::link`] has it. Bridges, bonds and the like join
@@ -302,7 +314,8 @@ mod tests {
             flags: Port::GUARDED | Port::NEIGHBOURS_OBSERVE | mode,
             link,
         };
-        assert_eq!(port(LAN1), Some(guarded("pumps", 0, BRIDGE)));
+        let pumps = guarded("pumps", Port::MEMBER, BRIDGE);
+        assert_eq!(port(LAN1), Some(pumps));
         let cameras = guarded("cameras", Port::OBSERVES, LAN2);
         assert_eq!(port(LAN2), Some(cameras));
         let above = Port {
@@ -343,7 +356,7 @@ mod tests {
                 }
             }
             let tables = ward.compiled(&inventory);
-            [LAN1, LAN2].map(|index| tables.ports[&index].flags & !Port::GUARDED)
+            [LAN1, LAN2].map(|index| tables.ports[&index].flags & !(Port::GUARDED | Port::MEMBER))
         };
         const BOTH: u16 = Port::OBSERVES | Port::NEIGHBOURS_OBSERVE;
         const NEIGHBOURS: u16 = Port::NEIGHBOURS_OBSERVE;

@@ -14,8 +14,9 @@ use super::{
         Table, UNKNOWN_DEVICE, UNKNOWN_ETHERTYPE, WRONG_PORT, WRONG_VLAN, would,
     },
     network::{
-        ALL_NODES, ANNOUNCED, CAMERA, LAN1, LAN3, PINNED, PUMP, Party, RECORDS, ROUTER,
-        ROUTER_ITSELF, STRANGER, back, syn, tcp, udp,
+        ALL_NODES, ANNOUNCED, CAMERA, FLAT_DHCP_PUMP, FLAT_PUMP, FLAT1, FROM_LAN2, LAN1, LAN3,
+        PINNED, PUMP, Party, RECORDS, ROUTER, ROUTER_ITSELF, STRANGER, UPLINK, back, syn, tcp, udp,
+        up,
     },
 };
 use wardline_oracle::frames::{
@@ -89,6 +90,15 @@ pub(crate) fn rows(t: &mut Table) {
     t.both("a hosted device above another port than its own", |c, f| { c.leaves(LAN3, ROUTER_ITSELF, across(&PINNED, &PUMP, f, syn(443))).is(WRONG_PORT); });
     t.both("a hosted device, to itself", |c, f| { c.leaves(LAN1, ROUTER_ITSELF, across(&PUMP, &PUMP, f, syn(9100))).is(MALFORMED); });
     t.case("a hosted device, in fragments").leaves(LAN1, ROUTER_ITSELF, part(0, true, 32)).leaves(LAN1, ROUTER_ITSELF, part(32, false, 16)).is(FRAGMENT).under(Fragments, [RULE, ESTABLISHED]);
+
+    // One that forwards in its namespace: its frames carry the number of an interface there.
+    for (name, from) in [("a guarded port", FROM_LAN2), ("the uplink", UPLINK)] {
+        let row = |what: &str| format!("a hosted {what}, with the number of {name}");
+        t.both(&row("device where a rule allows it"), |c, f| { c.leaves(FLAT1, from, up(&FLAT_PUMP, &RECORDS, f, syn(2575))).is(RULE); });
+        t.both(&row("device where no rule allows it"), |c, f| { c.leaves(FLAT1, from, up(&FLAT_PUMP, &RECORDS, f, syn(443))).is(NO_RULE); });
+        t.both(&row("device, from the router's address"), |c, f| { c.leaves(FLAT1, from, as_if(&FLAT_PUMP, &ROUTER, f, syn(80))).is(SPOOFED_SOURCE); });
+        t.both(&row("machine that nobody lists"), |c, f| { c.leaves(FLAT1, from, across(&STRANGER, &FLAT_DHCP_PUMP, f, syn(443))).is(UNKNOWN_DEVICE); });
+    }
 
     // An unlisted one is anybody.
     t.both("a hosted machine that nobody lists", |c, f| {

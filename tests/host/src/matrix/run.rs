@@ -215,6 +215,7 @@ pub fn interfaces(loopback: &str) -> Inventory {
             port.controller = bridge;
         }
     }
+    judge::join_ports(&mut inventory);
     connect(&mut inventory);
     inventory
 }
