@@ -96,11 +96,12 @@ fn reach_text(reach: &[Reach]) -> String {
         if !it.except.is_empty() {
             by += &format!(", except by {}", it.except.join(", "));
         }
+        let only = if it.answers { " in answer" } else { "" };
         vec![
             verdict,
             cell(who(&it.from)),
             cell(who(&it.to)),
-            cell(it.services.join(", ")),
+            cell(it.services.join(", ") + only),
             cell(by),
         ]
     });
@@ -219,6 +220,7 @@ mod tests {
                 rules: vec!["old".to_owned()],
                 except: vec!["no".to_owned()],
                 alike: 3,
+                answers: false,
             }],
             more_reach: 7,
             idle: vec![IdleRule {

@@ -7,6 +7,8 @@
 //! pairs that a changed rule or a changed device names are examined, so the cost depends on the size
 //! of the change.
 
+mod answers;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -52,6 +54,9 @@ pub struct Reach<'a> {
     pub services: Vec<Service>,
     /// Whether the change opens it; else the change closes it.
     pub opens: bool,
+    /// Whether it is only for answers: for ten seconds after a question, at the address and port
+    /// that asked.
+    pub answers: bool,
     /// The rules that allow it, of the new policy or of the old one.
     pub rules: Vec<&'a str>,
     /// Deny rules that exclude a part of the pair.
@@ -116,6 +121,7 @@ pub fn changes<'a>(old: &'a Intent, new: &'a Intent, now: Timestamp) -> Vec<Reac
                 },
                 services,
                 opens,
+                answers: false,
             });
         }
     }
@@ -135,6 +141,7 @@ pub fn changes<'a>(old: &'a Intent, new: &'a Intent, now: Timestamp) -> Vec<Reac
             .iter()
             .any(|from| view.around(it.to).iter().any(|to| wider(*from, *to)))
     });
+    found.extend(answers::changes(&before, &after));
     found.sort_by_key(|it| {
         (
             it.opens,

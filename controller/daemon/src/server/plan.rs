@@ -250,6 +250,7 @@ fn told(reach: Reach<'_>) -> v1::Reach {
         rules: owned(reach.rules),
         except: owned(reach.except),
         alike: reach.alike as u64,
+        answers: reach.answers,
     }
 }
 
@@ -280,7 +281,8 @@ fn dangers(
             flows(cut.of_router)
         ));
     }
-    for it in reach.iter().filter(|it| !it.opens && it.to == Who::Router) {
+    let unreached = |it: &&Reach<'_>| !it.opens && !it.answers && it.to == Who::Router;
+    for it in reach.iter().filter(unreached) {
         let services = service_words(&it.services).join(", ");
         dangers.push(format!(
             "{} can't reach the router any more: {services}",
@@ -336,7 +338,8 @@ fn dangers(
     let wide = |it: &&Reach<'_>| it.opens && (it.from == Who::Any || it.to == Who::Any);
     for it in reach.iter().filter(wide) {
         let services = service_words(&it.services).join(", ");
-        dangers.push(format!("opens {} → {}: {services}", it.from, it.to));
+        let only = if it.answers { ", only in answer" } else { "" };
+        dangers.push(format!("opens {} → {}: {services}{only}", it.from, it.to));
     }
     let more = dangers.len().saturating_sub(LISTED);
     dangers.truncate(LISTED);

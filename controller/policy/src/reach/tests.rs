@@ -49,8 +49,9 @@ fn told(old: &str, new: &str) -> Vec<String> {
         } else {
             format!(" but {}", it.except.join(","))
         };
+        let only = if it.answers { " in answer" } else { "" };
         format!(
-            "{sign} {} > {} {} by {}{except}{alike}",
+            "{sign} {} > {} {}{only} by {}{except}{alike}",
             it.from,
             it.to,
             service_words(&it.services).join(","),
@@ -224,4 +225,40 @@ fn services_are_told_as_documents_write_them() {
         words(text);
     }
     assert_eq!(service_words(&[Service::ALL]), ["every service"]);
+}
+
+#[test]
+fn who_may_answer_is_told_like_who_may_open() {
+    let search = |answers: &str| {
+        format!(
+            "  - {{name: search, from: [zone:pumps, router], to: [\"cidr:239.3.0.0/16\"], \
+             services: [udp/1900], answers_from: [{answers}], action: allow}}\n"
+        )
+    };
+    assert_eq!(
+        told(
+            &search("device:server, \"cidr:192.0.2.0/24\""),
+            &search("device:server, zone:cameras")
+        ),
+        [
+            "- cidr:192.0.2.0/24 > router udp/* in answer by search",
+            "- cidr:192.0.2.0/24 > zone:pumps udp/* in answer by search",
+            "+ zone:cameras > router udp/* in answer by search",
+            "+ zone:cameras > zone:pumps udp/* in answer by search",
+        ]
+    );
+    let none = rule(
+        "search",
+        "zone:pumps, router",
+        "\"cidr:239.3.0.0/16\"",
+        "udp/1900",
+        "allow",
+    );
+    assert_eq!(
+        told(&search("device:server"), &none),
+        [
+            "- device:server > router udp/* in answer by search",
+            "- device:server > zone:pumps udp/* in answer by search",
+        ]
+    );
 }
