@@ -1,6 +1,6 @@
 //! Fast-forward: packets leave in the driver as the stack would have forwarded them.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use serde_json::Value;
 use wardline_tests::{
@@ -157,6 +157,38 @@ fn a_route_that_changes_is_followed() {
     router.ip("route add blackhole 198.51.100.7/32").unwrap();
     assert!(eventually(PATIENCE, || !out.echo(b"x")));
     router.ip("route del blackhole 198.51.100.7/32").unwrap();
+}
+
+#[test]
+fn forwarding_that_is_switched_off_is_followed() {
+    /// A flow keeps its next hop for a minute.
+    const SOON: Duration = Duration::from_secs(1);
+    let ward = Ward::new("switches");
+    let (one, two) = (ward.device(1), ward.device(2));
+    ward.lab.settle().unwrap();
+    for host in [&one, &two] {
+        host.meet_xdp("eth0").unwrap();
+    }
+    let _two = two.tcp_serve(7).unwrap();
+    let guard = Guard::start(&ward.lab, "");
+    let peers = "  - {name: peers, from: [any], to: [any], services: [tcp/7], action: allow}\n";
+    guard.apply(&(policy(&[zone(1, "", FAST), zone(2, "", FAST)], "tcp/8") + peers));
+    let router = ward.lab.router();
+    for (switch, address) in [
+        ("ipv4/ip_forward", v4(2)),
+        ("ipv4/conf/lan1/forwarding", v4(2)),
+        ("ipv6/conf/all/forwarding", v6(2)),
+    ] {
+        let mut across = one.session(&address, 7).unwrap();
+        assert!(goes_ahead(&guard, &mut across), "{switch}");
+        router.sysctl(switch, "0").unwrap();
+        let stops = || !across.echo_within(b"x", Duration::from_millis(200));
+        assert!(eventually(SOON, stops), "{switch} is not followed");
+        router.sysctl(switch, "1").unwrap();
+        assert!(eventually(PATIENCE, || across.echo(b"x")), "{switch}");
+        let again = eventually(PATIENCE, || goes_ahead(&guard, &mut across));
+        assert!(again, "{switch}");
+    }
 }
 
 #[test]
