@@ -8,6 +8,7 @@ pub mod attach;
 mod bpf;
 mod datapath;
 pub mod error;
+pub mod far_end;
 pub mod fast_forward;
 pub mod fault;
 mod flow_table;
