@@ -1,13 +1,14 @@
 //! The state of the router: status, devices, flows and counters.
 
-use std::net::Ipv6Addr;
+use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use serde_json::{Value, json};
 use wardline_proto::{
     document::to_value,
     v1::{
         Attached, DeviceStatus, Failsafe, Flow, GetCountersRequest, GetCountersResponse,
-        GetStatusRequest, GetStatusResponse, ListDevicesRequest, ListFlowsRequest, TableStatus,
+        GetStatusRequest, GetStatusResponse, ListDevicesRequest, ListFlowsRequest, PortStatus,
+        TableStatus,
     },
 };
 
@@ -160,6 +161,7 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
         rows,
         "ports",
     );
+    text += &port_warnings(&status.ports);
     if !status.grants.is_empty() {
         let rows = status.grants.iter().map(|it| {
             let ends = time(it.expires.as_ref()).map(|at| clock.distance(at));
@@ -181,6 +183,26 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
     text += "\n";
     text += &tables_text(&status.tables);
     text
+}
+
+/// What is said of ports, each text once with the ports that it is said of.
+fn port_warnings(ports: &[PortStatus]) -> String {
+    /// Most ports that are named for one text; the other formats have all.
+    const NAMED: usize = 8;
+    let mut said: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for port in ports {
+        for text in &port.warnings {
+            said.entry(text).or_default().push(&port.interface);
+        }
+    }
+    let lines = said.into_iter().map(|(text, ports)| {
+        let mut names = ports[..ports.len().min(NAMED)].join(", ");
+        if ports.len() > NAMED {
+            names += &format!(" and {} more", ports.len() - NAMED);
+        }
+        format!("\n{}: {}\n", printable(&names), printable(text))
+    });
+    lines.collect()
 }
 
 /// The hosts that may always reach the router, a line for each entry.
@@ -346,6 +368,7 @@ mod tests {
                 ifindex: 3,
                 fast_forward: false,
                 quarantined: true,
+                warnings: vec![],
             }],
             tables: vec![TableStatus {
                 name: "flows".to_owned(),
@@ -387,6 +410,23 @@ mod tests {
             "router    \nversion   \n\
              revision  none: no policy was applied yet, nothing is attached\n"
         );
+    }
+
+    #[test]
+    fn a_warning_is_said_once_for_all_its_ports() {
+        let port = |number: u32, warnings: &[&str]| PortStatus {
+            interface: format!("lan{number}"),
+            warnings: warnings.iter().map(|&it| it.to_owned()).collect(),
+            ..Default::default()
+        };
+        let few = [port(1, &["one"]), port(2, &[]), port(3, &["two", "one"])];
+        assert_eq!(port_warnings(&few), "\nlan1, lan3: one\n\nlan3: two\n");
+        let many: Vec<_> = (1..=20).map(|number| port(number, &["one"])).collect();
+        assert_eq!(
+            port_warnings(&many),
+            "\nlan1, lan2, lan3, lan4, lan5, lan6, lan7, lan8 and 12 more: one\n"
+        );
+        assert_eq!(port_warnings(&[port(1, &[])]), "");
     }
 
     #[test]

@@ -136,8 +136,9 @@ fn own(descriptor: libc::c_int) -> Foreign {
     Foreign(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Makes a tap device in the calling thread's namespace; gone when the file is closed.
-pub(crate) fn tap(name: &str) -> io::Result<File> {
+/// Makes a tap device in the calling thread's namespace; gone when the file is closed. With
+/// `virtio`, each frame has a header of virtio before it.
+pub(crate) fn tap(name: &str, virtio: bool) -> io::Result<File> {
     let file = File::options()
         .read(true)
         .write(true)
@@ -147,7 +148,8 @@ pub(crate) fn tap(name: &str) -> io::Result<File> {
     for (to, from) in ifreq.ifr_name.iter_mut().take(15).zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    ifreq.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    let header = if virtio { libc::IFF_VNET_HDR } else { 0 };
+    ifreq.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | header) as libc::c_short;
     // SAFETY: the request is alive and whole, its name ends with a zero byte.
     match unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut ifreq) } {
         0 => Ok(file),

@@ -1,12 +1,14 @@
 //! Fast-forward: packets leave in the driver as the stack would have forwarded them.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use serde_json::Value;
 use wardline_tests::{
     Host, Outcome, Session, TIMEOUT, eventually,
     ward::{FAR, Guard, PATIENCE, Ward, policy, skip, v4, v6, zone},
 };
+
+use super::foreign::{self, Does, Kind};
 
 /// Packets that were forwarded in the driver.
 fn forwarded(guard: &Guard) -> u64 {
@@ -157,6 +159,80 @@ fn a_route_that_changes_is_followed() {
     router.ip("route add blackhole 198.51.100.7/32").unwrap();
     assert!(eventually(PATIENCE, || !out.echo(b"x")));
     router.ip("route del blackhole 198.51.100.7/32").unwrap();
+}
+
+#[test]
+fn forwarding_that_is_switched_off_is_followed() {
+    /// A flow keeps its next hop for a minute.
+    const SOON: Duration = Duration::from_secs(1);
+    let ward = Ward::new("switches");
+    let (one, two) = (ward.device(1), ward.device(2));
+    ward.lab.settle().unwrap();
+    for host in [&one, &two] {
+        host.meet_xdp("eth0").unwrap();
+    }
+    let _two = two.tcp_serve(7).unwrap();
+    let guard = Guard::start(&ward.lab, "");
+    let peers = "  - {name: peers, from: [any], to: [any], services: [tcp/7], action: allow}\n";
+    guard.apply(&(policy(&[zone(1, "", FAST), zone(2, "", FAST)], "tcp/8") + peers));
+    let router = ward.lab.router();
+    for (switch, address) in [
+        ("ipv4/ip_forward", v4(2)),
+        ("ipv4/conf/lan1/forwarding", v4(2)),
+        ("ipv6/conf/all/forwarding", v6(2)),
+    ] {
+        let mut across = one.session(&address, 7).unwrap();
+        assert!(goes_ahead(&guard, &mut across), "{switch}");
+        router.sysctl(switch, "0").unwrap();
+        let stops = || !across.echo_within(b"x", Duration::from_millis(200));
+        assert!(eventually(SOON, stops), "{switch} is not followed");
+        router.sysctl(switch, "1").unwrap();
+        assert!(eventually(PATIENCE, || across.echo(b"x")), "{switch}");
+        let again = eventually(PATIENCE, || goes_ahead(&guard, &mut across));
+        assert!(again, "{switch}");
+    }
+}
+
+#[test]
+fn a_tag_that_a_veth_holds_outside_the_frame_is_taken_off_as_status_says() {
+    let ward = Ward::new("outside");
+    let one = ward.device(1);
+    ward.lab.settle().unwrap();
+    for host in [&one, &ward.far] {
+        host.meet_xdp("eth0").unwrap();
+    }
+    let _far = ward.far.tcp_serve(7).unwrap();
+    let guard = Guard::start(&ward.lab, "");
+    let about_tags = || {
+        let port = port(&guard, "lan1");
+        let warnings = port["warnings"].as_array().unwrap();
+        let about = |it: &Value| it.as_str().unwrap().contains("INTERFACE txvlan off");
+        warnings.iter().any(about)
+    };
+    guard.apply(&policy(&[zone(1, "", "")], "tcp/7"));
+    assert!(!about_tags());
+    guard.apply(&policy(&[zone(1, "", FAST)], "tcp/7"));
+    assert!(about_tags());
+    let mut out = one.session(FAR[0], 7).unwrap();
+    assert!(goes_ahead(&guard, &mut out));
+
+    let tags = foreign::load(Kind::Tc, Does::Tags(20), "tags").unwrap();
+    let links = one.ip("-oneline link show dev eth0").unwrap();
+    let eth0 = links.split(':').next().unwrap().trim().parse().unwrap();
+    let Ok(_link) = one
+        .run(|| tags.link(eth0, foreign::Hook::TcxEgress))
+        .unwrap()
+    else {
+        skip("a tag outside the frame", "a kernel before 6.6 has no TCX");
+        return;
+    };
+    // What arrives has no tag, or the far host would not answer.
+    assert!(goes_ahead(&guard, &mut out));
+    assert_eq!(guard.drops().get("wrong_vlan"), None);
+    // The command that the warning names.
+    one.keep_tags_inside("eth0").unwrap();
+    assert!(!out.echo(b"x"));
+    assert!(guard.packets("wrong_vlan") > 0);
 }
 
 #[test]

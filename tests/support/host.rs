@@ -381,6 +381,16 @@ impl Host {
             .with_context(|| format!("offloads of {interface} on {self}"))
     }
 
+    /// Has an interface put VLAN tags into the frames that it sends, as `ethtool -K IF txvlan off`
+    /// does.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn keep_tags_inside(&self, interface: &str) -> Result<()> {
+        self.run(|| sys::set_device_flag(interface, sys::FLAG_TX_VLAN, false))?
+            .with_context(|| format!("switching txvlan off on {interface} of {self}"))
+    }
+
     /// Opens a TCP connection to an echo server, to be watched over time.
     ///
     /// # Errors

@@ -130,9 +130,7 @@ impl End {
     pub(crate) fn set_offloads(&self) -> Result<()> {
         let name = self.interface.as_str();
         if !self.tx_vlan {
-            self.host
-                .run(|| sys::set_device_flag(name, sys::FLAG_TX_VLAN, false))?
-                .with_context(|| format!("switching txvlan off on {name}"))?;
+            self.host.keep_tags_inside(name)?;
         }
         if !self.tx_checksum {
             self.host

@@ -2,6 +2,7 @@
 
 pub mod event;
 pub mod events;
+mod kept;
 mod log;
 mod named;
 pub mod observed;

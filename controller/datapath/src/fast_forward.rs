@@ -16,7 +16,7 @@ use wardline_policy::{
     words::mac::mac_number,
 };
 
-use crate::netlink;
+use crate::{netlink, offload};
 
 /// Qdiscs that packets may bypass without losing anything.
 const PLAIN: [&str; 6] = ["noqueue", "mq", "pfifo_fast", "fq_codel", "fq", "pfifo"];
@@ -50,9 +50,7 @@ pub fn roads(wanted: &BTreeMap<u32, bool>, inventory: &Inventory, tables: &Table
         if link.number >= INTERFACES || guarded && asks.is_none() {
             continue;
         }
-        let obstacle = in_the_way
-            .clone()
-            .or_else(|| unsuited(link, asks == Some(&false)));
+        let obstacle = in_the_way.clone().or_else(|| unsuited(link, asks.copied()));
         let obstacle = obstacle.or_else(|| cannot_send(link, qdiscs.get(&link.ifindex)));
         match (obstacle, link.mac) {
             (None, Some(mac)) => {
@@ -108,17 +106,22 @@ fn in_the_way() -> Option<String> {
         })
 }
 
-/// Why the kind of an interface rules out fast-forward.
-fn unsuited(link: &Link, at_tc: bool) -> Option<String> {
+/// Why the kind of an interface, or what it does with VLAN tags, rules out fast-forward. `asks`:
+/// packets are to enter through it, and whether XDP judges them.
+fn unsuited(link: &Link, asks: Option<bool>) -> Option<String> {
     let kind = link.kind.as_deref();
-    if at_tc {
+    if asks == Some(false) {
         Some("it is not judged by XDP".to_owned())
     } else if link.controller.is_some() {
         Some("it is a port of a bridge or bond".to_owned())
     } else if !matches!(kind, None | Some("veth" | "tun")) {
         Some(format!("it is a {} interface", kind.unwrap_or_default()))
-    } else {
+    } else if kind == Some("veth") {
+        // Tags may be outside the frame there too, and no setting of this end changes that:
+        // decision 0043.
         None
+    } else {
+        asks.and_then(|_| offload::tags_outside(link))
     }
 }
 
@@ -133,5 +136,47 @@ fn cannot_send(link: &Link, qdisc: Option<&String>) -> Option<String> {
         Err(error) => Some(format!(
             "whether its driver sends from XDP is not known: {error}"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::tests::in_a_namespace;
+
+    #[test]
+    fn a_tag_that_xdp_may_not_see_rules_it_out_for_what_enters() {
+        in_a_namespace(async {
+            let (connection, handle, _events) = rtnetlink::new_connection().expect("a socket");
+            let task = tokio::spawn(connection);
+            let pair = rtnetlink::LinkVeth::new("lan1", "far1").build();
+            handle.link().add(pair).execute().await.expect("veth");
+            let link = |kind: Option<&str>| Link {
+                number: 1,
+                ifindex: 1,
+                name: "lan1".to_owned(),
+                mac: None,
+                permanent: None,
+                up: true,
+                controller: None,
+                parent: None,
+                vlan: None,
+                kind: kind.map(str::to_owned),
+                header: Default::default(),
+            };
+            // If it were hardware, it would take tags out of frames.
+            let why = unsuited(&link(None), Some(true)).unwrap_or_default();
+            assert!(why.contains("ethtool -K lan1 rxvlan off"), "{why}");
+            // What leaves through it has no tag; and on a veth the far end has the say.
+            assert_eq!(unsuited(&link(None), None), None);
+            assert_eq!(unsuited(&link(Some("veth")), Some(true)), None);
+            assert!(unsuited(&link(Some("veth")), Some(false)).is_some());
+            for (feature, allowed) in [("rx-vlan-hw-parse", false), ("rx-vlan-stag-hw-parse", true)]
+            {
+                offload::tests::switch_off("lan1", feature).expect("a feature");
+                assert_eq!(unsuited(&link(None), Some(true)).is_none(), allowed);
+            }
+            task.abort();
+        });
     }
 }

@@ -9,6 +9,7 @@ mod bpf;
 mod datapath;
 pub mod error;
 mod far;
+pub mod far_end;
 pub mod fast_forward;
 pub mod fault;
 mod flow_table;

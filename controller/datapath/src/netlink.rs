@@ -14,11 +14,11 @@ use std::{
 use netlink_packet_core::{
     ErrorBuffer, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL,
     NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, NlasIterator, Parseable as _, parse_string,
+    NetlinkMessage, NetlinkPayload, Nla as _, NlasIterator, Parseable as _, parse_string,
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage, LinkXdp},
+    link::{InfoData, InfoTun, LinkAttribute, LinkInfo, LinkMessage, LinkXdp},
     tc::{
         TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage,
         TcOption,
@@ -83,8 +83,10 @@ pub(crate) struct Filter {
 pub(crate) struct Device {
     pub(crate) index: u32,
     pub(crate) name: String,
-    /// The interface below it, if that is in this namespace.
+    /// The interface below it, or of a veth its far end, if that is in this namespace.
     pub(crate) lower: Option<u32>,
+    /// For tun and tap: whether each packet has a header of virtio before it.
+    pub(crate) virtio: Option<bool>,
     /// The bridge or bond that it is a port of.
     pub(crate) controller: Option<u32>,
     /// Id of the XDP program in the driver.
@@ -203,6 +205,7 @@ pub(crate) fn devices() -> io::Result<Vec<Device>> {
                 LinkAttribute::Link(index) => device.lower = Some(index),
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                 LinkAttribute::Controller(index) => device.controller = Some(index),
+                LinkAttribute::LinkInfo(infos) => device.virtio = virtio(&infos),
                 LinkAttribute::Xdp(programs) => {
                     for program in programs {
                         match program {
@@ -221,6 +224,24 @@ pub(crate) fn devices() -> io::Result<Vec<Device>> {
         devices.push(device);
     }
     Ok(devices)
+}
+
+/// Whether each packet of a tun or tap interface has a header of virtio before it.
+fn virtio(infos: &[LinkInfo]) -> Option<bool> {
+    /// `IFLA_TUN_VNET_HDR`.
+    const VIRTIO: u16 = 5;
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Tun(data)) => Some(data),
+        _ => None,
+    })?;
+    data.iter().find_map(|attribute| match attribute {
+        InfoTun::Other(attribute) if attribute.kind() == VIRTIO => {
+            let mut value = [0; 1];
+            (attribute.value_len() == 1).then(|| attribute.emit_value(&mut value))?;
+            Some(value[0] != 0)
+        }
+        _ => None,
+    })
 }
 
 /// The kind of qdisc at the root of each interface that has one.

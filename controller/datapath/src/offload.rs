@@ -57,14 +57,14 @@ pub fn tags_outside(link: &Link) -> Option<String> {
 }
 
 /// A feature that is on.
-struct Active {
-    name: String,
+pub(crate) struct Active {
+    pub(crate) name: String,
     /// Whether it can't be switched off.
     fixed: bool,
 }
 
 /// The features of an interface that are on.
-fn active_features(interface: &str) -> io::Result<Vec<Active>> {
+pub(crate) fn active_features(interface: &str) -> io::Result<Vec<Active>> {
     const GET_FEATURES: u32 = 0x3a;
     /// Words in a block of 32 features: available, requested, active, never changed.
     const BLOCK: usize = 4;
@@ -144,7 +144,7 @@ fn ethtool(interface: &str, request: &mut [u32]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::observe::tests::in_a_namespace;
 
@@ -191,7 +191,7 @@ mod tests {
         });
     }
 
-    fn switch_off(interface: &str, feature: &str) -> io::Result<()> {
+    pub(crate) fn switch_off(interface: &str, feature: &str) -> io::Result<()> {
         const SET_FEATURES: u32 = 0x3b;
         let names = feature_names(interface)?;
         let index = names.iter().position(|name| name == feature);

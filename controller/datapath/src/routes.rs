@@ -1,5 +1,5 @@
-//! Reports when routes, rules or neighbours have changed, because flows keep next hops that depend
-//! on them.
+//! Reports when routes, rules, neighbours or the switches of forwarding have changed, because flows
+//! keep next hops that depend on them.
 
 use std::{collections::HashMap, io, net::IpAddr, pin::pin};
 
@@ -9,7 +9,10 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
-use rtnetlink::{MulticastGroup, sys::AsyncSocket as _};
+use rtnetlink::{
+    MulticastGroup,
+    sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_ROUTE},
+};
 use tokio::sync::mpsc;
 
 type Message = NetlinkMessage<RouteNetlinkMessage>;
@@ -30,8 +33,12 @@ const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Nexthop,
 ];
 
-/// Ticks when routes, rules or neighbours have changed; changes before the receiver takes a tick
-/// give one. Ends when the kernel's announcements can't be read any more.
+/// The groups in which the kernel announces that forwarding was switched on or off, as a whole or
+/// for an interface: `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`.
+const SWITCHES: [u32; 2] = [24, 25];
+
+/// Ticks when routes, rules, neighbours or the switches of forwarding have changed; changes before
+/// the receiver takes a tick give one. Ends when the kernel's announcements can't be read any more.
 ///
 /// # Errors
 /// When there is no socket.
@@ -39,25 +46,50 @@ pub fn watch() -> io::Result<mpsc::Receiver<()>> {
     let (mut connection, _, news) = rtnetlink::new_multicast_connection(&GROUPS)?;
     let socket = connection.socket_mut().socket_mut();
     socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
+    let switches = switches()?;
     let (ticks, receiver) = mpsc::channel(1);
-    tokio::spawn(follow(connection, news, ticks));
+    tokio::spawn(follow(connection, news, switches, ticks));
     Ok(receiver)
 }
 
-async fn follow(connection: Connection, mut news: Announcements, ticks: mpsc::Sender<()>) {
+/// A socket that hears of switches of forwarding. It is one of its own because `rtnetlink` drops
+/// messages of a kind that it does not know, and logs each as an error.
+fn switches() -> io::Result<TokioSocket> {
+    let mut switches = TokioSocket::new(NETLINK_ROUTE)?;
+    let socket = switches.socket_mut();
+    socket.bind_auto()?;
+    for group in SWITCHES {
+        socket.add_membership(group)?;
+    }
+    Ok(switches)
+}
+
+async fn follow(
+    connection: Connection,
+    mut news: Announcements,
+    switches: TokioSocket,
+    ticks: mpsc::Sender<()>,
+) {
     let mut connection = pin!(connection);
     let mut known = Known::default();
     loop {
-        let message = tokio::select! {
+        let is_news = tokio::select! {
             biased;
             () = &mut connection => return,
             () = ticks.closed() => return,
-            message = news.next() => message,
+            message = news.next() => match message {
+                Some((message, _)) => known.is_news(message),
+                None => return,
+            },
+            heard = switches.recv_from_full() => match heard {
+                // What the message says does not matter: the kernel is asked again anyway.
+                Ok(_) => true,
+                // Some were lost.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => true,
+                Err(_) => return,
+            },
         };
-        let Some((message, _)) = message else {
-            return;
-        };
-        if known.is_news(message) {
+        if is_news {
             // When it is full, a tick is waiting already.
             let _ = ticks.try_send(());
         }
@@ -116,9 +148,37 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{fs, net::Ipv4Addr, time::Duration};
+
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::observe::tests::in_a_namespace;
+
+    #[test]
+    fn a_switch_of_forwarding_is_news() {
+        in_a_namespace(async {
+            let mut ticks = watch().expect("a subscription");
+            for switch in [
+                "ipv4/ip_forward",
+                "ipv4/conf/lo/forwarding",
+                "ipv6/conf/all/forwarding",
+                "ipv6/conf/lo/forwarding",
+            ] {
+                let file = format!("/proc/sys/net/{switch}");
+                let was = fs::read_to_string(&file).expect("a switch");
+                let other = if was.trim() == "0" { "1" } else { "0" };
+                for value in [other, was.trim()] {
+                    fs::write(&file, value).expect("a switch that can be set");
+                    let tick = timeout(Duration::from_secs(1), ticks.recv()).await;
+                    assert_eq!(tick, Ok(Some(())), "{switch} = {value}");
+                    // One write may be several announcements.
+                    let quiet = Duration::from_millis(100);
+                    while timeout(quiet, ticks.recv()).await.is_ok() {}
+                }
+            }
+        });
+    }
 
     fn neighbour(state: NeighbourState, mac: u8) -> NetlinkMessage<RouteNetlinkMessage> {
         let mut message = NeighbourMessage::default();

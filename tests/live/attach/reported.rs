@@ -180,7 +180,7 @@ fn a_port_with_vlans_has_xdp_only_where_tags_are_seen() {
         assert_eq!(attached, "none");
         assert!(reason.contains("outside the frame"), "{reason}");
 
-        let Ok(mut tap) = tap(lab.router(), "tap1") else {
+        let Ok(mut tap) = tap(lab.router(), "tap1", false) else {
             skip("tap device", "no /dev/net/tun");
             return;
         };
@@ -264,9 +264,60 @@ fn a_port_that_is_none_any_more_is_let_go() {
     });
 }
 
+#[test]
+fn what_the_far_end_of_a_virtual_port_may_do_is_said() {
+    with_daemon("far-ends", |lab, _, ctl| {
+        let router = lab.router();
+        let said = |interface: &str, settings: &str| {
+            ctl.apply(&port(interface, settings)).unwrap().ok().unwrap();
+            let status = ctl.json(&["status"]).unwrap();
+            let warnings = status["ports"][0]["warnings"].as_array().unwrap();
+            let texts = warnings.iter().map(|it| it.as_str().unwrap().to_owned());
+            texts.collect::<Vec<_>>()
+        };
+        let told = said("lan1", "");
+        assert!(
+            told.len() == 1 && told[0].ends_with("ethtool -K far1 tx off"),
+            "{told:?}"
+        );
+        let table = ctl.run(&["status"]).unwrap();
+        let line = format!("\n\nlan1: {}\n\n", told[0]);
+        assert!(table.stdout.contains(&line), "{table:?}");
+        assert!(!table.stderr.contains(&told[0]), "{table:?}");
+        // A port that is not guarded has a worse problem.
+        let unguarded = format!("{VLANS}, attach: xdp");
+        assert_eq!(said("lan1", &unguarded), [""; 0]);
+        // The command that is named cures it.
+        router.meet_xdp("far1").unwrap();
+        assert_eq!(said("lan1", ""), [""; 0]);
+        // What a far end in another namespace does can't be known.
+        let elsewhere = lab.host("elsewhere").unwrap();
+        let away = format!("link set far1 netns {}", elsewhere.netns());
+        router.ip(&away).unwrap();
+        let told = said("lan1", "");
+        assert!(
+            told.len() == 1 && told[0].ends_with("ethtool -K INTERFACE tx off"),
+            "{told:?}"
+        );
+
+        for (virtio, warnings) in [(false, 0), (true, 1)] {
+            let Ok(_tap) = tap(router, "tap1", virtio) else {
+                skip("tap device", "no /dev/net/tun");
+                return;
+            };
+            let told = said("tap1", "");
+            assert_eq!(told.len(), warnings, "{told:?}");
+            assert!(
+                told.iter().all(|it| it.contains("vnet_hdr=off")),
+                "{told:?}"
+            );
+        }
+    });
+}
+
 /// A tap device on a host, up; frames written to it enter the host. Gone when dropped.
-fn tap(host: &Host, name: &str) -> std::io::Result<File> {
-    let file = host.run(|| foreign::tap(name)).unwrap()?;
+fn tap(host: &Host, name: &str, virtio: bool) -> std::io::Result<File> {
+    let file = host.run(|| foreign::tap(name, virtio)).unwrap()?;
     host.ip(&format!("link set {name} up")).unwrap();
     Ok(file)
 }

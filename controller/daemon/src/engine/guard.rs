@@ -6,7 +6,7 @@ use std::{
 };
 
 use tracing::warn;
-use wardline_datapath::{Datapath, Hook, error::AttachError, fast_forward, offload};
+use wardline_datapath::{Datapath, Hook, error::AttachError, far_end, fast_forward, offload};
 use wardline_ebpf::abi;
 use wardline_policy::{
     intent::{Attach, Port},
@@ -52,6 +52,7 @@ pub(super) fn guard(
             attached,
             reason,
             fast_forward: false,
+            warnings: Vec::new(),
         });
     }
     for state in &states {
@@ -82,8 +83,24 @@ pub(super) fn guard(
             state.reason += &format!("{and}no fast-forward: {why}");
         }
     }
+    warn_of_far_ends(&mut states, snapshot);
     states.sort_by(|a, b| a.interface.cmp(&b.interface));
     states.into()
+}
+
+/// Adds what the far ends of guarded virtual ports may do.
+fn warn_of_far_ends(states: &mut [PortState], snapshot: &Snapshot) {
+    let guarded = states.iter().filter(|it| it.attached != Attached::None);
+    let ports: Vec<(&Link, bool)> = guarded
+        .filter_map(|it| {
+            let link = snapshot.inventory.links.get(&it.number)?;
+            Some((link, it.fast_forward))
+        })
+        .collect();
+    let mut warnings = far_end::warnings(&ports);
+    for state in states {
+        state.warnings = warnings.remove(&state.ifindex).unwrap_or_default();
+    }
 }
 
 /// Takes hooks off interfaces that are not ports.

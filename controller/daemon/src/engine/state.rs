@@ -36,6 +36,8 @@ pub struct PortState {
     pub reason: String,
     /// Whether packets of answered flows may be forwarded in the driver.
     pub fast_forward: bool,
+    /// What its far end may do that changes what was judged, and how to turn it off.
+    pub warnings: Vec<String>,
 }
 
 /// The hook that judges packets that enter a port.

@@ -175,6 +175,7 @@ pub(super) fn port(port: &PortState, quarantined: bool) -> v1::PortStatus {
         ifindex: port.ifindex,
         fast_forward: port.fast_forward,
         quarantined,
+        warnings: port.warnings.clone(),
     }
 }
 

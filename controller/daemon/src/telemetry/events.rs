@@ -2,7 +2,7 @@
 //! streamed.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,14 +19,12 @@ use wardline_policy::replay::{Asked, Fault};
 
 use super::{
     event::Event,
+    kept::Kept,
     log::log,
     named::named,
     observed::{Faulty, Observed},
 };
 use crate::engine::state::State;
-
-/// Most events that are kept for later requests.
-const KEPT: usize = 10_000;
 
 /// Most kinds of observed traffic that are kept.
 const KINDS: usize = 10_000;
@@ -48,8 +46,8 @@ pub struct Events(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     states: watch::Receiver<State>,
-    /// Oldest first. Never locked across an await.
-    kept: Mutex<VecDeque<(Timestamp, Arc<Event>)>>,
+    /// Never locked across an await.
+    kept: Mutex<Kept>,
     /// Traffic that mode observe has let pass since this daemon started. Never locked across an
     /// await.
     observed: Mutex<BTreeMap<Asked, Observed>>,
@@ -159,10 +157,7 @@ impl Events {
     fn keep(&self, event: Event, time: Timestamp) -> Arc<Event> {
         let event = Arc::new(event);
         let mut kept = self.lock();
-        if kept.len() == KEPT {
-            kept.pop_front();
-        }
-        kept.push_back((time, Arc::clone(&event)));
+        kept.keep(Arc::clone(&event), time);
         // Sent under the lock, so that a client which subscribes under it misses nothing. The error
         // without a stream does not matter.
         let _ = self.0.stream.send(Arc::clone(&event));
@@ -171,7 +166,7 @@ impl Events {
 
     /// The events that are kept, oldest first; with a time, those from then on.
     pub fn kept(&self, since: Option<Timestamp>) -> Vec<Arc<Event>> {
-        from(&self.lock(), since)
+        self.lock().since(since)
     }
 
     /// The kept events, as [`Events::kept`], and a stream of all that follow.
@@ -180,7 +175,7 @@ impl Events {
         since: Option<Timestamp>,
     ) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         let kept = self.lock();
-        (from(&kept, since), self.0.stream.subscribe())
+        (kept.since(since), self.0.stream.subscribe())
     }
 
     /// Records of the kernel that could not be read: of another length, or with an unknown reason.
@@ -216,17 +211,10 @@ impl Events {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Timestamp, Arc<Event>)>> {
-        // A panic while this lock is held leaves nothing half changed.
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // Nothing panics while this lock is held.
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn from(kept: &VecDeque<(Timestamp, Arc<Event>)>, since: Option<Timestamp>) -> Vec<Arc<Event>> {
-    let wanted = kept
-        .iter()
-        .filter(|(time, _)| since.is_none_or(|since| *time >= since));
-    wanted.map(|(_, event)| Arc::clone(event)).collect()
 }
 
 #[cfg(test)]
@@ -249,7 +237,7 @@ mod tests {
     use wardline_proto::document;
 
     use super::*;
-    use crate::telemetry::{event::Verdict, named::service};
+    use crate::telemetry::{event::Verdict, kept::KEPT, named::service};
 
     const POLICY: &str = r#"
 version: 1
