@@ -79,6 +79,8 @@ fn any_index(name: &str, hook: &str) {
             (&port["ifindex"], &port["attached"]),
             (&index.into(), &hook.into())
         );
+        // A veth's checksums, as status says.
+        assert_ne!(port["warnings"], serde_json::json!([]), "{port:#}");
     }
     works();
     assert_eq!(guard.drops(), [].into());
