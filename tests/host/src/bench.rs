@@ -273,6 +273,18 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
             "F19: a flow to an address that a device in quarantine has taken since it was opened",
         );
     }
+    let leaves = matches!(step.at, Where::Leaving { .. });
+    let again = must.reason == Reason::Observed && said.reason == abi::Reason::Established;
+    if leaves && again {
+        return Some(
+            "F20: a hosted machine's observed flow to an address that a device has taken since, so \
+             that a rule now allows it",
+        );
+    }
+    let is_rewritten = must.reason == Reason::Rule && must.rules.is_empty();
+    if leaves && is_rewritten && said.reason == abi::Reason::NoRule {
+        return Some("F21: a rewritten packet whose note another has replaced: two have one place");
+    }
     let later = ip.is_some_and(|ip| ip.upper == Upper::Hidden);
     let without_flow = matches!(must.reason, Reason::Observed | Reason::Control);
     if later && without_flow && said.reason == abi::Reason::Fragment {
