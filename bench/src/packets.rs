@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use wardline_bench_kernel::traffic::{self, Traffic};
+use wardline_bench_kernel::traffic::{self, LENGTH, Traffic};
 use wardline_proto::v1;
 
 use crate::{
@@ -22,6 +22,21 @@ const ACTIVE: u32 = 1000;
 const RANGES: u32 = 10_000;
 /// A port that no rule allows.
 const CLOSED: u32 = 9;
+
+/// The ARP request of the first device for the router's address.
+const ARP: [u8; LENGTH] = {
+    const HEAD: [u8; 42] = [
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 0, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0,
+        0, 0, 0, 0, 10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 10, 8, 0, 1,
+    ];
+    let mut frame = [0; LENGTH];
+    let mut at = 0;
+    while at < HEAD.len() {
+        frame[at] = HEAD[at];
+        at += 1;
+    }
+    frame
+};
 
 /// What was measured.
 pub(crate) struct Measured {
@@ -103,6 +118,13 @@ pub(crate) fn run(rounds: usize, slice: Duration, programs_only: bool) -> Result
         order: traffic::FRESH,
         ..known
     };
+    let back = Traffic { reply: 1, ..known };
+    // From a port that no device has asked.
+    let unasked = Traffic {
+        reply: 1,
+        port: CLOSED,
+        ..fresh
+    };
     let (arrives, dropped) = (Fate::Arrives, Fate::Dropped);
 
     let mut subjects = vec![
@@ -127,6 +149,13 @@ pub(crate) fn run(rounds: usize, slice: Duration, programs_only: bool) -> Result
             &in_driver.road,
             &xdp,
             denied,
+            dropped,
+        ),
+        Subject::again(
+            ("control hot", "ARP of a device beyond its budget"),
+            &in_driver.road,
+            &xdp,
+            ARP,
             dropped,
         ),
     ];
@@ -221,6 +250,34 @@ pub(crate) fn run(rounds: usize, slice: Duration, programs_only: bool) -> Result
             known,
             None,
             arrives,
+        ),
+        live(
+            ("back plain", "plain forwarding, towards devices"),
+            &plain,
+            back,
+            None,
+            arrives,
+        ),
+        live(
+            ("back wardline", "Wardline, answers of servers"),
+            &in_driver.road,
+            back,
+            None,
+            arrives,
+        ),
+        live(
+            ("back plain new", "plain forwarding, new flows to devices"),
+            &plain,
+            unasked,
+            None,
+            arrives,
+        ),
+        live(
+            ("back denied", "Wardline, unasked packets of servers"),
+            &in_driver.road,
+            unasked,
+            None,
+            dropped,
         ),
         live(
             ("drop", "an XDP program that drops"),

@@ -34,6 +34,8 @@ pub(crate) struct Subject<'a> {
     road: &'a Road,
     feed: Feed<'a>,
     fate: Fate,
+    /// Whether live packets arrive at the devices' side.
+    near: bool,
     /// Packets in a slice.
     count: u32,
     /// Whether that number is fixed.
@@ -65,7 +67,10 @@ impl<'a> Subject<'a> {
     ) -> Result<Self> {
         let count = exactly(&traffic);
         let feed = Feed::Live(Generator::new(road, traffic, then)?);
-        Ok(Self::fed(label, road, feed, fate, count))
+        Ok(Self {
+            near: traffic.reply == 1,
+            ..Self::fed(label, road, feed, fate, count)
+        })
     }
 
     /// Packets that only programs see.
@@ -97,6 +102,17 @@ impl<'a> Subject<'a> {
         for (bytes, word) in frame.chunks_mut(2).zip(traffic::next(&mut traffic)) {
             bytes.copy_from_slice(&word.to_ne_bytes());
         }
+        Self::again(label, road, program, frame, fate)
+    }
+
+    /// One packet of the caller's, again and again.
+    pub(crate) fn again(
+        label: (&'static str, &'static str),
+        road: &'a Road,
+        program: &'a Program,
+        frame: [u8; LENGTH],
+        fate: Fate,
+    ) -> Self {
         Self::fed(label, road, Feed::Same(program, frame), fate, None)
     }
 
@@ -113,6 +129,7 @@ impl<'a> Subject<'a> {
             road,
             feed,
             fate,
+            near: false,
             count: count.unwrap_or(SAMPLE),
             exact: count.is_some(),
         }
@@ -121,7 +138,7 @@ impl<'a> Subject<'a> {
     /// Nanoseconds of processor time for a packet.
     fn slice(&mut self) -> Result<f64> {
         let count = self.count;
-        let before = self.road.sunk(false)?;
+        let before = self.road.sunk(self.near)?;
         let (cost, live) = match &mut self.feed {
             Feed::Live(generator) => (generator.push(self.road, count, true)?, true),
             Feed::Generated(generator) => (generator.push(self.road, count, false)?, false),
@@ -140,7 +157,7 @@ impl<'a> Subject<'a> {
             } else {
                 0
             };
-            let sunk = self.road.arrived(false, before, awaited)?;
+            let sunk = self.road.arrived(self.near, before, awaited)?;
             ensure!(
                 sunk == awaited,
                 "{name}: of {} packets {sunk} arrived, not {awaited}",
