@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod control;
+mod covert;
 mod events;
 mod flows;
 mod learning;

@@ -79,6 +79,24 @@ impl Ward {
         host
     }
 
+    /// The device of a zone as [`zone`] lists it, on a port of a bridge whose network is wide enough for
+    /// all zones: `10.20.0.1/16` and `fd20::1/32`.
+    pub fn beside(&self, net: u8, bridge: &str) -> Host {
+        let host = self.lab.host(&format!("device-{net}")).unwrap();
+        self.lab
+            .wire(
+                &End::new(&host, "eth0")
+                    .mac(&mac(net))
+                    .address(&format!("{}/16", v4(net)))
+                    .address(&format!("{}/32", v6(net)))
+                    .gateway("10.20.0.1")
+                    .gateway("fd20::1"),
+                &End::new(self.lab.router(), &format!("lan{net}")).master(bridge),
+            )
+            .unwrap();
+        host
+    }
+
     /// A device without addresses.
     pub fn bare(&self, net: u8, port: &End) -> Host {
         let host = self.lab.host(&format!("device-{net}")).unwrap();
@@ -134,6 +152,25 @@ pub fn policy(zones: &[[String; 3]], services: &str) -> String {
         list(1),
         list(2)
     )
+}
+
+/// In a frame that may not arrive.
+pub const TRIED: &[u8] = b"what somebody tries";
+/// In a frame that always arrives.
+pub const ALWAYS: &[u8] = b"what always arrives";
+
+/// Whether a host hears a frame with [`TRIED`] in it before one with [`ALWAYS`]; `send` sends both, in
+/// this order.
+///
+/// # Panics
+/// When it hears neither.
+pub fn arrives(at: &Host, send: impl FnOnce()) -> bool {
+    let sniffer = at.sniff("eth0").unwrap();
+    send();
+    let has = |frame: &[u8], mark: &[u8]| frame.windows(mark.len()).any(|part| part == mark);
+    let either = |frame: &[u8]| has(frame, TRIED) || has(frame, ALWAYS);
+    let first = sniffer.wait_for(PATIENCE, either);
+    has(&first.expect("what always arrives"), TRIED)
 }
 
 /// The path of the program that an environment variable names.
