@@ -6,5 +6,6 @@ mod covert;
 mod events;
 mod flows;
 mod learning;
+mod misdirected;
 mod neighbours;
 mod uplink;
