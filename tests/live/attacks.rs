@@ -5,6 +5,7 @@ mod control;
 mod covert;
 mod events;
 mod flows;
+mod guests;
 mod learning;
 mod misdirected;
 mod neighbours;
