@@ -5,6 +5,7 @@ mod control;
 mod covert;
 mod events;
 mod flows;
+mod forward;
 mod guests;
 mod learning;
 mod misdirected;
