@@ -267,6 +267,21 @@ impl Guard {
         reasons
     }
 
+    /// Does what passes only because it is observed: no more packets are dropped than before, and what
+    /// would be dropped is told with its reason. Events of one kind are a second apart, so the work is
+    /// done again until one is its own.
+    pub fn observes(&self, reason: &str, mut work: impl FnMut()) {
+        let (drops, observed) = (self.drops(), self.packets("observed"));
+        let is_one = |event: &Value| event["reason"] == reason && event["verdict"] == "pass";
+        let told = eventually(PATIENCE, || {
+            work();
+            self.ctl.events().unwrap().iter().any(is_one)
+        });
+        assert_eq!(self.drops(), drops, "nothing more is dropped");
+        assert!(self.packets("observed") > observed, "{:?}", self.reasons());
+        assert!(told, "{reason} is not told: {:#?}", self.ctl.events());
+    }
+
     /// Waits for an event that has all of these fields.
     pub fn told(&self, fields: &[(&str, &str)]) {
         let has = |event: &Value| fields.iter().all(|(name, value)| event[*name] == *value);

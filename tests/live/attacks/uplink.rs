@@ -39,7 +39,14 @@ fn dhcp_that_the_router_has_forwarded_is_judged_by_policy() {
 
     for hook in ["xdp", "tc"] {
         let guard = Guard::start(&ward.lab, "");
-        let zones = [zone(1, "", &format!(", attach: {hook}"))];
+        let zones = |mode| [zone(1, mode, &format!(", attach: {hook}"))];
+        guard.apply(&policy(&zones(", mode: observe"), "tcp/7"));
+        guard.observes("no_rule", || {
+            for ports in DHCP {
+                assert!(arrives(ports), "{hook} {ports:?}");
+            }
+        });
+        let zones = zones("");
         guard.apply(&policy(&zones, "tcp/7"));
         for ports in DHCP {
             assert!(!arrives(ports), "{hook} {ports:?}");
@@ -122,6 +129,13 @@ fn a_stranger_behind_the_uplink_has_no_zones_rights() {
             BTreeMap::from([("spoofed_source".to_owned(), 2)])
         );
         guard.told(&[("reason", "spoofed_source"), ("source", free[0])]);
+        guard.apply(
+            &(policy(&zones, "tcp/7").replace("::/64\"]}", "::/64\"], mode: observe}") + ZONES),
+        );
+        guard.observes("spoofed_source", || {
+            assert_eq!([0, 1].map(all), [[true; 3]; 2], "{hook}");
+        });
+        guard.apply(&(policy(&zones, "tcp/7") + ZONES));
         // When the network moves behind the uplink, its hosts are believed from there.
         let router = ward.lab.router();
         router.ip("address del 10.20.1.1/24 dev lan1").unwrap();

@@ -58,6 +58,10 @@ fn a_device_and_its_router_talk_by_rule() {
         guard.apply(&document(hook, "", "  []\n"));
         assert_eq!(outcomes(), [Outcome::Dropped; 2], "{hook}");
         assert_eq!(guard.drops().keys().collect::<Vec<_>>(), ["no_rule"]);
+        guard.apply(&document(hook, ", mode: observe", "  []\n"));
+        guard.observes("no_rule", || {
+            assert_eq!(outcomes(), [Outcome::Connected; 2], "{hook}");
+        });
         guard.apply(&document(hook, "", RULES));
         let quarantine = ["quarantine", "device-1", "--reason", "odd"];
         guard.ctl.run(&quarantine).unwrap().ok().unwrap();
@@ -94,5 +98,9 @@ fn devices_of_a_bridge_talk_by_a_rule_for_the_prefix() {
         }
         guard.apply(&document(hook, "", "  []\n"));
         assert_eq!(connects(), Outcome::Dropped, "{hook}");
+        guard.apply(&document(hook, ", mode: observe", "  []\n"));
+        guard.observes("no_rule", || {
+            assert_eq!(connects(), Outcome::Connected, "{hook}");
+        });
     }
 }
