@@ -7,6 +7,7 @@ mod flat;
 mod guests;
 mod leases;
 mod link_local;
+mod machine;
 mod macvlan;
 mod nat;
 mod rollout;
