@@ -2,8 +2,12 @@
 
 mod broadcast;
 mod control;
+mod covert;
 mod events;
 mod flows;
+mod forward;
+mod guests;
 mod learning;
+mod misdirected;
 mod neighbours;
 mod uplink;

@@ -236,7 +236,8 @@ fn a_neighbour_cannot_be_impersonated() {
     let lab = Lab::new("impersonation").unwrap();
     let hosts = plug_in(&lab, &[&PUMP_1, &PUMP_2]);
     let gateway = lab.router().mac("br0").unwrap();
-    let link_local = link_local(lab.router(), "br0");
+    // Router advertisements come from it.
+    let link_local = lab.router().link_local("br0").unwrap();
     let guard = Guard::start(&lab, "");
     guard.apply(&policy(
         "  - {name: all, from: [any, router], to: [any, router], action: allow}\n",
@@ -342,17 +343,6 @@ fn a_neighbour_cannot_be_impersonated() {
     // Both devices still have their own addresses.
     assert!(hosts[0].ping("10.20.1.1") && hosts[0].ping("fd20:0:0:1::1"));
     assert!(hosts[0].ping(PUMP_2.v4) && hosts[1].ping(PUMP_1.v6));
-}
-
-/// The link-local address of an interface: router advertisements come from it.
-fn link_local(host: &Host, interface: &str) -> Ipv6Addr {
-    let links = host.ip(&format!("-json address show dev {interface}"));
-    let links: serde_json::Value = serde_json::from_str(&links.unwrap()).unwrap();
-    let addresses = links[0]["addr_info"].as_array().unwrap();
-    let link = addresses
-        .iter()
-        .find(|it| it["family"] == "inet6" && it["scope"] == "link");
-    link.unwrap()["local"].as_str().unwrap().parse().unwrap()
 }
 
 #[test]

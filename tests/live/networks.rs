@@ -1,5 +1,6 @@
 //! Networks as people have them: each works without Wardline, and works guarded and observed.
 
+mod announced;
 mod big;
 mod container;
 mod discovery;
@@ -8,6 +9,7 @@ mod flat;
 mod guests;
 mod leases;
 mod link_local;
+mod machine;
 mod macvlan;
 mod nat;
 mod rollout;

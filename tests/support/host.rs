@@ -210,6 +210,20 @@ impl Host {
             .with_context(|| format!("{text} is not a MAC"))
     }
 
+    /// The link-local address of an interface.
+    ///
+    /// # Errors
+    /// When the interface is not there, or has none.
+    pub fn link_local(&self, interface: &str) -> Result<Ipv6Addr> {
+        let shown = self.ip(&format!("-json address show dev {interface}"))?;
+        let links: Value = serde_json::from_str(&shown)?;
+        let mut addresses = links[0]["addr_info"].as_array().into_iter().flatten();
+        let own = addresses.find(|it| it["family"] == "inet6" && it["scope"] == "link");
+        let own = own.and_then(|it| it["local"].as_str());
+        let own = own.with_context(|| format!("{self} has none on {interface}"))?;
+        Ok(own.parse()?)
+    }
+
     /// Sets a value under `/proc/sys/net`, such as `ipv4/ip_forward`.
     ///
     /// # Errors

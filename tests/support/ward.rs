@@ -81,6 +81,24 @@ impl Ward {
         host
     }
 
+    /// The device of a zone as [`zone`] lists it, on a port of a bridge whose network is wide enough for
+    /// all zones: `10.20.0.1/16` and `fd20::1/32`.
+    pub fn beside(&self, net: u8, bridge: &str) -> Host {
+        let host = self.lab.host(&format!("device-{net}")).unwrap();
+        self.lab
+            .wire(
+                &End::new(&host, "eth0")
+                    .mac(&mac(net))
+                    .address(&format!("{}/16", v4(net)))
+                    .address(&format!("{}/32", v6(net)))
+                    .gateway("10.20.0.1")
+                    .gateway("fd20::1"),
+                &End::new(self.lab.router(), &format!("lan{net}")).master(bridge),
+            )
+            .unwrap();
+        host
+    }
+
     /// A device without addresses.
     pub fn bare(&self, net: u8, port: &End) -> Host {
         let host = self.lab.host(&format!("device-{net}")).unwrap();
@@ -136,6 +154,25 @@ pub fn policy(zones: &[[String; 3]], services: &str) -> String {
         list(1),
         list(2)
     )
+}
+
+/// In a frame that may not arrive.
+pub const TRIED: &[u8] = b"what somebody tries";
+/// In a frame that always arrives.
+pub const ALWAYS: &[u8] = b"what always arrives";
+
+/// Whether a host hears a frame with [`TRIED`] in it before one with [`ALWAYS`]; `send` sends both, in
+/// this order.
+///
+/// # Panics
+/// When it hears neither.
+pub fn arrives(at: &Host, send: impl FnOnce()) -> bool {
+    let sniffer = at.sniff("eth0").unwrap();
+    send();
+    let has = |frame: &[u8], mark: &[u8]| frame.windows(mark.len()).any(|part| part == mark);
+    let either = |frame: &[u8]| has(frame, TRIED) || has(frame, ALWAYS);
+    let first = sniffer.wait_for(PATIENCE, either);
+    has(&first.expect("what always arrives"), TRIED)
 }
 
 /// The path of the program that an environment variable names.
@@ -230,6 +267,21 @@ impl Guard {
             reasons.remove(passes);
         }
         reasons
+    }
+
+    /// Does what passes only because it is observed: no more packets are dropped than before, and what
+    /// would be dropped is told with its reason. Events of one kind are a second apart, so the work is
+    /// done again until one is its own.
+    pub fn observes(&self, reason: &str, mut work: impl FnMut()) {
+        let (drops, observed) = (self.drops(), self.packets("observed"));
+        let is_one = |event: &Value| event["reason"] == reason && event["verdict"] == "pass";
+        let told = eventually(PATIENCE, || {
+            work();
+            self.ctl.events().unwrap().iter().any(is_one)
+        });
+        assert_eq!(self.drops(), drops, "nothing more is dropped");
+        assert!(self.packets("observed") > observed, "{:?}", self.reasons());
+        assert!(told, "{reason} is not told: {:#?}", self.ctl.events());
     }
 
     /// Waits for an event that has all of these fields.

@@ -30,12 +30,14 @@ const LINKER_PACKAGES: [&str; 5] = [
 ];
 
 /// Programs that tests run as servers and clients of others, and their packages: a server for DHCP
-/// and router advertisements, a DHCP client, VRRP, and NAT. Without one, its tests are skipped.
-const TEST_PROGRAMS: [(&str, &str, &str); 4] = [
+/// and router advertisements, another for advertisements with many prefixes, a DHCP client, VRRP,
+/// and NAT. Without one, its tests are skipped.
+const TEST_PROGRAMS: [(&str, &str, &str); 5] = [
     ("dnsmasq", "--version", "dnsmasq-base"),
     ("busybox", "--list", "busybox"),
     ("keepalived", "--version", "keepalived"),
     ("nft", "--version", "nftables"),
+    ("radvd", "--version", "radvd"),
 ];
 
 /// Where distributions install a complete LLVM of the wanted version.

@@ -5,9 +5,13 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
+use wardline_oracle::frames::{
+    Arp, BROADCAST, Ethernet, Ipv6, group_mac, icmpv6, mac as parsed, solicited_node,
+};
 use wardline_tests::{
-    Host,
-    ward::{Guard, Ward, mac},
+    End, Host, eventually,
+    ward::{Guard, PATIENCE, Ward, mac},
 };
 
 /// Addresses that the attacker claims.
@@ -23,6 +27,7 @@ ports:
   - {interface: lan*, zone: guests, attach: HOOK}
 rules:
   - {name: talk, from: [zone:guests], to: [zone:guests], services: [udp/2575], action: allow}
+  - {name: ask, from: [zone:guests], to: [router], services: [icmp/8, icmpv6/128], action: allow}
 devices:
 ";
 
@@ -75,18 +80,21 @@ fn receives((from, source): (&Host, IpAddr), (to, destination): (&Host, IpAddr))
     receiver.recv(&mut [0; 16]).is_ok()
 }
 
+/// The policy of devices that are listed with a MAC only.
+fn listed(hook: &str) -> String {
+    let devices = [1, 2, 3].map(|net| {
+        let mac = mac(net);
+        format!("  - {{name: device-{net}, zone: guests, macs: [\"{mac}\"]}}\n")
+    });
+    POLICY.replace("HOOK", hook).replace("ADMIT", "listed") + &devices.concat()
+}
+
 #[test]
 fn a_flood_of_claims_takes_no_address_from_a_neighbour() {
     let (ward, [victim, attacker, other]) = bridged("learn-flood");
     for hook in ["xdp", "tc"] {
         let guard = Guard::start(&ward.lab, "");
-        let devices: String = [1, 2, 3]
-            .map(|net| {
-                let mac = mac(net);
-                format!("  - {{name: device-{net}, zone: guests, macs: [\"{mac}\"]}}\n")
-            })
-            .concat();
-        guard.apply(&(POLICY.replace("HOOK", hook).replace("ADMIT", "listed") + &devices));
+        guard.apply(&listed(hook));
         for v4 in [true, false] {
             let [own1, own2, own3] = [1, 2, 3].map(|net| own(v4, net));
             assert!(receives((&victim, own1), (&other, own3)), "{hook}");
@@ -139,4 +147,117 @@ fn a_guest_can_not_use_the_address_of_another() {
         }
         assert!(guard.packets("spoofed_source") >= 2, "{:?}", guard.drops());
     }
+}
+
+/// Addresses that the router learns without Wardline: few, because all hosts of the machine share the
+/// table of neighbours.
+const NEIGHBOURS: u16 = 100;
+
+/// The router's addresses.
+const ROUTER: (Ipv4Addr, Ipv6Addr) = (
+    Ipv4Addr::new(10, 20, 0, 254),
+    Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0xfe),
+);
+
+/// The first device asks for the router from as many addresses, by ARP and by neighbour discovery.
+fn questions() -> Vec<Vec<u8>> {
+    let own = parsed(&mac(1));
+    let asks = |address: IpAddr| match address {
+        IpAddr::V4(address) => {
+            Ethernet::new(BROADCAST, own, Arp::request(own, address, ROUTER.0)).bytes()
+        }
+        IpAddr::V6(address) => {
+            let option = icmpv6::source_link(own);
+            let asks = icmpv6::neighbour_solicitation(ROUTER.1, &[option]);
+            let to = solicited_node(ROUTER.1);
+            let packet = Ipv6 {
+                hop_limit: 255,
+                ..Ipv6::new(address, to, asks)
+            };
+            Ethernet::new(group_mac(to), own, packet).bytes()
+        }
+    };
+    let both = |n| [true, false].map(|v4| asks(claimed(v4, n)));
+    (1..=NEIGHBOURS).flat_map(both).collect()
+}
+
+fn spares_neighbours(name: &str, on_bridge: bool) {
+    let ward = Ward::new(name);
+    let router = ward.lab.router();
+    let addresses = ["10.20.0.254/16", "fd20::fe/32"];
+    let (interface, attacker, late) = if on_bridge {
+        ward.lab.bridge(router, "br0", &addresses).unwrap();
+        let late = ward.bare(2, &End::new(router, "lan2").master("br0"));
+        ("br0", ward.bridged(1, "br0"), Some(late))
+    } else {
+        let port = End::new(router, "lan1");
+        let port = addresses.iter().fold(port, |port, it| port.address(it));
+        let host = ward.bare(1, &port);
+        for own in ["10.20.0.1/16", "fd20::1/32 nodad"] {
+            host.ip(&format!("address add {own} dev eth0")).unwrap();
+        }
+        ("lan1", host, None)
+    };
+    ward.lab.settle().unwrap();
+    // Addresses that the router believes to be the attacker's, of each family.
+    let believed = || {
+        ["-4", "-6"].map(|family| {
+            let shown = router.ip(&format!("-json {family} neighbour show dev {interface}"));
+            let shown: Vec<Value> = serde_json::from_str(&shown.unwrap()).unwrap();
+            shown.iter().filter(|it| it["lladdr"] == mac(1)).count() as u64
+        })
+    };
+    let forgets = || {
+        for family in ["-4", "-6"] {
+            let flush = format!("{family} neighbour flush dev {interface} nud all");
+            router.ip(&flush).unwrap();
+        }
+        believed() == [0; 2]
+    };
+    let pings = |host: &Host| host.ping(&ROUTER.0.to_string()) && host.ping(&ROUTER.1.to_string());
+    let frames = questions();
+    // Without Wardline the router believes all of them.
+    assert!(pings(&attacker));
+    attacker.flood("eth0", &frames).unwrap();
+    let all = || believed().iter().all(|it| *it >= u64::from(NEIGHBOURS));
+    assert!(eventually(PATIENCE, all), "{:?}", believed());
+    for hook in ["xdp", "tc"] {
+        assert!(eventually(PATIENCE, forgets), "{:?}", believed());
+        let guard = Guard::start(&ward.lab, "");
+        guard.apply(&listed(hook));
+        assert_eq!(guard.attached()["lan1"], hook);
+        assert!(pings(&attacker), "{hook}");
+        attacker.flood("eth0", &frames).unwrap();
+        let refused = || {
+            let drops = guard.packets("arp_spoof") + guard.packets("spoofed_source");
+            drops >= 2 * (u64::from(NEIGHBOURS) - LEARNED)
+        };
+        assert!(eventually(PATIENCE, refused), "{hook} {:?}", guard.drops());
+        // And the one that is its own, and the link-local one.
+        let bound = believed().iter().all(|it| *it <= LEARNED + 2);
+        assert!(bound, "{hook}: {:?}", believed());
+        assert!(pings(&attacker), "{hook}");
+        // Who comes later takes one of those that were refused.
+        if let Some(late) = &late {
+            for v4 in [true, false] {
+                let (own, rest) = (
+                    claimed(v4, NEIGHBOURS),
+                    if v4 { "/16" } else { "/32 nodad" },
+                );
+                late.ip(&format!("address replace {own}{rest} dev eth0"))
+                    .unwrap();
+            }
+            assert!(pings(late), "{hook} {:?}", guard.drops());
+        }
+    }
+}
+
+#[test]
+fn claims_beyond_the_bound_do_not_reach_the_router() {
+    spares_neighbours("claims-routed", false);
+}
+
+#[test]
+fn claims_beyond_the_bound_do_not_reach_the_router_of_a_bridge() {
+    spares_neighbours("claims-bridged", true);
 }

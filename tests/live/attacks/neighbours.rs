@@ -1,4 +1,4 @@
-//! A device claims the link-local addresses of a neighbour and of the router.
+//! A device claims the link-local addresses of a neighbour and of routers.
 
 use std::net::Ipv6Addr;
 
@@ -6,7 +6,7 @@ use wardline_oracle::frames::{
     Ethernet, Ipv6, Mac, Upper, group_mac, icmpv6, mac as parsed, solicited_node,
 };
 use wardline_tests::{
-    Host, Lab, Outcome, TIMEOUT, eventually,
+    Host, eventually,
     ward::{Guard, PATIENCE, Ward, mac, policy, zone},
 };
 
@@ -25,12 +25,6 @@ fn made_of(mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac;
     let half = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
     Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(u64::from_be_bytes(half)))
-}
-
-/// The MAC that a host believes an address to be at.
-fn believes(host: &Host, interface: &str, address: &str) -> String {
-    host.ip(&format!("-6 neighbour show {address} dev {interface}"))
-        .unwrap()
 }
 
 /// Everything by which the camera could take an address of the pump or of the router.
@@ -57,70 +51,113 @@ fn claims(camera: Mac, victim: Ipv6Addr) -> [Vec<u8>; 4] {
     ]
 }
 
-fn attacked(lab: &Lab, hook: &str, [pump, camera]: &[Host; 2], gateway: &str, ports: [&str; 2]) {
-    let guard = Guard::start(lab, "");
-    let zones = [1, 2].map(|net| zone(net, "", &format!(", attach: {hook}")));
-    guard.apply(&policy(&zones, "tcp/7"));
-    for port in ports {
-        guard.wait_until_guarded(port);
+/// An address that somebody has, and who asks for it.
+struct Owned<'a> {
+    address: Ipv6Addr,
+    owner: Mac,
+    asker: &'a Host,
+    interface: &'a str,
+}
+
+impl Owned<'_> {
+    /// Whether who asks believes the address to be at this MAC.
+    fn is_at(&self, mac: Mac) -> bool {
+        let Self {
+            address, interface, ..
+        } = self;
+        let shown = format!("-6 neighbour show {address} dev {interface}");
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        self.asker.ip(&shown).unwrap().contains(&mac)
     }
-    // The pump shows that it has the address, as it would by detecting duplicates.
-    let pumps = parsed(&mac(1));
-    let random: Ipv6Addr = RANDOM.parse().unwrap();
-    let shows = icmpv6::neighbour_advertisement(random, 0x20, &[icmpv6::target_link(pumps)]);
-    let shows = discovery(pumps, random, "ff02::1".parse().unwrap(), shows);
-    pump.send_frame("eth0", &shows).unwrap();
-    let spoofs = || guard.packets("nd_spoof") + guard.packets("spoofed_source");
-    let router = lab.router();
-    let owners = [made_of(parsed(&mac(1))), RANDOM.parse().unwrap()];
-    for owner in owners {
-        let address = owner.to_string();
-        // The router asks, and the pump answers.
-        let reached = router.ping_within(&format!("{address}%{gateway}"), TIMEOUT);
-        assert_eq!(reached, Outcome::Dropped, "no rule allows it");
-        let own = || believes(router, gateway, &address).contains(&mac(1));
-        assert!(eventually(PATIENCE, own), "{hook} {address}");
-        let before = spoofs();
-        let frames = claims(parsed(&mac(2)), owner);
-        for frame in &frames {
-            camera.send_frame("eth0", frame).unwrap();
-        }
-        let dropped = || spoofs() == before + frames.len() as u64;
-        assert!(eventually(PATIENCE, dropped), "{hook}: {:?}", guard.drops());
-        assert!(own(), "{hook} {address}");
+
+    /// Forgets, and asks anew; whether the owner's answer is believed.
+    fn asks(&self) -> bool {
+        let Self {
+            address, interface, ..
+        } = self;
+        let flush = format!("-6 neighbour flush dev {interface} nud all");
+        self.asker.ip(&flush).unwrap();
+        // Where no rule allows it, only the owner's MAC becomes known.
+        let _ = self.asker.ping(&format!("{address}%{interface}"));
+        eventually(PATIENCE, || self.is_at(self.owner))
     }
-    let routers = router.mac(gateway).unwrap();
-    for frame in claims(parsed(&mac(2)), made_of(routers)) {
-        camera.send_frame("eth0", &frame).unwrap();
-    }
-    let dropped = || spoofs() == 12;
-    assert!(eventually(PATIENCE, dropped), "{hook}: {:?}", guard.drops());
-    // The camera's own address is its own.
-    let own = made_of(parsed(&mac(2)));
-    let frame = discovery(
-        parsed(&mac(2)),
-        own,
-        "ff02::1".parse().unwrap(),
-        icmpv6::neighbour_advertisement(own, 0x20, &[icmpv6::target_link(parsed(&mac(2)))]),
-    );
-    let control = guard.packets("control");
-    camera.send_frame("eth0", &frame).unwrap();
-    let passes = || guard.packets("control") > control;
-    assert!(eventually(PATIENCE, passes), "{hook}: {:?}", guard.drops());
 }
 
 #[test]
 fn a_neighbour_on_a_bridge_takes_no_link_local_address() {
     let ward = Ward::new("neighbours");
+    let router = ward.lab.router();
     let addresses = ["10.20.0.1/16", "fd20::1/32"];
-    ward.lab
-        .bridge(ward.lab.router(), "br0", &addresses)
-        .unwrap();
-    let devices = [1, 2].map(|net| ward.bridged(net, "br0"));
+    ward.lab.bridge(router, "br0", &addresses).unwrap();
+    let [pump, camera, second] = [1, 2, 3].map(|net| ward.bridged(net, "br0"));
+    // Another router, on a port that may have one.
+    second.sysctl("ipv6/conf/all/forwarding", "1").unwrap();
     ward.lab.settle().unwrap();
     let add = format!("address add {RANDOM}/64 dev eth0 nodad");
-    devices[0].ip(&add).unwrap();
+    pump.ip(&add).unwrap();
+    let [pumps, cameras, seconds] = [1, 2, 3].map(|net| parsed(&mac(net)));
+    let routers = router.mac("br0").unwrap();
+    let (random, gateway) = (RANDOM.parse().unwrap(), router.link_local("br0").unwrap());
+    let owned = |address, owner, asker, interface| Owned {
+        address,
+        owner,
+        asker,
+        interface,
+    };
+    let all = [
+        owned(made_of(pumps), pumps, router, "br0"),
+        owned(random, pumps, router, "br0"),
+        owned(gateway, routers, &pump, "eth0"),
+        owned(made_of(seconds), seconds, &pump, "eth0"),
+    ];
+    // Without Wardline the camera takes each of them, until the owner objects.
+    for owned in &all {
+        assert!(owned.asks(), "{}", owned.address);
+        let [takes, ..] = claims(cameras, owned.address);
+        camera.send_frame("eth0", &takes).unwrap();
+        let taken = || owned.is_at(cameras);
+        assert!(eventually(PATIENCE, taken), "{}", owned.address);
+    }
+
     for hook in ["xdp", "tc"] {
-        attacked(&ward.lab, hook, &devices, "br0", ["lan1", "lan2"]);
+        let guard = Guard::start(&ward.lab, "");
+        let zones = [1, 2, 3].map(|net| {
+            let may = if net == 3 { ", router: true" } else { "" };
+            zone(net, "", &format!(", attach: {hook}{may}"))
+        });
+        guard.apply(&policy(&zones, "tcp/7"));
+        for port in ["lan1", "lan2", "lan3"] {
+            assert_eq!(guard.attached()[port], hook);
+        }
+        // The pump shows that it has the address, as it would by detecting duplicates.
+        let nodes = "ff02::1".parse().unwrap();
+        let says = icmpv6::neighbour_advertisement(random, 0x20, &[icmpv6::target_link(pumps)]);
+        let says = discovery(pumps, random, nodes, says);
+        pump.send_frame("eth0", &says).unwrap();
+        let spoofs = || guard.packets("nd_spoof") + guard.packets("spoofed_source");
+        for owned in &all {
+            let what = format!("{hook} {}", owned.address);
+            assert!(owned.asks(), "{what}: {:?}", guard.drops());
+            let before = spoofs();
+            let frames = claims(cameras, owned.address);
+            camera.flood("eth0", &frames).unwrap();
+            let dropped = || spoofs() == before + frames.len() as u64;
+            assert!(eventually(PATIENCE, dropped), "{what}: {:?}", guard.drops());
+            assert!(owned.is_at(owned.owner), "{what}");
+        }
+        guard.told(&[("reason", "nd_spoof"), ("device", "device-2")]);
+        // Nor one that the router may still take.
+        let (frames, before) = (claims(cameras, made_of(routers)), spoofs());
+        camera.flood("eth0", &frames).unwrap();
+        let dropped = || spoofs() == before + frames.len() as u64;
+        assert!(eventually(PATIENCE, dropped), "{hook}: {:?}", guard.drops());
+        // The camera's own address is its own.
+        let own = made_of(cameras);
+        let says = icmpv6::neighbour_advertisement(own, 0x20, &[icmpv6::target_link(cameras)]);
+        let says = discovery(cameras, own, nodes, says);
+        let control = guard.packets("control");
+        camera.send_frame("eth0", &says).unwrap();
+        let passes = || guard.packets("control") > control;
+        assert!(eventually(PATIENCE, passes), "{hook}: {:?}", guard.drops());
     }
 }

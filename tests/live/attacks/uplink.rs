@@ -3,12 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
 };
 
+use wardline_oracle::frames::{Ethernet, Icmp, Ipv4, Ipv6, Packet, Udp, Upper};
 use wardline_tests::{
     Host, TIMEOUT, eventually,
-    ward::{FAR, Guard, PATIENCE, Ward, policy, v4, v6, zone},
+    ward::{ALWAYS, FAR, Guard, PATIENCE, TRIED, Ward, arrives, policy, v4, v6, zone},
 };
 
 /// Ports of DHCP: source, destination.
@@ -39,7 +40,14 @@ fn dhcp_that_the_router_has_forwarded_is_judged_by_policy() {
 
     for hook in ["xdp", "tc"] {
         let guard = Guard::start(&ward.lab, "");
-        let zones = [zone(1, "", &format!(", attach: {hook}"))];
+        let zones = |mode| [zone(1, mode, &format!(", attach: {hook}"))];
+        guard.apply(&policy(&zones(", mode: observe"), "tcp/7"));
+        guard.observes("no_rule", || {
+            for ports in DHCP {
+                assert!(arrives(ports), "{hook} {ports:?}");
+            }
+        });
+        let zones = zones("");
         guard.apply(&policy(&zones, "tcp/7"));
         for ports in DHCP {
             assert!(!arrives(ports), "{hook} {ports:?}");
@@ -63,6 +71,84 @@ fn dhcp_that_the_router_has_forwarded_is_judged_by_policy() {
             assert!(!arrives(ports), "{hook} {ports:?}");
         }
         assert_eq!(guard.packets("quarantined"), DHCP.len() as u64);
+    }
+}
+
+/// What belongs to the devices' link, from far away and for one device, and why it is dropped: ICMPv6 by
+/// type, then IGMP. Neighbour discovery that has passed a router shows it by its hop limit.
+fn astray() -> Vec<(String, Packet, &'static str)> {
+    let [from, own]: [Ipv6Addr; 2] = [FAR[1], &v6(1)].map(|it| it.parse().unwrap());
+    let discovery = [130, 131, 134, 135, 136, 143].map(|kind| {
+        // An option that no node knows, where neighbour discovery has options.
+        let mut option = vec![253, 3];
+        option.extend(TRIED);
+        option.resize(24, 0);
+        let target = own.octets();
+        let body = match kind {
+            134 => [&[0; 12][..], &option].concat(),
+            135 | 136 => [&[0; 4], &target[..], &option].concat(),
+            _ => [&[0; 4], &target[..], TRIED].concat(),
+        };
+        let packet = Ipv6 {
+            hop_limit: 255,
+            ..Ipv6::new(from, own, Upper::Icmpv6(Icmp::new(kind, 0, body)))
+        };
+        let reason = if (134..=136).contains(&kind) {
+            "nd_spoof"
+        } else {
+            "no_rule"
+        };
+        (format!("ICMPv6 {kind}"), packet.into(), reason)
+    });
+    let [from, own]: [Ipv4Addr; 2] = [FAR[0], &v4(1)].map(|it| it.parse().unwrap());
+    let groups = [0x11, 0x16].map(|kind| {
+        let body = [&[kind, 0, 0, 0, 239, 1, 2, 3][..], TRIED].concat();
+        let packet = Ipv4::new(from, own, Upper::Bytes(2, body));
+        (format!("IGMP {kind:#x}"), packet.into(), "no_rule")
+    });
+    discovery.into_iter().chain(groups).collect()
+}
+
+#[test]
+fn control_of_a_link_does_not_come_over_a_router() {
+    let ward = Ward::new("uplink-control");
+    let device = ward.device(1);
+    ward.lab.settle().unwrap();
+    let (gateway, own) = (
+        ward.lab.router().mac("uplink").unwrap(),
+        ward.far.mac("eth0").unwrap(),
+    );
+    let frame = |packet: Packet| Ethernet::new(gateway, own, packet).bytes();
+    let [from, to]: [Ipv4Addr; 2] = [FAR[0], &v4(1)].map(|it| it.parse().unwrap());
+    let always = frame(Ipv4::new(from, to, Udp::new(7, 7, ALWAYS)).into());
+    let comes = |packet: &Packet| {
+        let frames = [frame(packet.clone()), always.clone()];
+        arrives(&device, || {
+            ward.far.flood("eth0", &frames).unwrap();
+        })
+    };
+    // Without Wardline all of it arrives.
+    for (what, packet, _) in &astray() {
+        assert!(comes(packet), "{what}");
+    }
+    let rule =
+        "  - {name: honest, from: [any], to: [zone:zone-1], services: [udp/7], action: allow}\n";
+    for hook in ["xdp", "tc"] {
+        let guard = Guard::start(&ward.lab, "");
+        let zones = [zone(1, "", &format!(", attach: {hook}"))];
+        guard.apply(&(policy(&zones, "tcp/7") + rule));
+        assert_eq!(guard.attached()["lan1"], hook);
+        for (what, packet, reason) in &astray() {
+            let before = guard.packets(reason);
+            assert!(!comes(packet), "{hook} {what}");
+            let counted = || guard.packets(reason) > before;
+            assert!(
+                eventually(PATIENCE, counted),
+                "{hook} {what}: {:?}",
+                guard.drops()
+            );
+        }
+        guard.told(&[("reason", "no_rule"), ("source", FAR[0])]);
     }
 }
 
@@ -122,6 +208,13 @@ fn a_stranger_behind_the_uplink_has_no_zones_rights() {
             BTreeMap::from([("spoofed_source".to_owned(), 2)])
         );
         guard.told(&[("reason", "spoofed_source"), ("source", free[0])]);
+        guard.apply(
+            &(policy(&zones, "tcp/7").replace("::/64\"]}", "::/64\"], mode: observe}") + ZONES),
+        );
+        guard.observes("spoofed_source", || {
+            assert_eq!([0, 1].map(all), [[true; 3]; 2], "{hook}");
+        });
+        guard.apply(&(policy(&zones, "tcp/7") + ZONES));
         // When the network moves behind the uplink, its hosts are believed from there.
         let router = ward.lab.router();
         router.ip("address del 10.20.1.1/24 dev lan1").unwrap();

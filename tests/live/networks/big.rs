@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use wardline_tests::{
     Host, TIMEOUT,
     ward::{FAR, Guard, PATIENCE, Ward, policy, skip, v4, v6, zone},
@@ -93,6 +93,8 @@ fn sends_big(from: &Host, to: &Host, address: &str) -> bool {
         let big = scope.spawn(|| sniffer.wait_for(PATIENCE, |it| it.len() == MOST));
         sends();
         assert_eq!(received.join().unwrap(), DATA, "{from} to {address}");
+        // A program that another test is about to start may hold the socket a little longer.
+        SockRef::from(&listener).shutdown(Shutdown::Both).unwrap();
         big.join().unwrap().is_some()
     })
 }

@@ -11,7 +11,7 @@ use wardline_tests::{
     ward::{Guard, PATIENCE, skip},
 };
 
-const POLICY: &str = r#"version: 1
+pub(super) const POLICY: &str = r#"version: 1
 zones:
   - {name: plcs, mode: MODE, subnets: [10.20.1.0/24, "fd20:1::/64"]}
   - {name: desks, mode: MODE, subnets: [10.20.2.0/24, "fd20:2::/64"]}
@@ -24,14 +24,14 @@ devices:
   - {name: broker, zone: plcs, macs: ["02:42:ac:00:00:50"], addresses: [10.20.1.50]}
 rules:
   - {name: poll, from: [device:broker], to: [device:plc-1], services: [tcp/502], action: allow}
-  - {name: mqtt, from: [zone:plcs, zone:desks], to: [device:broker], services: [tcp/1883], action: allow}
-  - {name: u, from: [router, device:ws-1], to: [zone:plcs], services: [udp/502], action: allow}
+  - {name: mqtt, from: [zone:plcs, zone:desks], to: [device:broker], services: [tcp/1883, udp/1883], action: allow}
+  - {name: u, from: [router, device:ws-1, device:broker], to: [zone:plcs], services: [udp/502], action: allow}
 "#;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 20, 1, 1);
-const PLC: Ipv4Addr = Ipv4Addr::new(10, 20, 1, 11);
-const BROKER: Ipv4Addr = Ipv4Addr::new(10, 20, 1, 50);
-const BROKER_MAC: Mac = [0x02, 0x42, 0xac, 0, 0, 0x50];
+pub(super) const PLC: Ipv4Addr = Ipv4Addr::new(10, 20, 1, 11);
+pub(super) const BROKER: Ipv4Addr = Ipv4Addr::new(10, 20, 1, 50);
+pub(super) const BROKER_MAC: Mac = [0x02, 0x42, 0xac, 0, 0, 0x50];
 /// Of a container that nobody lists.
 const STRANGER_MAC: Mac = [0x02, 0x42, 0xac, 0, 0, 0x66];
 /// Of a host behind a container that bridges.
@@ -51,8 +51,8 @@ fn container(name: &str, hook: &str) {
     let lab = Lab::new(name).unwrap();
     let [plc, desk] = [(1, 0x11), (2, 0x21)].map(|(net, host)| device(&lab, net, host));
     let (Some(broker), Some(stranger)) = (
-        above_lan1(&lab, "broker", &BROKER_MAC, "50"),
-        above_lan1(&lab, "stranger", &STRANGER_MAC, "66"),
+        macvlan(&lab, "broker", &BROKER_MAC, "50"),
+        macvlan(&lab, "stranger", &STRANGER_MAC, "66"),
     ) else {
         return skip(name, "no macvlan in this kernel");
     };
@@ -130,7 +130,7 @@ fn container(name: &str, hook: &str) {
 }
 
 /// A device on a port of its own.
-fn device(lab: &Lab, net: u8, host: u8) -> Host {
+pub(super) fn device(lab: &Lab, net: u8, host: u8) -> Host {
     let device = lab.host(&format!("device-{net}")).unwrap();
     lab.wire(
         &End::new(lab.router(), &format!("lan{net}"))
@@ -154,7 +154,7 @@ const PORT_INDEX: u32 = 500;
 /// A host behind a container that bridges what enters through an interface of its own, to which it
 /// has given the index of the router's `lan2`.
 fn behind_bridge(lab: &Lab) -> Host {
-    let relay = above_lan1(lab, "relay", &[2, 0x42, 0xac, 0, 0, 0x88], "88").unwrap();
+    let relay = macvlan(lab, "relay", &[2, 0x42, 0xac, 0, 0, 0x88], "88").unwrap();
     let inner = lab.host("inner").unwrap();
     lab.bridge(&relay, "br0", &[]).unwrap();
     relay.ip("link set eth0 master br0").unwrap();
@@ -167,21 +167,10 @@ fn behind_bridge(lab: &Lab) -> Host {
     inner
 }
 
-/// A namespace with a macvlan of lan1; none when this kernel has no such interfaces.
-fn above_lan1(lab: &Lab, name: &str, mac: &Mac, host: &str) -> Option<Host> {
-    let container = lab.host(name).unwrap();
-    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-    let netns = container.netns();
-    let made = lab.router().ip(&format!(
-        "link add {name} link lan1 address {mac} netns {netns} type macvlan mode bridge"
-    ));
-    match made {
-        Ok(_) => {}
-        Err(error) if error.to_string().contains("Unknown device type") => return None,
-        Err(error) => panic!("{error:#}"),
-    }
+/// A container with a macvlan of lan1; none when this kernel has no such interfaces.
+fn macvlan(lab: &Lab, name: &str, mac: &Mac, host: &str) -> Option<Host> {
+    let container = above_lan1(lab, name, mac, "macvlan mode bridge")?;
     for command in [
-        format!("link set {name} name eth0"),
         format!("addr add 10.20.1.{host}/24 dev eth0"),
         format!("addr add fd20:1::{host}/64 dev eth0 nodad"),
         "link set eth0 up".to_owned(),
@@ -191,16 +180,33 @@ fn above_lan1(lab: &Lab, name: &str, mac: &Mac, host: &str) -> Option<Host> {
     Some(container)
 }
 
+/// A namespace with an eth0 of this kind above lan1; none when this kernel has no such interfaces.
+pub(super) fn above_lan1(lab: &Lab, name: &str, mac: &Mac, kind: &str) -> Option<Host> {
+    let container = lab.host(name).unwrap();
+    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    let netns = container.netns();
+    let made = lab.router().ip(&format!(
+        "link add {name} link lan1 address {mac} netns {netns} type {kind}"
+    ));
+    match made {
+        Ok(_) => {}
+        Err(error) if error.to_string().contains("Unknown device type") => return None,
+        Err(error) => panic!("{error:#}"),
+    }
+    container.ip(&format!("link set {name} name eth0")).unwrap();
+    Some(container)
+}
+
 /// Who sends a forged frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum From {
+pub(super) enum From {
     Broker,
     Stranger,
     Inner,
 }
 
 /// Frames that must not arrive, and for which reason.
-fn forged(plc: &Host) -> Vec<(&'static str, From, Vec<u8>, &'static str)> {
+pub(super) fn forged(plc: &Host) -> Vec<(&'static str, From, Vec<u8>, &'static str)> {
     let to: Mac = plc.mac("eth0").unwrap();
     let nodes: Ipv6Addr = "ff02::1".parse().unwrap();
     let link: Ipv6Addr = "fe80::66".parse().unwrap();

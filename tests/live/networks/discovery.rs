@@ -54,14 +54,18 @@ fn a_host_configures_itself_from_many_prefixes() {
     assert!(configures(), "{}", device.ip("address show eth0").unwrap());
 
     let guard = Guard::start(&ward.lab, "");
-    let [zones, ports, devices] = zone(1, "", "");
-    let zones = zones.replace("fd20:0:0:1::/64", "fd20::/32");
-    let devices = devices.replace(&format!(", addresses: [{}, \"{}\"]", v4(1), v6(1)), "");
-    guard.apply(&format!(
-        "version: 1\nzones:\n{zones}ports:\n{ports}devices:\n{devices}rules: []\n"
-    ));
-    assert!(configures(), "{}", device.ip("address show eth0").unwrap());
-    assert_eq!(guard.drops(), BTreeMap::new());
+    for (hook, mode) in [("xdp", ""), ("tc", ""), ("xdp", ", mode: observe")] {
+        let [zones, ports, devices] = zone(1, mode, &format!(", attach: {hook}"));
+        let zones = zones.replace("fd20:0:0:1::/64", "fd20::/32");
+        let devices = devices.replace(&format!(", addresses: [{}, \"{}\"]", v4(1), v6(1)), "");
+        guard.apply(&format!(
+            "version: 1\nzones:\n{zones}ports:\n{ports}devices:\n{devices}rules: []\n"
+        ));
+        assert_eq!(guard.attached()["lan1"], hook);
+        assert!(configures(), "{}", device.ip("address show eth0").unwrap());
+        assert_eq!(guard.drops(), BTreeMap::new(), "{hook}{mode}");
+        assert_eq!(guard.packets("observed"), 0, "{hook}{mode}");
+    }
 }
 
 #[test]
@@ -108,18 +112,22 @@ fn slaac_beside_listed_ipv4() {
 
     for hook in ["xdp", "tc"] {
         let guard = Guard::start(&ward.lab, "");
-        let document = |learn: &str| {
-            let mut lines = zone(1, "", &format!(", attach: {hook}"));
+        let document = |mode: &str, learn: &str| {
+            let mut lines = zone(1, mode, &format!(", attach: {hook}"));
             lines[2] = lines[2].replace(&format!(", \"{}\"]", v6(1)), &format!("]{learn}"));
             policy(&[lines], "tcp/7")
         };
-        guard.apply(&document(""));
+        guard.apply(&document("", ""));
         assert!(configures(), "{}", device.ip("address show eth0").unwrap());
         assert_eq!(outcomes(), [Outcome::Connected; 2]);
         assert_eq!(guard.drops(), BTreeMap::new());
-        guard.apply(&document(", learn: false"));
+        guard.apply(&document("", ", learn: false"));
         assert_eq!(outcomes(), [Outcome::Connected, Outcome::Dropped]);
         assert!(guard.packets("spoofed_source") > 0, "{:?}", guard.drops());
+        guard.apply(&document(", mode: observe", ", learn: false"));
+        guard.observes("spoofed_source", || {
+            assert_eq!(outcomes(), [Outcome::Connected; 2], "{hook}");
+        });
     }
 }
 
@@ -158,7 +166,7 @@ fn a_bridge_asks_its_members_who_listens() {
     assert!(hears(&one) && hears(&two));
 
     let guard = Guard::start(&ward.lab, "");
-    let policy = |port: &str| {
+    let policy = |mode: &str, port: &str| {
         let device = |name: &str, net: u8| {
             let addresses = format!("[10.20.0.{net}, \"fd20::{net}\"]");
             let mac = mac(net);
@@ -167,14 +175,14 @@ fn a_bridge_asks_its_members_who_listens() {
             )
         };
         format!(
-            "version: 1\nzones:\n  - {{name: video, subnets: [10.20.0.0/16, \"fd20::/32\"]}}\n\
+            "version: 1\nzones:\n  - {{name: video, subnets: [10.20.0.0/16, \"fd20::/32\"]{mode}}}\n\
              ports:\n  - {{interface: lan21, zone: video{port}}}\n  \
              - {{interface: lan22, zone: video, attach: tc}}\ndevices:\n{}{}rules: []\n",
             device("one", 21),
             device("two", 22)
         )
     };
-    guard.apply(&policy(""));
+    guard.apply(&policy("", ""));
     assert!(hears(&one) && hears(&two), "{:?}", guard.drops());
     assert_eq!(guard.drops(), BTreeMap::new());
 
@@ -216,7 +224,10 @@ fn a_bridge_asks_its_members_who_listens() {
     asks();
     assert!(eventually(PATIENCE, || guard.packets("rogue_ra") == 2));
     guard.told(&[("reason", "rogue_ra"), ("device", "one")]);
-    guard.apply(&policy(", router: true"));
+    // Observed, its queries arrive.
+    guard.apply(&policy(", mode: observe", ""));
+    guard.observes("rogue_ra", || assert!(hears_after(&two, &asks)));
+    guard.apply(&policy("", ", router: true"));
     // The bridge then leaves the asking to that port's querier.
     assert!(hears_after(&two, &asks));
     assert_eq!(guard.drops(), BTreeMap::from([("rogue_ra".to_owned(), 2)]));

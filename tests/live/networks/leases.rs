@@ -12,11 +12,20 @@ use crate::live::servers::{dnsmasq, global_address, has, has_dnsmasq, takes_leas
 const SERVER: &str = "10.20.9.10";
 
 #[test]
-fn a_lease_comes_through_a_relay_on_the_router() {
+fn a_lease_comes_through_a_relay_on_the_router_at_xdp() {
+    relayed("relay-xdp", "xdp");
+}
+
+#[test]
+fn a_lease_comes_through_a_relay_on_the_router_at_tc() {
+    relayed("relay-tc", "tc");
+}
+
+fn relayed(name: &str, hook: &str) {
     if !has_dnsmasq("DHCP relay") || !has("DHCP relay", "busybox", "--list") {
         return;
     }
-    let ward = Ward::new("relay");
+    let ward = Ward::new(name);
     let router = ward.lab.router();
     let device = ward.bare(1, &ward.port(1));
     let server = ward.lab.host("server").unwrap();
@@ -56,8 +65,10 @@ fn a_lease_comes_through_a_relay_on_the_router() {
     assert!(takes());
 
     let guard = Guard::start(&ward.lab, "");
+    let attach = format!(", attach: {hook}");
+    let server = format!("{attach}, dhcp_server: true");
     let [zones, ports, devices] = [0, 1, 2].map(|list| {
-        let lines = [zone(1, "", ""), zone(9, "", ", dhcp_server: true")];
+        let lines = [zone(1, "MODE", &attach), zone(9, "MODE", &server)];
         lines.map(|lines| lines[list].clone()).concat()
     });
     let learned = format!(", addresses: [{}, \"{}\"]", v4(1), v6(1));
@@ -65,17 +76,25 @@ fn a_lease_comes_through_a_relay_on_the_router() {
     let devices = devices
         .replace(&learned, "")
         .replace(&listed[0], &listed[1]);
-    let policy = |ports: &str| {
+    let policy = |mode: &str, ports: &str| {
+        let zones = zones.replace("MODE", mode);
         format!("version: 1\nzones:\n{zones}ports:\n{ports}devices:\n{devices}rules: []\n")
     };
-    guard.apply(&policy(&ports));
-    assert!(takes(), "no lease: {:?}", guard.drops());
-    assert_eq!(guard.drops(), BTreeMap::new());
+    for mode in ["", ", mode: observe"] {
+        guard.apply(&policy(mode, &ports));
+        assert_eq!(guard.attached()["lan9"], hook);
+        assert!(takes(), "no lease{mode}: {:?}", guard.drops());
+        assert_eq!(guard.drops(), BTreeMap::new(), "{mode}");
+        assert_eq!(guard.packets("observed"), 0, "{mode}");
+    }
 
     // From a port that is not named as a server's, the server's answers to the relay are dropped.
-    guard.apply(&policy(&ports.replace(", dhcp_server: true", "")));
+    let ports = ports.replace(", dhcp_server: true", "");
+    guard.apply(&policy("", &ports));
     assert!(!takes());
     let drops = guard.drops();
     assert_eq!(drops.keys().collect::<Vec<_>>(), ["no_rule"], "{drops:?}");
     guard.told(&[("reason", "no_rule"), ("service", "udp/67")]);
+    guard.apply(&policy(", mode: observe", &ports));
+    guard.observes("no_rule", || assert!(takes()));
 }

@@ -3,21 +3,9 @@
 use std::collections::BTreeMap;
 
 use wardline_tests::{
-    Host, Outcome, TIMEOUT,
+    Outcome, TIMEOUT,
     ward::{Guard, Ward, zone},
 };
-
-/// The link-local address of an interface.
-fn own(host: &Host, interface: &str) -> String {
-    let shown = host
-        .ip(&format!(
-            "-oneline -6 address show dev {interface} scope link"
-        ))
-        .unwrap();
-    let mut words = shown.split_whitespace();
-    let address = words.find(|word| word.starts_with("fe80:")).unwrap();
-    address.split('/').next().unwrap().to_owned()
-}
 
 fn document(hook: &str, mode: &str, rules: &str) -> String {
     let zones = [1, 2].map(|net| zone(net, mode, &format!(", attach: {hook}")));
@@ -33,8 +21,8 @@ fn a_device_and_its_router_talk_by_rule() {
     ward.lab.settle().unwrap();
     let router = ward.lab.router();
     let (to_router, to_device) = (
-        format!("{}%eth0", own(router, "lan1")),
-        format!("{}%lan1", own(&one, "eth0")),
+        format!("{}%eth0", router.link_local("lan1").unwrap()),
+        format!("{}%lan1", one.link_local("eth0").unwrap()),
     );
     let _servers = (router.udp_serve(53).unwrap(), one.tcp_serve(80).unwrap());
     let outcomes = || {
@@ -58,6 +46,10 @@ fn a_device_and_its_router_talk_by_rule() {
         guard.apply(&document(hook, "", "  []\n"));
         assert_eq!(outcomes(), [Outcome::Dropped; 2], "{hook}");
         assert_eq!(guard.drops().keys().collect::<Vec<_>>(), ["no_rule"]);
+        guard.apply(&document(hook, ", mode: observe", "  []\n"));
+        guard.observes("no_rule", || {
+            assert_eq!(outcomes(), [Outcome::Connected; 2], "{hook}");
+        });
         guard.apply(&document(hook, "", RULES));
         let quarantine = ["quarantine", "device-1", "--reason", "odd"];
         guard.ctl.run(&quarantine).unwrap().ok().unwrap();
@@ -73,7 +65,7 @@ fn devices_of_a_bridge_talk_by_a_rule_for_the_prefix() {
     ward.lab.bridge(ward.lab.router(), "br0", &[]).unwrap();
     let [one, two] = [1, 2].map(|net| ward.bridged(net, "br0"));
     ward.lab.settle().unwrap();
-    let to_two = format!("{}%eth0", own(&two, "eth0"));
+    let to_two = format!("{}%eth0", two.link_local("eth0").unwrap());
     let _server = two.tcp_serve(2575).unwrap();
     let connects = || one.tcp_connect(&to_two, 2575, TIMEOUT);
     assert_eq!(connects(), Outcome::Connected);
@@ -94,5 +86,9 @@ fn devices_of_a_bridge_talk_by_a_rule_for_the_prefix() {
         }
         guard.apply(&document(hook, "", "  []\n"));
         assert_eq!(connects(), Outcome::Dropped, "{hook}");
+        guard.apply(&document(hook, ", mode: observe", "  []\n"));
+        guard.observes("no_rule", || {
+            assert_eq!(connects(), Outcome::Connected, "{hook}");
+        });
     }
 }

@@ -112,6 +112,8 @@ fn gateway_above(name: &str, attach: &str, build: impl FnOnce(&Lab) -> Option<&'
     for (from, to) in [(plc, "10.20.2.11"), (desk, "10.20.1.11")] {
         assert_eq!(from.tcp_connect(to, 2576, TIMEOUT), Outcome::Dropped);
     }
+    guard.apply(&policy(attach, "observe", ""));
+    guard.observes("no_rule", || works(&lab, &devices));
     lab.close().unwrap();
 }
 

@@ -249,8 +249,8 @@ fn rewritten(name: &str, attach: &str) {
     }
     // Without rules nothing of it works: NAT is no way around them.
     guard.apply(&document(attach, "enforce", "  []\n"));
-    let _servers = [502, 104].map(|port| site.plc.tcp_serve(port).unwrap());
-    let _container = site.container.tcp_serve(80).unwrap();
+    let servers = [502, 104].map(|port| site.plc.tcp_serve(port).unwrap());
+    let published = site.container.tcp_serve(80).unwrap();
     for (from, to, port) in [
         (&site.container, "10.20.1.11", 502),
         (&site.container, "fd20:1::11", 502),
@@ -264,6 +264,10 @@ fn rewritten(name: &str, attach: &str) {
     }
     let drops = guard.drops();
     assert_eq!(drops.keys().collect::<Vec<_>>(), ["no_rule"], "{drops:?}");
+    drop((servers, published));
+    // Observed, all of it works again.
+    guard.apply(&document(attach, "observe", "  []\n"));
+    guard.observes("no_rule", || works(&site));
     site.lab.close().unwrap();
 }
 

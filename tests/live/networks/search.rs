@@ -100,6 +100,10 @@ fn who_is_found_answers_to_the_port_that_asked() {
     const ANSWERS: &str = ", answers_from: [device:tv]";
     for hook in ["xdp", "tc"] {
         let guard = Guard::start(&ward.lab, "");
+        guard.apply(&document(hook, "observe", ""));
+        guard.observes("no_rule", || {
+            assert_eq!(pair.searches(), [[true; 2]; 2], "{hook}");
+        });
         for mode in ["observe", "enforce"] {
             guard.apply(&document(hook, mode, ANSWERS));
             assert_eq!(pair.searches(), [[true; 2]; 2], "{hook} {mode}");

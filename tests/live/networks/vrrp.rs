@@ -15,16 +15,16 @@ use crate::live::servers::has;
 
 const SHARED: [&str; 2] = ["10.20.1.9", "fd20:1::9"];
 
-fn document(mode: &str, rule: &str) -> String {
+fn document(hook: &str, mode: &str, rule: &str) -> String {
     format!(
         r#"
 version: 1
 zones:
   - {{name: tabs, mode: {mode}, subnets: [10.20.1.0/24, "fd20:1::/64"]}}
 ports:
-  - {{interface: lan1, zone: tabs, router: true}}
+  - {{interface: lan1, zone: tabs, router: true, attach: {hook}}}
 devices:
-  - {{name: router-b, zone: tabs, macs: ["02:00:00:00:f0:0b"], addresses: [10.20.1.3, "fd20:1::3"]}}
+  - {{name: router-b, zone: tabs, macs: ["02:00:00:00:f0:0b"], addresses: [10.20.1.3, "fd20:1::3", 10.20.1.9, "fd20:1::9"]}}
 rules: [{rule}]
 "#
     )
@@ -128,13 +128,19 @@ fn two_routers_elect_one_master_for_each_family() {
     assert_eq!(pair.elects(), Ok(()));
 
     let guard = Guard::start(&pair.lab, "");
-    for mode in ["enforce", "observe"] {
-        guard.apply(&document(mode, VRRP));
-        guard.wait_until_guarded("lan1");
-        assert_eq!(pair.elects(), Ok(()), "{mode}: {:?}", guard.drops());
+    for (hook, mode) in [("xdp", "enforce"), ("tc", "enforce"), ("xdp", "observe")] {
+        guard.apply(&document(hook, mode, VRRP));
+        assert_eq!(guard.attached()["lan1"], hook);
+        assert_eq!(pair.elects(), Ok(()), "{hook} {mode}: {:?}", guard.drops());
+        assert_eq!(guard.drops(), [].into(), "{hook} {mode}");
     }
-    // Without the rule neither hears the other.
-    guard.apply(&document("enforce", ""));
+    // Without the rule they elect one while it is only observed.
+    for hook in ["xdp", "tc"] {
+        guard.apply(&document(hook, "observe", ""));
+        guard.observes("no_rule", || assert_eq!(pair.elects(), Ok(()), "{hook}"));
+    }
+    // Then neither hears the other.
+    guard.apply(&document("auto", "enforce", ""));
     let both = [
         pair.keepalived(&pair.other, 100),
         pair.keepalived(pair.lab.router(), 150),
