@@ -103,7 +103,7 @@ impl Ward {
     pub fn bare(&self, net: u8, port: &End) -> Host {
         let host = self.lab.host(&format!("device-{net}")).unwrap();
         let end = End::new(&host, "eth0").mac(&mac(net));
-        self.lab.wire(&end, port).unwrap();
+        self.lab.wire(port, &end).unwrap();
         host
     }
 

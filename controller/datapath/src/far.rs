@@ -1,23 +1,17 @@
-//! Gives numbers to interfaces whose index is too large to be one.
-//!
-//! The kernel finds a number by [`MAP`], which is pinned: an interface keeps its number as long as
-//! it is there, whatever the daemon does. A number that has become free is given to another
-//! interface as late as possible, and only once no table of a revision has an entry for it, so that
-//! nothing which was for one interface ever holds for another.
+//! Which interface has which number, where the index is too large to be one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wardline_ebpf::abi::{FAR, INTERFACES, Port};
-use wardline_policy::inventory::Inventory;
+use aya::Ebpf;
+use wardline_ebpf::abi::{FAR, INTERFACES};
 
 use crate::{
-    Datapath,
-    error::{DatapathError, Result, map_error},
-    maps::{get, remove_if_there, view},
+    error::{Result, map_error},
+    maps::view,
 };
 
 /// The numbers by index, in the kernel.
-const MAP: &str = "FAR_INTERFACES";
+pub(crate) const MAP: &str = "FAR_INTERFACES";
 
 /// Marks what is no number. No index has this bit.
 const NONE: u32 = 1 << 31;
@@ -26,16 +20,24 @@ const NONE: u32 = 1 << 31;
 #[derive(Debug)]
 pub(crate) struct Numbers {
     /// By index.
-    given: BTreeMap<u32, u32>,
+    pub(crate) given: BTreeMap<u32, u32>,
     /// Where to look for the next free one.
     next: u32,
+    /// Free numbers at which addresses may still be learned that were an earlier interface's.
+    pub(crate) stale: BTreeSet<u32>,
 }
 
 impl Numbers {
     pub(crate) fn new(given: BTreeMap<u32, u32>) -> Self {
         let last = given.values().max();
         let next = last.map_or(FAR, |last| last + 1);
-        Self { given, next }
+        let taken: BTreeSet<u32> = given.values().copied().collect();
+        let free = (FAR..INTERFACES).filter(|number| !taken.contains(number));
+        Self {
+            stale: free.collect(),
+            given,
+            next,
+        }
     }
 
     /// The number of an interface. Of one without, what is no number and differs from any other's.
@@ -48,7 +50,7 @@ impl Numbers {
     }
 
     /// The next number in turn that is free.
-    fn take(&mut self, mut is_free: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(crate) fn take(&mut self, mut is_free: impl FnMut(u32) -> bool) -> Option<u32> {
         let taken: BTreeSet<u32> = self.given.values().copied().collect();
         let all = FAR..INTERFACES;
         let start = if all.contains(&self.next) {
@@ -63,64 +65,8 @@ impl Numbers {
     }
 }
 
-impl Datapath {
-    /// Gives far interfaces their numbers; those that are gone lose theirs.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn number(&mut self, inventory: &mut Inventory) -> Result<()> {
-        let far = |ifindex: &u32| *ifindex >= FAR;
-        let there: BTreeSet<u32> = inventory
-            .links
-            .values()
-            .map(|link| link.ifindex)
-            .filter(far)
-            .collect();
-        let gone = self.numbers.given.keys();
-        let gone: Vec<u32> = gone.filter(|it| !there.contains(it)).copied().collect();
-        for ifindex in gone {
-            remove_if_there(self.far()?.remove(&ifindex)).map_err(map_error(MAP))?;
-            self.numbers.given.remove(&ifindex);
-        }
-        for ifindex in there {
-            if self.numbers.given.contains_key(&ifindex) {
-                continue;
-            }
-            let mut failed = None;
-            let ebpf = &self.ebpf;
-            let number = self.numbers.take(|number| {
-                let free = [0, 1].into_iter().try_fold(true, |free, slot| {
-                    let port: Port = get(ebpf, "PORTS", Port::index(number, slot))?;
-                    Ok(free && port == Port::default())
-                });
-                free.unwrap_or_else(|error| {
-                    failed = Some(error);
-                    false
-                })
-            });
-            if let Some(error) = failed {
-                return Err(error);
-            }
-            let Some(number) = number else {
-                break;
-            };
-            let inserted = self.far()?.insert(ifindex, number, 0);
-            inserted.map_err(map_error(MAP))?;
-            self.numbers.given.insert(ifindex, number);
-        }
-        inventory.number(|ifindex| self.numbers.of(ifindex));
-        Ok(())
-    }
-
-    fn far(&mut self) -> Result<aya::maps::HashMap<&mut aya::maps::MapData, u32, u32>> {
-        let map = self.ebpf.map_mut(MAP).ok_or(DatapathError::Missing(MAP))?;
-        map.try_into().map_err(map_error(MAP))
-    }
-}
-
 /// The numbers that an earlier daemon gave.
-pub(crate) fn given(ebpf: &aya::Ebpf) -> Result<Numbers> {
+pub(crate) fn given(ebpf: &Ebpf) -> Result<Numbers> {
     let map: aya::maps::HashMap<_, u32, u32> = view(ebpf, MAP)?;
     let given = map.iter().collect::<std::result::Result<_, _>>();
     given.map(Numbers::new).map_err(map_error(MAP))

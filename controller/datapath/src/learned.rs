@@ -6,7 +6,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -219,6 +219,39 @@ impl Reader {
             gauges.set(cell, value, 0).map_err(map_error("GAUGES"))?;
         }
         Ok(())
+    }
+
+    /// Forgets every address that was learned at interfaces with these numbers, or on a link with one
+    /// of them.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub(crate) fn forget_learned_at(&self, numbers: &BTreeSet<u32>) -> Result<()> {
+        let mut table = self.owned::<Address, Words>("LEARNED")?;
+        let is_there = |address: Address, words: Words| {
+            let link = address.link().is_some_and(|link| numbers.contains(&link));
+            link || numbers.contains(&Entry::from(words).interface)
+        };
+        let entries = table.iter().flatten();
+        let gone: HashSet<Address> = entries
+            .filter(|(address, words)| is_there(*address, *words))
+            .map(|(address, _)| address)
+            .collect();
+        for address in &gone {
+            remove_if_there(table.remove(address)).map_err(map_error("LEARNED"))?;
+        }
+        let mut places = self.owned::<u64, Address>("HELD")?;
+        let held: Vec<u64> = places
+            .iter()
+            .flatten()
+            .filter(|(_, address)| gone.contains(address))
+            .map(|(key, _)| key)
+            .collect();
+        for key in held {
+            remove_if_there(places.remove(&key)).map_err(map_error("HELD"))?;
+        }
+        self.count_learned(&HashMap::new(), numbers.iter().copied())
     }
 
     /// Where learned addresses are counted, by [`learned_index`].

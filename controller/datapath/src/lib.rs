@@ -20,6 +20,7 @@ pub mod load;
 mod maps;
 mod nat;
 mod netlink;
+mod numbering;
 mod object;
 pub mod observe;
 pub mod offload;

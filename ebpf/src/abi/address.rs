@@ -128,6 +128,13 @@ impl Address {
         }
     }
 
+    /// The link of a link-local address; none when it is no such address.
+    #[inline(always)]
+    pub fn link(self) -> Option<u32> {
+        self.is_link_local()
+            .then_some(u64::from_be(self.0[0]) as u32)
+    }
+
     /// The address as packets have it.
     #[inline(always)]
     pub fn without_link(self) -> Self {

@@ -1,9 +1,9 @@
 //! Interfaces with a large index, as on a router where containers come and go: are they ports like
 //! all others?
 
-use wardline_oracle::frames::{Ethernet, Ipv4, Packet, Udp};
+use wardline_oracle::frames::{Ethernet, Ipv4, Ipv6, Packet, Udp, group_mac, icmpv6};
 use wardline_tests::{
-    Host, Outcome, TIMEOUT, eventually,
+    End, Host, Outcome, TIMEOUT, eventually,
     ward::{FAR, Guard, PATIENCE, Ward, mac, policy, v4, v6, zone},
 };
 
@@ -155,6 +155,52 @@ fn any_index(name: &str, hook: &str) {
     forbidden(Outcome::Connected);
     assert_eq!(guard.drops(), before);
     assert!(eventually(PATIENCE, || guard.packets("observed") > 0));
+}
+
+const GUESTS: &str = r#"version: 1
+zones:
+  - {name: guests, admit: any, subnets: [10.20.1.0/24]}
+  - {name: visitors, admit: any, subnets: [10.20.3.0/24]}
+ports:
+  - {interface: lan1, zone: guests}
+  - {interface: lan3, zone: visitors}
+"#;
+
+#[test]
+fn a_number_that_is_given_again_brings_nothing_along() {
+    let ward = Ward::new("far-again");
+    let port = |net: u8, index| End::new(ward.lab.router(), &format!("lan{net}")).index(index);
+    let one = ward.bare(1, &port(1, 20_001));
+    ward.lab.settle().unwrap();
+    let mut guard = Guard::start(&ward.lab, "");
+    guard.apply(GUESTS);
+    // A claim of the same link-local address, by whoever has this MAC.
+    let claims = |guard: &Guard, from: &Host, net: u8| {
+        let (own, nodes) = (mac_of(net), "ff02::1".parse().unwrap());
+        let address = "fe80::abcd:1".parse().unwrap();
+        let claim = icmpv6::neighbour_advertisement(address, 0x20, &[icmpv6::target_link(own)]);
+        let packet = Ipv6 {
+            hop_limit: 255,
+            ..Ipv6::new(address, nodes, claim)
+        };
+        let before = guard.packets("control");
+        from.send_frame(
+            "eth0",
+            &Ethernet::new(group_mac(nodes), own, packet).bytes(),
+        )
+        .unwrap();
+        eventually(PATIENCE, || guard.packets("control") > before)
+    };
+    assert!(claims(&guard, &one, 1));
+    ward.lab.router().ip("link del lan1").unwrap();
+    guard.wait_until_unguarded("lan1");
+    guard.daemon.restart().unwrap();
+    let three = ward.bare(3, &port(3, 20_005));
+    guard.wait_until_guarded("lan3");
+    // The first port has nothing to do with who is behind this one, on a link of its own.
+    assert!(claims(&guard, &three, 3), "{:?}", guard.drops());
+    let spoofs = ["spoofed_source", "nd_spoof"].map(|reason| guard.packets(reason));
+    assert_eq!(spoofs, [0, 0]);
 }
 
 fn mac_of(net: u8) -> [u8; 6] {
