@@ -510,6 +510,9 @@ impl<'a> Resolver<'a> {
         port: &str,
     ) -> Result<(Checkpoint, &'a Link), Problem> {
         let is_router = from.owner == Owner::Router;
+        if is_router && Address::from(to.address).is_group() {
+            return self.leaves_to_group(port);
+        }
         if port.is_empty() {
             if !self.is_guarded(from) {
                 return self.leaves(to, if is_router { 0 } else { ELSEWHERE });
@@ -561,6 +564,35 @@ impl<'a> Resolver<'a> {
             Checkpoint::Leaves {
                 vlan: self.vlan(link.number, self.home(to)),
                 came_from,
+            },
+            link,
+        ))
+    }
+
+    /// What the router sends to a group is judged at each port that it leaves through, by the zone of
+    /// that port.
+    fn leaves_to_group(&self, port: &str) -> Result<(Checkpoint, &'a Link), Problem> {
+        if port.is_empty() {
+            let message = "missing: what the router sends to a group is judged at each port that it \
+                           leaves through; name one";
+            return Err(problem("port", message));
+        }
+        let guarded = |link: &&Link| {
+            let entry = self.snapshot.tables.ports.get(&link.number);
+            entry.is_some_and(|entry| entry.flags & Port::GUARDED != 0)
+        };
+        let link = self.snapshot.inventory.link(port).filter(guarded);
+        let link = link.ok_or_else(|| {
+            problem(
+                "port",
+                format!("{port:?} is no guarded interface that exists"),
+            )
+        })?;
+        let no_zone = u16::MAX;
+        Ok((
+            Checkpoint::Leaves {
+                vlan: self.vlan(link.number, no_zone),
+                came_from: 0,
             },
             link,
         ))

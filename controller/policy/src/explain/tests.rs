@@ -48,6 +48,7 @@ rules:
   - {name: any-to-ehr-web, from: [any], to: [device:ehr], services: [tcp/443], action: allow}
   - {name: cameras-stay, from: [zone:cameras], to: [any], services: [tcp/443], action: deny}
   - {name: router-watches, from: [router], to: [zone:cameras], services: [tcp/554], action: allow}
+  - {name: router-announces, from: [router], to: ["cidr:224.0.0.18/32", "cidr:ff02::12/128"], services: [proto/112], action: allow}
   - {name: ask-router, from: [zone:pumps], to: [router], services: [udp/53], action: allow}
   - {name: ehr-calls, from: [device:ehr], to: [zone:pumps], services: [tcp/22], action: allow}
   - {name: pump-pump, from: [zone:pumps], to: [zone:pumps], services: [ping], action: allow}
@@ -161,6 +162,30 @@ fn an_address_of_a_guarded_zone_that_no_device_has_is_an_unknown_device() {
             .packet
             .ends_with("from 02:00:5e:00:53:00, entering trunk on VLAN 30")
     );
+}
+
+#[test]
+fn what_the_router_sends_to_a_group_is_judged_at_a_port() {
+    for group in ["224.0.0.18", "ff02::12"] {
+        for port in ["pump1", "trunk"] {
+            let answer = ask_at("router", group, "proto/112", port).unwrap();
+            let told = (answer.reason, answer.rule.as_str());
+            assert_eq!(
+                told,
+                (Reason::Rule, "router-announces"),
+                "{}",
+                answer.packet
+            );
+            let place = format!("from the router, leaving through {port}");
+            assert!(answer.packet.contains(&place), "{}", answer.packet);
+        }
+        let answer = ask_at("router", group, "proto/89", "pump1").unwrap();
+        assert_eq!(answer.reason, Reason::NoRule, "{}", answer.packet);
+        for port in ["", "up", "nowhere"] {
+            let problem = problem_of(ask_at("router", group, "proto/112", port));
+            assert_eq!(problem.path, "port", "{problem}");
+        }
+    }
 }
 
 #[test]
