@@ -356,8 +356,8 @@ pub(crate) struct Explain {
     pub(crate) to: String,
     /// A service's name, or a protocol and port such as tcp/443.
     pub(crate) service: String,
-    /// The interface that the packet enters [default: one where the source belongs]; for what the
-    /// router sends to a group, the port that it leaves through.
+    /// The interface that the packet enters; for what the router sends to a group, the port that it
+    /// leaves through [default: one where the source belongs].
     #[arg(
         long,
         default_value = "",
