@@ -23,11 +23,13 @@ use wardline_ebpf::{
 mod addresses;
 mod ends;
 mod frame;
+mod place;
 
 use self::{
     addresses::is_v4,
-    ends::{Candidate, Checkpoint, Owner, Resolver, problem},
+    ends::{Candidate, Owner, Resolver, problem},
     frame::{EPHEMERAL, Packet},
+    place::Checkpoint,
 };
 use crate::{
     inventory::{Header, Link},

@@ -7,7 +7,7 @@ use wardline_ebpf::{
     packet::{number, tcp},
 };
 
-use super::ends::is_discovery;
+use super::place::is_discovery;
 use crate::words::mac::Mac;
 
 /// The first dynamic port (RFC 6335 section 6).
