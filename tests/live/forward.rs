@@ -4,7 +4,7 @@ use std::{process::Command, time::Duration};
 
 use serde_json::Value;
 use wardline_tests::{
-    Host, Outcome, Session, TIMEOUT, eventually,
+    Host, Outcome, Server, Session, TIMEOUT, eventually,
     ward::{FAR, Guard, PATIENCE, Ward, policy, skip, v4, v6, zone},
 };
 
@@ -49,6 +49,19 @@ fn opens(from: &Host, to: &str, port: u16) -> bool {
 }
 
 const FAST: &str = ", fast_forward: true";
+
+/// A ward with one device, and the far host as a server, both of which take frames from XDP.
+fn one_device(name: &str) -> (Ward, Host, Server, Guard) {
+    let ward = Ward::new(name);
+    let one = ward.device(1);
+    ward.lab.settle().unwrap();
+    for host in [&one, &ward.far] {
+        host.meet_xdp("eth0").unwrap();
+    }
+    let server = ward.far.tcp_serve(7).unwrap();
+    let guard = Guard::start(&ward.lab, "");
+    (ward, one, server, guard)
+}
 
 #[test]
 fn answered_flows_go_ahead_and_are_judged_all_the_same() {
@@ -130,14 +143,7 @@ fn answered_flows_go_ahead_and_are_judged_all_the_same() {
 
 #[test]
 fn a_route_that_changes_is_followed() {
-    let ward = Ward::new("reroute");
-    let one = ward.device(1);
-    ward.lab.settle().unwrap();
-    for host in [&one, &ward.far] {
-        host.meet_xdp("eth0").unwrap();
-    }
-    let _far = ward.far.tcp_serve(7).unwrap();
-    let guard = Guard::start(&ward.lab, "");
+    let (ward, one, _far, guard) = one_device("reroute");
     guard.apply(&policy(&[zone(1, "", FAST)], "tcp/7"));
     let mut out = one.session(FAR[0], 7).unwrap();
     assert!(goes_ahead(&guard, &mut out));
@@ -195,14 +201,7 @@ fn forwarding_that_is_switched_off_is_followed() {
 
 #[test]
 fn a_tag_that_a_veth_holds_outside_the_frame_is_taken_off_as_status_says() {
-    let ward = Ward::new("outside");
-    let one = ward.device(1);
-    ward.lab.settle().unwrap();
-    for host in [&one, &ward.far] {
-        host.meet_xdp("eth0").unwrap();
-    }
-    let _far = ward.far.tcp_serve(7).unwrap();
-    let guard = Guard::start(&ward.lab, "");
+    let (_ward, one, _far, guard) = one_device("outside");
     let about_tags = || {
         let port = port(&guard, "lan1");
         let warnings = port["warnings"].as_array().unwrap();

@@ -50,7 +50,7 @@ impl Numbers {
     }
 
     /// The next number in turn that is free.
-    pub(crate) fn take(&mut self, mut is_free: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(crate) fn take(&mut self, is_free: impl Fn(u32) -> Result<bool>) -> Result<Option<u32>> {
         let taken: BTreeSet<u32> = self.given.values().copied().collect();
         let all = FAR..INTERFACES;
         let start = if all.contains(&self.next) {
@@ -58,10 +58,14 @@ impl Numbers {
         } else {
             FAR
         };
-        let mut in_turn = (start..INTERFACES).chain(FAR..start);
-        let found = in_turn.find(|number| !taken.contains(number) && is_free(*number))?;
-        self.next = found + 1;
-        Some(found)
+        let in_turn = (start..INTERFACES).chain(FAR..start);
+        for number in in_turn.filter(|number| !taken.contains(number)) {
+            if is_free(number)? {
+                self.next = number + 1;
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -90,11 +94,16 @@ mod tests {
     #[test]
     fn numbers_are_given_in_turn_and_again_as_late_as_possible() {
         let mut numbers = Numbers::new([(50_000, FAR + 1)].into());
-        assert_eq!(numbers.take(|_| true), Some(FAR + 2));
-        assert_eq!(numbers.take(|number| number != FAR + 3), Some(FAR + 4));
-        numbers.next = INTERFACES;
-        assert_eq!(numbers.take(|_| true), Some(FAR));
-        assert_eq!(numbers.take(|number| number == FAR), Some(FAR));
-        assert_eq!(numbers.take(|number| number == FAR + 1), None);
+        let mut take = |next: Option<u32>, is_free: &dyn Fn(u32) -> bool| {
+            numbers.next = next.unwrap_or(numbers.next);
+            numbers
+                .take(|number| Ok(is_free(number)))
+                .expect("an answer")
+        };
+        assert_eq!(take(None, &|_| true), Some(FAR + 2));
+        assert_eq!(take(None, &|number| number != FAR + 3), Some(FAR + 4));
+        assert_eq!(take(Some(INTERFACES), &|_| true), Some(FAR));
+        assert_eq!(take(None, &|number| number == FAR), Some(FAR));
+        assert_eq!(take(None, &|number| number == FAR + 1), None);
     }
 }

@@ -142,7 +142,7 @@ fn cannot_send(link: &Link, qdisc: Option<&String>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::tests::in_a_namespace;
+    use crate::{observe::tests::in_a_namespace, offload::tests::link};
 
     #[test]
     fn a_tag_that_xdp_may_not_see_rules_it_out_for_what_enters() {
@@ -151,19 +151,6 @@ mod tests {
             let task = tokio::spawn(connection);
             let pair = rtnetlink::LinkVeth::new("lan1", "far1").build();
             handle.link().add(pair).execute().await.expect("veth");
-            let link = |kind: Option<&str>| Link {
-                number: 1,
-                ifindex: 1,
-                name: "lan1".to_owned(),
-                mac: None,
-                permanent: None,
-                up: true,
-                controller: None,
-                parent: None,
-                vlan: None,
-                kind: kind.map(str::to_owned),
-                header: Default::default(),
-            };
             // If it were hardware, it would take tags out of frames.
             let why = unsuited(&link(None), Some(true)).unwrap_or_default();
             assert!(why.contains("ethtool -K lan1 rxvlan off"), "{why}");

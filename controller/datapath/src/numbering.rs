@@ -44,22 +44,13 @@ impl Datapath {
             if self.numbers.given.contains_key(&ifindex) {
                 continue;
             }
-            let mut failed = None;
             let ebpf = &self.ebpf;
-            let number = self.numbers.take(|number| {
-                let free = [0, 1].into_iter().try_fold(true, |free, slot| {
-                    let port: Port = get(ebpf, "PORTS", Port::index(number, slot))?;
-                    Ok(free && port == Port::default())
-                });
-                free.unwrap_or_else(|error| {
-                    failed = Some(error);
-                    false
-                })
-            });
-            if let Some(error) = failed {
-                return Err(error);
-            }
-            let Some(number) = number else {
+            let port = |number, slot| get::<Port>(ebpf, "PORTS", Port::index(number, slot));
+            let is_free = |number| {
+                let both = [port(number, 0)?, port(number, 1)?];
+                Ok(both == [Port::default(); 2])
+            };
+            let Some(number) = self.numbers.take(is_free)? else {
                 break;
             };
             if self.numbers.stale.contains(&number) {

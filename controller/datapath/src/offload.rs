@@ -148,6 +148,23 @@ pub(crate) mod tests {
     use super::*;
     use crate::observe::tests::in_a_namespace;
 
+    /// An interface `lan1` of a kind; of none: hardware.
+    pub(crate) fn link(kind: Option<&str>) -> Link {
+        Link {
+            number: 1,
+            ifindex: 1,
+            name: "lan1".to_owned(),
+            mac: None,
+            permanent: None,
+            up: true,
+            controller: None,
+            parent: None,
+            vlan: None,
+            kind: kind.map(str::to_owned),
+            header: Default::default(),
+        }
+    }
+
     #[test]
     fn says_what_would_leave_tags_in_the_frame() {
         in_a_namespace(async {
@@ -155,19 +172,6 @@ pub(crate) mod tests {
             let task = tokio::spawn(connection);
             let pair = rtnetlink::LinkVeth::new("lan1", "far1").build();
             handle.link().add(pair).execute().await.expect("veth");
-            let link = |kind: Option<&str>| Link {
-                number: 1,
-                ifindex: 1,
-                name: "lan1".to_owned(),
-                mac: None,
-                permanent: None,
-                up: true,
-                controller: None,
-                parent: None,
-                vlan: None,
-                kind: kind.map(str::to_owned),
-                header: Default::default(),
-            };
             // If it were hardware, it would have both features on.
             let hardware = || tags_outside(&link(None)).unwrap_or_default();
             assert!(hardware().ends_with("ethtool -K lan1 rxvlan off leaves them in"));

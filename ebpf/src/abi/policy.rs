@@ -15,7 +15,7 @@ pub struct Port {
     pub zone: u16,
     /// [`Port::GUARDED`] and the like.
     pub flags: u16,
-    /// The link that it is on: the interface's own index, or that of the bridge or bond above it. On
+    /// The link that it is on: the interface's own number, or that of the bridge or bond above it. On
     /// one link a link-local address is one host's.
     pub link: u32,
 }

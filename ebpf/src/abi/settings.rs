@@ -134,7 +134,7 @@ impl Failsafe {
 }
 
 /// Whether packets may be forwarded in the driver through an interface, as the daemon has found
-/// out. Array by interface index.
+/// out. Array by the interface's number.
 #[repr(C)]
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
