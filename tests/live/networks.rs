@@ -1,5 +1,6 @@
 //! Networks as people have them: each works without Wardline, and works guarded and observed.
 
+mod above_bridge;
 mod announced;
 mod big;
 mod container;

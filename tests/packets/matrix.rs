@@ -12,7 +12,7 @@ use wardline_host_tests::{
     matrix::{
         self,
         case::{Case, Origin, Place, Setting, Step, word},
-        network::{GUARDED, LAN3, TRUNK},
+        network::{GUARDED, LAN3, LAN4, TRUNK},
         run::{self, Asker, Outcome},
     },
 };
@@ -76,6 +76,7 @@ fn live(cases: &[Case], outcome: &mut Outcome) {
     }
     for (port, bridge) in [
         (LAN3, "br0"),
+        (LAN4, "br0"),
         ("wild", "br1"),
         (TRUNK, "br2"),
         ("side", "br2"),

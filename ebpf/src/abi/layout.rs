@@ -32,6 +32,7 @@ const HASHES: &[(u32, u64)] = &[
     (15, 0xda1c_7fd9_00cb_2d0c),
     (16, 0xe142_ae55_a76e_8477),
     (17, 0xa7ea_d0a3_ce8c_642a),
+    (18, 0x9f4d_e911_9e86_f049),
 ];
 
 /// What is wrong with the layout, for the developer who changed it.

@@ -18,6 +18,8 @@ pub struct Port {
     /// The link that it is on: the interface's own number, or that of the bridge or bond above it. On
     /// one link a link-local address is one host's.
     pub link: u32,
+    /// Its MAC; 0: none. What it is sent by hosts on a link of its own mostly goes there.
+    pub mac: u64,
 }
 
 impl Port {
@@ -71,6 +73,13 @@ pub fn vlan_key(slot: u32, interface: u32, vlan: u16) -> u64 {
 #[inline(always)]
 pub fn carries_key(slot: u32, interface: u32, zone: u16) -> u64 {
     (slot as u64) << 63 | (interface as u64) << 32 | 1 << 16 | zone as u64
+}
+
+/// Key that exists when some guarded port of a link carries a zone, on any VLAN. The ports of the link
+/// are members of a bridge or a bond.
+#[inline(always)]
+pub fn link_key(slot: u32, link: u32, zone: u16) -> u64 {
+    (slot as u64) << 63 | (link as u64) << 32 | 1 << 17 | zone as u64
 }
 
 /// Key that exists when a device without MACs is behind an interface without a link header.

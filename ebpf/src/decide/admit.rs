@@ -5,7 +5,7 @@ use super::{
         drop_by_policy, find_destination, has_flow, is_current, may_open_flow, shows_running_flow,
     },
     rewritten::{answers_until, goes_on_rewritten, recall_admission},
-    work::{Verdict, Work},
+    work::{FROM_GUARDED, HOSTED, MULTICAST, Verdict, Work},
 };
 use crate::{
     abi::{End, Port, Reason},
@@ -24,6 +24,11 @@ pub fn admit<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     work: &mut Work,
 ) -> Option<Verdict> {
     find_destination(tables, work);
+    // A group's packet of a host above a bridge leaves into another zone, like that of a device there.
+    if work.beside != 0 && work.packet.is_to_group() {
+        work.path = HOSTED | FROM_GUARDED | MULTICAST;
+        work.zone = work.beside;
+    }
     if work.is_multicast() {
         make_multicast_receiver(tables, work);
     } else if !work.is_ingress() {

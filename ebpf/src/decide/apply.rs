@@ -169,7 +169,7 @@ fn other_end_still_owns_address<T: Lookup + ?Sized>(tables: &T, work: &Work, the
 #[inline(always)]
 fn verdict_alone(work: &Work) -> Verdict {
     let Decision { reason, rule, .. } = work.decision;
-    let counts = !work.is_from_guarded();
+    let counts = !work.is_from_guarded() || work.is_hosted();
     if reason == Reason::Rule {
         Verdict {
             counts,

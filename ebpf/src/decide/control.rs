@@ -23,7 +23,15 @@ pub fn charge_control<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option
     let Some(settings) = tables.settings() else {
         return Some(Verdict::of(Reason::NotReady));
     };
-    let account = flows::account(settings, work.device, work.packet.source_mac << 16);
+    let sender = work.packet.source_mac << 16;
+    // A bridge sends a copy of what a host above it has sent through each of its ports, so there each
+    // port has a budget for it.
+    let account = if work.is_above_ports() {
+        let copy = work.interface as u64;
+        flows::account(settings, 0, sender ^ copy << 32)
+    } else {
+        flows::account(settings, work.device, sender)
+    };
     let Some(quota) = tables.quota(account) else {
         return Some(Verdict::of(Reason::DeviceQuota));
     };

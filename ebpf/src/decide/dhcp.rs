@@ -10,7 +10,7 @@ use super::work::{Verdict, Work};
 use crate::{
     abi::{Address, Clients, IDENTIFIERS, Reason},
     cell::opaque,
-    guards::{self, Sender},
+    guards,
     lookup::Lookup,
     packet::Bytes,
 };
@@ -250,18 +250,7 @@ fn speaks_for_itself_v6<B: Bytes + ?Sized, T: Lookup + ?Sized>(
 /// Whether the sender may give an address back: its own, or one that it could have been offered.
 #[inline(always)]
 fn is_own<T: Lookup + ?Sized>(tables: &T, work: &mut Work, address: &Address) -> bool {
-    let sender = Sender {
-        slot: work.slot,
-        device: work.device,
-        zone: work.zone,
-        flags: work.sender,
-        owns: false,
-        port: work.port,
-        mac: work.packet.source_mac,
-        link: work.link,
-        tick: work.tick,
-    };
-    guards::may_own(tables, &sender, address, &mut work.destination)
+    guards::may_own(tables, &work.sender, address, &mut work.destination)
 }
 
 /// Whether the sender uses few enough identifiers, this one among them. A DHCPv4 client that gives

@@ -2,11 +2,15 @@
 
 use super::{
     bare::enter_bare,
+    leave::is_misdirected,
     work::{CHARGED, CUT_OFF, DHCP_CLIENT, Verdict, Work},
 };
 use crate::{
-    abi::{Address, End, ROUTER, Reason, carries_key, mac_key, zone},
-    guards::{self, Sender},
+    abi::{
+        Address, End, INTERFACES, Port, ROUTER, Reason, carries_key, ethertype_key, link_key,
+        mac_key, zone,
+    },
+    guards,
     lookup::Lookup,
     packet::{Bytes, Shape, number},
 };
@@ -22,40 +26,43 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if B::MAY_BE_BARE && work.is_bare() {
         return enter_bare(tables, work);
     }
-    let mut sender = Sender {
-        slot: work.slot,
-        device: 0,
-        zone: work.zone,
-        flags: 0,
-        owns: false,
-        port: work.port,
-        mac: work.packet.source_mac,
-        link: work.link,
-        tick: work.tick,
-    };
+    // Field by field: for a whole structure the compiler makes a copy on the stack.
+    work.sender.slot = work.slot;
+    work.sender.device = 0;
+    work.sender.zone = work.zone;
+    work.sender.flags = 0;
+    work.sender.owns = false;
+    work.sender.port = work.port;
+    work.sender.mac = work.packet.source_mac;
+    work.sender.link = work.link;
+    work.sender.tick = work.tick;
     work.claim = Address::UNSPECIFIED;
-    if let Err(reason) = check_place(tables, work, &mut sender) {
+    if let Err(reason) = check_place(tables, work) {
         return Some(Verdict::of(reason));
     }
     if work.is_cut_off() {
         // Only a listed device may ask for its address, to be found again. Whoever is unlisted may
         // have another MAC next time.
-        if sender.device == 0 {
+        if work.sender.device == 0 {
             return Some(Verdict::of(Reason::Quarantined));
         }
-        sender.flags |= End::QUARANTINED;
+        work.sender.flags |= End::QUARANTINED;
     }
-    if let Some(seen) = tables.seen(sender.device) {
+    if let Some(seen) = tables.seen(work.sender.device) {
         seen.last.store(work.tick);
         seen.interface.store(work.interface);
     }
-    let quarantined = sender.flags & End::QUARANTINED != 0;
+    let quarantined = work.sender.flags & End::QUARANTINED != 0;
     if work.packet.shape == Shape::Frame {
         if work.packet.ethertype != number::ARP {
             // A device in quarantine may send only ARP, neighbour discovery and DHCP.
-            note_control(work, &sender);
+            note_control(work);
+            let key = ethertype_key(work.slot, work.zone, work.packet.ethertype);
             return Some(Verdict::of(if quarantined {
                 Reason::Quarantined
+            } else if work.beside != 0 && tables.place(key).is_none() {
+                // The zone of the port lets it pass, but not the sender's.
+                Reason::UnknownEthertype
             } else {
                 Reason::Control
             }));
@@ -64,11 +71,11 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             bytes,
             tables,
             &work.packet,
-            &sender,
+            &work.sender,
             &mut work.source,
             &mut work.claim,
         );
-        note_control(work, &sender);
+        note_control(work);
         return Some(control.into());
     }
     let source = work.packet.source;
@@ -77,8 +84,14 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     }
     if !source.is_unspecified()
         && (source.is_martian_source()
-            || !sender.owns
-                && !guards::owns(tables, &sender, &source, &mut work.source, &mut work.claim))
+            || !work.sender.owns
+                && !guards::owns(
+                    tables,
+                    &work.sender,
+                    &source,
+                    &mut work.source,
+                    &mut work.claim,
+                ))
     {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
@@ -86,7 +99,7 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         bytes,
         tables,
         &work.packet,
-        &sender,
+        &work.sender,
         &mut work.destination,
         &mut work.claim,
     );
@@ -99,39 +112,47 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         } else {
             Ok(())
         });
-        note_control(work, &sender);
+        note_control(work);
         return Some(verdict.into());
     }
     if source.is_unspecified() {
         return Some(Verdict::of(Reason::SpoofedSource));
+    }
+    if work.may_end_here() && !work.packet.is_to_group() && is_misdirected(tables, work, 0) {
+        return Some(Verdict::of(Reason::Misdirected));
     }
     None
 }
 
 /// Notes what the steps for control that enters need. They run if its verdict is control.
 #[inline(always)]
-fn note_control(work: &mut Work, sender: &Sender) {
-    work.sender = sender.flags;
+fn note_control(work: &mut Work) {
     work.control = CHARGED
         | if work.packet.shape == Shape::Udp && guards::asks_dhcp(&work.packet) {
             DHCP_CLIENT
         } else {
             0
         }
-        | if sender.flags & End::QUARANTINED != 0 {
+        | if work.sender.flags & End::QUARANTINED != 0 {
             CUT_OFF
         } else {
             0
         };
 }
 
+/// Whether an interface is on the link where a packet is judged.
+#[inline(always)]
+fn is_on_link<T: Lookup + ?Sized>(tables: &T, work: &Work, interface: u32) -> bool {
+    interface < INTERFACES
+        && match tables.port(Port::index(interface, work.slot)) {
+            Some(port) => port.link == work.link,
+            None => false,
+        }
+}
+
 /// Place: finds the device of the sender's MAC, and checks that it may be at this port and VLAN.
 #[inline(always)]
-pub(super) fn check_place<T: Lookup + ?Sized>(
-    tables: &T,
-    work: &mut Work,
-    sender: &mut Sender,
-) -> Result<(), Reason> {
+pub(super) fn check_place<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Result<(), Reason> {
     if work.zone == 0 {
         return Err(Reason::WrongVlan);
     }
@@ -148,24 +169,33 @@ pub(super) fn check_place<T: Lookup + ?Sized>(
         return Err(Reason::UnknownDevice);
     }
     work.device = mac.device;
-    sender.device = mac.device;
-    sender.flags = mac.flags;
+    work.sender.device = mac.device;
+    work.sender.flags = mac.flags;
     if mac.zone != work.zone {
-        let elsewhere = tables
+        if tables
             .place(carries_key(work.slot, work.interface, mac.zone))
-            .is_some();
-        return Err(if elsewhere {
-            Reason::WrongVlan
-        } else {
-            Reason::WrongPort
-        });
+            .is_some()
+        {
+            return Err(Reason::WrongVlan);
+        }
+        let beside = work.is_above_ports() && work.link < INTERFACES;
+        let key = link_key(work.slot, work.link, mac.zone);
+        if !beside || tables.place(key).is_none() {
+            return Err(Reason::WrongPort);
+        }
+        work.beside = work.zone;
+        work.zone = mac.zone;
+        work.sender.zone = mac.zone;
     }
-    if mac.interface != 0 && mac.interface != work.interface {
+    if mac.interface != 0
+        && mac.interface != work.interface
+        && !(work.is_above_ports() && is_on_link(tables, work, mac.interface))
+    {
         return Err(Reason::WrongPort);
     }
     if mac.end.device != 0 && mac.address == work.packet.source {
         work.source.take(&mac.end);
-        sender.owns = true;
+        work.sender.owns = true;
     }
     Ok(())
 }

@@ -3,16 +3,16 @@
 //!
 //! Such a frame comes from no interface of the router's, as the router's own frames do, but its
 //! source MAC is not one of the router's. Where it leaves it is judged as if it entered there, like
-//! the frames of everybody else who is on that port's link.
+//! the frames of everybody else who is on that port's link. Above a bridge a host is behind none of its
+//! ports: it may belong to any zone that one of them carries.
 
 use super::{
     enter::enter,
-    leave::{is_misdirected, leave},
+    leave::leave,
     start::established,
     work::{Verdict, Work},
 };
 use crate::{
-    abi::Reason,
     lookup::Lookup,
     packet::{Bytes, Linked},
 };
@@ -44,10 +44,5 @@ pub fn leave_hosted<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if verdict.is_some() {
         return verdict;
     }
-    let verdict = enter(&Linked(bytes), tables, work);
-    // A bridge asks this where a frame leaves that has entered elsewhere. This one is leaving.
-    if verdict.is_none() && !work.packet.is_to_group() && is_misdirected(tables, work, 0) {
-        return Some(Verdict::of(Reason::Misdirected));
-    }
-    verdict
+    enter(&Linked(bytes), tables, work)
 }

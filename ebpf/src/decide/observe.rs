@@ -56,7 +56,7 @@ fn spares_frame<T: Lookup + ?Sized>(tables: &T, work: &Work) -> bool {
     match tables.mac(mac_key(work.slot, destination)) {
         Some(mac) => spares_device(tables, work, mac),
         // A bridge sends what is for a group, or for a MAC that nobody knows, out of all its ports.
-        None => !work.is_ingress() || work.port & Port::NEIGHBOURS_OBSERVE != 0,
+        None => !work.is_ingress() || work.is_hosted() || work.port & Port::NEIGHBOURS_OBSERVE != 0,
     }
 }
 

@@ -8,7 +8,10 @@ use super::{
     work::{FROM_GUARDED, FROM_ROUTER, HOSTED, INGRESS, Verdict, Work},
 };
 use crate::{
-    abi::{Forwarding, INTERFACES, MAX_ZONES, NEVER, Port, Reason, ethertype_key, vlan_key, zone},
+    abi::{
+        Forwarding, INTERFACES, MAX_ZONES, NEVER, Port, ROUTER, Reason, ethertype_key, mac_key,
+        vlan_key, zone,
+    },
     cell::bit,
     flows, guards,
     lookup::Lookup,
@@ -150,6 +153,7 @@ fn find_port<T: Lookup + ?Sized>(tables: &T, interface: u32, path: u16, work: &m
     work.settings = 0;
     work.zone = 0;
     work.origin = 0;
+    work.beside = 0;
     work.adopts = 0;
     work.rewritten = 0;
     work.opens = 0;
@@ -179,6 +183,7 @@ fn find_port<T: Lookup + ?Sized>(tables: &T, interface: u32, path: u16, work: &m
     work.port = port.flags;
     work.zone = port.zone;
     work.link = port.link;
+    work.own = port.mac;
     port.flags & Port::GUARDED != 0
 }
 
@@ -254,6 +259,26 @@ fn is_for_the_port<T: Lookup + ?Sized>(tables: &T, work: &Work) -> bool {
         || guards::is_routers_mac(tables, work.slot, work.packet.destination_mac)
 }
 
+/// Whether a packet of a flow goes to the MAC of a listed device other than the one that the flow
+/// is with, at a place where nothing looks at that later. A look at the MAC is needed only for what
+/// goes neither to the port's own MAC nor to where the other end has sent from.
+#[inline(always)]
+fn may_be_misdirected<T: Lookup + ?Sized>(
+    tables: &T,
+    work: &Work,
+    found: &flows::Found<'_>,
+    leg: usize,
+) -> bool {
+    let to = work.packet.destination_mac;
+    work.may_end_here()
+        && to != work.own
+        && to != found.flow.bind[bit(leg ^ 1)].load() >> 16
+        && match tables.mac(mac_key(work.slot, to)) {
+            Some(mac) => mac.device != ROUTER && mac.device != flows::account_of(found, leg ^ 1),
+            None => false,
+        }
+}
+
 /// The fast path: passes a packet of a flow that was admitted under the current policy, if it comes
 /// from where that end's packets come from. It costs one lookup of the flow and a few comparisons,
 /// and does not ask policy.
@@ -288,11 +313,8 @@ pub(super) fn established<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Op
         (work.hop, work.looked) = flows::hop(&found, leg ^ 1);
     }
     // A port in quarantine is cut off without a look at the flows through it.
-    // Where a frame of a hosted machine leaves, the receiver's MAC counts as well.
-    let astray = work.is_hosted()
-        && found.flow.bind[bit(leg ^ 1)].load() >> 16 != work.packet.destination_mac;
     if work.is_cut_off()
-        || astray
+        || may_be_misdirected(tables, work, &found, leg)
         || found.flow.bind[bit(leg)].load() != work.bind()
         || flows::vlan(found.state, leg) != work.packet.vlan
         || !is_current(tables, work, &found)

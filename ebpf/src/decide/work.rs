@@ -4,6 +4,7 @@ use crate::{
     abi::{Address, End, Flow, LOG, Port, Reason},
     cell::{Cell32, Cell64},
     flows::{self, Opening, Sought},
+    guards::Sender,
     packet::{Bytes, Framed, Packet},
     policy::{self, Decision},
 };
@@ -104,10 +105,15 @@ pub struct Work {
     pub zone: u16,
     /// The link that the port is on, as [`Port::link`](crate::abi::Port::link).
     pub(super) link: u32,
+    /// MAC of the port's interface; 0: none.
+    pub(super) own: u64,
     /// Flags of the port.
     pub(super) port: u16,
     /// Flags of the interface that a packet came from that leaves.
     pub(super) origin: u16,
+    /// Zone of the port, when a host above a bridge sends through it that belongs to another zone;
+    /// else 0.
+    pub(super) beside: u16,
     /// [`INGRESS`], [`FROM_GUARDED`], [`FROM_ROUTER`], [`MULTICAST`], [`ASKED_TWICE`], [`HOSTED`].
     pub(super) path: u16,
     /// What policy says about the flow.
@@ -160,8 +166,8 @@ pub struct Work {
     pub(super) candidate: Cell64,
     /// For control that enters, [`CHARGED`], [`DHCP_CLIENT`] and [`CUT_OFF`]; else 0.
     pub(super) control: u32,
-    /// [`End`] flags of the device that sent it; only for control that enters.
-    pub(super) sender: u16,
+    /// Who sent it, as far as MAC, port and VLAN tell; only of what enters.
+    pub(super) sender: Sender,
     /// The address that its sender claims without having it yet; unspecified: none.
     pub(super) claim: Address,
     /// Where the options of a DHCP message are that matter; see [`dhcp`](super::dhcp).
@@ -210,6 +216,20 @@ impl Work {
     #[inline(always)]
     pub fn is_hosted(&self) -> bool {
         self.path & HOSTED != 0
+    }
+
+    /// Whether a host above a bridge or a bond has sent it: one that is behind no port, but beside all
+    /// of them. A copy may leave through each.
+    #[inline(always)]
+    pub(super) fn is_above_ports(&self) -> bool {
+        self.is_hosted() && self.port & Port::MEMBER != 0
+    }
+
+    /// Whether the receiver may be above the port where it is judged, so that no hook sees it leave.
+    /// What a bridge passes on to another port is looked at there.
+    #[inline(always)]
+    pub(super) fn may_end_here(&self) -> bool {
+        self.is_hosted() || self.is_ingress() && self.port & Port::MEMBER == 0
     }
 
     #[inline(always)]

@@ -22,7 +22,8 @@ fn reason(reason: Reason) -> v1::Reason {
 
 #[test]
 fn host_agrees_with_the_oracle() {
-    let inventory = judge::connected(judge::inventory(&INTERFACES, &ROUTER));
+    let mut inventory = judge::connected(judge::inventory(&INTERFACES, &ROUTER));
+    judge::part(&mut inventory);
     let mut runner = TestRunner::new(Config {
         cases: 10_000,
         failure_persistence: None,

@@ -238,13 +238,20 @@ pub const APART: [&str; 2] = ["flat1", "wifi1"];
 /// Interfaces that no policy guards.
 const UNGUARDED: [&str; 6] = ["lo", "uplink", "wild", "side", "br0", "br2"];
 
+/// Ports of the fuzzer that a bridge joins.
+pub const JOINED: [&str; 2] = ["lan2", "lan3"];
+
+const RING: u32 = 4_000;
+
 /// Joins ports in a ring (HSR), which may send the frames of others through each of them but makes
 /// no link of them: a packet in a test may then have any MAC where it leaves.
+///
+/// The ports of [`JOINED`] are in a bridge inside it, and so on one link.
 pub fn join_ports(inventory: &mut Inventory) {
     let Some(any) = inventory.links.values().next().cloned() else {
         return;
     };
-    let number = 4_000;
+    let number = RING;
     let ring = Link {
         number,
         ifindex: number,
@@ -252,13 +259,35 @@ pub fn join_ports(inventory: &mut Inventory) {
         kind: Some("hsr".to_owned()),
         ..any
     };
+    let bridge = Link {
+        number: number + 1,
+        ifindex: number + 1,
+        name: "joined".to_owned(),
+        kind: Some("bridge".to_owned()),
+        controller: Some(number),
+        ..ring.clone()
+    };
     for link in inventory.links.values_mut() {
         let name = link.name.as_str();
-        if !APART.contains(&name) && !UNGUARDED.contains(&name) {
+        if JOINED.contains(&name) {
+            link.controller.get_or_insert(number + 1);
+        } else if !APART.contains(&name) && !UNGUARDED.contains(&name) {
             link.controller.get_or_insert(number);
         }
     }
-    inventory.links.insert(number, ring);
+    for over in [ring, bridge] {
+        inventory.links.insert(over.number, over);
+    }
+}
+
+/// Gives the ports of [`JOINED`] links of their own: a single packet does not tell what a bridge would
+/// do with it.
+pub(crate) fn part(inventory: &mut Inventory) {
+    for link in inventory.links.values_mut() {
+        if JOINED.contains(&link.name.as_str()) {
+            link.controller = Some(RING);
+        }
+    }
 }
 
 /// The same, with indices.

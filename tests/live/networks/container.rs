@@ -1,5 +1,5 @@
 //! A container has a macvlan on a guarded port, in its own namespace: does it work as the device that
-//! it is, and does what it forges stay off the link?
+//! it is, and does what it forges, and what is forged to it, stay away?
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -25,6 +25,7 @@ devices:
 rules:
   - {name: poll, from: [device:broker], to: [device:plc-1], services: [tcp/502], action: allow}
   - {name: mqtt, from: [zone:plcs, zone:desks], to: [device:broker], services: [tcp/1883, udp/1883], action: allow}
+  - {name: log, from: [device:plc-1], to: [device:ws-1], services: [udp/514], action: allow}
   - {name: u, from: [router, device:ws-1, device:broker], to: [zone:plcs], services: [udp/502], action: allow}
 "#;
 
@@ -79,6 +80,7 @@ fn container(name: &str, hook: &str) {
     for (what, sender, frame, _) in &forged {
         assert!(scene.arrives(*sender, frame), "{what}");
     }
+    assert!(scene.reaches_by_mac());
     let through = [(&broker, "10.20.1.11"), (&plc, "10.20.1.50")];
     for (from, to) in through {
         assert_eq!(from.tcp_connect(to, 23, TIMEOUT), Outcome::Connected);
@@ -107,6 +109,8 @@ fn container(name: &str, hook: &str) {
         assert!(eventually(PATIENCE, counted), "{what}: {:?}", guard.drops());
     }
     guard.told(&[("reason", "arp_spoof"), ("device", "broker")]);
+    assert!(!scene.reaches_by_mac());
+    guard.told(&[("reason", "misdirected"), ("device", "plc-1")]);
     for (from, to) in through {
         assert_eq!(from.tcp_connect(to, 23, TIMEOUT), Outcome::Dropped);
     }
@@ -124,6 +128,7 @@ fn container(name: &str, hook: &str) {
     for (what, sender, frame, _) in &forged {
         assert!(scene.arrives(*sender, frame), "{what}");
     }
+    assert!(scene.reaches_by_mac());
     guard.told(&[("reason", "unknown_device"), ("verdict", "pass")]);
     assert_eq!(guard.drops(), drops, "nothing more is dropped");
     lab.close().unwrap();
@@ -182,11 +187,16 @@ fn macvlan(lab: &Lab, name: &str, mac: &Mac, host: &str) -> Option<Host> {
 
 /// A namespace with an eth0 of this kind above lan1; none when this kernel has no such interfaces.
 pub(super) fn above_lan1(lab: &Lab, name: &str, mac: &Mac, kind: &str) -> Option<Host> {
+    above(lab, "lan1", name, mac, kind)
+}
+
+/// The same, above any interface of the router.
+pub(super) fn above(lab: &Lab, link: &str, name: &str, mac: &Mac, kind: &str) -> Option<Host> {
     let container = lab.host(name).unwrap();
     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
     let netns = container.netns();
     let made = lab.router().ip(&format!(
-        "link add {name} link lan1 address {mac} netns {netns} type {kind}"
+        "link add {name} link {link} address {mac} netns {netns} type {kind}"
     ));
     match made {
         Ok(_) => {}
@@ -312,6 +322,26 @@ impl Scene<'_> {
         // The router itself.
         let outcome = self.lab.router().udp_exchange("10.20.1.11", 502, TIMEOUT);
         assert_eq!(outcome, Outcome::Connected, "the router");
+    }
+
+    /// Whether a packet that the PLC may send to a desk reaches the broker by its MAC, before one that
+    /// it may send to the broker. The first packet of the flow goes by way of the router.
+    fn reaches_by_mac(&self) -> bool {
+        let own = self.plc.mac("eth0").unwrap();
+        let gateway = self.lab.router().mac("lan1").unwrap();
+        let sent = |to: Mac, address: [u8; 4], port| {
+            let datagram = Udp::new(9, port, *b"log");
+            Ethernet::new(to, own, Ipv4::new(PLC, address.into(), datagram)).bytes()
+        };
+        let astray = sent(BROKER_MAC, [10, 20, 2, 21], 514);
+        let after = sent(BROKER_MAC, [10, 20, 1, 50], 1883);
+        let sniffer = self.broker.sniff("eth0").unwrap();
+        for frame in [&sent(gateway, [10, 20, 2, 21], 514), &astray, &after] {
+            self.plc.send_frame("eth0", frame).unwrap();
+        }
+        let is_either = |it: &[u8]| it.starts_with(&astray) || it.starts_with(&after);
+        let arrived = sniffer.wait_for(PATIENCE, is_either);
+        arrived.expect("the frame after it").starts_with(&astray)
     }
 
     /// Whether a frame arrives at the PLC, before one that always does.

@@ -14,7 +14,7 @@ mod tests;
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use self::learned::Learned;
+use self::{learned::Learned, observe::zones_on};
 pub use self::{
     learned::{Sender, learns},
     rules::covers,
@@ -130,6 +130,8 @@ pub struct Oracle<'a> {
     connected: Vec<(String, String)>,
     /// Interfaces through which no bridge or the like passes on frames.
     apart: BTreeSet<String>,
+    /// Interfaces that a bridge joins to one link.
+    joined: BTreeSet<String>,
     quarantined: BTreeSet<String>,
     /// Ports in quarantine.
     ports_cut: BTreeSet<String>,
@@ -161,6 +163,7 @@ impl<'a> Oracle<'a> {
             learned: Learned::default(),
             connected: Vec::new(),
             apart: BTreeSet::new(),
+            joined: BTreeSet::new(),
             quarantined: BTreeSet::new(),
             ports_cut: BTreeSet::new(),
             only_kept: false,
@@ -170,7 +173,11 @@ impl<'a> Oracle<'a> {
 
     /// The number of the link that an interface is on.
     pub fn link_of(&self, interface: &str) -> u32 {
-        // No two interfaces of the tests share a link.
+        // No other interfaces of the tests share a link.
+        let interface = match self.joined.first() {
+            Some(first) if self.joined.contains(interface) => first,
+            _ => interface,
+        };
         let mix = |sum, byte| sum * 31 % 1_000_003 + u32::from(byte);
         interface.bytes().fold(1, mix)
     }
@@ -189,6 +196,29 @@ impl<'a> Oracle<'a> {
     /// Says that no bridge or the like passes on frames through an interface.
     pub fn set_apart(&mut self, interface: &str) {
         self.apart.insert(interface.to_owned());
+    }
+
+    /// Joins interfaces to one link.
+    pub fn join(&mut self, interfaces: &[&str]) {
+        self.joined = interfaces.iter().map(|name| (*name).to_owned()).collect();
+    }
+
+    /// The zone of a device that is above a bridge, seen where it sends through a port of it: its
+    /// own, when some port of the bridge has that, but not this one.
+    pub fn zone_above(&self, interface: &str, mac: [u8; 6]) -> Option<&'a str> {
+        let device = self.with_mac(mac)?;
+        let has = |interface: &String| {
+            self.has_port(interface)
+                && zones_on(self.port_of(interface)).any(|zone| zone == device.zone)
+        };
+        let interface = interface.to_owned();
+        let is_beside = self.joined.contains(&interface) && !has(&interface);
+        (is_beside && self.joined.iter().any(has)).then_some(&device.zone)
+    }
+
+    /// Whether a device that is above a bridge belongs to one of its ports.
+    fn is_of_link(&self, device: &Device, interface: &str) -> bool {
+        self.joined.contains(interface) && self.joined.contains(&device.port)
     }
 
     /// Whether only the router itself and hosts above an interface send through it.
@@ -276,7 +306,7 @@ impl<'a> Oracle<'a> {
             } => {
                 let zone = zone_on(self.port_of(interface), *vlan).ok_or(Reason::WrongVlan)?;
                 let device = self
-                    .stands(interface, zone, *mac)
+                    .stands(interface, zone, *mac, false)
                     .map_err(|drop| drop.reason)?;
                 let sender = Sender::new(device, *mac);
                 let new = self.is_new(device, &sender, source);
@@ -298,10 +328,13 @@ impl<'a> Oracle<'a> {
         interface: &str,
         zone: &str,
         mac: [u8; 6],
+        is_above: bool,
     ) -> Result<Option<&'a Device>, Drop> {
         let port = self.port_of(interface);
         let device = self.with_mac(mac);
         match device {
+            Some(device)
+                if is_above && self.is_of_link(device, interface) && device.zone == zone => {}
             Some(device) => stands_right(device, port, interface, zone).map_err(Drop::because)?,
             // A MAC that no device lists may be the router's; then nobody behind a port has it.
             None if self.macs.contains(&mac) || !self.admits_any(zone) => {
@@ -325,15 +358,11 @@ impl<'a> Oracle<'a> {
 
     /// Whether an address that no device lists is in a network behind guarded ports.
     fn is_connected(&self, address: IpAddr) -> bool {
-        let is_guarded = |interface: &str| {
-            let mut ports = self.policy.ports.iter();
-            ports.any(|port| matches_glob(&port.interface, interface))
-        };
         let mut connected = self.connected.iter();
         !is_link_local(address)
             && self.device_of(address).is_none()
             && connected.any(|(interface, network)| {
-                is_guarded(interface) && prefix_length(network, address).is_some()
+                self.has_port(interface) && prefix_length(network, address).is_some()
             })
     }
 
@@ -485,6 +514,12 @@ impl<'a> Oracle<'a> {
             .collect()
     }
 
+    /// Whether an interface is guarded.
+    pub fn has_port(&self, interface: &str) -> bool {
+        let mut ports = self.policy.ports.iter();
+        ports.any(|port| matches_glob(&port.interface, interface))
+    }
+
     /// The port whose settings hold at the interface.
     pub fn port_of(&self, interface: &str) -> &'a Port {
         let rank = |port: &&Port| {
@@ -500,6 +535,13 @@ impl<'a> Oracle<'a> {
 
     pub fn zone(&self, name: &str) -> Option<&'a Zone> {
         self.policy.zones.iter().find(|zone| zone.name == name)
+    }
+
+    /// Whether a zone lets a protocol pass that is not IP.
+    pub fn lets_pass(&self, zone: &str, ethertype: u16) -> bool {
+        let ethertype = u32::from(ethertype);
+        self.zone(zone)
+            .is_some_and(|zone| zone.ethertypes.contains(&ethertype))
     }
 
     fn admits_any(&self, zone: &str) -> bool {

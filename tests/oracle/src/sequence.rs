@@ -115,7 +115,8 @@ pub struct Sequence<'a> {
     is_cut: bool,
     /// How much control a sender may send, and how much one in quarantine; none: without a bound.
     budget: Option<[u32; 2]>,
-    spent: BTreeMap<Sender, u32>,
+    /// How much each has sent; above a bridge, through each of its ports.
+    spent: BTreeMap<(Sender, Option<String>), u32>,
     /// The identifiers that senders have used.
     clients: BTreeMap<Sender, BTreeSet<Vec<u8>>>,
     /// Whether the router has NAT of IPv4, and of IPv6.
@@ -194,6 +195,11 @@ impl<'a> Sequence<'a> {
     /// Says that the router reaches a network directly through an interface.
     pub fn connect(&mut self, interface: &str, network: &str) {
         self.oracle.connect(interface, network);
+    }
+
+    /// Joins interfaces to one link.
+    pub fn join(&mut self, interfaces: &[&str]) {
+        self.oracle.join(interfaces);
     }
 
     /// Says that no bridge or the like passes on frames through an interface.
@@ -418,9 +424,13 @@ impl<'a> Sequence<'a> {
             let mac = |at: usize| [0, 1, 2, 3, 4, 5].map(|byte| macs[at + byte]);
             [mac(0), mac(6)]
         });
+        // A bridge sends what is for a group, or for a MAC that nobody knows, out of all its ports.
+        let fans = macs.is_none_or(|[to, _]| !self.oracle.knows_mac(to));
+        let stays = self.is_hosted || matches!(at, Where::Leaving { .. });
+        let spares_near = stays || !fans || self.oracle.neighbours_observe(at.interface());
         let mut macs = macs.into_iter().flatten();
-        let spares_macs =
-            POLICY.contains(&drop.reason) || macs.all(|mac| self.oracle.spares_mac(mac));
+        let spares_macs = POLICY.contains(&drop.reason)
+            || spares_near && macs.all(|mac| self.oracle.spares_mac(mac));
         // The addresses of what is malformed can't be believed, if they can be read at all.
         let addresses = match self.dissected(at, tag, bytes).map(|frame| frame.content) {
             Ok(Content::Ip(ip)) if drop.reason != Reason::Malformed => {

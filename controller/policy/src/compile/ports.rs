@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wardline_ebpf::abi::{Address, INTERFACES, Port, carries_key, vlan_key};
+use wardline_ebpf::abi::{Address, INTERFACES, Port, carries_key, link_key, vlan_key};
 
 use super::networks::prefix_of;
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     inventory::{Header, Inventory, Link},
     quarantine::Quarantine,
     tables::Tables,
+    words::mac::mac_number,
 };
 
 /// Guarded interfaces, what they carry, and what is above them.
@@ -45,12 +46,14 @@ pub(super) fn ports(
             flags |= Port::QUARANTINED;
         }
         let untagged = port.zone.map_or(0, zone_of);
+        let on = link_of(inventory, link.number);
         tables.ports.insert(
             link.number,
             Port {
                 zone: untagged,
                 flags,
-                link: link_of(inventory, link.number),
+                link: on,
+                mac: link.mac.map_or(0, |mac| mac_number(&mac)),
             },
         );
         let tagged = port
@@ -64,6 +67,9 @@ pub(super) fn ports(
                     .insert(vlan_key(0, link.number, vlan), u32::from(zone));
             }
             tables.places.insert(carries_key(0, link.number, zone), 1);
+            if flags & Port::MEMBER != 0 && on < INTERFACES {
+                tables.places.insert(link_key(0, on, zone), 1);
+            }
         }
     }
     // A packet that arrives through an interface above a port may have entered through that port.
@@ -283,6 +289,7 @@ mod tests {
     use crate::{
         inventory::{Link, Nat},
         ward::{BRIDGE, LAN1, LAN2, UPLINK, Ward},
+        words::mac::Mac,
     };
 
     /// Adds an interface of a kind, above another or a member of one.
@@ -313,6 +320,7 @@ mod tests {
             zone: ward.zone(zone) as u16,
             flags: Port::GUARDED | Port::NEIGHBOURS_OBSERVE | mode,
             link,
+            mac: 0,
         };
         let pumps = guarded("pumps", Port::MEMBER, BRIDGE);
         assert_eq!(port(LAN1), Some(pumps));
@@ -324,6 +332,23 @@ mod tests {
         };
         assert_eq!(port(BRIDGE), Some(above));
         assert_eq!(port(UPLINK), None);
+    }
+
+    #[test]
+    fn a_link_carries_the_zones_of_all_its_ports_and_each_port_has_its_mac() {
+        let ward = Ward::new(|_| (), &[]);
+        let mut inventory = ward.inventory.clone();
+        let lan2 = inventory.links.get_mut(&LAN2).expect("a port");
+        (lan2.controller, lan2.mac) = (Some(BRIDGE), Some(Mac([2, 0, 0, 0, 0xff, 2])));
+        let tables = ward.compiled(&inventory);
+        let carries = |link, zone| {
+            let key = link_key(0, link, ward.zone(zone) as u16);
+            tables.places.contains_key(&key)
+        };
+        assert!(carries(BRIDGE, "pumps") && carries(BRIDGE, "cameras"));
+        assert!(!carries(LAN1, "pumps") && !carries(BRIDGE, "servers"));
+        let lan2 = &tables.ports[&LAN2];
+        assert_eq!((lan2.link, lan2.mac), (BRIDGE, 0x0200_0000_ff02));
     }
 
     #[test]

@@ -14,9 +14,9 @@ use super::{
         Table, UNKNOWN_DEVICE, UNKNOWN_ETHERTYPE, WRONG_PORT, WRONG_VLAN, would,
     },
     network::{
-        ALL_NODES, ANNOUNCED, CAMERA, FLAT_DHCP_PUMP, FLAT_PUMP, FLAT1, FROM_LAN2, LAN1, LAN3,
-        PINNED, PUMP, Party, RECORDS, ROUTER, ROUTER_ITSELF, STRANGER, UPLINK, back, syn, tcp, udp,
-        up,
+        ALL_NODES, ANNOUNCED, BEDSIDE, CAMERA, FLAT_DHCP_PUMP, FLAT_PUMP, FLAT1, FROM_LAN2, LAN1,
+        LAN2, LAN3, LAN4, PINNED, PUMP, Party, RECORDS, ROUTER, ROUTER_2, ROUTER_ITSELF, SEARCHED,
+        STRANGER, UPLINK, back, down, syn, tcp, udp, up,
     },
 };
 use wardline_oracle::frames::{
@@ -86,10 +86,32 @@ pub(crate) fn rows(t: &mut Table) {
     });
     t.both("a hosted device on a VLAN of its zone", |c, f| { c.leaves(LAN1, ROUTER_ITSELF, across(&CAMERA, &PUMP, f, syn(443)).tagged(20)).is(RULE); });
     t.both("a hosted device on a VLAN of another zone", |c, f| { c.leaves(LAN1, ROUTER_ITSELF, across(&CAMERA, &PUMP, f, syn(443))).is(WRONG_VLAN); });
-    t.both("a hosted device of a zone that the port has not", |c, f| { c.leaves(LAN3, ROUTER_ITSELF, across(&CAMERA, &PUMP, f, syn(443))).is(WRONG_PORT); });
+    t.both("a hosted device of a zone that the port has not", |c, f| { c.leaves(LAN2, ROUTER_ITSELF, across(&PUMP, &CAMERA, f, syn(554))).is(WRONG_PORT); });
     t.both("a hosted device above another port than its own", |c, f| { c.leaves(LAN3, ROUTER_ITSELF, across(&PINNED, &PUMP, f, syn(443))).is(WRONG_PORT); });
     t.both("a hosted device, to itself", |c, f| { c.leaves(LAN1, ROUTER_ITSELF, across(&PUMP, &PUMP, f, syn(9100))).is(MALFORMED); });
     t.case("a hosted device, in fragments").leaves(LAN1, ROUTER_ITSELF, part(0, true, 32)).leaves(LAN1, ROUTER_ITSELF, part(32, false, 16)).is(FRAGMENT).under(Fragments, [RULE, ESTABLISHED]);
+
+    // Above a bridge it may belong to any zone that one of the bridge's ports has.
+    t.both("a device above a bridge, where a rule allows it", |c, f| {
+        c.leaves(LAN3, ROUTER_ITSELF, across(&CAMERA, &PUMP, f, syn(443)))
+            .enters(LAN3, across(&PUMP, &CAMERA, f, back(443, SYN | ACK)))
+            .leaves(LAN3, ROUTER_ITSELF, across(&CAMERA, &PUMP, f, tcp(443, ACK)))
+            .is([RULE, ESTABLISHED, ESTABLISHED])
+            .under(Quarantine, QUARANTINED);
+    });
+    t.both("a device above a bridge, where no rule allows it", |c, f| { c.leaves(LAN3, ROUTER_ITSELF, across(&CAMERA, &PUMP, f, syn(23))).is(NO_RULE); });
+    t.both("a device above a bridge that belongs to another of its ports", |c, f| {
+        c.leaves(LAN3, ROUTER_ITSELF, across(&BEDSIDE, &PUMP, f, syn(443)))
+            .enters(LAN3, across(&BEDSIDE, &PUMP, f, syn(80)))
+            .is([RULE, WRONG_PORT]);
+    });
+    t.both("a device above a bridge that belongs to a port elsewhere", |c, f| { c.leaves(LAN3, ROUTER_ITSELF, across(&PINNED, &PUMP, f, syn(443))).is(WRONG_PORT); });
+    t.both("a machine above a bridge that nobody lists", |c, f| { c.leaves(LAN3, ROUTER_ITSELF, across(&STRANGER, &PUMP, f, syn(443))).is(UNKNOWN_DEVICE); });
+    t.both("a device above a bridge, to a group in its own zone", |c, f| { c.leaves(LAN4, ROUTER_ITSELF, to_group(&CAMERA, &SEARCHED, f, 3702)).is(RULE); });
+    t.both("a device above a bridge, to a group in another zone, by a rule to the group", |c, f| { c.leaves(LAN3, ROUTER_ITSELF, to_group(&CAMERA, &SEARCHED, f, 3702)).is(NO_RULE); });
+    t.both("a device above a bridge, to a group in another zone, by a rule to the zone", |c, f| { c.leaves(LAN3, ROUTER_ITSELF, to_group(&CAMERA, &SEARCHED, f, 3703)).is(RULE); });
+    t.case("a device above a bridge, ARP towards another zone").leaves(LAN3, ROUTER_ITSELF, Ethernet::new(BROADCAST, CAMERA.mac, Arp::request(CAMERA.mac, CAMERA.v4, ROUTER_2.v4))).is(CONTROL);
+    t.case("a device above a bridge, LLDP towards another zone").leaves(LAN3, ROUTER_ITSELF, Ethernet::new(PUMP.mac, CAMERA.mac, Packet::Bytes(0x88cc, vec![2, 7, 4]))).is(UNKNOWN_ETHERTYPE);
 
     // One that forwards in its namespace: its frames carry the number of an interface there.
     for (name, from) in [("a guarded port", FROM_LAN2), ("the uplink", UPLINK)] {
@@ -138,6 +160,18 @@ pub(crate) fn rows(t: &mut Table) {
             .enters(LAN1, across(&PINNED, &PUMP, f, back(9100, SYN | ACK)))
             .leaves(LAN1, ROUTER_ITSELF, Ethernet { destination: CAMERA.mac, ..across(&PUMP, &PINNED, f, tcp(9100, ACK)) })
             .is([RULE, ESTABLISHED, MISDIRECTED]);
+    });
+    // Towards one above a port that no bridge has, nothing leaves through a hook.
+    t.both("to a hosted device's MAC, and an allowed address of another", |c, f| {
+        c.mirrors("who knows a MAC reaches it by any allowed address").enters(FLAT1, Ethernet { destination: FLAT_DHCP_PUMP.mac, ..up(&FLAT_PUMP, &RECORDS, f, syn(2575)) }).is(MISDIRECTED);
+    });
+    t.both("a connection by way of the router, moved to a hosted device's MAC", |c, f| {
+        c.enters(FLAT1, up(&FLAT_PUMP, &RECORDS, f, syn(2575)))
+            .leaves(FLAT1, UPLINK, down(&RECORDS, &FLAT_PUMP, f, back(2575, SYN | ACK)))
+            .enters(FLAT1, up(&FLAT_PUMP, &RECORDS, f, tcp(2575, ACK)))
+            .enters(FLAT1, Ethernet { destination: FLAT_DHCP_PUMP.mac, ..up(&FLAT_PUMP, &RECORDS, f, tcp(2575, ACK)) })
+            .enters(FLAT1, up(&FLAT_PUMP, &RECORDS, f, tcp(2575, ACK)))
+            .is([RULE, ESTABLISHED, ESTABLISHED, MISDIRECTED, ESTABLISHED]);
     });
     t.both("a hosted device, by way of the router's MAC", |c, f| { c.leaves(LAN1, ROUTER_ITSELF, Ethernet { destination: ROUTER.mac, ..across(&PUMP, &RECORDS, f, syn(2575)) }).is(RULE); });
 }

@@ -18,6 +18,7 @@ ports:
   - {interface: lan2, zone: cameras}
   - {interface: lan3, zone: pumps}
   - {interface: trunk, vlans: [{id: 10, zone: pumps}, {id: 20, zone: cameras}]}
+  - {interface: lan4, zone: cameras}
   - {interface: flat1, zone: infusions}
   - {interface: flat2, zone: monitors}
 devices:
@@ -25,6 +26,7 @@ devices:
   - {name: pinned, zone: pumps, macs: ["02:00:00:00:01:02"], addresses: [10.20.1.12, "fd20:0:0:1::12"], port: lan1}
   - {name: twofold, zone: pumps, macs: ["02:00:00:00:01:03", "02:00:00:00:01:04"], addresses: [10.20.1.13, "fd20:0:0:1::13"]}
   - {name: camera, zone: cameras, macs: ["02:00:00:00:02:01"], addresses: [10.20.2.21, "fd20:0:0:2::21"]}
+  - {name: bedside, zone: cameras, macs: ["02:00:00:00:02:06"], addresses: [10.20.2.56, "fd20:0:0:2::56"], port: lan4}
   - {name: shy, zone: cameras, macs: ["02:00:00:00:02:02"]}
   - {name: coy, zone: cameras, macs: ["02:00:00:00:02:03"]}
   - {name: half, zone: cameras, macs: ["02:00:00:00:02:04"], addresses: [10.20.2.54]}
@@ -90,13 +92,15 @@ rules:
 "#;
 
 /// Interfaces of the router: those that the policy guards, and an uplink.
-pub const GUARDED: [&str; 6] = [LAN1, LAN2, LAN3, TRUNK, FLAT1, FLAT2];
+pub const GUARDED: [&str; 7] = [LAN1, LAN2, LAN3, LAN4, TRUNK, FLAT1, FLAT2];
 /// Untagged the zone pumps, VLAN 20 the zone cameras.
 pub const LAN1: &str = "lan1";
 /// Untagged the zone cameras.
 pub const LAN2: &str = "lan2";
-/// Untagged the zone pumps; in a bridge.
+/// Untagged the zone pumps; in the bridge `br0`.
 pub const LAN3: &str = "lan3";
+/// Untagged the zone cameras; in the same bridge.
+pub const LAN4: &str = "lan4";
 /// Untagged the zone infusions.
 pub const FLAT1: &str = "flat1";
 /// Untagged the zone monitors, which has the same prefixes.
@@ -152,6 +156,8 @@ pub const PINNED: Party = party("pinned", [1, 2], 1, 12);
 pub const TWOFOLD: Party = party("twofold", [1, 3], 1, 13);
 pub const TWOFOLDS_OTHER_MAC: Mac = [2, 0, 0, 0, 1, 4];
 pub const CAMERA: Party = party("camera", [2, 1], 2, 21);
+/// Belongs to the port `lan4`.
+pub const BEDSIDE: Party = party("bedside", [2, 6], 2, 56);
 /// Devices without listed addresses, each with an address that it takes.
 pub const SHY: Party = party("shy", [2, 2], 2, 50);
 pub const COY: Party = party("coy", [2, 3], 2, 51);

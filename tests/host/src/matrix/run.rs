@@ -9,7 +9,9 @@ use wardline_policy::{clock::Clock, inventory::Inventory, quarantine::Quarantine
 
 use super::{
     case::{Case, Origin, Place, Says, Setting, Step},
-    network::{GUARDED, LAN1, LAN2, LAN3, POLICY, ROUTER, ROUTER_2, ROUTER_LINK, TAKEN, TRUNK},
+    network::{
+        GUARDED, LAN1, LAN2, LAN3, LAN4, POLICY, ROUTER, ROUTER_2, ROUTER_LINK, TAKEN, TRUNK,
+    },
 };
 use crate::judge::{self, At, Compiled, parsed};
 
@@ -205,6 +207,7 @@ pub fn interfaces(loopback: &str) -> Inventory {
     inventory.taken = taken();
     for (port, bridge) in [
         (LAN3, "br0"),
+        (LAN4, "br0"),
         ("wild", "br1"),
         (TRUNK, "br2"),
         ("side", "br2"),

@@ -46,6 +46,18 @@ impl Oracle<'_> {
         zones_on(self.port_of(interface)).all(|zone| self.zone(zone).is_some_and(is_observing))
     }
 
+    /// Whether every zone observes that is on another port of the same bridge.
+    pub fn neighbours_observe(&self, interface: &str) -> bool {
+        let is_near = |name: &&String| name.as_str() != interface && self.has_port(name);
+        let near = self.joined.iter().filter(is_near);
+        !self.joined.contains(interface) || near.into_iter().all(|name| self.observes_wholly(name))
+    }
+
+    /// Whether a MAC is a device's or the router's.
+    pub fn knows_mac(&self, mac: [u8; 6]) -> bool {
+        self.is_own_mac(mac) || self.with_mac(mac).is_some()
+    }
+
     /// Whether some zone on an interface observes.
     pub fn observes_in_part(&self, interface: &str) -> bool {
         zones_on(self.port_of(interface)).any(|zone| self.zone(zone).is_some_and(is_observing))
@@ -96,7 +108,7 @@ fn is_observing(zone: &Zone) -> bool {
     zone.mode() == ZoneMode::Observe
 }
 
-fn zones_on(port: &Port) -> impl Iterator<Item = &str> {
+pub(super) fn zones_on(port: &Port) -> impl Iterator<Item = &str> {
     let tagged = port.vlans.iter().map(|vlan| vlan.zone.as_str());
     let untagged = Some(port.zone.as_str()).filter(|zone| !zone.is_empty());
     untagged.into_iter().chain(tagged)

@@ -1,6 +1,6 @@
 //! Faults of a frame's form, whoever sends it.
 
-use wardline_proto::v1::{DropOrAllow, Reason};
+use wardline_proto::v1::{DropOrAllow, Reason, Zone};
 
 use super::{
     From, Sequence, Where,
@@ -78,8 +78,8 @@ impl Sequence<'_> {
             }
             // Also what the zone has let pass where it entered.
             Content::Other(number) => {
-                let named = zone.is_some_and(|zone| zone.ethertypes.contains(&u32::from(*number)));
-                if named {
+                let passes = |zone: &Zone| self.oracle.lets_pass(&zone.name, *number);
+                if zone.is_some_and(passes) {
                     vec![]
                 } else {
                     vec![Reason::UnknownEthertype]

@@ -32,7 +32,14 @@ impl<'a> Sequence<'a> {
         frame: &Frame,
         control: Option<Control>,
     ) -> Result<Must, Drop> {
-        let device = self.oracle.stands(interface, zone, frame.source)?;
+        // Above a bridge it is behind none of the ports, and belongs where one of them does.
+        let is_above = self.is_hosted && !self.oracle.is_apart(interface);
+        let above = self.oracle.zone_above(interface, frame.source);
+        let above = above.filter(|_| is_above);
+        let (towards, zone) = (zone, above.unwrap_or(zone));
+        let device = self
+            .oracle
+            .stands(interface, zone, frame.source, is_above)?;
         if self.is_cut && device.is_none() {
             return Err(Drop::because(Reason::Quarantined));
         }
@@ -43,11 +50,16 @@ impl<'a> Sequence<'a> {
             Content::Arp(Some(arp)) => {
                 self.claims(frame, *arp, device, zone)?;
                 self.settle(frame, device, zone, Reason::ArpSpoof)?;
-                return self.charge(frame, device);
+                return self.charge(frame, device, is_above.then_some(interface));
             }
             Content::Arp(None) => return Err(Drop::because(Reason::Malformed)),
             Content::Other(_) if quarantined => return Err(Drop::because(Reason::Quarantined)),
-            Content::Other(_) => return self.charge(frame, device),
+            Content::Other(number) if above.is_some() && !self.oracle.lets_pass(zone, *number) => {
+                return Err(Drop::because(Reason::UnknownEthertype));
+            }
+            Content::Other(_) => {
+                return self.charge(frame, device, is_above.then_some(interface));
+            }
             Content::Ip(ip) => ip,
         };
         let control = control
@@ -72,7 +84,7 @@ impl<'a> Sequence<'a> {
             }
         }
         let to_one = control.is_none() && !is_to_group(frame, ip);
-        if self.is_hosted
+        if (self.is_hosted || self.oracle.is_apart(interface))
             && to_one
             && ip.upper != Upper::Hidden
             && self.is_misdirected(at, frame, ip)
@@ -97,7 +109,11 @@ impl<'a> Sequence<'a> {
             if control == Some(Control::DhcpClient) {
                 self.asks_for_itself(frame, ip, device, zone)?;
             }
-            return self.charge(frame, device);
+            return self.charge(frame, device, is_above.then_some(interface));
+        }
+        if above.is_some() && is_to_group(frame, ip) {
+            let from = From::Guarded(interface.to_owned());
+            return self.leave_to_group(&from, frame, ip, towards);
         }
         let source = End::Other {
             address: ip.source,
@@ -111,13 +127,20 @@ impl<'a> Sequence<'a> {
         Ok(must)
     }
 
-    /// Counts a packet of control, which passes while its sender has sent few enough of them.
-    fn charge(&mut self, frame: &Frame, device: Option<&Device>) -> Result<Must, Drop> {
+    /// Counts a packet of control, which passes while its sender has sent few enough of them. `copy`
+    /// is where a copy leaves of what is sent above a bridge: each has a budget of its own.
+    fn charge(
+        &mut self,
+        frame: &Frame,
+        device: Option<&Device>,
+        copy: Option<&str>,
+    ) -> Result<Must, Drop> {
         let quarantined =
             self.is_cut || device.is_some_and(|device| self.oracle.is_cut_off(device));
+        let sender = Sender::new(device, frame.source);
         let spent = self
             .spent
-            .entry(Sender::new(device, frame.source))
+            .entry((sender, copy.map(str::to_owned)))
             .or_default();
         let budget = self.budget.map(|budget| budget[usize::from(quarantined)]);
         if budget.is_none_or(|budget| *spent < budget) {
