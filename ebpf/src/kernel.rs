@@ -35,8 +35,9 @@ use self::{
 
 /// Judges packets that enter, as soon as the driver has them.
 #[xdp]
+#[inline(always)]
 fn xdp_ingress(context: XdpContext) -> u32 {
-    let started = Answer::from_number(xdp_enter_start(context.ctx));
+    let started = xdp_enter_start(context.ctx);
     let answer = finish(&mut Xdp(context.ctx), started);
     report(ENTERING, answer);
     #[cfg(feature = "log")]
@@ -60,16 +61,18 @@ fn xdp_ingress(context: XdpContext) -> u32 {
 
 /// Judges packets that enter, on ports where XDP can't be used.
 #[classifier]
+#[inline(always)]
 fn tc_ingress(context: TcContext) -> i32 {
-    let started = Answer::from_number(tc_enter_start(context.skb.skb));
+    let started = tc_enter_start(context.skb.skb);
     let answer = finish(&mut TcIngress(context.skb.skb), started);
     judged(&context, ENTERING, answer)
 }
 
 /// Judges packets that leave.
 #[classifier]
+#[inline(always)]
 fn tc_egress(context: TcContext) -> i32 {
-    let started = Answer::from_number(tc_leave_start(context.skb.skb));
+    let started = tc_leave_start(context.skb.skb);
     let answer = finish(&mut TcEgress(context.skb.skb), started);
     judged(&context, LEAVING, answer)
 }
