@@ -12,7 +12,7 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{MapData, MapError},
+    maps::{Array, MapData, MapError},
 };
 use wardline_ebpf::{
     abi::{Address, TICK_SHIFT, gauge, held_by, held_key, holder, holding_device, learned_index},
@@ -72,6 +72,8 @@ impl From<Entry> for Words {
 pub struct LearnedNow {
     table: BpfHashMap<Address, Words>,
     places: BpfHashMap<u64, Address>,
+    /// Tick and interface where each device was last seen.
+    seen: Array<MapData, [u32; 2]>,
     per_device: u32,
     failed: RefCell<Option<DatapathError>>,
 }
@@ -93,7 +95,12 @@ impl LearnedNow {
         map: &BpfHashMap<K, V>,
         key: &K,
     ) -> Option<V> {
-        match map.get(key, 0) {
+        self.noted(name, map.get(key, 0))
+    }
+
+    /// What was read; none also when the kernel has refused, which is noted.
+    fn noted<V>(&self, name: &'static str, read: std::result::Result<V, MapError>) -> Option<V> {
+        match read {
             Ok(value) => Some(value),
             Err(MapError::KeyNotFound) => None,
             Err(source) => {
@@ -119,6 +126,16 @@ impl Learned for LearnedNow {
         let held = keys.filter_map(|key| self.get("HELD", &self.places, &key));
         let own = held.filter(|address| self.device(*address) == Some(device));
         own.map(IpAddr::from).collect()
+    }
+
+    fn seen(&self, device: u32) -> Option<u32> {
+        let [_, interface] = self.noted("SEEN", self.seen.get(&device, 0))?;
+        (interface != 0).then_some(interface)
+    }
+
+    fn learned_at(&self, address: Address) -> Option<u32> {
+        let words = self.get("LEARNED", &self.table, &address)?;
+        Some(Entry::from(words).interface)
     }
 }
 
@@ -160,6 +177,7 @@ impl Reader {
         Ok(LearnedNow {
             table: self.owned("LEARNED")?,
             places: self.owned("HELD")?,
+            seen: self.owned_array("SEEN")?,
             per_device: self.settings()?.learned_per_device.min(PLACES),
             failed: RefCell::default(),
         })
@@ -295,8 +313,8 @@ impl Reader {
         map.try_into().map_err(map_error(name))
     }
 
-    /// An array of numbers, to write to.
-    fn owned_array(&self, name: &'static str) -> Result<aya::maps::Array<MapData, u32>> {
+    /// An array, to write to.
+    fn owned_array<V: Pod>(&self, name: &'static str) -> Result<Array<MapData, V>> {
         let map = duplicate(name, self.map(name)?)?;
         map.try_into().map_err(map_error(name))
     }

@@ -6,8 +6,7 @@
 //! through one. A packet that passes where it enters is not judged again, because the port that it
 //! leaves through finds its flow.
 //!
-//! What NAT does with the packet is not known here. Where the router has NAT and the verdict may be
-//! another one for what it makes of the packet, the answer says so, and which.
+//! What the packet alone does not decide, the answer says beside the verdict: [`notes`].
 
 use std::{
     collections::BTreeSet,
@@ -23,10 +22,11 @@ use wardline_ebpf::{
 mod addresses;
 mod ends;
 mod frame;
+mod notes;
 mod place;
 
 use self::{
-    addresses::is_v4,
+    addresses::{is_v4, unmapped},
     ends::{Candidate, Owner, Resolver, problem},
     frame::{EPHEMERAL, Packet},
     place::Checkpoint,
@@ -81,12 +81,16 @@ impl Answer {
     }
 }
 
-/// The addresses that devices have learned, with the devices' numbers.
+/// What the kernel has learned of devices, by their numbers: their addresses, and where they are.
 pub trait Learned {
     /// The device that has learned an address; a link-local one comes with its link.
     fn device(&self, address: Address) -> Option<u32>;
     /// What a device has learned.
     fn addresses(&self, device: u32) -> Vec<IpAddr>;
+    /// The number of the interface where a device was last seen.
+    fn seen(&self, device: u32) -> Option<u32>;
+    /// The number of the interface where an address was learned.
+    fn learned_at(&self, address: Address) -> Option<u32>;
 }
 
 /// Judges the packet that a question describes. `tick` is the current tick.
@@ -119,62 +123,72 @@ pub fn explain(
     let (from, to, service) = choose(&from, &to, &services).map_err(|problem| vec![problem])?;
     resolver.presume(from);
     resolver.presume(to);
-    let (checkpoint, link) = resolver
-        .checkpoint(from, to, &question.port)
+    let asked = resolver
+        .asked(from, to, service, source_port, &question.port)
         .map_err(|problem| vec![problem])?;
-    let packet = Packet {
-        source: from.address,
-        destination: to.address,
-        source_mac: resolver.source_mac(from, &checkpoint, link),
-        destination_mac: resolver.destination_mac(to, &checkpoint, link, service),
-        vlan: checkpoint.vlan(),
-        service,
-        source_port,
-    };
-
-    let mut work = Work::default();
-    let mut judge = |packet: &Packet, checkpoint: &Checkpoint| {
-        let (bytes, model) = (packet.bytes(), &resolver.model);
-        let bytes = match link.header {
-            Header::Bare => &bytes[ETHERNET..],
-            Header::Ethernet | Header::Other(_) => &bytes[..],
-        };
-        match *checkpoint {
-            Checkpoint::Enters { .. } => {
-                decide::ingress(bytes, None, link.number, model, &mut work)
-            }
-            Checkpoint::Leaves { came_from, .. } => {
-                decide::egress(bytes, None, link.number, came_from, model, &mut work)
-            }
-        }
-    };
-    let verdict = judge(&packet, &checkpoint);
-    let masqueraded = match (checkpoint, resolver.masquerades(from)) {
-        (
-            Checkpoint::Leaves {
-                vlan,
-                came_from: 1..,
-            },
-            Some(source),
-        ) => {
-            let of_the_router = Checkpoint::Leaves { vlan, came_from: 0 };
-            Some(judge(&Packet { source, ..packet }, &of_the_router))
-        }
-        _ => None,
-    };
-    let masqueraded = masqueraded.map_or(String::new(), |verdict| {
-        let (pass, word) = (verdict.reason.passes(), reason_word(verdict.reason));
-        let verdict = if pass { "allow" } else { "drop" };
-        format!("; the router has NAT: if that gives it the router's address, {verdict}: {word}")
-    });
+    let verdict = resolver.judge(&asked.packet, &asked);
+    let notes = resolver.notes(&asked, &verdict, from, to);
     Ok(Answer {
         reason: verdict.reason,
         rule: snapshot.name(numbered::RULE, verdict.rule).to_owned(),
         source_zone: resolver.zone_name(from),
         destination_zone: resolver.zone_name(to),
-        packet: in_words(&packet, &checkpoint, link, &verdict) + &masqueraded,
+        packet: in_words(&asked, &verdict) + &notes,
         revision: snapshot.revision,
     })
+}
+
+/// A packet, and where it is judged.
+struct Asked<'a> {
+    packet: Packet,
+    checkpoint: Checkpoint,
+    /// The interface through which it enters or leaves there.
+    link: &'a Link,
+}
+
+impl<'a> Resolver<'a> {
+    /// The packet that one end sends to another, and where it is judged; `port` is the one that the
+    /// question names.
+    fn asked(
+        &self,
+        from: &Candidate<'_>,
+        to: &Candidate<'_>,
+        service: u32,
+        source_port: u16,
+        port: &str,
+    ) -> Result<Asked<'a>, Problem> {
+        let (checkpoint, link) = self.checkpoint(from, to, port)?;
+        let packet = Packet {
+            source: from.address,
+            destination: to.address,
+            source_mac: self.source_mac(from, &checkpoint, link),
+            destination_mac: self.destination_mac(to, &checkpoint, link, service),
+            vlan: checkpoint.vlan(),
+            service,
+            source_port,
+        };
+        Ok(Asked {
+            packet,
+            checkpoint,
+            link,
+        })
+    }
+
+    /// Judges a packet at the place of one that was asked about.
+    fn judge(&self, packet: &Packet, at: &Asked<'_>) -> Verdict {
+        let (bytes, model, mut work) = (packet.bytes(), &self.model, Work::default());
+        let bytes = match at.link.header {
+            Header::Bare => &bytes[ETHERNET..],
+            Header::Ethernet | Header::Other(_) => &bytes[..],
+        };
+        let number = at.link.number;
+        match at.checkpoint {
+            Checkpoint::Enters { .. } => decide::ingress(bytes, None, number, model, &mut work),
+            Checkpoint::Leaves { came_from, .. } => {
+                decide::egress(bytes, None, number, came_from, model, &mut work)
+            }
+        }
+    }
 }
 
 /// Length of the header that packets of some interfaces lack. Those have no VLANs.
@@ -247,7 +261,15 @@ fn choose<'a, 'b>(
         let (opener, other) = { pairs }.find(apart).unwrap_or((opener, other));
         return Ok((opener, other, *service));
     }
+    let mut ends = [("from", from), ("to", to)].into_iter();
+    let mapped = ends.find_map(|(path, end)| Some((path, end, unmapped(end.first()?.address)?)));
     Err(match shared {
+        None if let Some((path, end, v4)) = mapped => {
+            let address = end[0].address;
+            let message =
+                format!("{address} is IPv4 in IPv6, and the other end is not; write {v4}");
+            problem(path, message)
+        }
         None => problem("to", "has no address of the family that `from` has"),
         Some(family) => problem(
             "service",
@@ -266,7 +288,12 @@ fn is_of_family(service: u32, v4: bool) -> bool {
 }
 
 /// `tcp 10.20.2.21:49152 → 10.20.1.11:443 from 02:00:00:00:02:21, entering cam1`.
-fn in_words(packet: &Packet, checkpoint: &Checkpoint, link: &Link, verdict: &Verdict) -> String {
+fn in_words(asked: &Asked<'_>, verdict: &Verdict) -> String {
+    let Asked {
+        packet,
+        checkpoint,
+        link,
+    } = asked;
     let low = packet.service as u16;
     let (source, destination) = (packet.source, packet.destination);
     let what = match packet.protocol() {

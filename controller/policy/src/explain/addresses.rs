@@ -9,6 +9,14 @@ pub(super) fn is_v4(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(_))
 }
 
+/// The IPv4 address that an IPv4-mapped one stands for (RFC 4291 section 2.5.5.2).
+pub(super) fn unmapped(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => address.to_ipv4_mapped(),
+    }
+}
+
 /// Whether hosts send from an address and rules apply to it.
 pub(super) fn is_usable(address: IpAddr) -> bool {
     let address = Address::from(address);

@@ -92,6 +92,15 @@ impl<'a> Resolver<'a> {
         links.find_map(|link| self.learned.device(address.on_link(link)))
     }
 
+    /// The number of the interface where an end was last seen.
+    pub(super) fn seen_at(&self, candidate: &Candidate<'_>) -> Option<u32> {
+        match candidate.owner {
+            Owner::Device(device) => self.learned.seen(self.device_number(device)),
+            Owner::Nobody => self.learned.learned_at(candidate.address.into()),
+            Owner::Router => None,
+        }
+    }
+
     fn accepts(&self, device: u32, address: IpAddr) -> bool {
         // One that is link-local does not represent its device: it is on one link only.
         if is_link_local(address) {
@@ -137,7 +146,6 @@ impl<'a> Resolver<'a> {
                                  internet, router or any";
                     problem(path, format!("{text:?} is no end of a packet; {right}"))
                 })?;
-                let address = address.to_canonical();
                 taken.insert(address);
                 (
                     vec![Candidate {

@@ -33,7 +33,16 @@ impl Packet {
     /// The frame. Checksums are left out: no verdict reads them.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let transport = self.transport();
-        let length = transport.len() as u16;
+        let membership = self.is_membership();
+        let hop_limit = if membership {
+            // RFC 3376 section 4, RFC 3810 section 5: to this link only, with the router alert.
+            1
+        } else if is_discovery(self.service) {
+            // RFC 4861 section 7.1: only from neighbours.
+            255
+        } else {
+            HOP_LIMIT
+        };
         let mut bytes = [self.destination_mac.0, self.source_mac.0].concat();
         if self.vlan != 0 {
             bytes.extend(number::VLAN.to_be_bytes());
@@ -42,31 +51,42 @@ impl Packet {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 bytes.extend(number::IPV4.to_be_bytes());
-                bytes.extend([0x45, 0]);
-                bytes.extend((20 + length).to_be_bytes());
-                bytes.extend([0, 0, 0x40, 0, HOP_LIMIT, self.protocol(), 0, 0]);
+                let options: &[u8] = if membership { &[0x94, 4, 0, 0] } else { &[] };
+                let header = 20 + options.len();
+                bytes.extend([0x40 | (header / 4) as u8, 0]);
+                bytes.extend(((header + transport.len()) as u16).to_be_bytes());
+                bytes.extend([0, 0, 0x40, 0, hop_limit, self.protocol(), 0, 0]);
                 bytes.extend(source.octets());
                 bytes.extend(destination.octets());
+                bytes.extend(options);
             }
             (source, destination) => {
+                let protocol = self.protocol();
+                let options: &[u8] = if membership {
+                    &[protocol, 0, 5, 2, 0, 0, 1, 0]
+                } else {
+                    &[]
+                };
                 bytes.extend(number::IPV6.to_be_bytes());
                 bytes.extend([0x60, 0, 0, 0]);
-                bytes.extend(length.to_be_bytes());
-                // RFC 4861 section 7.1: only from neighbours.
-                bytes.extend([
-                    self.protocol(),
-                    if is_discovery(self.service) {
-                        255
-                    } else {
-                        HOP_LIMIT
-                    },
-                ]);
+                bytes.extend(((options.len() + transport.len()) as u16).to_be_bytes());
+                bytes.extend([if membership { 0 } else { protocol }, hop_limit]);
                 bytes.extend(Address::from(source).octets());
                 bytes.extend(Address::from(destination).octets());
+                bytes.extend(options);
             }
         }
         bytes.extend(transport);
         bytes
+    }
+
+    /// Whether it is a message of IGMP or MLD about who is in which group.
+    pub(super) fn is_membership(&self) -> bool {
+        match self.protocol() {
+            number::IGMP => matches!(self.source, IpAddr::V4(_)),
+            number::ICMPV6 => matches!(self.kind(), 130..=132 | 143),
+            _ => false,
+        }
     }
 
     /// Type of the ICMP message.
@@ -99,11 +119,18 @@ impl Packet {
                     match self.kind() {
                         135 => message.extend(Address::from(self.destination).octets()),
                         136 => message.extend(Address::from(self.source).octets()),
+                        // RFC 2710 section 3: the group.
+                        130..=132 => message.extend(Address::from(self.destination).octets()),
                         _ => {}
                     }
                 }
                 message
             }
+            number::IGMP => match self.destination {
+                // RFC 2236 section 2: a report, with the group.
+                IpAddr::V4(group) => [&[0x16, 0, 0, 0][..], &group.octets()].concat(),
+                IpAddr::V6(_) => vec![0; 8],
+            },
             _ => vec![0; 8],
         }
     }

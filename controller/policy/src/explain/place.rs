@@ -1,7 +1,9 @@
 //! Where the first packet of a flow is judged, and which MACs and VLAN it has there.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use wardline_ebpf::{
-    abi::{Address, Port, carries_key, mac_key, vlan_key},
+    abi::{Port, carries_key, mac_key, vlan_key},
     packet::number,
 };
 
@@ -45,7 +47,7 @@ impl<'a> Resolver<'a> {
         port: &str,
     ) -> Result<(Checkpoint, &'a Link), Problem> {
         let is_router = from.owner == Owner::Router;
-        if is_router && Address::from(to.address).is_group() {
+        if is_router && self.group_mac(to.address).is_some() {
             return self.leaves_to_group(port);
         }
         if port.is_empty() {
@@ -135,7 +137,8 @@ impl<'a> Resolver<'a> {
         entry.is_some_and(|entry| entry.flags & Port::GUARDED != 0)
     }
 
-    /// The guarded interface of an end: its own, or the first by name that carries its zone.
+    /// The guarded interface of an end: the only one that it may be on, or, of those that carry its
+    /// zone, where it was last seen, else the first by name.
     pub(super) fn port_of(&self, candidate: &Candidate<'_>) -> Result<&'a Link, String> {
         let is_guarded = |link: &&Link| self.is_guarded_port(link);
         let inventory = &self.snapshot.inventory;
@@ -153,7 +156,9 @@ impl<'a> Resolver<'a> {
         let places = &self.snapshot.tables.places;
         let carries = |link: &&Link| places.contains_key(&carries_key(0, link.number, zone));
         let links = inventory.links.values().filter(is_guarded).filter(carries);
-        links.min_by_key(|link| &link.name).ok_or_else(|| {
+        let seen = self.seen_at(candidate);
+        let first = links.min_by_key(|link| (Some(link.number) != seen, &link.name));
+        first.ok_or_else(|| {
             let zone = self.snapshot.name(numbered::ZONE, u32::from(zone));
             format!("no guarded interface that exists carries zone {zone:?}")
         })
@@ -200,6 +205,9 @@ impl<'a> Resolver<'a> {
         service: u32,
     ) -> Mac {
         let enters = matches!(checkpoint, Checkpoint::Enters { .. });
+        if let Some(group) = self.group_mac(to.address) {
+            return group;
+        }
         match to.owner {
             // Hosts send every packet to another zone to the router, but neighbour discovery to the
             // neighbour.
@@ -207,6 +215,27 @@ impl<'a> Resolver<'a> {
             _ if enters && !is_discovery(service) => link.mac.unwrap_or(UNLISTED),
             Owner::Device(device) if !device.macs.is_empty() => device.macs[0],
             Owner::Device(_) | Owner::Router | Owner::Nobody => self.unlisted(),
+        }
+    }
+
+    /// The MAC of what goes to a group (RFC 1112 section 6.4, RFC 2464 section 7) or a broadcast
+    /// address.
+    fn group_mac(&self, address: IpAddr) -> Option<Mac> {
+        let nets = self.snapshot.inventory.connected.iter().map(|(_, net)| net);
+        let mut v4 = nets.filter(|net| net.addr().is_ipv4() && net.prefix_len() < 31);
+        match address {
+            IpAddr::V4(group) if group.is_multicast() => {
+                let [_, b, c, d] = group.octets();
+                Some(Mac([1, 0, 0x5e, b & 0x7f, c, d]))
+            }
+            IpAddr::V6(group) if group.is_multicast() => {
+                let [.., a, b, c, d] = group.octets();
+                Some(Mac([0x33, 0x33, a, b, c, d]))
+            }
+            _ if address == Ipv4Addr::BROADCAST || v4.any(|net| net.broadcast() == address) => {
+                Some(Mac([0xff; 6]))
+            }
+            _ => None,
         }
     }
 
