@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wardline_oracle::frames::{ACK, Ethernet, RST, Tcp, ip};
+use wardline_oracle::frames::{ACK, Ethernet, Mac, RST, Tcp, ip};
 use wardline_tests::{
     End, Host, eventually,
     ward::{FAR, Guard, PATIENCE, Ward, mac, policy, v4, v6, zone},
@@ -27,35 +27,83 @@ fn document(hook: &str) -> String {
         )
 }
 
-/// The frame of a segment that a host sends through the router.
-fn segment(host: &Host, gateway: [u8; 6], from: &str, to: &str, upper: Tcp) -> Vec<u8> {
+/// The frame of a segment that a host sends to its next hop.
+fn segment(host: &Host, gateway: Mac, from: &str, to: &str, upper: Tcp) -> Vec<u8> {
     let [from, to]: [IpAddr; 2] = [from, to].map(|address| address.parse().unwrap());
     Ethernet::new(gateway, host.mac("eth0").unwrap(), ip(from, to, upper)).bytes()
 }
 
-/// Segments of connections that the pump has never opened, as the camera would answer them, in both
-/// families.
-fn answers(ward: &Ward, camera: &Host) -> Vec<Vec<u8>> {
-    let gateway = ward.lab.router().mac("lan2").unwrap();
-    let ports = 20_000..20_000 + 2 * QUOTA as u16;
-    let ends = [[v4(2), v4(1)], [v6(2), v6(1)]];
-    let each = |port| {
-        ends.each_ref()
-            .map(|[from, to]| segment(camera, gateway, from, to, Tcp::new(STREAM, port, ACK)))
-    };
-    ports.flat_map(each).collect()
+/// A pump and a camera, each on a port of its own: routed, or of one bridge.
+struct Pair {
+    ward: Ward,
+    pump: Host,
+    camera: Host,
+    on_bridge: bool,
 }
 
-/// Makes the camera's port anew, as a driver or a container's network does.
-fn remake(ward: &Ward, camera: &Host) {
-    let host = End::new(camera, "eth0")
-        .mac(&mac(2))
-        .address(&format!("{}/24", v4(2)))
-        .address(&format!("{}/64", v6(2)))
-        .gateway("10.20.2.1")
-        .gateway("fd20:0:0:2::1");
-    ward.lab.wire(&host, &ward.port(2)).unwrap();
-    ward.lab.settle().unwrap();
+impl Pair {
+    fn new(name: &str, on_bridge: bool) -> Self {
+        let ward = Ward::new(name);
+        let [pump, camera] = if on_bridge {
+            let addresses = ["10.20.0.1/16", "fd20::1/32"];
+            let router = ward.lab.router();
+            ward.lab.bridge(router, "br0", &addresses).unwrap();
+            [1, 2].map(|net| ward.beside(net, "br0"))
+        } else {
+            [1, 2].map(|net| ward.device(net))
+        };
+        ward.lab.settle().unwrap();
+        Self {
+            ward,
+            pump,
+            camera,
+            on_bridge,
+        }
+    }
+
+    /// The MAC by which the camera reaches the pump.
+    fn next_hop(&self) -> Mac {
+        if self.on_bridge {
+            self.pump.mac("eth0").unwrap()
+        } else {
+            self.ward.lab.router().mac("lan2").unwrap()
+        }
+    }
+
+    /// Segments of connections that the pump has never opened, as the camera would answer them, in both
+    /// families.
+    fn answers(&self) -> Vec<Vec<u8>> {
+        let next = self.next_hop();
+        let ports = 20_000..20_000 + 2 * QUOTA as u16;
+        let ends = [[v4(2), v4(1)], [v6(2), v6(1)]];
+        let each = |port| {
+            ends.each_ref().map(|[from, to]| {
+                segment(&self.camera, next, from, to, Tcp::new(STREAM, port, ACK))
+            })
+        };
+        ports.flat_map(each).collect()
+    }
+
+    /// Makes the camera's port anew, as a driver or a container's network does.
+    fn remake(&self) {
+        let ward = &self.ward;
+        let host = End::new(&self.camera, "eth0").mac(&mac(2));
+        if self.on_bridge {
+            let host = host
+                .address(&format!("{}/16", v4(2)))
+                .address(&format!("{}/32", v6(2)));
+            let port = End::new(ward.lab.router(), "lan2").master("br0");
+            ward.lab.wire(&host, &port).unwrap();
+        } else {
+            let host = host
+                .address(&format!("{}/24", v4(2)))
+                .address(&format!("{}/64", v6(2)))
+                .gateway("10.20.2.1")
+                .gateway("fd20:0:0:2::1");
+            ward.lab.wire(&host, &ward.port(2)).unwrap();
+        }
+        ward.lab.settle().unwrap();
+    }
 }
 
 /// Whether the pump opens as many connections as it may have, from each family.
@@ -69,10 +117,20 @@ fn opens_all(pump: &Host, most: u64) -> bool {
 
 #[test]
 fn a_camera_can_not_use_up_the_flows_of_a_pump() {
+    spares_the_quota("others-quota", false);
+}
+
+#[test]
+fn a_camera_on_a_bridge_can_not_use_up_the_flows_of_a_pump() {
+    spares_the_quota("quota-bridged", true);
+}
+
+fn spares_the_quota(name: &str, on_bridge: bool) {
     for hook in ["xdp", "tc"] {
-        let ward = Ward::new("others-quota");
-        let [pump, camera] = [1, 2].map(|net| ward.device(net));
-        ward.lab.settle().unwrap();
+        let pair = Pair::new(name, on_bridge);
+        let Pair {
+            ward, pump, camera, ..
+        } = &pair;
         let _stream = camera.tcp_serve(STREAM).unwrap();
         let more = format!("[timeouts]\nadoption = 600\n[limits]\nflows_per_device = {QUOTA}\n");
         let mut guard = Guard::start(&ward.lab, &more);
@@ -83,14 +141,14 @@ fn a_camera_can_not_use_up_the_flows_of_a_pump() {
         for session in &mut running {
             assert!(session.echo(b"still there"), "{hook}");
         }
-        let frames = answers(&ward, &camera);
+        let frames = pair.answers();
         camera.flood("eth0", &frames).unwrap();
         let all = frames.len() as u64;
         let refused = || guard.packets("device_quota") >= all - QUOTA / 2;
         assert!(eventually(PATIENCE, refused), "{hook} {:?}", guard.drops());
         guard.told(&[("reason", "device_quota"), ("device", "device-2")]);
         let own = running.len() as u64;
-        assert!(opens_all(&pump, QUOTA - own), "{hook} {:?}", guard.drops());
+        assert!(opens_all(pump, QUOTA - own), "{hook} {:?}", guard.drops());
 
         // A port that is made anew adopts nothing, whether the daemon sees it or starts after it.
         for restart in [false, true] {
@@ -101,13 +159,13 @@ fn a_camera_can_not_use_up_the_flows_of_a_pump() {
             if !restart {
                 guard.wait_until_unguarded("lan2");
             }
-            remake(&ward, &camera);
+            pair.remake();
             if restart {
                 guard.daemon.restart().unwrap();
             }
             guard.wait_until_guarded("lan2");
             let (before, quota) = (guard.packets("mid_flow"), guard.packets("device_quota"));
-            camera.flood("eth0", &answers(&ward, &camera)).unwrap();
+            camera.flood("eth0", &pair.answers()).unwrap();
             // But for those that it has adopted already.
             let refused = || guard.packets("mid_flow") >= before + all - QUOTA / 2;
             assert!(eventually(PATIENCE, refused), "{hook} {:?}", guard.drops());
@@ -116,21 +174,32 @@ fn a_camera_can_not_use_up_the_flows_of_a_pump() {
                 assert!(session.echo(b"and still"), "{hook}");
             }
         }
-        ward.lab.close().unwrap();
+        drop(guard);
+        pair.ward.lab.close().unwrap();
     }
 }
 
 #[test]
 fn a_flow_that_is_over_ends_on_time_whatever_the_camera_sends() {
+    ends_on_time("over", false);
+}
+
+#[test]
+fn a_flow_that_is_over_ends_on_time_on_a_bridge_too() {
+    ends_on_time("over-bridged", true);
+}
+
+fn ends_on_time(name: &str, on_bridge: bool) {
     const CLOSING: Duration = Duration::from_secs(3);
-    let ward = Ward::new("over");
-    let [pump, camera] = [1, 2].map(|net| ward.device(net));
-    ward.lab.settle().unwrap();
+    let pair = Pair::new(name, on_bridge);
+    let Pair {
+        ward, pump, camera, ..
+    } = &pair;
     let _stream = camera.tcp_serve(STREAM).unwrap();
     for hook in ["xdp", "tc"] {
         let guard = Guard::start(&ward.lab, "[timeouts]\nadoption = 0\ntcp_closing = 3\n");
         guard.apply(&document(hook));
-        let gateway = ward.lab.router().mac("lan2").unwrap();
+        let next = pair.next_hop();
         for [from, to] in [[v4(2), v4(1)], [v6(2), v6(1)]] {
             let mut session = pump.session(&from, STREAM).unwrap();
             assert!(session.echo(b"a picture"));
@@ -142,7 +211,7 @@ fn a_flow_that_is_over_ends_on_time_whatever_the_camera_sends() {
             };
             assert!(eventually(PATIENCE, closing), "{hook}");
             let (began, ack) = (Instant::now(), Tcp::new(STREAM, port, ACK));
-            let again = segment(&camera, gateway, &from, &to, ack);
+            let again = segment(camera, next, &from, &to, ack);
             let over = eventually(PATIENCE, || {
                 camera.send_frame("eth0", &again).unwrap();
                 guard.flows(&to, &from).is_empty()
