@@ -9,13 +9,14 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
+    net::{IpAddr, UdpSocket},
     path::PathBuf,
     time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::{Ctl, Daemon, End, Host, Lab, Settings, eventually};
+use crate::{Ctl, Daemon, End, Host, Lab, Settings, TIMEOUT, eventually};
 
 /// How long an expected event may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -173,6 +174,27 @@ pub fn arrives(at: &Host, send: impl FnOnce()) -> bool {
     let either = |frame: &[u8]| has(frame, TRIED) || has(frame, ALWAYS);
     let first = sniffer.wait_for(PATIENCE, either);
     has(&first.expect("what always arrives"), TRIED)
+}
+
+/// Whether a datagram to udp/2575 arrives from this address of one host at that address of another.
+///
+/// # Panics
+/// When an address is not the host's.
+pub fn receives((from, source): (&Host, IpAddr), (to, destination): (&Host, IpAddr)) -> bool {
+    let bind = |host: &Host, at: (IpAddr, u16)| {
+        let mut socket = None;
+        // A program that another test starts may hold the last socket for a moment.
+        eventually(PATIENCE, || {
+            socket = host.run(|| UdpSocket::bind(at)).unwrap().ok();
+            socket.is_some()
+        });
+        socket.expect("a socket with this address")
+    };
+    let receiver = bind(to, (destination, 2575));
+    receiver.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let sender = bind(from, (source, 0));
+    sender.send_to(b"pressure", (destination, 2575)).unwrap();
+    receiver.recv(&mut [0; 16]).is_ok()
 }
 
 /// The path of the program that an environment variable names.

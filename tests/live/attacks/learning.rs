@@ -1,9 +1,6 @@
 //! A device claims thousands of addresses, and then its neighbour's.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use serde_json::Value;
 use wardline_oracle::frames::{
@@ -11,7 +8,7 @@ use wardline_oracle::frames::{
 };
 use wardline_tests::{
     End, Host, eventually,
-    ward::{Guard, PATIENCE, Ward, mac},
+    ward::{Guard, PATIENCE, Ward, mac, receives},
 };
 
 /// Addresses that the attacker claims.
@@ -65,19 +62,6 @@ fn own(v4: bool, net: u16) -> IpAddr {
     } else {
         Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, net).into()
     }
-}
-
-/// Whether a datagram arrives from this address of one host at that address of another.
-fn receives((from, source): (&Host, IpAddr), (to, destination): (&Host, IpAddr)) -> bool {
-    let receiver = to
-        .run(|| UdpSocket::bind((destination, 2575)).unwrap())
-        .unwrap();
-    receiver
-        .set_read_timeout(Some(Duration::from_millis(500)))
-        .unwrap();
-    let sender = from.run(|| UdpSocket::bind((source, 0)).unwrap()).unwrap();
-    sender.send_to(b"pressure", (destination, 2575)).unwrap();
-    receiver.recv(&mut [0; 16]).is_ok()
 }
 
 /// The policy of devices that are listed with a MAC only.
@@ -260,4 +244,83 @@ fn claims_beyond_the_bound_do_not_reach_the_router() {
 #[test]
 fn claims_beyond_the_bound_do_not_reach_the_router_of_a_bridge() {
     spares_neighbours("claims-bridged", true);
+}
+
+/// Learned addresses that all devices at one port may have, for each family.
+const OF_PORT: usize = 1024;
+/// Unlisted MACs behind one port, which claim as many addresses as each may have: more than the port may.
+const MANY: u16 = 80;
+
+/// The claims of one MAC of many, by ARP and by neighbour discovery.
+fn claims_of(n: u16) -> [Vec<Vec<u8>>; 2] {
+    let [high, low] = n.to_be_bytes();
+    let own = [2, 0, 0, 9, high, low];
+    let claims = (0..LEARNED as u16).map(|at| n * LEARNED as u16 + at);
+    [true, false].map(|v4| {
+        let frame = |at: u16| match claimed(v4, at) {
+            IpAddr::V4(address) => {
+                Ethernet::new(BROADCAST, own, Arp::request(own, address, address)).bytes()
+            }
+            IpAddr::V6(address) => {
+                let says =
+                    icmpv6::neighbour_advertisement(address, 0x20, &[icmpv6::target_link(own)]);
+                let to = "ff02::1".parse().unwrap();
+                let packet = Ipv6 {
+                    hop_limit: 255,
+                    ..Ipv6::new(address, to, says)
+                };
+                Ethernet::new(group_mac(to), own, packet).bytes()
+            }
+        };
+        claims.clone().map(frame).collect()
+    })
+}
+
+#[test]
+fn many_macs_behind_one_port_take_no_address_from_other_ports() {
+    let ward = Ward::new("port-bound");
+    ward.lab.router().ip("link add br0 type bridge").unwrap();
+    ward.lab.router().ip("link set br0 up").unwrap();
+    let [attacker, early] = [2, 3].map(|net| ward.bridged(net, "br0"));
+    let late = ward.bridged(4, "br0");
+    ward.lab.settle().unwrap();
+    let claims: Vec<_> = (0..MANY).map(claims_of).collect();
+    for hook in ["xdp", "tc"] {
+        let guard = Guard::start(&ward.lab, "");
+        guard.apply(&(POLICY.replace("HOOK", hook).replace("ADMIT", "any") + "  []\n"));
+        assert_eq!(guard.attached()["lan2"], hook);
+        for v4 in [true, false] {
+            let [own2, own3, own4] = [2, 3, 4].map(|net| own(v4, net));
+            // The attacker has an address of its own before it claims others.
+            assert!(receives((&attacker, own2), (&early, own3)), "{hook}");
+            let spoofs = || {
+                let all = ["arp_spoof", "nd_spoof", "spoofed_source"];
+                all.map(|reason| guard.packets(reason)).iter().sum::<u64>()
+            };
+            let before = spoofs();
+            for frames in &claims {
+                attacker.flood("eth0", &frames[usize::from(!v4)]).unwrap();
+            }
+            // One address of the port, or a few, was learned before.
+            let beyond = usize::from(MANY) * LEARNED as usize - OF_PORT;
+            let refused = || spoofs() - before >= beyond as u64;
+            assert!(eventually(PATIENCE, refused), "{hook} {:?}", guard.drops());
+            let refused = spoofs() - before;
+            assert!(refused <= beyond as u64 + 4, "{hook} {refused}");
+            // Nobody lost an address, and who comes later at another port gets one.
+            assert!(receives((&attacker, own2), (&early, own3)), "{hook}");
+            assert!(receives((&early, own3), (&attacker, own2)), "{hook}");
+            assert!(
+                receives((&late, own4), (&early, own3)),
+                "{hook} {:?}",
+                guard.drops()
+            );
+        }
+        let status = guard.ctl.json(&["status"]).unwrap();
+        let tables = status["tables"].as_array().unwrap();
+        let learned = tables.iter().find(|it| it["name"] == "learned").unwrap();
+        let used = learned["used"].as_u64().unwrap() as usize;
+        // Those of the port, and of the two others.
+        assert!((2 * OF_PORT..=2 * OF_PORT + 12).contains(&used), "{used}");
+    }
 }

@@ -9,7 +9,9 @@ use std::{
 use wardline_oracle::frames::{Ethernet, Icmp, Ipv4, Ipv6, Packet, Udp, Upper};
 use wardline_tests::{
     Host, TIMEOUT, eventually,
-    ward::{ALWAYS, FAR, Guard, PATIENCE, TRIED, Ward, arrives, policy, v4, v6, zone},
+    ward::{
+        ALWAYS, FAR, Guard, PATIENCE, TRIED, Ward, arrives, mac, policy, receives, v4, v6, zone,
+    },
 };
 
 /// Ports of DHCP: source, destination.
@@ -177,15 +179,8 @@ fn a_stranger_behind_the_uplink_has_no_zones_rights() {
     }
     ward.lab.settle().unwrap();
     let arrives = |from: &Host, source: &str, family: usize| {
-        let receiver = [v4(2), v6(2)][family].parse::<IpAddr>().unwrap();
-        let source = source.parse::<IpAddr>().unwrap();
-        let bind =
-            |host: &Host, at: (IpAddr, u16)| host.run(|| UdpSocket::bind(at).unwrap()).unwrap();
-        let socket = bind(&other, (receiver, 2575));
-        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-        let sender = bind(from, (source, 0));
-        sender.send_to(b"pressure", (receiver, 2575)).unwrap();
-        socket.recv(&mut [0; 16]).is_ok()
+        let [source, to] = [source, &[v4(2), v6(2)][family]].map(|it| it.parse().unwrap());
+        receives((from, source), (&other, to))
     };
     let all = |family: usize| {
         [
@@ -221,5 +216,59 @@ fn a_stranger_behind_the_uplink_has_no_zones_rights() {
         assert!(eventually(PATIENCE, || arrives(&ward.far, free[0], 0)));
         router.ip("address add 10.20.1.1/24 dev lan1").unwrap();
         assert!(eventually(PATIENCE, || !arrives(&ward.far, free[0], 0)));
+    }
+}
+
+#[test]
+fn a_stranger_beside_a_guarded_bridge_has_no_zones_rights() {
+    let ward = Ward::new("stranger-bridged");
+    let router = ward.lab.router();
+    let addresses = ["10.20.0.1/16", "fd20::1/32"];
+    ward.lab.bridge(router, "br0", &addresses).unwrap();
+    // The port of the ninth is of the bridge, too, and not guarded.
+    let [own, other, beside] = [1, 2, 9].map(|net| ward.beside(net, "br0"));
+    let free = ["10.20.1.77", "fd20:0:0:1::77"];
+    let own_at = [v4(1), v6(1)];
+    for (host, address) in [(&ward.far, free[0]), (&beside, &*own_at[0])] {
+        host.sysctl("ipv6/ip_nonlocal_bind", "1").unwrap();
+        host.ip(&format!("route add local {address} dev lo"))
+            .unwrap();
+    }
+    ward.lab.settle().unwrap();
+    let all = |family: usize| {
+        [
+            (&own, &*own_at[family]),
+            (&beside, &[v4(9), v6(9)][family]),
+            // The address of a device, and one that nobody has.
+            (&beside, &own_at[family]),
+            (&ward.far, free[family]),
+        ]
+        .map(|(from, source)| {
+            let [source, to] = [source, &[v4(2), v6(2)][family]].map(|it| it.parse().unwrap());
+            receives((from, source), (&other, to))
+        })
+    };
+    // Without Wardline all of it arrives.
+    assert_eq!([0, 1].map(all), [[true; 4]; 2]);
+    let rule = "  - {name: beyond, from: [zone:zone-9], to: [zone:zone-2], services: [udp/2575], \
+                action: allow}\n";
+    for hook in ["xdp", "tc"] {
+        let guard = Guard::start(&ward.lab, "");
+        let mut zones = [1, 2, 9].map(|net| zone(net, "", &format!(", attach: {hook}")));
+        zones[2][1].clear();
+        zones[2][2] = zones[2][2].replace(&format!("macs: [\"{}\"], ", mac(9)), "");
+        guard.apply(&(policy(&zones, "tcp/7") + ZONES + rule));
+        assert_eq!(guard.attached()["lan2"], hook);
+        assert_eq!(
+            [0, 1].map(all),
+            [[true, true, false, false]; 2],
+            "{hook} {:?}",
+            guard.drops()
+        );
+        let drops = guard.drops();
+        assert_eq!(drops, [("spoofed_source".to_owned(), 4)].into(), "{hook}");
+        for source in [free[0], &own_at[0]] {
+            guard.told(&[("reason", "spoofed_source"), ("source", source)]);
+        }
     }
 }
