@@ -1,10 +1,16 @@
-//! A relay on the router, and the DHCP server behind a port: do devices get their leases?
+//! A relay on the router, and the DHCP server behind a port: do devices get their leases, of either
+//! family?
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{Ipv6Addr, SocketAddrV6, UdpSocket},
+    time::{Duration, Instant},
+};
 
+use wardline_oracle::frames::{Ethernet, Ipv6, Udp, mac as parsed};
 use wardline_tests::{
-    End,
-    ward::{Guard, Ward, mac, v4, v6, zone},
+    End, Host, eventually,
+    ward::{Guard, PATIENCE, Ward, mac, v4, v6, zone},
 };
 
 use crate::live::servers::{dnsmasq, global_address, has, has_dnsmasq, takes_lease};
@@ -96,5 +102,148 @@ fn relayed(name: &str, hook: &str) {
     assert_eq!(drops.keys().collect::<Vec<_>>(), ["no_rule"], "{drops:?}");
     guard.told(&[("reason", "no_rule"), ("service", "udp/67")]);
     guard.apply(&policy(", mode: observe", &ports));
+    guard.observes("no_rule", || assert!(takes()));
+}
+
+#[test]
+fn a_lease_of_ipv6_comes_through_a_relay_on_the_router_at_xdp() {
+    relayed_v6("relay6-xdp", "xdp");
+}
+
+#[test]
+fn a_lease_of_ipv6_comes_through_a_relay_on_the_router_at_tc() {
+    relayed_v6("relay6-tc", "tc");
+}
+
+/// The server and the relays (RFC 8415 section 7.1).
+const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+
+/// An option of DHCPv6.
+fn option(kind: u16, data: &[u8]) -> Vec<u8> {
+    let length = data.len() as u16;
+    [&kind.to_be_bytes()[..], &length.to_be_bytes(), data].concat()
+}
+
+/// The first option of a kind.
+fn find(mut options: &[u8], kind: u16) -> Option<&[u8]> {
+    loop {
+        let (head, rest) = options.split_at_checked(4)?;
+        let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let (data, rest) = rest.split_at_checked(length)?;
+        if head[..2] == kind.to_be_bytes() {
+            return Some(data);
+        }
+        options = rest;
+    }
+}
+
+/// Solicits an address and requests what is offered, as a client does (RFC 8415 section 18.2); the
+/// address that the server has then given.
+fn takes_lease_v6(host: &Host) -> Option<Ipv6Addr> {
+    let [a, b, c, d, e, f] = host.mac("eth0").unwrap();
+    let own = option(1, &[0, 3, 0, 1, a, b, c, d, e, f]);
+    let local = host.link_local("eth0").unwrap();
+    let shown = host.ip("-oneline link show eth0").unwrap();
+    let index = shown.split(':').next()?.trim().parse().ok()?;
+    let socket = host
+        .run(|| UdpSocket::bind(SocketAddrV6::new(local, 546, 0, index)).unwrap())
+        .unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let asks = |kind: u8, options: &[u8]| -> Option<Vec<u8>> {
+        // The association, the time that has passed.
+        let all = [&own, options, &option(8, &[0; 2])].concat();
+        let message = [&[kind, 7, 7, kind][..], &all].concat();
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            let servers = SocketAddrV6::new(SERVERS, 547, 0, index);
+            socket.send_to(&message, servers).unwrap();
+            let mut answer = [0; 1500];
+            if let Ok((length, _)) = socket.recv_from(&mut answer)
+                && answer[1..4] == message[1..4]
+            {
+                return Some(answer[4..length].to_vec());
+            }
+        }
+        None
+    };
+    let offered = asks(1, &option(3, &[0; 12]))?;
+    let server = option(2, find(&offered, 2)?);
+    let association = option(3, find(&offered, 3)?);
+    let given = asks(3, &[server, association].concat())?;
+    let address = find(find(&given, 3)?.get(12..)?, 5)?.get(..16)?;
+    Some(Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?))
+}
+
+fn relayed_v6(name: &str, hook: &str) {
+    if !has_dnsmasq("DHCPv6 relay") {
+        return;
+    }
+    let ward = Ward::new(name);
+    let router = ward.lab.router();
+    let device = ward.bare(1, &ward.port(1));
+    let server = ward.device(9);
+    ward.lab.settle().unwrap();
+    let relay = format!("--dhcp-relay=fd20:0:0:1::1,{}", v6(9));
+    let _relay = dnsmasq(&ward.lab, router, &[&relay]);
+    let _server = dnsmasq(
+        &ward.lab,
+        &server,
+        &[
+            "--interface=eth0",
+            "--dhcp-range=fd20:0:0:1::100,fd20:0:0:1::1ff,64,1h",
+        ],
+    );
+    let takes = || {
+        let own = takes_lease_v6(&device);
+        own.is_some_and(|own| own.to_string().starts_with("fd20:0:0:1::1"))
+    };
+    // Without Wardline the network works.
+    assert!(takes());
+
+    // A device as a server's relay, and as the server that answers the router.
+    let forged = |destination: &str, kind: u8| {
+        let destination: Ipv6Addr = destination.parse().unwrap();
+        let local = device.link_local("eth0").unwrap();
+        let body = [&[kind, 0][..], &[0; 32]].concat();
+        let packet = Ipv6::new(local, destination, Udp::new(547, 547, body));
+        let frame = Ethernet::new(router.mac("lan1").unwrap(), parsed(&mac(1)), packet);
+        device.send_frame("eth0", &frame.bytes()).unwrap();
+    };
+    let attach = format!(", attach: {hook}");
+    let serves = format!("{attach}, dhcp_server: true");
+    let policy = |mode: &str, server: &str| {
+        let lists = [zone(1, mode, &attach), zone(9, mode, server)];
+        let [zones, ports, devices] =
+            [0, 1, 2].map(|list| lists.each_ref().map(|lines| &*lines[list]).concat());
+        let learned = format!(", addresses: [{}, \"{}\"]", v4(1), v6(1));
+        let devices = devices.replace(&learned, "");
+        format!("version: 1\nzones:\n{zones}ports:\n{ports}devices:\n{devices}rules: []\n")
+    };
+    let guard = Guard::start(&ward.lab, "");
+    for mode in ["", ", mode: observe"] {
+        guard.apply(&policy(mode, &serves));
+        assert_eq!(guard.attached()["lan9"], hook);
+        assert!(takes(), "no lease{mode}: {:?}", guard.drops());
+        assert_eq!(guard.drops(), BTreeMap::new(), "{mode}");
+        assert_eq!(guard.packets("observed"), 0, "{mode}");
+    }
+
+    // Only from the server's port, and no device is a relay.
+    guard.apply(&policy("", &serves));
+    for (to, kind) in [(v6(9), 12), ("fd20:0:0:1::1".to_owned(), 13)] {
+        let before = guard.packets("no_rule");
+        forged(&to, kind);
+        let dropped = || guard.packets("no_rule") == before + 1;
+        assert!(eventually(PATIENCE, dropped), "{to}: {:?}", guard.drops());
+    }
+    guard.told(&[("service", "udp/547"), ("device", "device-1")]);
+    guard.apply(&policy("", &attach));
+    assert!(!takes());
+    let drops = guard.drops();
+    assert_eq!(drops.keys().collect::<Vec<_>>(), ["no_rule"], "{drops:?}");
+    guard.told(&[("service", "udp/547"), ("device", "device-9")]);
+    guard.apply(&policy(", mode: observe", &attach));
     guard.observes("no_rule", || assert!(takes()));
 }
