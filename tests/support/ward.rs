@@ -100,6 +100,26 @@ impl Ward {
         host
     }
 
+    /// Two devices on one switch behind a port of the router: the first is that of [`Ward::device`], the
+    /// second has the MAC of the next network, and `.12`.
+    pub fn switched(&self, net: u8) -> [Host; 2] {
+        let switch = self.lab.host("switch").unwrap();
+        self.lab.bridge(&switch, "br0", &[]).unwrap();
+        let port = |name: &str| End::new(&switch, name).master("br0");
+        self.lab.wire(&self.port(net), &port("trunk")).unwrap();
+        [0, 1].map(|at| {
+            let host = self.lab.host(&format!("device-{}", net + at)).unwrap();
+            let end = End::new(&host, "eth0")
+                .mac(&mac(net + at))
+                .address(&format!("10.20.{net}.{}/24", 11 + at))
+                .address(&format!("fd20:0:0:{net}::{}/64", 11 + at))
+                .gateway(&format!("10.20.{net}.1"))
+                .gateway(&format!("fd20:0:0:{net}::1"));
+            self.lab.wire(&end, &port(&format!("p{at}"))).unwrap();
+            host
+        })
+    }
+
     /// A device without addresses.
     pub fn bare(&self, net: u8, port: &End) -> Host {
         let host = self.lab.host(&format!("device-{net}")).unwrap();

@@ -83,6 +83,43 @@ impl Owned<'_> {
     }
 }
 
+/// Without Wardline the camera takes each of these, until the owner objects.
+fn takes_each(camera: &Host, camera_mac: Mac, all: &[Owned<'_>]) {
+    for owned in all {
+        assert!(owned.asks(), "{}", owned.address);
+        let [takes, ..] = claims(camera_mac, owned.address);
+        camera.send_frame("eth0", &takes).unwrap();
+        let taken = || owned.is_at(camera_mac);
+        assert!(eventually(PATIENCE, taken), "{}", owned.address);
+    }
+}
+
+/// Drops of what claims an address that is another's.
+fn spoofs(guard: &Guard) -> u64 {
+    guard.packets("nd_spoof") + guard.packets("spoofed_source")
+}
+
+/// With Wardline each stays its owner's, and every claim is dropped.
+fn takes_none(guard: &Guard, hook: &str, camera: &Host, camera_mac: Mac, all: &[Owned<'_>]) {
+    for owned in all {
+        let what = format!("{hook} {}", owned.address);
+        assert!(owned.asks(), "{what}: {:?}", guard.drops());
+        let before = spoofs(guard);
+        let frames = claims(camera_mac, owned.address);
+        camera.flood("eth0", &frames).unwrap();
+        let dropped = || spoofs(guard) == before + frames.len() as u64;
+        assert!(eventually(PATIENCE, dropped), "{what}: {:?}", guard.drops());
+        assert!(owned.is_at(owned.owner), "{what}");
+    }
+}
+
+/// A host shows that it has an address, as it would by detecting duplicates.
+fn shows(host: &Host, mac: Mac, address: Ipv6Addr) {
+    let says = icmpv6::neighbour_advertisement(address, 0x20, &[icmpv6::target_link(mac)]);
+    let says = discovery(mac, address, "ff02::1".parse().unwrap(), says);
+    host.send_frame("eth0", &says).unwrap();
+}
+
 #[test]
 fn a_neighbour_on_a_bridge_takes_no_link_local_address() {
     let ward = Ward::new("neighbours");
@@ -110,14 +147,7 @@ fn a_neighbour_on_a_bridge_takes_no_link_local_address() {
         owned(gateway, routers, &pump, "eth0"),
         owned(made_of(seconds), seconds, &pump, "eth0"),
     ];
-    // Without Wardline the camera takes each of them, until the owner objects.
-    for owned in &all {
-        assert!(owned.asks(), "{}", owned.address);
-        let [takes, ..] = claims(cameras, owned.address);
-        camera.send_frame("eth0", &takes).unwrap();
-        let taken = || owned.is_at(cameras);
-        assert!(eventually(PATIENCE, taken), "{}", owned.address);
-    }
+    takes_each(&camera, cameras, &all);
 
     for hook in ["xdp", "tc"] {
         let guard = Guard::start(&ward.lab, "");
@@ -129,34 +159,60 @@ fn a_neighbour_on_a_bridge_takes_no_link_local_address() {
         for port in ["lan1", "lan2", "lan3"] {
             assert_eq!(guard.attached()[port], hook);
         }
-        // The pump shows that it has the address, as it would by detecting duplicates.
-        let nodes = "ff02::1".parse().unwrap();
-        let says = icmpv6::neighbour_advertisement(random, 0x20, &[icmpv6::target_link(pumps)]);
-        let says = discovery(pumps, random, nodes, says);
-        pump.send_frame("eth0", &says).unwrap();
-        let spoofs = || guard.packets("nd_spoof") + guard.packets("spoofed_source");
-        for owned in &all {
-            let what = format!("{hook} {}", owned.address);
-            assert!(owned.asks(), "{what}: {:?}", guard.drops());
-            let before = spoofs();
-            let frames = claims(cameras, owned.address);
-            camera.flood("eth0", &frames).unwrap();
-            let dropped = || spoofs() == before + frames.len() as u64;
-            assert!(eventually(PATIENCE, dropped), "{what}: {:?}", guard.drops());
-            assert!(owned.is_at(owned.owner), "{what}");
-        }
+        shows(&pump, pumps, random);
+        takes_none(&guard, hook, &camera, cameras, &all);
         guard.told(&[("reason", "nd_spoof"), ("device", "device-2")]);
         // Nor one that the router may still take.
-        let (frames, before) = (claims(cameras, made_of(routers)), spoofs());
+        let (frames, before) = (claims(cameras, made_of(routers)), spoofs(&guard));
         camera.flood("eth0", &frames).unwrap();
-        let dropped = || spoofs() == before + frames.len() as u64;
+        let dropped = || spoofs(&guard) == before + frames.len() as u64;
         assert!(eventually(PATIENCE, dropped), "{hook}: {:?}", guard.drops());
         // The camera's own address is its own.
-        let own = made_of(cameras);
-        let says = icmpv6::neighbour_advertisement(own, 0x20, &[icmpv6::target_link(cameras)]);
-        let says = discovery(cameras, own, nodes, says);
         let control = guard.packets("control");
-        camera.send_frame("eth0", &says).unwrap();
+        shows(&camera, cameras, made_of(cameras));
+        let passes = || guard.packets("control") > control;
+        assert!(eventually(PATIENCE, passes), "{hook}: {:?}", guard.drops());
+    }
+}
+
+#[test]
+fn a_neighbour_behind_the_same_routed_port_takes_no_link_local_address() {
+    let ward = Ward::new("neighbours-routed");
+    let router = ward.lab.router();
+    let [pump, camera] = ward.switched(1);
+    let elsewhere = ward.device(3);
+    ward.lab.settle().unwrap();
+    pump.ip(&format!("address add {RANDOM}/64 dev eth0 nodad"))
+        .unwrap();
+    let [pumps, cameras, others] = [1, 2, 3].map(|net| parsed(&mac(net)));
+    let random = RANDOM.parse().unwrap();
+    // What the switch passes on beside the router is not judged, but what the router believes is.
+    let all = [made_of(pumps), random].map(|address| Owned {
+        address,
+        owner: pumps,
+        asker: router,
+        interface: "lan1",
+    });
+    takes_each(&camera, cameras, &all);
+    for hook in ["xdp", "tc"] {
+        let guard = Guard::start(&ward.lab, "");
+        let mut zones = [1, 3].map(|net| zone(net, "", &format!(", attach: {hook}")));
+        let second = format!(
+            "  - {{name: device-2, zone: zone-1, macs: [\"{}\"], addresses: [10.20.1.12, \
+             \"fd20:0:0:1::12\"]}}\n",
+            mac(2)
+        );
+        zones[0][2] += &second;
+        guard.apply(&policy(&zones, "tcp/7"));
+        assert_eq!(guard.attached()["lan1"], hook);
+        shows(&pump, pumps, random);
+        takes_none(&guard, hook, &camera, cameras, &all);
+        guard.told(&[("reason", "nd_spoof"), ("device", "device-2")]);
+        // Nor does a device behind another port, where the address would be another host's.
+        takes_none(&guard, hook, &elsewhere, others, &all[..1]);
+        guard.told(&[("reason", "nd_spoof"), ("interface", "lan3")]);
+        let control = guard.packets("control");
+        shows(&camera, cameras, made_of(cameras));
         let passes = || guard.packets("control") > control;
         assert!(eventually(PATIENCE, passes), "{hook}: {:?}", guard.drops());
     }
