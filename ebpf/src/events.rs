@@ -20,6 +20,13 @@ pub fn peer(end: &End, address: &Address) -> u32 {
     }
 }
 
+/// The destination of a packet, its address and the service that it is asked for, as
+/// [`EventKey::peer`] of a kind of its own.
+#[inline(always)]
+pub fn destination(packet: &Packet) -> u32 {
+    EventKey::ADDRESS | hash(&packet.destination, packet.service()) as u32
+}
+
 /// Marks the destination of a packet: its address and the service that it is asked for.
 #[inline(always)]
 pub fn mark(limit: &EventLimit, packet: &Packet) {
@@ -85,6 +92,15 @@ mod tests {
             mark(&limit, &packet(1, port));
         }
         assert!((45..=60).contains(&take_marks(&limit)));
+    }
+
+    #[test]
+    fn destinations_are_told_apart_by_address_and_service() {
+        let some = [packet(1, 80), packet(1, 443), packet(2, 80), packet(2, 443)];
+        let mut kinds = some.map(|it| destination(&it)).to_vec();
+        kinds.dedup();
+        assert_eq!(kinds.len(), some.len());
+        assert_eq!(destination(&packet(1, 80)), kinds[0]);
     }
 
     #[test]

@@ -47,18 +47,18 @@ struct Bench {
 }
 
 impl Bench {
-    /// Shows a packet from a device to an address at a hook.
+    /// Shows a packet from a device to an address at a hook, which drops it.
     fn sends(&mut self, hook: Hook, from: u8, to: [u8; 4]) {
+        assert!(!self.passes(hook, from, to, 9));
+    }
+
+    /// The same to a service of the address; whether it passes.
+    fn passes(&mut self, hook: Hook, from: u8, to: [u8; 4], service: u16) -> bool {
         self.port += 1;
-        let port = self.port;
-        let packet = Ipv4::new(
-            [10, 20, 1, from].into(),
-            to.into(),
-            Udp::new(port, 9, *b"x"),
-        );
+        let udp = Udp::new(self.port, service, *b"x");
+        let packet = Ipv4::new([10, 20, 1, from].into(), to.into(), udp);
         let frame = Ethernet::new(ROUTER, [2, 0, 0, 0, 1, from], packet).bytes();
-        let passed = self.datapath.run(hook, self.ifindex, 0, &frame).unwrap();
-        assert!(!passed);
+        self.datapath.run(hook, self.ifindex, 0, &frame).unwrap()
     }
 
     fn told(&mut self) -> Vec<Event> {
@@ -136,6 +136,57 @@ fn noise_towards_many_devices_hides_no_other() {
                 panic!("{events:?}")
             };
             assert_eq!((event.count, event.destinations), (5, 1), "{hook:?}");
+        }
+    });
+}
+
+#[test]
+fn each_service_that_is_observed_is_told_though_it_follows_another_at_once() {
+    judge::in_namespace("observed-events", &["lan1"], || {
+        let mut datapath = judge::datapath();
+        let clock = datapath.reader().clock().unwrap();
+        let document = document().replace("{name: ward", "{name: ward, mode: observe");
+        let compiled = Compiled::new(&parsed(&document), &judge::observed(&[]), clock);
+        datapath.put(1, &compiled.tables).unwrap();
+        let mut bench = Bench {
+            events: datapath.events().unwrap(),
+            datapath,
+            ifindex: compiled.ifindex("lan1"),
+            port: 1000,
+        };
+        let (pump, far) = ([10, 20, 1, 1], [192, 0, 2, 1]);
+        for (hook, camera) in [(Hook::Xdp, CAMERA), (Hook::TcIngress, CAMERA + 1)] {
+            bench.datapath.forget().unwrap();
+            bench.told();
+            let services = [(pump, 53), (pump, 123), (pump, 443), (far, 53), (far, 443)];
+            // Each twice: the second has nothing to tell.
+            for _ in 0..2 {
+                for (to, service) in services {
+                    assert!(bench.passes(hook, camera, to, service));
+                }
+            }
+            let events = bench.told();
+            let told = events
+                .iter()
+                .map(|it| (it.destination, it.destination_port));
+            let told: Vec<_> = told.collect();
+            let all = services.map(|(to, service)| (Address::v4(to), service));
+            assert_eq!(told, all, "{hook:?}");
+            assert!(events.iter().all(|it| it.flags & Event::OBSERVED != 0));
+            // No device makes more events by it than it may.
+            for service in 1000..1100 {
+                assert!(bench.passes(hook, camera, pump, service));
+            }
+            let more = bench.told().len();
+            assert!((1..=AGAIN).contains(&more), "{hook:?} {more}");
+            // What had no room is told in the next.
+            bench.wait();
+            assert!(bench.passes(hook, camera, pump, 53));
+            let events = bench.told();
+            let [event] = events.as_slice() else {
+                panic!("{events:?}")
+            };
+            assert!(event.count as usize > 100 - AGAIN, "{hook:?} {event:?}");
         }
     });
 }

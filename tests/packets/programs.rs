@@ -70,7 +70,7 @@ fn programs_stay_within_their_budgets() {
         ("xdp_ingress", 18_900, 520_000),
         ("tc_ingress", 19_200, 550_000),
         ("tc_egress", 22_900, 650_000),
-        ("tag_ingress", 1_100, 3_000),
+        ("tag_ingress", 1_100, 4_500),
         ("sweep", 400, 5_000),
         ("clock", 40, 20),
     ];

@@ -25,6 +25,8 @@ const AGAIN: u32 = 32;
 const FIRST: u32 = 16;
 /// Seconds after which a kind counts as one that has not been told lately.
 const LONG: u64 = 10;
+/// In [`EventKey::interface`]: the other end is one destination, as [`events::destination`].
+const OF_DESTINATION: u32 = 1 << 31;
 /// In the key of a budget: it is that of an interface.
 const OF_INTERFACE: u64 = 1 << 32;
 
@@ -112,8 +114,10 @@ fn lose() {
     }
 }
 
-/// Sends the daemon an event, at most once a second for each (device, reason, rule, other end).
-/// Returns whether it did, because a global function has to return a number.
+/// Sends the daemon an event, at most one a second for each (device, reason, rule, other end). What is
+/// only observed has one more for each destination and service that was not told of lately: of an
+/// observed flow only the first packet comes here, and who writes rules for what was observed has to
+/// learn of it. Returns whether it did, because a global function has to return a number.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(super) extern "C" fn send_event(index: u32) -> u32 {
@@ -146,9 +150,24 @@ pub(super) extern "C" fn send_event(index: u32) -> u32 {
         return 0;
     };
     events::mark(limit, packet);
+    let observed = verdict.reason == Reason::Observed;
+    let own = if observed {
+        let key = EventKey {
+            interface: key.interface | OF_DESTINATION,
+            peer: events::destination(packet),
+            ..key
+        };
+        limit_of(&key, long_ago)
+    } else {
+        None
+    };
     let age = now.wrapping_sub(limit.last.load());
+    let is_news = match own {
+        Some(own) => now.wrapping_sub(own.last.load()) >= LONG * second,
+        None => false,
+    };
     // The share of a kind comes first: one that has had its event takes nothing from the budget.
-    let told = age >= second && {
+    let told = (age >= second || is_news) && {
         let whose = match device {
             0 => OF_INTERFACE | work.interface as u64,
             device => device as u64,
@@ -168,16 +187,15 @@ pub(super) extern "C" fn send_event(index: u32) -> u32 {
     let destinations = events::take_marks(limit);
     limit.suppressed.store(0);
     limit.last.store(now);
+    if let Some(own) = own {
+        own.last.store(now);
+    }
     let revision = found!(REVISIONS.get_ptr(work.slot)).copied().unwrap_or(0);
     let Some(mut entry) = EVENTS.reserve(0) else {
         lose();
         return 0;
     };
-    let observed = if verdict.reason == Reason::Observed {
-        Event::OBSERVED
-    } else {
-        0
-    };
+    let observed = if observed { Event::OBSERVED } else { 0 };
     let egress = if index == LEAVING { Event::EGRESS } else { 0 };
     let ports = matches!(packet.shape, Shape::Tcp | Shape::Udp);
     entry.write(Event {
