@@ -173,6 +173,15 @@ fn each_service_that_is_observed_is_told_though_it_follows_another_at_once() {
             let all = services.map(|(to, service)| (Address::v4(to), service));
             assert_eq!(told, all, "{hook:?}");
             assert!(events.iter().all(|it| it.flags & Event::OBSERVED != 0));
+            // An answer is a part of what was told.
+            let answer = Udp::new(443, bench.port - 2, *b"x");
+            let answer = Ipv4::new(pump.into(), [10, 20, 1, camera].into(), answer);
+            let frame = Ethernet::new(ROUTER, [2, 0, 0, 0, 1, 1], answer).bytes();
+            let observed = |bench: &Bench| bench.datapath.reader().reasons().unwrap();
+            let before = observed(&bench);
+            assert!(bench.datapath.run(hook, bench.ifindex, 0, &frame).unwrap());
+            assert_ne!(observed(&bench), before, "{hook:?}");
+            assert_eq!(bench.told(), [], "{hook:?}");
             // No device makes more events by it than it may.
             for service in 1000..1100 {
                 assert!(bench.passes(hook, camera, pump, service));

@@ -133,6 +133,8 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
     if next == flows::NO_STATE {
         return Some(drop_by_policy(work, Reason::MidFlow));
     }
+    // A flow that is observed was told of when it opened, as its opener asked.
+    let is_told = found.state & state::OBSERVED != 0 && work.reversed != 0;
     let next = flows::with_vlan(next & !state::OBSERVED, leg, work.packet.vlan);
     let next = next | if allowed { 0 } else { state::OBSERVED };
     flows::renew(tables, &found, &work.sought, &work.opening, next, current);
@@ -144,7 +146,10 @@ pub fn apply_policy<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<V
     } else if allowed {
         Verdict::of(Reason::Established)
     } else {
-        Verdict::observed(reason, rule)
+        Verdict {
+            makes_event: !is_told,
+            ..Verdict::observed(reason, rule)
+        }
     })
 }
 
