@@ -59,6 +59,12 @@ fn plan_text(plan: &PlanResponse) -> String {
         text += "\n";
         text += &observed_text(&plan.observed);
     }
+    if plan.more_observed != 0 {
+        text += &format!(
+            "and {} more kinds of observed traffic\n",
+            plan.more_observed
+        );
+    }
     if !plan.idle.is_empty() {
         text += "\n";
         text += &idle_text(&plan.idle);
@@ -187,7 +193,7 @@ fn idle_text(idle: &[IdleRule]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wardline_proto::v1::{ObjectChange, TableStatus};
+    use wardline_proto::v1::{ObjectChange, Reason, TableStatus};
 
     use super::*;
     use crate::table::uncoloured;
@@ -223,6 +229,16 @@ mod tests {
                 answers: false,
             }],
             more_reach: 7,
+            observed: vec![ObservedDrop {
+                device: "pump-1".to_owned(),
+                source: "10.20.1.11".to_owned(),
+                destination: "198.51.100.7".to_owned(),
+                service: "tcp/443".to_owned(),
+                packets: 11,
+                reason: Reason::NoRule.into(),
+                ..ObservedDrop::default()
+            }],
+            more_observed: 3,
             idle: vec![IdleRule {
                 rule: "narrow".to_owned(),
                 matches: true,
@@ -239,6 +255,9 @@ mod tests {
              REACH   FROM                       TO      SERVICES  RULES\n\
              closes  device:pump-1 and 2 alike  router  tcp/22    old, except by no\n\
              and 7 more pairs\n\n\
+             OBSERVED  DEVICE  SOURCE      DESTINATION   SERVICE  REASON   PACKETS\n\
+             drops     pump-1  10.20.1.11  198.51.100.7  tcp/443  no_rule       11\n\
+             and 3 more kinds of observed traffic\n\n\
              RULE    DOES           COVERED BY  WHY\n\
              narrow  never matters  wide        others decide the same\n\n\
              nobody is in: void\n\n\

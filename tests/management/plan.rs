@@ -183,6 +183,17 @@ fn what_was_observed_is_what_enforcing_would_drop() {
         dangers.contains("drops from now on what was observed: 2 kinds"),
         "{dangers}"
     );
+    // Of more than there is room for, it tells how many.
+    for port in 1000..1150 {
+        device.udp_send(FAR[0], port, b"x").unwrap();
+    }
+    let told = || {
+        let plan = plan(&ward, &guard, &enforcing);
+        let danger = plan["dangers"].to_string().contains("152 kinds of traffic");
+        let listed = plan["observed"].as_array().map(Vec::len);
+        danger && listed == Some(100) && plan["more_observed"] == 52
+    };
+    assert!(eventually(PATIENCE, told), "{:#?}", observed(&enforcing));
     guard.apply(&enforcing);
     assert_ne!(device.tcp_connect(FAR[0], 8, TIMEOUT), Outcome::Connected);
     assert_eq!(device.tcp_connect(FAR[0], 7, TIMEOUT), Outcome::Connected);

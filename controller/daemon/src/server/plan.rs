@@ -51,11 +51,13 @@ impl View {
         let tick = self.reader.tick()?;
         let next = Replay::new(&prepared.tables, tick);
         let cut = self.cut(&next, &prepared, &current, tick)?;
-        let observed = self.observed(&next, &prepared)?;
+        let mut observed = self.observed(&next, &prepared)?;
         let mut reach = reach::changes(&current.intent, &prepared.intent, now);
         let dangers = dangers(&current.intent, &prepared.intent, &cut, &reach, &observed);
         let more_reach = reach.len().saturating_sub(PAIRS) as u64;
         reach.truncate(PAIRS);
+        let more_observed = observed.len().saturating_sub(LISTED) as u64;
+        observed.truncate(LISTED);
         Ok(v1::PlanResponse {
             base: current.revision,
             changes: diff::changes(&current.policy, &prepared.policy),
@@ -85,6 +87,7 @@ impl View {
                 .map(str::to_owned)
                 .collect(),
             observed,
+            more_observed,
             failsafe: self.failsafe.iter().map(failsafe).collect(),
         })
     }
@@ -184,7 +187,6 @@ impl View {
         });
         let mut list: Vec<_> = list.chain(self.faults(next)).collect();
         list.sort_by_key(|it| std::cmp::Reverse(it.packets));
-        list.truncate(LISTED);
         Ok(list)
     }
 
