@@ -1,6 +1,9 @@
 //! `wardlined`: reads its configuration, joins the parts, waits for a signal.
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{
+    io::{self, ErrorKind, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
@@ -11,8 +14,8 @@ fn main() -> ExitCode {
     let flags = config::Flags::parse();
     tracing_subscriber::fmt()
         .with_max_level(flags.log)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
         .init();
     let done = tokio::runtime::Runtime::new()
         .context("the runtime does not start")
@@ -32,8 +35,7 @@ async fn run(flags: &config::Flags) -> anyhow::Result<()> {
         if let Some(tls) = &config.api.tls {
             Certificates::load(tls)?;
         }
-        print!("{config}");
-        return Ok(());
+        return say(&config.to_string());
     }
     if flags.detach {
         return detach(&config).await;
@@ -48,16 +50,30 @@ async fn run(flags: &config::Flags) -> anyhow::Result<()> {
 /// pinned or attached.
 fn programs(config: &Config) -> anyhow::Result<()> {
     let mut datapath = Datapath::open(None, &config.limits, &config.timeouts)?;
-    println!("{:<12} {:>12} {:>9}", "program", "instructions", "verified");
+    let mut text = format!(
+        "{:<12} {:>12} {:>9}\n",
+        "program", "instructions", "verified"
+    );
     for Size {
         name,
         instructions,
         verified,
     } in datapath.sizes()?
     {
-        println!("{name:<12} {instructions:>12} {verified:>9}");
+        text += &format!("{name:<12} {instructions:>12} {verified:>9}\n");
     }
-    Ok(())
+    say(&text)
+}
+
+/// Writes to standard output. Whoever reads it may have seen enough, as `head` does.
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("standard output can't be written")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Removes everything that was ever attached or pinned.
@@ -70,8 +86,7 @@ async fn detach(config: &Config) -> anyhow::Result<()> {
     }
     let errors = links::detach(&config.pin_dir);
     if errors.is_empty() {
-        println!("nothing is attached or pinned any more; traffic is not judged");
-        return Ok(());
+        return say("nothing is attached or pinned any more; traffic is not judged\n");
     }
     let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
     Err(anyhow!(
