@@ -169,6 +169,9 @@ fn guard_port(datapath: &mut Datapath, link: &Link, port: &Port) -> (Attached, S
             Ok(()) => return (Attached::Tc, "asked for".to_owned()),
             Err(error) => error.to_string(),
         },
+        (Attach::Xdp, Some(blind)) if link.header == Header::Bare => {
+            format!("{blind}; leave out `attach: xdp`, and it is judged at TC")
+        }
         (Attach::Xdp, Some(blind)) => blind,
         (Attach::Xdp, None) => match attach(xdp) {
             Ok(()) => return (Attached::Xdp, "asked for".to_owned()),
