@@ -331,8 +331,6 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use proptest::prelude::*;
 
     use super::*;
@@ -555,7 +553,7 @@ services:
     }
 
     #[test]
-    fn reads_many_devices_soon() {
+    fn reads_a_hundred_thousand_devices() {
         let mut text = "version: 1\ndevices:\n".to_owned();
         for i in 0..100_000 {
             let (a, b, c) = (i >> 16, i >> 8 & 255, i & 255);
@@ -564,12 +562,8 @@ services:
                  addresses: [10.{a}.{b}.{c}]\n"
             );
         }
-        let begin = Instant::now();
         let (policy, problems) = parse(&text);
         assert_eq!((policy.devices.len(), problems.len()), (100_000, 0));
-        let took = begin.elapsed();
-        // An unoptimised build on a busy machine needs longest; a release needs about a second.
-        assert!(took < Duration::from_secs(20), "{took:?}");
     }
 
     fn text() -> impl Strategy<Value = String> {
