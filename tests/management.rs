@@ -9,3 +9,4 @@ mod plan;
 mod ports;
 mod quarantine;
 mod revisions;
+mod service;

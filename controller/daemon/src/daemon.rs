@@ -27,6 +27,7 @@ use crate::{
         serve::{self, ServeError},
         view::{Places, View},
     },
+    service,
     thread::{self, Handle},
 };
 
@@ -41,12 +42,14 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
     let socket = config.api.socket.clone();
     let mut running = Running::start(config).await?;
     info!(socket = %socket.display(), "ready");
+    service::ready();
     let ended = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         ended = &mut running.serving => Some(ended),
     };
     info!("stopping; what is attached stays");
+    service::stopping();
     running.stop(ended, &socket).await
 }
 
@@ -79,6 +82,7 @@ struct Running {
     draining: JoinHandle<Result<(), EventsError>>,
     following: JoinHandle<()>,
     keeping: JoinHandle<()>,
+    watching: JoinHandle<()>,
     learning: JoinHandle<()>,
     engine: std::thread::JoinHandle<()>,
 }
@@ -131,6 +135,7 @@ impl Running {
             draining: tokio::spawn(events.drain(ring, stop.clone())),
             following: tokio::spawn(follow_routes(handle.clone(), stop.clone())),
             learning: tokio::spawn(keep_learned(learned, stop.clone())),
+            watching: tokio::spawn(service::watch(handle.clone(), stop.clone())),
             keeping: tokio::spawn(keep_up(handle, changes, stop.clone())),
             stop,
             served,
@@ -162,6 +167,7 @@ impl Running {
         self.keeping.await?;
         self.following.await?;
         self.learning.await?;
+        self.watching.await?;
         if let Some(measuring) = self.measuring {
             measuring.await?;
         }

@@ -19,6 +19,7 @@ pub mod daemon;
 pub mod engine;
 mod memory;
 pub mod server;
+mod service;
 pub mod store;
 pub mod telemetry;
 pub mod thread;
