@@ -10,3 +10,4 @@ mod ports;
 mod quarantine;
 mod revisions;
 mod service;
+mod shell;

@@ -107,6 +107,13 @@ pub(crate) fn target(connection: &Connection) -> Result<Target, Failure> {
     }
 }
 
+/// The names of all contexts; none when there is no file that can be read.
+pub(crate) fn names(connection: &Connection) -> Vec<String> {
+    let file = place(connection).and_then(|place| File::read(&place).ok());
+    file.map(|file| file.contexts.into_keys().collect())
+        .unwrap_or_default()
+}
+
 /// Lists and changes contexts.
 ///
 /// # Errors

@@ -9,6 +9,7 @@
 mod access;
 mod args;
 mod audit;
+mod complete;
 mod connect;
 mod contexts;
 mod document;
@@ -18,6 +19,7 @@ mod exit;
 mod explain;
 mod humane;
 mod inspect;
+mod manpages;
 #[cfg(test)]
 mod manual;
 mod output;
@@ -36,6 +38,8 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    // A shell that asks what may come next gets its answer there, and the process ends.
+    complete::answer();
     run(Args::from_command_line())
         .unwrap_or_else(Failure::tell)
         .into()
@@ -43,7 +47,8 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<Exit, Failure> {
     match args.command {
-        Command::Completions { shell } => return output::text(&args::completions(shell)),
+        Command::Completions { shell } => return complete::script(shell),
+        Command::Man { directory } => return manpages::write(&directory),
         Command::Context(command) => {
             return contexts::contexts(&args.connection, args.output, command);
         }
@@ -85,6 +90,6 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Counters => inspect::counters(session).await,
         Command::Events(args) => events::events(session, args).await,
         Command::Audit(args) => audit::audit(session, args).await,
-        Command::Context(_) | Command::Completions { .. } => Ok(Exit::Done),
+        Command::Context(_) | Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Done),
     }
 }

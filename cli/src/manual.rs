@@ -275,7 +275,14 @@ const COMMANDS: [(&str, &[Shown]); 6] = [
                 "completions",
                 &[(
                     "completions bash",
-                    "For bash: save it as `/etc/bash_completion.d/wardctl`.",
+                    "For bash: save it as `/etc/bash_completion.d/wardctl`. The package has it already.",
+                )],
+            ),
+            (
+                "man",
+                &[(
+                    "man /usr/local/share/man/man1",
+                    "One page for each command. The package has them already.",
                 )],
             ),
         ],

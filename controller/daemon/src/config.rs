@@ -32,6 +32,9 @@ pub struct Flags {
     /// Load the programs into the kernel, print how large they are, and exit
     #[arg(long, conflicts_with_all = ["check", "detach"])]
     pub programs: bool,
+    /// Print the manual page, and exit
+    #[arg(long, conflicts_with_all = ["check", "detach", "programs"])]
+    pub man: bool,
     /// What to log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log: tracing::Level,

@@ -6,12 +6,15 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use wardline_daemon::{access::tls::Certificates, config, config::Config, daemon, server::serve};
 use wardline_datapath::{Datapath, links, load::Size};
 
 fn main() -> ExitCode {
     let flags = config::Flags::parse();
+    if flags.man {
+        return manual();
+    }
     tracing_subscriber::fmt()
         .with_max_level(flags.log)
         .with_ansi(io::stderr().is_terminal())
@@ -44,6 +47,15 @@ async fn run(flags: &config::Flags) -> anyhow::Result<()> {
         return programs(&config);
     }
     daemon::guard(config).await
+}
+
+/// Prints the manual page, as packages install it.
+fn manual() -> ExitCode {
+    let page = clap_mangen::Man::new(config::Flags::command()).section("8");
+    match page.render(&mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_closed) => ExitCode::FAILURE,
+    }
 }
 
 /// Prints the size of each program, and how many instructions the verifier looked at. Nothing is
