@@ -216,6 +216,9 @@ pub(crate) enum Command {
     /// Remember several routers and how to reach them, and choose one
     #[command(subcommand)]
     Context(Context),
+    /// Make what a router needs to begin
+    #[command(subcommand)]
+    Setup(Setup),
     /// Print the script by which a shell completes commands and names that the router knows
     Completions {
         /// The shell.
@@ -252,6 +255,7 @@ impl Command {
             | Self::Counters
             | Self::Events(_)
             | Self::Context(_)
+            | Self::Setup(_)
             | Self::Completions { .. }
             | Self::Man { .. } => Duration::from_secs(30),
         }
@@ -495,6 +499,53 @@ pub(crate) enum Context {
     },
 }
 
+/// `setup`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Setup {
+    /// Make an authority and the certificates of the router and of one person, for a first day
+    Tls(Tls),
+}
+
+/// `setup tls`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Tls {
+    /// The folder to write into; it is made if it is not there.
+    #[arg(long, default_value = "/etc/wardline/tls", value_name = "DIRECTORY")]
+    pub(crate) directory: PathBuf,
+    /// A name or an address by which clients reach the router; may be repeated. The host's name and
+    /// those of the loopback are there anyway.
+    #[arg(long = "name", value_name = "NAME|ADDRESS")]
+    pub(crate) names: Vec<String>,
+    /// Who gets the person's certificate.
+    #[arg(long, default_value = "operator", value_parser = word, value_name = "NAME")]
+    pub(crate) person: String,
+    /// What that person may: viewer, operator or admin.
+    #[arg(long, default_value = "operator", value_parser = ["viewer", "operator", "admin"])]
+    pub(crate) role: String,
+    /// How many days the two certificates are good for; the authority is for ten years.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub(crate) days: u16,
+    /// Whose the router's key is: the user that the daemon runs as, if there is one.
+    #[arg(long, default_value = "wardline", value_name = "USER")]
+    pub(crate) owner: String,
+    /// Replace files that are there: everybody then needs new ones.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+/// Checks that a text is one word, which can be part of a name in a certificate.
+fn word(text: &str) -> Result<String, String> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    if text.is_empty() || text.starts_with('.') || !text.chars().all(fits) {
+        return Err("expected letters, digits, `.`, `_` and `-`".to_owned());
+    }
+    // The files of the two others have these names.
+    if ["ca", "router"].contains(&text) {
+        return Err(format!("{text} is the name of another file"));
+    }
+    Ok(text.to_owned())
+}
+
 /// Checks the form `KIND/NAME`; only the router knows whether the object exists.
 fn object(text: &str) -> Result<String, String> {
     const KINDS: [&str; 5] = ["zone", "port", "device", "service", "rule"];
@@ -565,6 +616,9 @@ mod tests {
             "status --context ward-3",
             "status --context ward-3 --cert other",
             "completions bash",
+            "setup tls",
+            "setup tls --directory d --name ward-3 --name 10.0.0.1 --person ada --role admin",
+            "setup tls --days 30 --owner root --overwrite",
             "man d",
         ] {
             accepted(line);
@@ -605,6 +659,11 @@ mod tests {
             "audit --head 5",
             "audit --verify --head 5",
             "audit --verify --limit 5",
+            "setup",
+            "setup tls --role root",
+            "setup tls --days 0",
+            "setup tls --person a/b",
+            "setup tls --person ca",
             "man",
         ] {
             let error = parsed(line).expect_err(line);

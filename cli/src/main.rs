@@ -27,6 +27,7 @@ mod plan;
 mod policy;
 mod revisions;
 mod session;
+mod setup;
 mod table;
 
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ fn run(args: Args) -> Result<Exit, Failure> {
     match args.command {
         Command::Completions { shell } => return complete::script(shell),
         Command::Man { directory } => return manpages::write(&directory),
+        Command::Setup(args::Setup::Tls(tls)) => return setup::tls(args.output, &tls),
         Command::Context(command) => {
             return contexts::contexts(&args.connection, args.output, command);
         }
@@ -90,6 +92,9 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Counters => inspect::counters(session).await,
         Command::Events(args) => events::events(session, args).await,
         Command::Audit(args) => audit::audit(session, args).await,
-        Command::Context(_) | Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Done),
+        Command::Context(_)
+        | Command::Setup(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => Ok(Exit::Done),
     }
 }

@@ -272,6 +272,19 @@ const COMMANDS: [(&str, &[Shown]); 6] = [
                 ],
             ),
             (
+                "setup",
+                &[
+                    (
+                        "setup tls --name ward-3.example --name 10.20.0.1",
+                        "Writes certificates below `/etc/wardline/tls`, and prints what to put into the configuration.",
+                    ),
+                    (
+                        "setup tls --person ada --role admin --directory ./tls",
+                        "For another person, with another role, elsewhere.",
+                    ),
+                ],
+            ),
+            (
                 "completions",
                 &[(
                     "completions bash",

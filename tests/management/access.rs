@@ -3,6 +3,7 @@
 mod audit;
 mod calls;
 mod certificates;
+mod first_day;
 mod harm;
 mod metrics;
 
