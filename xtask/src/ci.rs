@@ -2,7 +2,7 @@
 
 use std::{env, path::Path, process::ExitCode};
 
-use crate::{build, kernels, layers, setup, step, test, toolchain::Toolchain};
+use crate::{build, kernels, layers, package, setup, step, test, toolchain::Toolchain};
 
 /// Runs the checks; the tests' summary is the last line of the output.
 ///
@@ -18,6 +18,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<ExitCode> {
         lint_bpf(root),
         document(root),
         test::outcome(root, &[]).and_then(|all| outcome.insert(all).verdict()),
+        package(root),
         kernels::check(root),
     ];
 
@@ -63,6 +64,12 @@ fn lint_bpf(root: &Path) -> anyhow::Result<()> {
         clippy.args(["--", "-D", "warnings"]);
         step::show(&format!("lint for BPF: {binary}"), clippy.current_dir(root))
     })
+}
+
+/// Checks the package of the programs that the tests were run with: a release takes minutes to build.
+fn package(root: &Path) -> anyhow::Result<()> {
+    let programs = build::build(root, "build", &["--workspace", "--all-targets"])?;
+    package::check(root, &programs)
 }
 
 fn document(root: &Path) -> anyhow::Result<()> {

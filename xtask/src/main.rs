@@ -1,5 +1,5 @@
 //! What developers and CI run: `cargo xtask setup`, `build`, `demo`, `test`, `matrix`, `fuzz`,
-//! `kernels`, `bench` and `ci`.
+//! `kernels`, `package`, `bench` and `ci`.
 
 mod bench;
 mod build;
@@ -10,6 +10,7 @@ mod kernels;
 mod layers;
 mod ledger;
 mod matrix;
+mod package;
 mod pages;
 mod setup;
 mod step;
@@ -67,6 +68,8 @@ enum Command {
         #[arg(long = "test", value_name = "NAME")]
         tests: Vec<String>,
     },
+    /// Makes the Debian package and the tarball that users install.
+    Package(package::Wanted),
     /// Measures what packets and changes cost, beside other firewalls on this machine.
     Bench {
         /// `packets` or `control`, `--quick`, `--out DIRECTORY`; see `cargo xtask bench -- --help`.
@@ -97,6 +100,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
             let programs = build::release(root)?;
             demo::run(&programs.wardlined, &programs.wardctl, keep)?;
         }
+        Command::Package(wanted) => package::run(root, &wanted)?,
         Command::Layers => layers::check::run(root)?,
         Command::Pages => pages::run(root)?,
         Command::Matrix => matrix::run(root)?,

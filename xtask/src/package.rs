@@ -1,0 +1,159 @@
+//! Makes what a user installs: a Debian package, and a tarball of the same files.
+//!
+//! ```text
+//! stage     programs, unit, configuration, pages ─▶ target/package/stage
+//! archive   stage ─▶ wardline_VERSION_ARCHITECTURE.deb, wardline-VERSION-ARCHITECTURE.tar.gz
+//! check     the package: its contents, its unit, its pages; and its life on a machine
+//! ```
+//!
+//! The same programs make the same bytes: every file has the time of the last commit, or of
+//! `SOURCE_DATE_EPOCH`.
+
+mod archive;
+mod check;
+mod life;
+mod stage;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail};
+
+use self::stage::Stage;
+use crate::{
+    build::{self, Programs},
+    setup, step,
+};
+
+/// Debian's packages of what makes and checks ours.
+const TOOLS: [&str; 3] = ["binutils", "dpkg-dev", "mandoc"];
+
+/// What is to be done.
+#[derive(clap::Args)]
+pub(crate) struct Wanted {
+    /// Check the package: contents, unit, manual pages, and that it is made the same again.
+    #[arg(long)]
+    check: bool,
+    /// Also install, upgrade, remove and purge it in a fresh Debian, under traffic.
+    #[arg(long)]
+    life: bool,
+    /// Take the programs from a folder instead of building them for release.
+    #[arg(long, value_name = "DIRECTORY")]
+    built: Option<PathBuf>,
+}
+
+/// What was made.
+pub(crate) struct Package {
+    deb: PathBuf,
+    tarball: PathBuf,
+}
+
+/// Makes the package, and checks it if that is wanted.
+///
+/// # Errors
+/// When a tool is missing, the source does not compile, or a check fails.
+pub(crate) fn run(root: &Path, wanted: &Wanted) -> anyhow::Result<()> {
+    let programs = match &wanted.built {
+        Some(directory) => found(directory)?,
+        None => build::release(root)?,
+    };
+    let package = make(root, &programs, version())?;
+    for file in [&package.deb, &package.tarball] {
+        let size = file.metadata()?.len();
+        step::title(format!("{}: {} KiB", file.display(), size.div_ceil(1024)));
+    }
+    if wanted.check {
+        check::thoroughly(root, &programs, &package)?;
+    }
+    if wanted.life {
+        life::run(root, &programs, &package)?;
+    }
+    Ok(())
+}
+
+/// Checks what programs that are built already would be packed as; nothing where there is no dpkg.
+///
+/// # Errors
+/// When the package can't be made, or a check fails.
+pub(crate) fn check(root: &Path, programs: &Programs) -> anyhow::Result<()> {
+    if !setup::is_debian() {
+        println!("skipped: package: this is not Debian");
+        return Ok(());
+    }
+    let package = make(root, programs, version())?;
+    check::quickly(root, &package)
+}
+
+/// The folder of all that this command makes.
+fn home(root: &Path) -> PathBuf {
+    build::target_dir(root).join("package")
+}
+
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+fn make(root: &Path, programs: &Programs, version: &str) -> anyhow::Result<Package> {
+    setup::install_packages(&TOOLS)?;
+    let stage = Stage::fill(
+        root,
+        &home(root).join("stage"),
+        programs,
+        version,
+        time(root)?,
+    )?;
+    archive::write(root, &stage, &home(root))
+}
+
+/// Programs that are in a folder.
+fn found(directory: &Path) -> anyhow::Result<Programs> {
+    let program = |name| {
+        let path = directory.join(name);
+        path.canonicalize()
+            .with_context(|| format!("looking for {}", path.display()))
+    };
+    Ok(Programs {
+        wardlined: program("wardlined")?,
+        wardctl: program("wardctl")?,
+        suite: None,
+    })
+}
+
+/// The time of every file, in seconds since 1970.
+fn time(root: &Path) -> anyhow::Result<u64> {
+    if let Ok(epoch) = env::var("SOURCE_DATE_EPOCH") {
+        return epoch.parse().context("SOURCE_DATE_EPOCH is no number");
+    }
+    let mut git = Command::new("git");
+    git.args(["log", "-1", "--format=%ct"]).current_dir(root);
+    output(&mut git)?
+        .trim()
+        .parse()
+        .context("the last commit has no time; set SOURCE_DATE_EPOCH")
+}
+
+/// What Debian calls the architecture that the programs are for: this machine's.
+fn architecture() -> anyhow::Result<&'static str> {
+    match env::consts::ARCH {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        other => bail!("there is no package for {other}"),
+    }
+}
+
+/// Runs a command that must succeed, and returns what it printed.
+fn output(command: &mut Command) -> anyhow::Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .output()
+        .with_context(|| format!("starting {name}"))?;
+    let out = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let err = String::from_utf8_lossy(&output.stderr);
+        bail!("{name}: {}: {out}{err}", output.status);
+    }
+    Ok(out.into_owned())
+}
