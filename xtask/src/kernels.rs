@@ -23,12 +23,12 @@ mod report;
 
 use std::{
     fmt::Write as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use self::{
     packages::{Apt, Kernel},
@@ -106,6 +106,28 @@ fn boot_all(root: &Path, series: &[&str], tests: &[String]) -> anyhow::Result<()
         .collect::<anyhow::Result<Vec<Report>>>()?;
     print!("{}", report::table(&reports));
     verdict(&reports)
+}
+
+/// Boots the oldest supported kernel with an image, which is made for its folder of modules, and
+/// returns what was on the console; none if the kernel is not available here.
+///
+/// # Errors
+/// When the image can't be made or the guest not be started, or it does not come to its end.
+pub(crate) fn console(
+    root: &Path,
+    image: impl FnOnce(&[PathBuf]) -> anyhow::Result<PathBuf>,
+) -> anyhow::Result<Option<Vec<String>>> {
+    let home = build::target_dir(root).join("kernels");
+    if let Err(why) = guest::prepare(&home.join("apt")) {
+        println!("skipped: kernels: {why:#}");
+        return Ok(None);
+    }
+    let Some(kernel) = kernels(&home, &SERIES[..1])?.pop() else {
+        return Ok(None);
+    };
+    let console = guest::run(&kernel, &image(&kernel.modules())?, BOOT)?;
+    ensure!(console.ended, "no end: {}", console.lines.join("\n"));
+    Ok(Some(console.lines))
 }
 
 /// The kernels that are available; each other one is a skip.

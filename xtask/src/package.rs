@@ -3,15 +3,19 @@
 //! ```text
 //! stage     programs, unit, configuration, pages ─▶ target/package/stage
 //! archive   stage ─▶ wardline_VERSION_ARCHITECTURE.deb, wardline-VERSION-ARCHITECTURE.tar.gz
-//! check     the package: its contents, its unit, its pages; and its life on a machine
+//! check     the package: its contents, its unit, its pages
+//! life      install, upgrade, remove, purge, in a fresh Debian
+//! boot      a Debian that has it, booted with systemd in QEMU
 //! ```
 //!
 //! The same programs make the same bytes: every file has the time of the last commit, or of
 //! `SOURCE_DATE_EPOCH`.
 
 mod archive;
+mod boot;
 mod check;
 mod life;
+mod router;
 mod stage;
 
 use std::{
@@ -40,6 +44,9 @@ pub(crate) struct Wanted {
     /// Also install, upgrade, remove and purge it in a fresh Debian, under traffic.
     #[arg(long)]
     life: bool,
+    /// Also boot a Debian that has it, with systemd and the oldest kernel, in QEMU.
+    #[arg(long)]
+    boot: bool,
     /// Take the programs from a folder instead of building them for release.
     #[arg(long, value_name = "DIRECTORY")]
     built: Option<PathBuf>,
@@ -70,6 +77,9 @@ pub(crate) fn run(root: &Path, wanted: &Wanted) -> anyhow::Result<()> {
     }
     if wanted.life {
         life::run(root, &programs, &package)?;
+    }
+    if wanted.boot {
+        boot::run(root, &package)?;
     }
     Ok(())
 }
