@@ -18,8 +18,10 @@ use wardline_policy::{
     quarantine::{Quarantine, Whom},
 };
 
+pub mod enforced;
 pub mod error;
 pub mod history;
+pub mod owed;
 pub mod revision;
 mod schema;
 

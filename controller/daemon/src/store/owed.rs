@@ -1,0 +1,112 @@
+//! A change that is in force and not in the database yet: what is to be recorded of it.
+
+use jiff::Timestamp;
+use wardline_policy::quarantine::Whom;
+
+use super::revision::Revision;
+
+/// A change that took force while the database could not be written. Kept in the copy of what is in
+/// force, so that it is recorded after a restart, too.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Owed {
+    /// Its number.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    /// The revision that it changed; 0: none.
+    #[prost(uint64, tag = "2")]
+    pub parent: u64,
+    /// When it took force.
+    #[prost(string, tag = "3")]
+    pub time: String,
+    /// Who made it.
+    #[prost(string, tag = "4")]
+    pub actor: String,
+    /// Why, in the actor's words.
+    #[prost(string, tag = "5")]
+    pub reason: String,
+    /// The call that made it.
+    #[prost(string, tag = "6")]
+    pub kind: String,
+    /// The request's id.
+    #[prost(string, tag = "7")]
+    pub request_id: String,
+    /// The revision that has its document; 0: no policy.
+    #[prost(uint64, tag = "8")]
+    pub of: u64,
+    /// An edit of that document, encoded; empty: none.
+    #[prost(bytes = "vec", tag = "9")]
+    pub edit: Vec<u8>,
+    /// How many objects it adds, alters and removes.
+    #[prost(message, required, tag = "10")]
+    pub extent: Counts,
+    /// Who was put into quarantine, or released.
+    #[prost(message, optional, tag = "11")]
+    pub cut: Option<Cut>,
+    /// Whether no change waits for its confirmation any more.
+    #[prost(bool, tag = "12")]
+    pub ends_pending: bool,
+}
+
+/// How many objects a change adds, alters and removes.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Counts {
+    /// Added.
+    #[prost(uint32, tag = "1")]
+    pub added: u32,
+    /// Altered.
+    #[prost(uint32, tag = "2")]
+    pub changed: u32,
+    /// Removed.
+    #[prost(uint32, tag = "3")]
+    pub removed: u32,
+}
+
+/// Somebody who was put into quarantine, or released.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Cut {
+    /// The name of the device or of the interface.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Whether it is an interface.
+    #[prost(bool, tag = "2")]
+    pub is_port: bool,
+    /// Whether it was put into quarantine.
+    #[prost(bool, tag = "3")]
+    pub quarantined: bool,
+}
+
+impl Cut {
+    /// Somebody who was put into quarantine, or released.
+    pub fn new(whom: &Whom, quarantined: bool) -> Self {
+        let (name, is_port) = match whom {
+            Whom::Device(name) => (name, false),
+            Whom::Port(name) => (name, true),
+        };
+        Self {
+            name: name.clone(),
+            is_port,
+            quarantined,
+        }
+    }
+
+    /// Who it is.
+    pub fn whom(&self) -> Whom {
+        let name = self.name.clone();
+        if self.is_port {
+            Whom::Port(name)
+        } else {
+            Whom::Device(name)
+        }
+    }
+}
+
+impl Owed {
+    /// Whether a revision of the database is this change: it was recorded, and the copy does not
+    /// know that yet.
+    pub fn is(&self, stored: &Revision) -> bool {
+        let time = self.time.parse::<Timestamp>();
+        stored.revision == self.revision
+            && stored.kind == self.kind
+            && time.is_ok_and(|time| time == stored.time)
+    }
+}
