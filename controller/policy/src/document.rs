@@ -6,6 +6,7 @@
 
 pub use wardline_proto::v1::Policy as Document;
 
+pub mod closed;
 pub mod diff;
 pub mod edit;
 mod ending;
