@@ -71,6 +71,17 @@ impl Datapath {
         self.is_first
     }
 
+    /// The revision by which packets are judged; none: no tables are in force.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn judged_by(&self) -> Result<Option<u64>> {
+        let slot = self.active.map(|active| active as u32);
+        slot.map(|slot| get(&self.ebpf, "REVISIONS", slot))
+            .transpose()
+    }
+
     /// Says which interfaces adopt the flows that run through them, from when they are guarded. No
     /// other interface does: not one that has reappeared, nor one that an earlier daemon guarded.
     pub fn adopt(&mut self, interfaces: impl IntoIterator<Item = u32>) {
