@@ -18,6 +18,7 @@ pub mod config;
 pub mod daemon;
 pub mod engine;
 mod memory;
+pub mod parts;
 pub mod server;
 mod service;
 pub mod store;
