@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use wardline_proto::{
     document::to_value,
     v1::{
-        Attached, DeviceStatus, Failsafe, Flow, GetCountersRequest, GetCountersResponse,
-        GetStatusRequest, GetStatusResponse, ListDevicesRequest, ListFlowsRequest, PortStatus,
-        TableStatus,
+        Attached, BrokenPart, DeviceStatus, Failsafe, Flow, GetCountersRequest,
+        GetCountersResponse, GetStatusRequest, GetStatusResponse, ListDevicesRequest,
+        ListFlowsRequest, PortStatus, TableStatus,
     },
 };
 
@@ -117,6 +117,9 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
         format!("{} waits for its confirmation{back}", pending.revision)
     });
     let revision = match status.revision {
+        0 if status.broken.iter().any(|it| it.name == "policy") => {
+            "none: the last policy in force is lost".to_owned()
+        }
         0 => "none: no policy was applied yet, nothing is attached".to_owned(),
         revision => revision.to_string(),
     };
@@ -136,6 +139,7 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
         text += &format!("cut off   {}\n", cut_off.join(", "));
     }
     text += &failsafe_text(&status.failsafe);
+    text += &broken_text(&status.broken, clock);
     if status.revision == 0 && status.ports.is_empty() {
         return text;
     }
@@ -203,6 +207,21 @@ fn port_warnings(ports: &[PortStatus]) -> String {
         format!("\n{}: {}\n", printable(&names), printable(text))
     });
     lines.collect()
+}
+
+/// The parts that do not work, a line for each.
+fn broken_text(broken: &[BrokenPart], clock: &Clock) -> String {
+    let line = |it: &BrokenPart| {
+        let since = time(it.since.as_ref()).map(|at| clock.distance(at));
+        let next = time(it.next_try.as_ref()).map(|at| clock.distance(at));
+        let next = next.map(|next| format!(", tried again {next}"));
+        let (since, next) = (since.unwrap_or_default(), next.unwrap_or_default());
+        printable(&format!(
+            "broken    {}, {since}{next}: {}",
+            it.name, it.error
+        )) + "\n"
+    };
+    broken.iter().map(line).collect()
 }
 
 /// The hosts that may always reach the router, a line for each entry.
@@ -389,6 +408,13 @@ mod tests {
                 from: vec!["10.0.9.5/32".to_owned(), "fd00::/64".to_owned()],
                 services: vec!["tcp/22".to_owned()],
             }],
+            broken: vec![BrokenPart {
+                name: "listener".to_owned(),
+                since: at(940),
+                error: "no such address".to_owned(),
+                next_try: at(1004),
+            }],
+            unrecorded: vec![],
         };
         assert_eq!(
             uncoloured(&status_text(&status, &clock())),
@@ -397,7 +423,8 @@ mod tests {
              revision  7\n\
              pending   7 waits for its confirmation, taken back in 45s\n\
              cut off   camera-1, port lan1, port lan7\n\
-             failsafe  10.0.9.5/32, fd00::/64 → router  tcp/22\n\n\
+             failsafe  10.0.9.5/32, fd00::/64 → router  tcp/22\n\
+             broken    listener, 1m ago, tried again in 4s: no such address\n\n\
              PORT  ZONE   ATTACHED         REASON\n\
              lan1  pumps  tc, quarantined  no native XDP\n\n\
              GRANT  FROM  TO          SERVICES  ENDS\n\

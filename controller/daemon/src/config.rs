@@ -49,6 +49,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where programs and maps are pinned.
     pub pin_dir: PathBuf,
+    /// What becomes of guarded ports whose policy is lost.
+    pub on_failure: OnFailure,
     /// Where and for whom the API is.
     pub api: Api,
     /// Where metrics are.
@@ -59,6 +61,17 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Hosts that may always reach the router.
     pub failsafe: Vec<Failsafe>,
+}
+
+/// What becomes of the ports that were guarded, when their policy is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// They drop all but the failsafe and the router's own control of the link.
+    #[default]
+    Closed,
+    /// They are not guarded.
+    Open,
 }
 
 /// Where and for whom the API is.
@@ -241,6 +254,15 @@ impl fmt::Debug for TlsFiles {
     }
 }
 
+impl fmt::Display for OnFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+        })
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -258,6 +280,7 @@ impl fmt::Display for Config {
             router,
             state_dir,
             pin_dir,
+            on_failure,
             api,
             metrics,
             limits,
@@ -268,6 +291,7 @@ impl fmt::Display for Config {
             f,
             "router    = {router:?}\nstate_dir = {state_dir:?}\npin_dir   = {pin_dir:?}"
         )?;
+        writeln!(f, "on_failure = \"{on_failure}\"")?;
         let all: Vec<_> = failsafe.iter().map(ToString::to_string).collect();
         writeln!(f, "failsafe  = [{}]", all.join(", "))?;
         writeln!(f, "[api]\nsocket = {:?}", api.socket)?;

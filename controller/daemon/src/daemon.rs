@@ -1,12 +1,23 @@
 //! Joins the parts of the daemon and runs them until a signal says to stop.
+//!
+//! Guard first, manage second: what was in force is enforced before anything that can fail. The
+//! database, the audit, the API and the metrics come afterwards, each by itself.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+mod afterwards;
+mod before;
 
-use anyhow::Context as _;
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
-    task::{JoinError, JoinHandle},
+    sync::{mpsc, oneshot},
+    task::{JoinError, JoinHandle, spawn_blocking},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -17,17 +28,23 @@ use wardline_datapath::{
     routes,
 };
 
+use self::{
+    afterwards::{Database, begin, keep_copy, open_audit, open_database},
+    before::Look,
+};
 use crate::{
     access::{audit::Audit, gate::Keeper, tls::Certificates},
     config::Config,
-    engine::Engine,
+    engine::{Engine, start::Before},
+    parts::Parts,
     server::{
         calls::Service,
         metrics::{self, Metrics},
-        serve::{self, ServeError},
+        serve::{self, Doors, ServeError},
         view::{Places, View},
     },
     service,
+    store::error::StoreError,
     thread::{self, Handle},
 };
 
@@ -39,32 +56,54 @@ use crate::{
 pub async fn guard(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut user_1 = signal(SignalKind::user_defined1())?;
+    let mut user_2 = signal(SignalKind::user_defined2())?;
     let socket = config.api.socket.clone();
+    if serve::is_served(&socket).await {
+        bail!("{}: another daemon answers on it", socket.display());
+    }
     let mut running = Running::start(config).await?;
-    info!(socket = %socket.display(), "ready");
     service::ready();
-    let ended = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        ended = &mut running.serving => Some(ended),
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = hang_up.recv() => {
+                info!("SIGHUP: certificates are read again");
+                if let Some(certificates) = running.certificates.get() {
+                    certificates.reload();
+                }
+            }
+            // Their default is to end the process.
+            _ = user_1.recv() => {}
+            _ = user_2.recv() => {}
+            ended = &mut running.serving => break Some(ended),
+        }
     };
     info!("stopping; what is attached stays");
     service::stopping();
     running.stop(ended, &socket).await
 }
 
-/// Loads the datapath and takes over what is in force.
-async fn load(config: Config) -> anyhow::Result<(Engine, Ring, mpsc::Receiver<()>)> {
+/// Loads the datapath and enforces what was in force before.
+async fn load(
+    config: Config,
+    before: Before,
+    parts: Parts,
+) -> anyhow::Result<(Engine, Ring, mpsc::Receiver<()>)> {
     // Before the first look, so that no change is missed between.
     let changes = observe::watch()?;
     let inventory = observe::observe().await?;
-    let (ready, loaded) = tokio::sync::oneshot::channel();
+    let (ready, loaded) = oneshot::channel();
     // Loading blocks for as long as the kernel verifies.
-    tokio::task::spawn_blocking(move || {
-        let _ = ready.send(Engine::start(config, inventory).map(|mut engine| {
-            let ring = engine.ring();
-            (engine, ring)
-        }));
+    spawn_blocking(move || {
+        let _ = ready.send(
+            Engine::start(config, inventory, before, parts).map(|mut engine| {
+                let ring = engine.ring();
+                (engine, ring)
+            }),
+        );
     });
     let (engine, ring) = loaded.await.context("the datapath did not load")??;
     Ok((engine, ring?, changes))
@@ -84,35 +123,58 @@ struct Running {
     keeping: JoinHandle<()>,
     watching: JoinHandle<()>,
     learning: JoinHandle<()>,
+    copying: JoinHandle<()>,
+    opening: Opening,
+    certificates: Arc<OnceLock<Certificates>>,
     engine: std::thread::JoinHandle<()>,
 }
 
 impl Running {
     async fn start(config: Config) -> anyhow::Result<Self> {
+        let parts = Parts::default();
+        let (config, look) = spawn_blocking(move || {
+            let look = before::look(&config);
+            (config, look)
+        })
+        .await?;
+        let Look {
+            before,
+            copies,
+            store,
+            evidence,
+        } = look?;
         let api = config.api.clone();
         let metrics_at = config.metrics.listen;
-        let certificates = api.tls.as_ref().map(Certificates::load).transpose()?;
-        let state_dir = config.state_dir.clone();
-        let (router, limits) = (config.router.clone(), config.limits);
+        let audit = Audit::closed(&config.state_dir);
+        let router = config.router.clone();
         let failsafe = config.failsafe.as_slice().into();
-        let (engine, ring, changes) = load(config).await?;
+        let history = before.history.clone();
+        let (engine, ring, changes) = load(config, before, parts.clone()).await?;
         let events = engine.events();
         let view = View {
             router,
-            limits,
+            limits: *engine.limits(),
             failsafe,
             states: engine.states(),
             reader: engine.reader(),
+            parts: parts.clone(),
             events: events.clone(),
-            history: engine.history(),
+            history: history.clone(),
             plans: Places::default(),
             documents: Places::default(),
         };
-        // The store has made the folder, and holds its lock.
-        let audit = Audit::open(&state_dir)?;
-        audit.catch_up(engine.history().after(audit.revision())?);
         let (handle, engine) = thread::run(engine)?;
         let (stop, served) = (CancellationToken::new(), CancellationToken::new());
+        let copying = keep_copy(copies, view.states.clone(), parts.clone(), stop.clone());
+        let copying = tokio::spawn(copying);
+        let database = Database {
+            history: history.clone(),
+            evidence,
+            store,
+        };
+        let opening = Opening::start(database, &handle, &audit, &parts, &stop).await?;
+        begin(&handle).await;
+
         let keeper = Arc::new(Keeper::new(audit.clone()));
         let service = Service {
             engine: handle.clone(),
@@ -120,16 +182,22 @@ impl Running {
             audit,
         };
         let learned = view.clone();
+        let certificates = Arc::new(OnceLock::new());
         let metrics = Metrics {
             view,
             keeper: keeper.clone(),
             certificates: certificates.clone(),
         };
+        let doors = Doors {
+            api,
+            certificates: certificates.clone(),
+            parts,
+        };
         Ok(Self {
             measuring: metrics_at.map(|at| tokio::spawn(metrics::serve(metrics, at, stop.clone()))),
             serving: tokio::spawn({
                 let (keeper, stop) = (keeper.clone(), stop.clone());
-                async move { serve::serve(service, &api, certificates, keeper, stop).await }
+                async move { serve::serve(service, doors, keeper, stop).await }
             }),
             recording: tokio::spawn(keeper.keep(served.clone())),
             draining: tokio::spawn(events.drain(ring, stop.clone())),
@@ -137,6 +205,9 @@ impl Running {
             learning: tokio::spawn(keep_learned(learned, stop.clone())),
             watching: tokio::spawn(service::watch(handle.clone(), stop.clone())),
             keeping: tokio::spawn(keep_up(handle, changes, stop.clone())),
+            copying,
+            opening,
+            certificates,
             stop,
             served,
             engine,
@@ -168,16 +239,65 @@ impl Running {
         self.following.await?;
         self.learning.await?;
         self.watching.await?;
+        self.opening.database.await?;
+        self.opening.audit.await?;
         if let Some(measuring) = self.measuring {
             measuring.await?;
         }
         self.draining.await??;
+        // After the last change.
+        let _ = timeout(Duration::from_secs(5), self.copying).await;
         ended??;
         recorded.context("a change did not end")???;
         // Ends when the last handle is gone; calls that were cut off may still hold one.
-        let joined = tokio::task::spawn_blocking(move || self.engine.join());
+        let joined = spawn_blocking(move || self.engine.join());
         let _ = timeout(Duration::from_secs(5), joined).await;
         Ok(())
+    }
+}
+
+/// The tasks that open the database and the audit.
+struct Opening {
+    database: JoinHandle<()>,
+    audit: JoinHandle<()>,
+}
+
+/// How long the API waits for the first try at the database and at the audit.
+const FIRST_TRY: Duration = Duration::from_secs(5);
+
+impl Opening {
+    /// Starts both, and waits until each was tried once, but not for long.
+    ///
+    /// # Errors
+    ///
+    /// When another daemon uses the database.
+    async fn start(
+        database: Database,
+        engine: &Handle,
+        audit: &Audit,
+        parts: &Parts,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let history = database.history.clone();
+        let (tried, first) = oneshot::channel();
+        let opening = open_database(
+            database,
+            engine.clone(),
+            parts.clone(),
+            audit.clone(),
+            tried,
+            stop.clone(),
+        );
+        let database = tokio::spawn(opening);
+        if let Ok(Ok(Err(in_use @ StoreError::InUse(_)))) = timeout(FIRST_TRY, first).await {
+            stop.cancel();
+            return Err(in_use.into());
+        }
+        let (tried, first) = oneshot::channel();
+        let opening = open_audit(audit.clone(), history, parts.clone(), tried, stop.clone());
+        let audit = tokio::spawn(opening);
+        let _ = timeout(FIRST_TRY, first).await;
+        Ok(Self { database, audit })
     }
 }
 
@@ -270,7 +390,7 @@ async fn keep_learned(view: View, stop: CancellationToken) {
             _ = due.tick() => {}
         }
         let view = view.clone();
-        let kept = tokio::task::spawn_blocking(move || view.keep_learned()).await;
+        let kept = spawn_blocking(move || view.keep_learned()).await;
         match kept {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "learned addresses are not gone through"),

@@ -2,7 +2,7 @@
 //! the business of `in_force`.
 //!
 //! It lives on a thread of its own ([`thread`](crate::thread)), because store and kernel block, and
-//! does one thing at a time. Nothing that only reads asks it: states, [`Reader`] and
+//! does one thing at a time. How it begins is in [`start`]. Nothing that only reads asks it: states, [`Reader`] and
 //! `prepare::prepare` are for any thread.
 
 pub mod grants;
@@ -11,33 +11,35 @@ mod in_force;
 pub mod pending;
 pub(crate) mod prepare;
 mod quarantine;
+mod reconcile;
+mod records;
 pub mod refusal;
+pub mod start;
 pub mod state;
 pub mod terms;
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{info, warn};
-use wardline_datapath::{Datapath, Reader, error::DatapathError, fault, ring::Ring};
+use wardline_datapath::{Reader, error::DatapathError, ring::Ring};
 use wardline_policy::{
     document::{
         Document as Policy,
         edit::{self, Edit},
     },
-    failsafe::Failsafe,
-    intent::{Device, Intent},
+    intent::Device,
     inventory::Inventory,
+    limits::Limits,
     numbers::{number_of, numbered},
     quarantine::Whom,
     snapshot::Snapshot,
-    tables::Tables,
 };
 
 use self::{
     grants::{GrantRequest, Granted},
-    in_force::{InForce, Origin, fresh_ports},
+    in_force::{Haste, InForce, Origin},
     pending::Pending,
     prepare::{Prepared, prepare},
     quarantine::Known,
@@ -47,7 +49,8 @@ use self::{
 };
 use crate::{
     config::Config,
-    store::{Store, history::History, revision::Fact},
+    parts::{Part, Parts},
+    store::revision::Fact,
     telemetry::events::Events,
 };
 
@@ -56,6 +59,7 @@ pub struct Engine {
     config: Config,
     in_force: InForce,
     events: Events,
+    parts: Parts,
     /// Whether a document has been read since [`Engine::has_read_a_document`] was asked.
     read_a_document: bool,
 }
@@ -63,75 +67,6 @@ pub struct Engine {
 // ── life ───────────────────────────────────────────────────────────────────────────────────────
 
 impl Engine {
-    /// Loads the datapath and takes over what is stored and pinned.
-    ///
-    /// # Errors
-    ///
-    /// When the store or the kernel refuses.
-    pub fn start(config: Config, mut inventory: Inventory) -> Result<Self, Refusal> {
-        let store = Store::open(&config.state_dir)?;
-        let pins: &Path = &config.pin_dir;
-        let mut datapath = Datapath::open(Some(pins), &config.limits, &config.timeouts)?;
-        let failsafe: Arc<[_]> = config.failsafe.iter().flat_map(Failsafe::entries).collect();
-        datapath.set_failsafe(&failsafe)?;
-        datapath.number(&mut inventory)?;
-        let clock = datapath.reader().clock()?;
-        let mut nothing = Snapshot::new(
-            0,
-            Policy::default(),
-            Intent::default(),
-            inventory,
-            store.quarantined().clone(),
-            Arc::clone(store.ids()),
-            Tables::default(),
-            clock,
-            None,
-        );
-        nothing.failsafe = failsafe;
-        let mut state = State::of(Arc::new(nothing));
-        state.pending = match store
-            .history()
-            .meta(Pending::KEY)?
-            .as_deref()
-            .map(str::parse)
-        {
-            None => None,
-            Some(Ok(pending)) => Some(Pending::taken_over(pending, clock.now)),
-            Some(Err(_)) => {
-                return Err(store
-                    .history()
-                    .damaged("it tells of no known pending change")
-                    .into());
-            }
-        };
-        let (state, states) = watch::channel(state);
-        let mut engine = Self {
-            config,
-            in_force: InForce {
-                store,
-                datapath,
-                state,
-            },
-            events: Events::new(states),
-            read_a_document: false,
-        };
-        // A document without a version is what is in force before the first.
-        let latest = engine.in_force.store.history().latest()?;
-        if let Some(stored) = latest.filter(|stored| stored.policy.version != 0) {
-            let revision = stored.revision.revision;
-            let prepared = engine.prepare(stored.policy)?;
-            if engine.in_force.datapath.is_first() {
-                let ports = fresh_ports(&engine.snapshot(), &prepared);
-                engine.in_force.datapath.adopt(ports);
-            }
-            engine.in_force.enforce(revision, prepared)?;
-            info!(revision, "took over");
-        }
-        engine.do_what_is_due()?;
-        fault::started();
-        Ok(engine)
-    }
-
     /// What happens.
     pub fn events(&self) -> Events {
         self.events.clone()
@@ -140,6 +75,11 @@ impl Engine {
     /// What is in force, now and from now on.
     pub fn states(&self) -> watch::Receiver<State> {
         self.in_force.state.subscribe()
+    }
+
+    /// How much the tables hold: as configured, or as much as what was in force at the start needs.
+    pub fn limits(&self) -> &Limits {
+        &self.config.limits
     }
 
     /// Reads the kernel's side, on any thread.
@@ -154,11 +94,6 @@ impl Engine {
     /// When it was taken before.
     pub fn ring(&mut self) -> Result<Ring, DatapathError> {
         self.in_force.datapath.events()
-    }
-
-    /// Reads the history, on any thread.
-    pub fn history(&self) -> History {
-        self.in_force.store.history().clone()
     }
 
     /// What is in force.
@@ -197,8 +132,12 @@ impl Engine {
     ) -> Result<Applied, Refusal> {
         self.accepts(terms)?;
         let prepared = self.prepare(policy)?;
-        self.in_force
-            .change(&Origin::Whole, prepared, &[], terms, author)
+        let haste = Haste::RecordedFirst;
+        let applied = self
+            .in_force
+            .change(&Origin::Whole, prepared, &[], terms, author, haste)?;
+        self.parts.works(Part::Policy);
+        Ok(applied)
     }
 
     /// Puts and deletes objects of the document in force.
@@ -207,7 +146,7 @@ impl Engine {
     ///
     /// Why it was refused.
     pub fn edit(&mut self, edit: Edit, terms: &Terms, author: &Author) -> Result<Applied, Refusal> {
-        self.edit_with(edit, &[], terms, author)
+        self.edit_with(edit, &[], terms, author, Haste::RecordedFirst)
     }
 
     /// Returns to the document of an earlier revision; 0: to the one that was in force before.
@@ -220,14 +159,14 @@ impl Engine {
         self.accepts(&terms)?;
         let current = self.snapshot().revision;
         let to = match revision {
-            0 => self.in_force.store.history().previous_document(current)?,
+            0 => self.in_force.records.history().previous_document(current)?,
             revision => revision,
         };
         let stored = match to {
             0 => return Err(Refusal::NothingBefore(current)),
             to => self
                 .in_force
-                .store
+                .records
                 .history()
                 .get(to)?
                 .ok_or(Refusal::NoRevision(to))?,
@@ -236,8 +175,12 @@ impl Engine {
             return Err(Refusal::NothingBefore(current));
         }
         let prepared = self.prepare(stored.policy)?;
-        self.in_force
-            .change(&Origin::Of(to), prepared, &[], &terms, author)
+        let (origin, haste) = (Origin::Of(to), Haste::RecordedFirst);
+        let applied = self
+            .in_force
+            .change(&origin, prepared, &[], &terms, author, haste)?;
+        self.parts.works(Part::Policy);
+        Ok(applied)
     }
 
     /// Keeps the change that waits for this.
@@ -260,10 +203,11 @@ impl Engine {
         if !pending.is_proved_by(arrived) {
             return Err(Refusal::OldConnection(revision));
         }
-        self.in_force.store.set_meta(Pending::KEY, None)?;
-        self.in_force
-            .state
-            .send_modify(|state| state.pending = None);
+        self.in_force.records.set_meta(Pending::KEY, None)?;
+        self.in_force.state.send_modify(|state| {
+            state.pending = None;
+            state.previous = None;
+        });
         info!(revision, "confirmed");
         Ok(Applied {
             revision,
@@ -295,8 +239,9 @@ impl Engine {
                 Known::Device(Some(device)) => self.last_seen_at(&current, device),
                 _ => String::new(),
             };
-            applied.warnings =
+            let warnings =
                 quarantine::warnings(&current, whom, &known, &seen, &self.config.failsafe);
+            applied.warnings.extend(warnings);
         }
         info!(
             revision = applied.revision,
@@ -324,13 +269,14 @@ impl Engine {
     ///
     /// Why it was refused.
     pub fn grant(&mut self, request: GrantRequest, author: &Author) -> Result<Granted, Refusal> {
-        let name = || Ok(format!("grant-{}", self.in_force.store.history().next()?));
+        let name = || Ok(format!("grant-{}", self.in_force.records.next()));
         let policy = &self.snapshot().policy;
         let rule = grants::rule(request, name, policy, Timestamp::now())?;
         let (name, expires) = (rule.name.clone(), rule.expires);
         let facts = [Fact::Grant(&name, expires)];
+        let (terms, haste) = (Terms::default(), Haste::RecordedFirst);
         let applied = self
-            .edit_with(rule.put(), &facts, &Terms::default(), author)
+            .edit_with(rule.put(), &facts, &terms, author, haste)
             .map_err(grants::in_request)?;
         Ok(Granted {
             applied,
@@ -429,19 +375,23 @@ impl Engine {
         Ok(self.in_force.datapath.extend_route_lease()?)
     }
 
-    /// Does what is due: takes back a change that was not confirmed in time, and lets grants go that
-    /// have ended.
+    /// Does what is due: takes back a change that was not confirmed in time, lets grants go that have
+    /// ended, and records what could not be recorded.
     ///
     /// # Errors
     ///
     /// When something could not be done; it is tried again the next time.
     pub fn do_what_is_due(&mut self) -> Result<(), Refusal> {
         let pending = self.in_force.state.borrow().pending.clone();
-        match pending {
+        let done = match pending {
             Some(pending) if pending.is_over(Instant::now()) => self.take_back(&pending),
             Some(_) => Ok(()),
             None => self.forget_ended_grants(Timestamp::now()),
-        }
+        };
+        let ids = Arc::clone(&self.snapshot().ids);
+        self.in_force.records.try_again(&ids);
+        self.in_force.publish_records();
+        done
     }
 
     /// Puts what was in force before a change back in force.
@@ -449,32 +399,34 @@ impl Engine {
         let Pending {
             revision, previous, ..
         } = *pending;
-        // Before the first document there was nothing, which has a revision when it has returned.
-        let stored = match previous {
-            0 => None,
-            previous => Some(
-                self.in_force
-                    .store
-                    .history()
-                    .get(previous)?
-                    .ok_or(Refusal::NoRevision(previous))?,
-            ),
+        // The document is in memory, because what takes back must not have to read.
+        let kept = self.in_force.state.borrow().previous.clone();
+        let returns = match (previous, kept) {
+            // Before the first document there was nothing, which has a revision when it has returned.
+            (0, _) => None,
+            (_, Some(policy)) => Some(policy),
+            (previous, None) => {
+                let stored = self.in_force.records.history().get(previous)?;
+                let stored = stored.ok_or(Refusal::NoRevision(previous))?;
+                Some(Arc::new(stored.policy))
+            }
         };
-        let (prepared, origin) = match stored.filter(|stored| stored.policy.version != 0) {
+        let (prepared, origin) = match returns.filter(|policy| policy.version != 0) {
             None => {
                 let nothing = prepare::nothing(&self.snapshot(), self.in_force.datapath.reader())?;
                 (nothing, Origin::Whole)
             }
-            Some(stored) => (self.prepare(stored.policy)?, Origin::Of(previous)),
+            Some(policy) => (self.prepare(policy)?, Origin::Of(previous)),
         };
         let author = Author::daemon(
             "revert",
             format!("revision {revision} was not confirmed in time"),
         );
         let facts = [Fact::Meta(Pending::KEY, None)];
-        let applied =
-            self.in_force
-                .change(&origin, prepared, &facts, &Terms::default(), &author)?;
+        let (terms, haste) = (Terms::default(), Haste::AtOnce);
+        let applied = self
+            .in_force
+            .change(&origin, prepared, &facts, &terms, &author, haste)?;
         let back = match previous {
             0 => "no policy is in force again".to_owned(),
             previous => format!("what revision {previous} says is in force again"),
@@ -499,7 +451,8 @@ impl Engine {
         }
         let reason = format!("the grants {} have ended", ended.join(", "));
         let author = Author::daemon("expire", reason);
-        let applied = self.edit(grants::delete(ended), &Terms::default(), &author)?;
+        let (edit, terms) = (grants::delete(ended), Terms::default());
+        let applied = self.edit_with(edit, &[], &terms, &author, Haste::AtOnce)?;
         self.events.note(applied.revision, author.reason, now);
         Ok(())
     }
@@ -538,8 +491,12 @@ impl Engine {
         facts: &[Fact<'_>],
         terms: &Terms,
         author: &Author,
+        haste: Haste,
     ) -> Result<Applied, Refusal> {
         self.accepts(terms)?;
+        if let Some(why) = &self.in_force.state.borrow().failure {
+            return Err(Refusal::NoPolicy(Arc::clone(why)));
+        }
         let mut policy = Policy::clone(&self.snapshot().policy);
         let edited = edit::change(&mut policy, &edit).map_err(Refusal::of_edit)?;
         let policy = Arc::new(policy);
@@ -555,6 +512,6 @@ impl Engine {
             prepared => prepared?,
         };
         self.in_force
-            .change(&Origin::Edit(edit), prepared, facts, terms, author)
+            .change(&Origin::Edit(edit), prepared, facts, terms, author, haste)
     }
 }

@@ -26,6 +26,7 @@ pub mod revision;
 mod schema;
 
 use self::{
+    enforced::Enforced,
     error::{StoreError, database_error},
     history::{History, number},
     revision::{Document, Fact, NewRevision},
@@ -42,6 +43,10 @@ pub struct Store {
     grants: BTreeSet<(String, Timestamp)>,
 }
 
+/// The key of the change that waits for its confirmation: its number, the number of the revision
+/// that returns, and more.
+pub const PENDING: &str = "pending";
+
 /// Most edits that are applied one after the other to read a document.
 const LONGEST_CHAIN: usize = 64;
 
@@ -51,8 +56,31 @@ impl Store {
     /// # Errors
     /// When the file can't be read, is in use, is damaged, or was written by a newer daemon.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let path = directory.join("wardline.db");
-        create(directory, &path)?;
+        Self::open_as(&History::away(directory))
+    }
+
+    /// Opens a history that readers know already, unless it is empty and something tells that it must
+    /// not be.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when the file is empty or gone against the evidence.
+    pub fn open_known(history: &History, evidence: Option<&str>) -> Result<Self, StoreError> {
+        match evidence {
+            Some(evidence) if !history.has_file() => Err(StoreError::Lost {
+                path: history.path().to_owned(),
+                evidence: evidence.to_owned(),
+            }),
+            _ => Self::open_as(history),
+        }
+    }
+
+    /// Opens a history that readers know already; they find it from then on.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_as(history: &History) -> Result<Self, StoreError> {
+        let path = history.path().to_owned();
+        create(&path)?;
         let failed = |source| database_error(&path, source);
         let mut connection = Connection::open(&path).map_err(failed)?;
         prepare(&mut connection, &path)?;
@@ -65,8 +93,9 @@ impl Store {
             Ok((rule, expires))
         });
         let grants = parsed.collect::<Result<_, StoreError>>()?;
+        history.open(connection);
         Ok(Self {
-            history: History::of(connection, &path),
+            history: history.clone(),
             ids: Arc::new(ids),
             quarantined,
             grants,
@@ -89,16 +118,16 @@ impl Store {
                 }
             }
         };
-        let failed = |source| self.history.failed(source);
-        let mut connection = self.history.lock();
-        let transaction = connection.transaction().map_err(failed)?;
-        let revision = write(&transaction, new, base, &document).map_err(failed)?;
-        // There are as many numbers as names, and most changes leave them as they are.
-        if !Arc::ptr_eq(&self.ids, ids) {
-            write_ids(&transaction, &self.ids, ids).map_err(failed)?;
-        }
-        transaction.commit().map_err(failed)?;
-        drop(connection);
+        let revision = self.history.with(|connection| {
+            let transaction = connection.transaction()?;
+            let revision = write(&transaction, new, base, &document)?;
+            // There are as many numbers as names, and most changes leave them as they are.
+            if !Arc::ptr_eq(&self.ids, ids) {
+                write_ids(&transaction, &self.ids, ids)?;
+            }
+            transaction.commit()?;
+            Ok(revision)
+        })?;
         self.ids = Arc::clone(ids);
         for fact in new.facts {
             match *fact {
@@ -127,9 +156,38 @@ impl Store {
         &self.quarantined
     }
 
-    /// Whether a grant ever made a rule with this name and end.
-    pub fn is_grant(&self, rule: &str, expires: Timestamp) -> bool {
-        self.grants.contains(&(rule.to_owned(), expires))
+    /// The rules that a grant ever made, with their ends.
+    pub fn grants(&self) -> &BTreeSet<(String, Timestamp)> {
+        &self.grants
+    }
+
+    /// What the newest revision says is in force; none: there is no revision.
+    ///
+    /// # Errors
+    /// When the history can't be read, or is damaged.
+    pub fn enforced(&self) -> Result<Option<Enforced>, StoreError> {
+        let Some(latest) = self.history.latest()? else {
+            return Ok(None);
+        };
+        let pending = self.history.meta(PENDING)?;
+        let returns = pending
+            .as_deref()
+            .and_then(|it| it.split(' ').nth(1)?.parse().ok());
+        let previous = match returns {
+            None | Some(0) => None,
+            Some(returns) => self.history.get(returns)?,
+        };
+        Ok(Some(Enforced {
+            revision: latest.revision.revision,
+            policy: Arc::new(latest.policy),
+            ids: Arc::clone(&self.ids),
+            quarantined: self.quarantined.clone(),
+            grants: self.grants.clone(),
+            pending,
+            previous: previous.map(|it| Arc::new(it.policy)),
+            guarded: BTreeSet::new(),
+            owed: Vec::new(),
+        }))
     }
 
     /// Sets or deletes a value outside the history; on disk when this returns.
@@ -137,7 +195,8 @@ impl Store {
     /// # Errors
     /// When it could not be stored.
     pub fn set_meta(&mut self, key: &str, value: Option<&str>) -> Result<(), StoreError> {
-        write_meta(&self.history.lock(), key, value).map_err(|e| self.history.failed(e))
+        self.history
+            .with(|connection| write_meta(connection, key, value))
     }
 }
 
@@ -170,8 +229,8 @@ fn write(
     let signed = |revision: u64| i64::try_from(revision).unwrap_or(i64::MAX);
     transaction.execute(
         "INSERT INTO revisions (parent, time, actor, reason, kind, request_id, document, base,
-                                added, changed, removed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                added, changed, removed, revision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             signed(new.parent),
             new.time.to_string(),
@@ -184,6 +243,7 @@ fn write(
             new.extent.added,
             new.extent.changed,
             new.extent.removed,
+            new.number.map(signed),
         ],
     )?;
     let revision = transaction.last_insert_rowid();

@@ -210,6 +210,7 @@ fn spelled(kind: &str) -> &str {
         "PathBuf" => "path",
         "String" => "text",
         "Role" => "role",
+        "OnFailure" => "`closed` or `open`",
         "i64" => NUMBER,
         other => panic!("what is a {other} to people?"),
     }

@@ -45,7 +45,8 @@ struct Shared {
 #[derive(Debug)]
 struct Log {
     path: PathBuf,
-    file: File,
+    /// None until it is opened.
+    file: Option<File>,
     /// The length of the file as the daemon left it; another length shows tampering.
     length: u64,
     head: Head,
@@ -74,18 +75,47 @@ const MOST_WAITING: usize = 1000;
 const LONGEST_TEXT: usize = 1024;
 
 impl Audit {
-    /// Opens the audit in a directory that exists, and checks it. Problems of the chain are logged,
-    /// and the audit goes on.
+    /// The audit in a directory, before it is opened: records wait.
+    pub fn closed(directory: &Path) -> Self {
+        Self(Arc::new(Shared {
+            log: Mutex::new(Log::closed(directory.join("audit.jsonl"))),
+            refusals: Rate::new(100, 1),
+        }))
+    }
+
+    /// Opens the audit, if it is not open, and checks it. Problems of the chain are logged, and the
+    /// audit goes on. Blocks.
     ///
     /// # Errors
     /// When it can't be read or written.
-    pub fn open(directory: &Path) -> Result<Self, AuditError> {
-        let path = directory.join("audit.jsonl");
-        let log = Log::open(&path).map_err(|source| AuditError { path, source })?;
-        Ok(Self(Arc::new(Shared {
-            log: Mutex::new(log),
-            refusals: Rate::new(100, 1),
-        })))
+    pub fn open(&self) -> Result<(), AuditError> {
+        let mut log = self.lock();
+        if log.file.is_some() {
+            return Ok(());
+        }
+        let path = log.path.clone();
+        log.open().map_err(|source| AuditError { path, source })?;
+        log.write();
+        Ok(())
+    }
+
+    /// The newest revision that an audit in a directory tells of, without opening it; none: it tells
+    /// of none, or there is no audit.
+    pub fn tells_of(directory: &Path) -> Option<u64> {
+        let file = File::open(directory.join("audit.jsonl")).ok()?;
+        let lines = BufReader::new(file).split(b'\n').map_while(Result::ok);
+        let records = lines.filter_map(|line| audit::read(&String::from_utf8_lossy(&line)));
+        records.filter_map(|(record, _)| record.after).max()
+    }
+
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        self.lock().file.is_some()
+    }
+
+    /// Whether a record may wait in memory for the disk.
+    pub fn has_room(&self) -> bool {
+        self.lock().waiting.len() < MOST_WAITING
     }
 
     /// The newest revision that a record names; 0: none.
@@ -195,7 +225,20 @@ impl Audit {
 pub const OK: &str = "ok";
 
 impl Log {
-    fn open(path: &Path) -> io::Result<Self> {
+    fn closed(path: PathBuf) -> Self {
+        Self {
+            path,
+            file: None,
+            length: 0,
+            head: Head::default(),
+            revision: 0,
+            waiting: Vec::new(),
+            more: HashMap::new(),
+        }
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        let path = &self.path;
         let file = create(path)?;
         let whole = drop_unfinished(&file)?;
         let mut check = Check::default();
@@ -218,15 +261,11 @@ impl Log {
             }
             _ => last,
         };
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            length: whole,
-            head,
-            revision,
-            waiting: Vec::new(),
-            more: HashMap::new(),
-        })
+        self.file = Some(file);
+        self.length = whole;
+        self.head = head;
+        self.revision = self.revision.max(revision);
+        Ok(())
     }
 
     /// Adds a record to those that wait to be written.
@@ -246,14 +285,16 @@ impl Log {
         self.waiting.push(record);
     }
 
-    /// Writes the waiting records, or logs why it can't.
+    /// Writes the waiting records, if that can be done. Who asks whether the audit is ready hears
+    /// why it can't.
     fn write(&mut self) {
-        if let Err(error) = self.write_waiting() {
-            error!(%error, path = %self.path.display(), "the audit can't be written; nothing may change until it can");
-        }
+        let _ = self.write_waiting();
     }
 
     fn write_waiting(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            return Err(io::Error::other("not open"));
+        }
         if self.waiting.is_empty() {
             return Ok(());
         }
@@ -267,13 +308,13 @@ impl Log {
             head = next;
         }
         let before = self.length;
-        let written = self
-            .file
+        let mut file = self.file()?;
+        let written = file
             .write_all(text.as_bytes())
-            .and_then(|()| self.file.sync_data());
+            .and_then(|()| file.sync_data());
         if let Err(error) = written {
             // No half-written record may stay.
-            let _ = self.file.set_len(before);
+            let _ = file.set_len(before);
             return Err(error);
         }
         self.length += text.len() as u64;
@@ -282,15 +323,21 @@ impl Log {
         write_head(&self.path, &self.head)
     }
 
+    fn file(&self) -> io::Result<&File> {
+        let file = self.file.as_ref();
+        file.ok_or_else(|| io::Error::other("not open"))
+    }
+
     /// The text before the next record if another program has changed the file: an end of line
     /// where one was cut. A file that was replaced or removed is opened again, or made.
     fn continuation(&mut self) -> io::Result<String> {
-        let ours = self.file.metadata()?;
+        let ours = self.file()?.metadata()?;
         let there = fs::metadata(&self.path).ok();
         if there.is_none_or(|there| (there.dev(), there.ino()) != (ours.dev(), ours.ino())) {
             error!(path = %self.path.display(), "the audit was tampered with: its file was replaced");
-            self.file = create(&self.path)?;
-            self.length = self.file.metadata()?.len();
+            let file = create(&self.path)?;
+            self.length = file.metadata()?.len();
+            self.file = Some(file);
         } else if ours.len() != self.length {
             error!(path = %self.path.display(), "the audit was tampered with: its file was changed");
             self.length = ours.len();
@@ -400,7 +447,9 @@ mod tests {
         }
 
         fn audit(&self) -> Audit {
-            Audit::open(&self.0).expect("an audit")
+            let audit = Audit::closed(&self.0);
+            audit.open().expect("an audit");
+            audit
         }
 
         fn file(&self) -> PathBuf {
@@ -564,6 +613,26 @@ mod tests {
         assert_eq!(
             (directory.lines().len(), directory.findings().len()),
             (1, 0)
+        );
+    }
+
+    #[test]
+    fn what_is_kept_before_it_is_open_is_written_then() {
+        let directory = Directory::new();
+        directory.audit().keep(done(1));
+        let audit = Audit::closed(&directory.0);
+        audit.keep(done(2));
+        assert!(audit.ready().is_err() && audit.has_room());
+        assert_eq!(directory.lines().len(), 1);
+        audit.open().expect("an audit");
+        assert!(audit.ready().is_ok());
+        assert_eq!(
+            (directory.lines().len(), directory.findings().len()),
+            (2, 0)
+        );
+        assert_eq!(
+            (audit.revision(), Audit::tells_of(&directory.0)),
+            (2, Some(2))
         );
     }
 

@@ -237,9 +237,12 @@ where
     };
     let path = request.uri().path();
     let admitted = keeper.admit(&caller.peer, path).and_then(|(call, held)| {
-        // A change that can't be recorded must not be made.
-        let ready = !call.changes || keeper.audit.ready().is_ok();
-        let status = "the audit can't be written, so nothing may change; the router's log says why";
+        // A change that can't be recorded must not be made, unless it is an emergency.
+        let ready = !call.changes
+            || keeper.audit.ready().is_ok()
+            || (call.urgent && keeper.audit.has_room());
+        let status = "the audit can't be written, so nothing may change but quarantine and release; \
+                      `wardctl status` says why";
         ready
             .then_some((call, held))
             .ok_or_else(|| Status::unavailable(status))

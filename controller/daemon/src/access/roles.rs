@@ -42,6 +42,8 @@ pub struct Call {
     pub weight: Weight,
     /// Whether it changes what is in force; if so, the audit records it.
     pub changes: bool,
+    /// Whether it is made even while it can't be recorded.
+    pub urgent: bool,
 }
 
 /// What a call costs.
@@ -74,8 +76,8 @@ pub const CALLS: &[Call] = {
         looks("/wardline.v1.Segmentation/GetPolicy", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/ListRevisions", Viewer, Light),
         looks("/wardline.v1.Segmentation/Explain", Viewer, Light),
-        changes("/wardline.v1.Segmentation/Quarantine", Operator, Light),
-        changes("/wardline.v1.Segmentation/Release", Operator, Light),
+        acts("/wardline.v1.Segmentation/Quarantine", Operator, Light),
+        acts("/wardline.v1.Segmentation/Release", Operator, Light),
         changes("/wardline.v1.Segmentation/Grant", Operator, Light),
         changes("/wardline.v1.Segmentation/Revoke", Operator, Light),
         looks("/wardline.v1.Segmentation/ListDevices", Viewer, Heavy),
@@ -104,6 +106,7 @@ const fn looks(path: &'static str, role: Role, weight: Weight) -> Call {
         role,
         weight,
         changes: false,
+        urgent: false,
     }
 }
 
@@ -113,6 +116,14 @@ const fn changes(path: &'static str, role: Role, weight: Weight) -> Call {
         role,
         weight,
         changes: true,
+        urgent: false,
+    }
+}
+
+const fn acts(path: &'static str, role: Role, weight: Weight) -> Call {
+    Call {
+        urgent: true,
+        ..changes(path, role, weight)
     }
 }
 

@@ -151,12 +151,16 @@ impl Certificates {
                 Err(error) => error.to_string(),
             };
             if !complaint.is_empty() && complaint != told {
-                warn!(
-                    error = complaint,
-                    "new certificates are no good; those before stay"
-                );
+                complain(&complaint);
             }
             told = complaint;
+        }
+    }
+
+    /// Reads the files again now.
+    pub fn reload(&self) {
+        if let Err(error) = self.look() {
+            complain(&error.to_string());
         }
     }
 
@@ -182,6 +186,10 @@ impl Certificates {
         info!(clients = !same_clients, "certificates are read anew");
         Ok(())
     }
+}
+
+fn complain(error: &str) {
+    warn!(error, "new certificates are no good; those before stay");
 }
 
 impl Loaded {

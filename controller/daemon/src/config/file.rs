@@ -18,7 +18,7 @@ use wardline_datapath::timeouts::Timeouts;
 use wardline_ebpf::abi::FAILSAFES;
 use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
-use super::{Api, Config, ConfigError, Metrics, Role, RoleMatch, Tls};
+use super::{Api, Config, ConfigError, Metrics, OnFailure, Role, RoleMatch, Tls};
 
 /// The whole file.
 #[derive(Deserialize)]
@@ -37,6 +37,13 @@ pub(super) struct File {
     ///
     /// Example: `pin_dir = "/sys/fs/bpf/wardline"`
     pin_dir: Option<Spanned<PathBuf>>,
+    /// What becomes of the ports that were guarded when the policy in force is lost: neither the copy of it,
+    /// nor the database, nor the kernel has it. `closed`: they drop all but the failsafe and the router's own
+    /// control of the link. `open`: they are not guarded.
+    ///
+    /// Example: `on_failure = "closed"`
+    #[serde(default)]
+    on_failure: OnFailure,
     /// Who may always reach the router, whatever a policy says, also in quarantine. At most 32 pairs of
     /// a prefix and a service, in all entries together.
     ///
@@ -207,6 +214,7 @@ impl File {
             router,
             state_dir: path(self.state_dir, "/var/lib/wardline")?,
             pin_dir: path(self.pin_dir, "/sys/fs/bpf/wardline")?,
+            on_failure: self.on_failure,
             api: self.api.into_api(place)?,
             metrics: Metrics {
                 listen: match self.metrics.listen {

@@ -1,10 +1,12 @@
-//! What is in force: the store, the datapath, and the [`State`] that is published of both.
+//! What is in force: the records, the datapath, and the [`State`] that is published of both.
 //!
-//! Every change goes one way, [`InForce::commit`]: it is stored, then enforced. When the kernel
-//! refuses it, what was in force is stored again as the newest revision, because the newest revision
-//! is what the next daemon puts in force.
+//! A change goes one of two ways. Most are recorded, then enforced ([`InForce::commit`]): when the
+//! kernel refuses one, what was in force is recorded again as the newest revision, because the newest
+//! revision is what the next daemon puts in force. What must not wait for a disk (quarantine,
+//! release, taking back, ended grants) is enforced, then recorded, at once or when the database can
+//! be written again ([`InForce::act`]).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -13,12 +15,13 @@ use wardline_datapath::{Datapath, error::DatapathError, fault};
 use wardline_ebpf::abi;
 use wardline_policy::{
     document::{
+        Document as Policy,
         diff::{self, Extent},
         edit::Edit,
         ending_rules,
     },
     inventory::Inventory,
-    numbers::{Ids, number_of, numbered},
+    numbers::{number_of, numbered},
     quarantine::Whom,
     snapshot::Snapshot,
     tables::{Amendment, Tables},
@@ -29,18 +32,22 @@ use super::{
     pending::Pending,
     prepare::{self, Prepared},
     quarantine::Known,
+    records::{Change, Records},
     refusal::Refusal,
     state::State,
     terms::{Applied, Author, Terms},
 };
 use crate::store::{
-    Store,
-    revision::{Document, Fact, NewRevision},
+    error::StoreError,
+    revision::{Document, Fact},
 };
+
+/// Most names of guarded ports that are kept; beyond that, only those of interfaces that exist.
+const MOST_NAMES: usize = 65_536;
 
 /// What is in force.
 pub(super) struct InForce {
-    pub(super) store: Store,
+    pub(super) records: Records,
     pub(super) datapath: Datapath,
     pub(super) state: watch::Sender<State>,
 }
@@ -52,16 +59,22 @@ pub(super) enum Origin {
     Edit(Edit),
 }
 
-/// A change as the store keeps it.
-struct Change<'a> {
-    document: Document<'a>,
-    extent: Extent,
-    /// What the store keeps beside the document.
-    facts: &'a [Fact<'a>],
-    /// What it keeps again if the kernel refuses the change.
-    undo: &'a [Fact<'a>],
-    ids: &'a Arc<Ids>,
-    author: &'a Author,
+/// Whether a change waits for the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// It is recorded before it is enforced, and refused if it can't be.
+    RecordedFirst,
+    /// It is enforced whether or not it can be recorded.
+    AtOnce,
+}
+
+/// The change that waits for its confirmation, and the document that returns without that.
+#[derive(Clone, Default)]
+pub(super) struct Waiting {
+    pub(super) pending: Option<Pending>,
+    pub(super) previous: Option<Arc<Policy>>,
+    /// Whether it takes force now, and not before an earlier process has ended.
+    pub(super) is_fresh: bool,
 }
 
 impl InForce {
@@ -77,6 +90,7 @@ impl InForce {
         facts: &[Fact<'_>],
         terms: &Terms,
         author: &Author,
+        haste: Haste,
     ) -> Result<Applied, Refusal> {
         let State {
             snapshot: current,
@@ -93,10 +107,9 @@ impl InForce {
                 whole: &policy,
             },
         };
-        let pending = match terms.confirm_within {
-            Some(within) => Some(self.pending_after(current.revision, within)?),
-            None => None,
-        };
+        let pending = terms
+            .confirm_within
+            .map(|within| self.pending_after(current.revision, within));
         let kept = pending.as_ref().map(Pending::to_string);
         let kept = kept
             .as_deref()
@@ -114,10 +127,20 @@ impl InForce {
             author,
         };
         let fresh = fresh_ports(&current, &prepared);
-        let revision = self.commit(&change, |in_force, revision| {
+        let confirm_by = pending.as_ref().map(|pending| pending.confirm_by);
+        let next = Waiting {
+            previous: pending.as_ref().map(|_| Arc::clone(&current.policy)),
+            pending,
+            is_fresh: true,
+        };
+        let enforce = |in_force: &mut Self, revision| {
             in_force.datapath.adopt(fresh);
-            in_force.enforce(revision, prepared)
-        })?;
+            in_force.enforce_on(&current, revision, prepared, Some(next))
+        };
+        let revision = match haste {
+            Haste::RecordedFirst => self.commit(&change, enforce)?,
+            Haste::AtOnce => self.act(&change, enforce)?,
+        };
         fault::point("in-force");
         info!(
             revision,
@@ -125,10 +148,6 @@ impl InForce {
             reason = author.reason,
             "policy in force"
         );
-        let confirm_by = pending.as_ref().map(|pending| pending.confirm_by);
-        // Only a connection that is made from now on shows that the router can be reached.
-        let pending = pending.map(Pending::in_force);
-        self.state.send_modify(|state| state.pending = pending);
         warnings.extend(self.state.borrow().unguarded());
         Ok(Applied {
             revision,
@@ -157,7 +176,7 @@ impl InForce {
             ids: &current.ids,
             author,
         };
-        let revision = self.commit(&change, |in_force, revision| {
+        let revision = self.act(&change, |in_force, revision| {
             let amended = in_force.amend(revision, known, quarantined);
             if amended.is_err()
                 && let Err(error) = in_force.amend(current.revision, known, was)
@@ -167,14 +186,27 @@ impl InForce {
             let mut next = Snapshot::clone(&current);
             next.amended.extend(amended?);
             next.revision = revision;
-            next.quarantined.clone_from(in_force.store.quarantined());
+            next.quarantined.clone_from(in_force.records.quarantined());
             in_force.publish(next);
             Ok(())
         })?;
         Ok(Applied {
             revision,
             parent: current.revision,
+            warnings: self.not_recorded().into_iter().collect(),
             ..Applied::default()
+        })
+    }
+
+    /// A warning about changes that are in force and not recorded.
+    pub(super) fn not_recorded(&self) -> Option<String> {
+        let owed = self.records.owed();
+        let revisions: Vec<_> = owed.iter().map(|it| it.revision.to_string()).collect();
+        (!owed.is_empty()).then(|| {
+            format!(
+                "in force, but not in the history until the database can be written: revision {}",
+                revisions.join(", ")
+            )
         })
     }
 
@@ -184,26 +216,39 @@ impl InForce {
         self.datapath
             .keep_adopting(|interface| inventory.links.contains_key(&interface));
         current.inventory = Arc::new(inventory);
-        if current.revision == 0 {
+        if guards_nothing(&current) {
             self.publish(current);
             return Ok(());
         }
         let prepared = prepare::recompile(&current);
-        self.enforce_on(&current, current.revision, prepared)
+        self.enforce_on(&current, current.revision, prepared, None)
     }
 
     /// Puts hooks right: one may have been taken off or become free, and an offload switched.
     pub(super) fn guard(&mut self) {
         let state = self.state.borrow().clone();
-        if state.snapshot.revision != 0 {
+        if !guards_nothing(&state.snapshot) {
             let ports = guard(&mut self.datapath, &state.snapshot, &state.ports);
             self.state.send_modify(|state| state.ports = ports);
         }
     }
 
     fn publish(&self, snapshot: Snapshot) {
-        self.state
-            .send_modify(|state| state.snapshot = Arc::new(snapshot));
+        self.state.send_modify(|state| {
+            state.snapshot = Arc::new(snapshot);
+            state.owed = self.records.owed().into();
+        });
+    }
+
+    /// Publishes what is recorded, if that has changed.
+    pub(super) fn publish_records(&self) {
+        self.state.send_if_modified(|state| {
+            let changed = *state.owed != *self.records.owed();
+            if changed {
+                state.owed = self.records.owed().into();
+            }
+            changed
+        });
     }
 
     /// Stores a change, then enforces it. When the kernel refuses it, what was in force is stored
@@ -237,30 +282,35 @@ impl InForce {
         Err(refusal)
     }
 
-    fn append(&mut self, change: &Change<'_>) -> Result<u64, Refusal> {
-        let Author {
-            actor,
-            reason,
-            request_id,
-            kind,
-        } = change.author;
-        let new = NewRevision {
-            parent: self.snapshot().revision,
-            time: Timestamp::now(),
-            actor,
-            reason,
-            kind,
-            request_id,
-            document: change.document,
-            extent: change.extent,
-            facts: change.facts,
-        };
-        Ok(self.store.append(&new, change.ids)?)
+    /// Enforces a change, then records it, now or when that can be done.
+    fn act(
+        &mut self,
+        change: &Change<'_>,
+        enforce: impl FnOnce(&mut Self, u64) -> Result<(), Refusal>,
+    ) -> Result<u64, Refusal> {
+        let parent = self.snapshot().revision;
+        // Known before it is published, because the copy must not have one without the other.
+        let revision = self.records.owe(parent, change);
+        if let Err(refusal) = enforce(self, revision) {
+            self.records.disown(change.undo);
+            self.publish_records();
+            return Err(refusal);
+        }
+        if let Err(error) = self.records.settle(change.ids) {
+            warn!(%error, revision, "in force, and recorded when the database can be written");
+        }
+        self.publish_records();
+        Ok(revision)
     }
 
-    fn pending_after(&self, previous: u64, within: Duration) -> Result<Pending, Refusal> {
-        let revision = self.store.history().next()?;
-        Ok(Pending::new(revision, previous, within, Timestamp::now()))
+    fn append(&mut self, change: &Change<'_>) -> Result<u64, StoreError> {
+        let appended = self.records.append(self.snapshot().revision, change);
+        self.publish_records();
+        appended
+    }
+
+    fn pending_after(&self, previous: u64, within: Duration) -> Pending {
+        Pending::new(self.records.next(), previous, within, Timestamp::now())
     }
 
     /// Has the kernel cut a device or a port off where its entries stand, or end that.
@@ -288,18 +338,15 @@ impl InForce {
         Ok(amendment)
     }
 
-    pub(super) fn enforce(&mut self, revision: u64, prepared: Prepared) -> Result<(), Refusal> {
-        let current = self.snapshot();
-        self.enforce_on(&current, revision, prepared)
-    }
-
     /// Makes tables the ones that judge, puts hooks where they belong, and publishes both. `current`
-    /// is what was in force, with the interfaces that there are now.
+    /// is what was in force, with the interfaces that there are now; `waiting` replaces the change that
+    /// waits for its confirmation.
     pub(super) fn enforce_on(
         &mut self,
         current: &Snapshot,
         revision: u64,
         prepared: Prepared,
+        waiting: Option<Waiting>,
     ) -> Result<(), Refusal> {
         let Prepared {
             policy,
@@ -326,7 +373,7 @@ impl InForce {
             policy,
             intent,
             Arc::clone(&current.inventory),
-            self.store.quarantined().clone(),
+            self.records.quarantined().clone(),
             ids,
             tables,
             clock,
@@ -336,15 +383,57 @@ impl InForce {
         let before = Arc::clone(&self.state.borrow().ports);
         let ports = guard(&mut self.datapath, &snapshot, &before);
         let grants: Arc<[_]> = ending_rules(&snapshot.policy)
-            .filter(|rule| self.store.is_grant(&rule.name, rule.expires))
+            .filter(|rule| self.records.is_grant(&rule.name, rule.expires))
             .collect();
         self.state.send_modify(|state| {
+            state.guarded = guarded(&state.guarded, &snapshot).into();
             state.snapshot = Arc::new(snapshot);
             state.ports = ports;
             state.grants = grants;
+            state.known_grants = Arc::clone(self.records.grants());
+            state.owed = self.records.owed().into();
+            if revision != 0 {
+                state.failure = None;
+            }
+            if let Some(waiting) = waiting {
+                let Waiting {
+                    pending,
+                    previous,
+                    is_fresh,
+                } = waiting;
+                state.previous = previous;
+                state.pending = match pending {
+                    // Only a connection that is made from now on shows that the router can be
+                    // reached.
+                    Some(pending) if is_fresh => Some(pending.in_force()),
+                    pending => pending,
+                };
+            }
         });
         Ok(())
     }
+}
+
+/// Whether there is no policy, and nothing in its place, so that no hook is the daemon's matter.
+fn guards_nothing(snapshot: &Snapshot) -> bool {
+    snapshot.revision == 0 && snapshot.policy.version == 0
+}
+
+/// The names of the interfaces that a policy guards, and of those that it has guarded and that are
+/// not there at present.
+fn guarded(before: &BTreeSet<String>, snapshot: &Snapshot) -> BTreeSet<String> {
+    let links = snapshot.inventory.links.values();
+    let names = links.map(|link| &link.name).chain(before);
+    let mut names: BTreeSet<String> = names
+        .filter(|name| snapshot.intent.port_for(name).is_some())
+        .cloned()
+        .collect();
+    if names.len() > MOST_NAMES {
+        let links = snapshot.inventory.links.values();
+        let there: BTreeSet<&String> = links.map(|link| &link.name).collect();
+        names.retain(|name| there.contains(name));
+    }
+    names
 }
 
 /// The interfaces that a change makes ports. Only these adopt the flows that run through them: what

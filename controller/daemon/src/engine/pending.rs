@@ -35,7 +35,7 @@ pub struct PendingError;
 
 impl Pending {
     /// The store's key for it.
-    pub const KEY: &str = "pending";
+    pub const KEY: &str = crate::store::PENDING;
 
     /// A change that is about to take force.
     pub fn new(revision: u64, previous: u64, within: Duration, now: Timestamp) -> Self {

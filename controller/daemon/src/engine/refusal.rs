@@ -1,5 +1,7 @@
 //! Why a change was refused.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use wardline_datapath::error::DatapathError;
 use wardline_policy::{document::edit, quarantine::Whom, words::problem::Problem};
@@ -81,6 +83,9 @@ pub enum Refusal {
         /// Those that are.
         guarded: Vec<String>,
     },
+    /// There is no document to edit.
+    #[error("there is no policy to change, apply a whole one: {0}")]
+    NoPolicy(Arc<str>),
     /// The store could not store the change.
     #[error("the change could not be kept: {0}")]
     Store(#[from] StoreError),
@@ -90,6 +95,15 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Why, with each problem of a document.
+    pub(super) fn in_full(&self) -> String {
+        let (Self::Invalid(problems) | Self::TooLarge(problems)) = self else {
+            return self.to_string();
+        };
+        let problems: Vec<String> = problems.iter().take(5).map(ToString::to_string).collect();
+        format!("{self}: {}", problems.join("; "))
+    }
+
     /// An edit that can't be made.
     pub(super) fn of_edit(problems: Vec<Problem>) -> Self {
         let missing = |problem: &Problem| problem.message == edit::MISSING;

@@ -1,10 +1,14 @@
 //! What is in force and the rest of the engine's state: published as a whole, read by any thread.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use wardline_policy::{document::EndingRule, snapshot::Snapshot};
+use wardline_policy::{
+    document::{Document, EndingRule},
+    snapshot::Snapshot,
+};
 
-use super::pending::Pending;
+use super::{pending::Pending, records::Grants};
+use crate::store::{enforced::Enforced, owed::Owed};
 
 /// The state that the engine published last. Never changed, only replaced.
 #[derive(Clone, Debug)]
@@ -15,8 +19,20 @@ pub struct State {
     pub ports: Arc<[PortState]>,
     /// The change that waits for its confirmation.
     pub pending: Option<Pending>,
+    /// The document that returns when that change is not confirmed; none: no policy returns.
+    pub previous: Option<Arc<Document>>,
     /// The grants of the document in force.
     pub grants: Arc<[EndingRule]>,
+    /// All rules that a grant ever made, with their ends.
+    pub known_grants: Arc<Grants>,
+    /// What is in force and not in the database yet.
+    pub owed: Arc<[Owed]>,
+    /// The names of the interfaces that this policy guards or has guarded.
+    pub guarded: Arc<BTreeSet<String>>,
+    /// Why the last policy in force could not be enforced; then no copy is made of what is.
+    pub failure: Option<Arc<str>>,
+    /// What the operator should know of the start.
+    pub notices: Arc<[String]>,
 }
 
 /// A port of the policy whose interface exists.
@@ -58,8 +74,33 @@ impl State {
             snapshot,
             ports: Arc::default(),
             pending: None,
+            previous: None,
             grants: Arc::default(),
+            known_grants: Arc::default(),
+            owed: Arc::default(),
+            guarded: Arc::default(),
+            failure: None,
+            notices: Arc::default(),
         }
+    }
+
+    /// All that is needed to put the same in force without the database; none: no policy was ever in
+    /// force, or what is in force is only a makeshift.
+    pub fn enforced(&self) -> Option<Enforced> {
+        if self.snapshot.revision == 0 || self.failure.is_some() {
+            return None;
+        }
+        Some(Enforced {
+            revision: self.snapshot.revision,
+            policy: Arc::clone(&self.snapshot.policy),
+            ids: Arc::clone(&self.snapshot.ids),
+            quarantined: self.snapshot.quarantined.clone(),
+            grants: Grants::clone(&self.known_grants),
+            pending: self.pending.as_ref().map(Pending::to_string),
+            previous: self.previous.clone(),
+            guarded: BTreeSet::clone(&self.guarded),
+            owed: self.owed.to_vec(),
+        })
     }
 
     /// Warnings about ports that are not guarded.

@@ -129,8 +129,11 @@ impl From<Refusal> for Status {
             | Refusal::OtherPending { .. }
             | Refusal::OldConnection(_)
             | Refusal::NotInQuarantine(_)
+            | Refusal::NoPolicy(_)
             | Refusal::NoGrant(_) => Self::failed_precondition(message),
-            Refusal::Store(_) | Refusal::Datapath(_) => Self::internal(message),
+            // It may succeed later, with the same request.
+            Refusal::Store(_) => Self::unavailable(message),
+            Refusal::Datapath(_) => Self::internal(message),
         }
     }
 }

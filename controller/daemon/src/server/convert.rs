@@ -24,6 +24,7 @@ use crate::{
         pending::Pending,
         state::{Attached, PortState},
     },
+    parts::{Broken, Part},
     store::revision::Revision,
     telemetry::event::{Event, Verdict},
 };
@@ -256,6 +257,16 @@ impl From<Entry> for v1::AuditEntry {
             Entry::Head(head) => (String::new(), head),
         };
         Self { line, head }
+    }
+}
+
+/// A part that does not work.
+pub(super) fn broken((part, broken): (&Part, &Broken)) -> v1::BrokenPart {
+    v1::BrokenPart {
+        name: part.to_string(),
+        since: Some(to_proto(broken.since)),
+        error: broken.error.clone(),
+        next_try: broken.next_try.map(to_proto),
     }
 }
 

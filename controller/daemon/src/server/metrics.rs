@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -35,7 +35,10 @@ use wardline_ebpf::abi::{Reason, gauge};
 use wardline_proto::v1;
 
 use super::view::View;
-use crate::access::{gate::Keeper, tls::Certificates};
+use crate::{
+    access::{gate::Keeper, tls::Certificates},
+    parts::Part,
+};
 
 /// How long a client may take to send its request, and then for the whole connection.
 const QUESTION: Duration = Duration::from_secs(2);
@@ -53,17 +56,18 @@ pub struct Metrics {
     /// Counts the calls.
     pub keeper: Arc<Keeper>,
     /// Tells when the router's certificate expires.
-    pub certificates: Option<Certificates>,
+    pub certificates: Arc<OnceLock<Certificates>>,
 }
 
-/// Serves metrics until told to stop. If the address can't be used, the router is still guarded.
+/// Serves metrics until told to stop. The address is tried until it can be used.
 pub async fn serve(metrics: Metrics, address: SocketAddr, stop: CancellationToken) {
-    let listener = match TcpListener::bind(address).await {
-        Ok(listener) => listener,
-        Err(error) => {
-            warn!(%address, %error, "there are no metrics");
-            return;
-        }
+    let bind = || async {
+        let listener = TcpListener::bind(address).await;
+        listener.map_err(|error| format!("metrics.listen {address}: {error}"))
+    };
+    let parts = metrics.view.parts.clone();
+    let Some(listener) = parts.insist(Part::Metrics, &stop, bind).await else {
+        return;
     };
     let page = Arc::new(Page {
         metrics,
@@ -189,6 +193,16 @@ impl Metrics {
             "Whether the port's hooks are attached",
             status.ports.into_iter().map(ports).collect(),
         );
+        let broken = self.view.parts.broken();
+        let part = |part: Part| {
+            let labels = vec![("part", part.to_string())];
+            (labels, i64::from(!broken.contains_key(&part)))
+        };
+        gauges(
+            "part_works",
+            "Whether a part of the daemon works; status says what is wrong",
+            Part::ALL.map(part).into(),
+        );
         let tables = |of: fn(&v1::TableStatus) -> u64| {
             let entry =
                 |table: &v1::TableStatus| (vec![("table", table.name.clone())], number(of(table)));
@@ -248,7 +262,7 @@ impl Metrics {
         events.inc_by(u64::from(lost));
         let help = "Events that the kernel could not hand over";
         registry.register("events_lost", help, events);
-        if let Some(certificates) = &self.certificates {
+        if let Some(certificates) = self.certificates.get() {
             let left = Gauge::<i64>::default();
             left.set(certificates.end().as_second() - Timestamp::now().as_second());
             registry.register_with_unit(

@@ -9,9 +9,9 @@ use std::{
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -20,13 +20,14 @@ use jiff::Timestamp;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::Connected};
+use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 use wardline_proto::{DESCRIPTOR_SET, v1::segmentation_server::SegmentationServer};
 
@@ -39,12 +40,15 @@ use crate::{
         tls::{Certificates, Client},
     },
     config::{Api, Role},
+    parts::{Part, Parts},
 };
 
 /// How long a client may take to prove its identity and to begin HTTP/2.
 const GREETING: Duration = Duration::from_secs(10);
 /// How long a call may take, whatever the client's deadline; for streams, only until they begin.
 const LONGEST_CALL: Duration = Duration::from_secs(300);
+/// How long the Unix socket waits for the TCP address.
+const HEAD_START: Duration = Duration::from_millis(500);
 /// After this silence a peer is pinged, and it then has `PATIENCE` to answer.
 const SILENCE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -80,38 +84,53 @@ pub enum ServeError {
     Server(#[from] tonic::transport::Error),
 }
 
-/// Serves until told to stop.
+/// The ways in to the API.
+pub struct Doors {
+    /// Where and for whom.
+    pub api: Api,
+    /// The certificates, once they could be read.
+    pub certificates: Arc<OnceLock<Certificates>>,
+    /// Where it is told what does not work.
+    pub parts: Parts,
+}
+
+/// Serves until told to stop. Each way in is tried again until it can be opened, by itself.
 ///
 /// # Errors
 ///
-/// When the socket or the address can't be used, or another daemon answers on the socket.
+/// When the server ends by itself.
 pub async fn serve(
     service: Service,
-    api: &Api,
-    certificates: Option<Certificates>,
+    doors: Doors,
     keeper: Arc<Keeper>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let socket = &api.socket;
-    let local = listen(socket).await.map_err(|source| ServeError::Socket {
-        path: socket.display().to_string(),
-        source,
-    })?;
+    let Doors {
+        api,
+        certificates,
+        parts,
+    } = doors;
+    let socket = api.socket.clone();
     let (sender, connections) = mpsc::channel(16);
     // All of these tasks are stopped when this function ends.
-    let mut doors = JoinSet::new();
-    doors.spawn(accept_unix(local, sender.clone()));
-    if let (Some(address), Some(certificates)) = (api.listen, certificates) {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| ServeError::Listen { address, source })?;
-        doors.spawn(certificates.clone().follow(stop.clone()));
-        doors.spawn(accept_tls(listener, certificates, api.clone(), sender));
-        info!(%address, "serves TCP");
-    }
+    let mut tasks = JoinSet::new();
+    let listens = Arc::new(Notify::new());
+    tasks.spawn({
+        let (parts, stop, listens) = (parts.clone(), stop.clone(), listens.clone());
+        open_tls(api, certificates, sender.clone(), parts, stop, listens)
+    });
+    tasks.spawn({
+        let (socket, parts, stop) = (socket.clone(), parts.clone(), stop.clone());
+        async move {
+            // Who finds the socket finds the TCP address, too, unless something is wrong with it.
+            let _ = timeout(HEAD_START, listens.notified()).await;
+            open_unix(socket, sender, parts, stop).await;
+        }
+    });
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SegmentationServer<Service>>().await;
+    tasks.spawn(tell_health(health, parts));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
@@ -137,13 +156,90 @@ pub async fn serve(
         )
         .await?;
     // The next daemon may have made its own socket there already.
-    let _ = std::fs::remove_file(socket);
+    let _ = std::fs::remove_file(&socket);
     Ok(())
 }
 
 /// Whether a daemon answers on a socket.
 pub async fn is_served(socket: &Path) -> bool {
     UnixStream::connect(socket).await.is_ok()
+}
+
+/// Tells the health service of each part, as `wardline.database`.
+async fn tell_health(health: HealthReporter, parts: Parts) {
+    let mut changes = parts.changes();
+    loop {
+        let broken = changes.borrow_and_update().clone();
+        for part in Part::ALL {
+            let status = if broken.contains_key(&part) {
+                ServingStatus::NotServing
+            } else {
+                ServingStatus::Serving
+            };
+            health
+                .set_service_status(format!("wardline.{part}"), status)
+                .await;
+        }
+        // Parts are told of for as long as the server runs.
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Makes the Unix socket, and accepts there.
+async fn open_unix(
+    socket: PathBuf,
+    server: mpsc::Sender<Connection>,
+    parts: Parts,
+    stop: CancellationToken,
+) {
+    let listen = || async {
+        listen(&socket).await.map_err(|source| ServeError::Socket {
+            path: socket.display().to_string(),
+            source,
+        })
+    };
+    if let Some(listener) = parts.insist(Part::Socket, &stop, listen).await {
+        info!(socket = %socket.display(), "ready");
+        accept_unix(listener, server).await;
+    }
+}
+
+/// Reads the certificates and takes the TCP address, and accepts there.
+async fn open_tls(
+    api: Api,
+    slot: Arc<OnceLock<Certificates>>,
+    server: mpsc::Sender<Connection>,
+    parts: Parts,
+    stop: CancellationToken,
+    listens: Arc<Notify>,
+) {
+    let Some(tls) = &api.tls else {
+        return listens.notify_one();
+    };
+    let load = || async { Certificates::load(tls) };
+    let Some(certificates) = parts.insist(Part::Certificates, &stop, load).await else {
+        return;
+    };
+    let certificates = slot.get_or_init(|| certificates).clone();
+    let follow = certificates.clone().follow(stop.clone());
+    let Some(address) = api.listen else {
+        listens.notify_one();
+        return follow.await;
+    };
+    let accept = async {
+        let listen = || async {
+            let listener = TcpListener::bind(address).await;
+            listener.map_err(|source| ServeError::Listen { address, source })
+        };
+        if let Some(listener) = parts.insist(Part::Listener, &stop, listen).await {
+            info!(%address, "serves TCP");
+            listens.notify_one();
+            accept_tls(listener, certificates, api.clone(), server).await;
+        }
+    };
+    tokio::join!(follow, accept);
 }
 
 async fn listen(socket: &Path) -> io::Result<UnixListener> {

@@ -13,7 +13,7 @@ use wardline_policy::{
 use wardline_proto::{time::to_proto, v1};
 
 use super::{
-    convert::{described, failsafe, grant, pending, port, reason_number, table_status},
+    convert::{broken, described, failsafe, grant, pending, port, reason_number, table_status},
     view::View,
 };
 use crate::engine::refusal::Refusal;
@@ -27,7 +27,8 @@ impl View {
     pub(super) fn status(&self) -> Result<v1::GetStatusResponse, Refusal> {
         let state = self.state();
         let current = &state.snapshot;
-        let mut warnings = current.intent.warnings.clone();
+        let mut warnings = state.notices.to_vec();
+        warnings.extend(current.intent.warnings.iter().cloned());
         let lost = self.reader.gauge(gauge::LOST_EVENTS)?;
         if lost != 0 {
             warnings.push(format!("{lost} events were lost: the ring was full"));
@@ -66,6 +67,8 @@ impl View {
             quarantined: current.quarantined.devices.iter().cloned().collect(),
             quarantined_ports: current.quarantined.ports.iter().cloned().collect(),
             failsafe: self.failsafe.iter().map(failsafe).collect(),
+            broken: self.parts.broken().iter().map(broken).collect(),
+            unrecorded: state.owed.iter().map(|it| it.revision).collect(),
         })
     }
 

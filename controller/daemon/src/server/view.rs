@@ -12,6 +12,7 @@ use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
 use crate::{
     engine::{refusal::Refusal, state::State},
+    parts::Parts,
     store::history::History,
     telemetry::events::Events,
 };
@@ -29,6 +30,8 @@ pub struct View {
     pub states: watch::Receiver<State>,
     /// The kernel's maps.
     pub reader: Arc<Reader>,
+    /// The parts that do not work.
+    pub parts: Parts,
     /// The events.
     pub events: Events,
     /// The accepted revisions.

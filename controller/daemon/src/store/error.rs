@@ -29,6 +29,17 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
+    /// The file is empty or gone, and something tells that there was a history.
+    #[error("{}: empty or gone, and {evidence}; restore it, or to start anew move all of its folder away and run wardlined --detach", path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// What tells of a history.
+        evidence: String,
+    },
+    /// The file has not been opened.
+    #[error("{}: not open; `wardctl status` says why", .0.display())]
+    Away(PathBuf),
     /// A newer daemon wrote it.
     #[error("{}: has schema {found}, this wardlined knows up to {known}; run the newer one", path.display())]
     Newer {

@@ -6,7 +6,7 @@
 //! together.
 
 use std::{
-    fmt,
+    fmt, fs,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -27,7 +27,8 @@ use super::{
 /// The history of a router, for reading.
 #[derive(Clone, Debug)]
 pub struct History {
-    connection: Arc<Mutex<Connection>>,
+    /// None while the database can't be opened.
+    connection: Arc<Mutex<Option<Connection>>>,
     path: Arc<Path>,
 }
 
@@ -38,11 +39,36 @@ const COLUMNS: &str =
 const AT_ONCE: u32 = 256;
 
 impl History {
-    pub(super) fn of(connection: Connection, path: &Path) -> Self {
+    /// The history in a directory, before its database is opened.
+    pub fn away(directory: &Path) -> Self {
         Self {
-            connection: Arc::new(Mutex::new(connection)),
-            path: path.into(),
+            connection: Arc::default(),
+            path: directory.join("wardline.db").into(),
         }
+    }
+
+    /// Whether there is a database, and something in it.
+    pub fn has_file(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|file| file.len() != 0)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The error of whoever needs the database before it is open.
+    pub fn is_away(&self) -> StoreError {
+        StoreError::Away(self.path.to_path_buf())
+    }
+
+    /// Closes the database, so that it can be opened again.
+    pub(crate) fn close(&self) {
+        *self.lock() = None;
+    }
+
+    /// Readers find the history from now on.
+    pub(super) fn open(&self, connection: Connection) {
+        *self.lock() = Some(connection);
     }
 
     /// The number that the next revision will have.
@@ -52,6 +78,14 @@ impl History {
     pub fn next(&self) -> Result<u64, StoreError> {
         let newest = self.list(1)?.pop().map_or(0, |it| it.revision);
         Ok(newest + 1)
+    }
+
+    /// One revision without its document.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn change(&self, revision: u64) -> Result<Option<Revision>, StoreError> {
+        self.row(revision)
     }
 
     /// The newest revision.
@@ -225,10 +259,21 @@ impl History {
         &self,
         run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        run(&self.lock()).map_err(|source| self.failed(source))
+        self.with(|connection| run(connection))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
+    /// Uses the connection, while nobody else does.
+    pub(super) fn with<T>(
+        &self,
+        run: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        match self.lock().as_mut() {
+            Some(connection) => run(connection).map_err(|source| self.failed(source)),
+            None => Err(self.is_away()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
         // A statement that panicked has changed nothing, because transactions are rolled back when
         // dropped.
         self.connection

@@ -9,6 +9,8 @@ use wardline_policy::{
 /// An accepted change that is to be stored.
 #[derive(Clone, Debug)]
 pub struct NewRevision<'a> {
+    /// Its number, if it has one already; else it gets the next.
+    pub number: Option<u64>,
     /// The revision that it changes; 0: none.
     pub parent: u64,
     /// When it was accepted.

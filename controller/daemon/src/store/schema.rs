@@ -56,7 +56,8 @@ const PORTS: &str = "
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes directory and file accessible to their owner only, before SQLite writes anything.
-pub(super) fn create(directory: &Path, path: &Path) -> Result<(), StoreError> {
+pub(super) fn create(path: &Path) -> Result<(), StoreError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| StoreError::File { path, source }

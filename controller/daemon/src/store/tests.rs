@@ -168,7 +168,7 @@ fn what_was_in_force_before_is_another_document() {
         ports: ["lan3".to_owned()].into(),
     };
     assert_eq!(*store.quarantined(), kept);
-    assert!(store.is_grant("fix", TIME) && !store.is_grant("fix", Timestamp::UNIX_EPOCH));
+    assert!(store.grants().contains(&("fix".to_owned(), TIME)) && store.grants().len() == 1);
     let documents = |revision| {
         store
             .history()
@@ -334,8 +334,7 @@ fn a_failed_append_leaves_nothing() {
     append(&mut store, "first", &Arc::default(), &[]);
     store
         .history
-        .lock()
-        .execute_batch("DROP TABLE ids")
+        .with(|connection| connection.execute_batch("DROP TABLE ids"))
         .expect("dropped");
     let ids = Arc::new(Ids::from([(key("zone", "pumps"), 1)]));
     let policy = policy("second");
@@ -343,6 +342,53 @@ fn a_failed_append_leaves_nothing() {
     assert!(store.append(&new, &ids).is_err());
     assert_eq!(store.history().list(10).expect("read").len(), 1);
     assert_eq!(store.ids(), &Arc::default());
+}
+
+#[test]
+fn an_empty_file_is_damage_when_something_tells_of_a_history() {
+    let scratch = Scratch::new();
+    fs::create_dir(&scratch.0).expect("a directory");
+    let history = History::away(&scratch.0);
+    assert!(matches!(history.list(1), Err(StoreError::Away(_))));
+    for _ in 0..2 {
+        let opened = Store::open_known(&history, Some("the audit tells of revision 7"));
+        let error = opened.expect_err("must be refused").to_string();
+        assert!(
+            error.contains("and the audit tells of revision 7"),
+            "{error}"
+        );
+        fs::write(scratch.0.join("wardline.db"), "").expect("an empty file");
+    }
+    let store = Store::open_known(&history, None).expect("a history");
+    assert_eq!(history.list(1).expect("read"), []);
+    drop(store);
+    assert!(
+        history.list(1).is_ok(),
+        "open for as long as somebody reads"
+    );
+    history.close();
+    assert!(matches!(history.list(1), Err(StoreError::Away(_))));
+    assert!(Store::open_known(&history, Some("the audit")).is_ok());
+}
+
+#[test]
+fn a_change_that_has_a_number_keeps_it_and_later_ones_follow() {
+    let scratch = Scratch::new();
+    let mut store = scratch.open();
+    let policy = policy("kept");
+    let mut append = |number, parent| {
+        let new = NewRevision {
+            number,
+            parent,
+            ..new("late", &policy, &[])
+        };
+        store.append(&new, &Arc::default())
+    };
+    assert_eq!(append(Some(7), 0).expect("kept"), 7);
+    assert_eq!(append(None, 7).expect("kept"), 8);
+    assert!(append(Some(7), 8).is_err(), "a revision is never changed");
+    let enforced = store.enforced().expect("read").expect("a revision");
+    assert_eq!((enforced.revision, &*enforced.policy), (8, &policy));
 }
 
 const TIME: Timestamp = Timestamp::constant(1_790_000_000, 5);
@@ -363,6 +409,7 @@ fn append(store: &mut Store, name: &str, ids: &Arc<Ids>, facts: &[Fact<'_>]) -> 
 
 fn new<'a>(reason: &'a str, policy: &'a Policy, facts: &'a [Fact<'a>]) -> NewRevision<'a> {
     NewRevision {
+        number: None,
         parent: 0,
         time: TIME,
         actor: "uid 0",
