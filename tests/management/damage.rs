@@ -266,6 +266,19 @@ fn without_any_policy_ports_are_closed_until_it_can_be_had() {
     let told = clinic.broken("policy").to_string();
     assert!(told.contains("closed: lan1, lan2"), "{told}");
 
+    // Nothing can be built on a makeshift.
+    for arguments in [
+        vec!["quarantine", "--port", "lan1", "--reason", "x"],
+        vec!["release", "device-1"],
+        vec!["delete", "device/device-1"],
+    ] {
+        let refused = clinic.guard.ctl.run(&arguments).unwrap();
+        let told = refused
+            .stderr
+            .contains("only a whole document can be applied");
+        assert!(refused.code == 4 && told, "{refused:?}");
+    }
+
     // An empty database beside an audit is damage, too.
     clinic.reboot(|clinic| {
         fs::remove_file(clinic.state("wardline.db")).unwrap();

@@ -239,8 +239,9 @@ impl Running {
         self.following.await?;
         self.learning.await?;
         self.watching.await?;
-        self.opening.database.await?;
-        self.opening.audit.await?;
+        // A disk that hangs does not keep the daemon from ending.
+        let _ = timeout(Duration::from_secs(5), self.opening.database).await;
+        let _ = timeout(Duration::from_secs(5), self.opening.audit).await;
         if let Some(measuring) = self.measuring {
             measuring.await?;
         }

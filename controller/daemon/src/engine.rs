@@ -228,6 +228,8 @@ impl Engine {
         quarantined: bool,
         author: &Author,
     ) -> Result<Applied, Refusal> {
+        // Nothing may be recorded as what follows a makeshift.
+        self.has_policy()?;
         let current = self.snapshot();
         let known = Known::of(&current, whom);
         quarantine::may_change(&current, whom, &known, quarantined)?;
@@ -461,8 +463,20 @@ impl Engine {
 // ── what they have in common ───────────────────────────────────────────────────────────────────
 
 impl Engine {
+    /// Whether what is in force is a policy, and no makeshift in its place.
+    fn has_policy(&self) -> Result<(), Refusal> {
+        match &self.in_force.state.borrow().failure {
+            Some(why) => Err(Refusal::NoPolicy(Arc::clone(why))),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a change of the document may be made at all.
     fn accepts(&self, terms: &Terms) -> Result<(), Refusal> {
+        // Without a confirm what was before would return, and that is no policy.
+        if terms.confirm_within.is_some() {
+            self.has_policy()?;
+        }
         let state = self.in_force.state.borrow();
         if let Some(pending) = &state.pending {
             return Err(Refusal::Pending {
@@ -494,9 +508,7 @@ impl Engine {
         haste: Haste,
     ) -> Result<Applied, Refusal> {
         self.accepts(terms)?;
-        if let Some(why) = &self.in_force.state.borrow().failure {
-            return Err(Refusal::NoPolicy(Arc::clone(why)));
-        }
+        self.has_policy()?;
         let mut policy = Policy::clone(&self.snapshot().policy);
         let edited = edit::change(&mut policy, &edit).map_err(Refusal::of_edit)?;
         let policy = Arc::new(policy);

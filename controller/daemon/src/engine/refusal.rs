@@ -83,8 +83,8 @@ pub enum Refusal {
         /// Those that are.
         guarded: Vec<String>,
     },
-    /// There is no document to edit.
-    #[error("there is no policy to change, apply a whole one: {0}")]
+    /// What is in force is only a makeshift, which can't be edited, returned to, or recorded.
+    #[error("only a whole document can be applied, without a time to confirm: {0}")]
     NoPolicy(Arc<str>),
     /// The store could not store the change.
     #[error("the change could not be kept: {0}")]
