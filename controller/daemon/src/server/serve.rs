@@ -5,6 +5,7 @@
 //! holds one of the few places of its address, for seconds; afterwards one of its actor's.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -40,7 +41,7 @@ use crate::{
         tls::{Certificates, Client},
     },
     config::{Api, Role},
-    parts::{Part, Parts},
+    parts::{Broken, Part, Parts},
 };
 
 /// How long a client may take to prove its identity and to begin HTTP/2.
@@ -112,8 +113,13 @@ pub async fn serve(
     } = doors;
     let socket = api.socket.clone();
     let (sender, connections) = mpsc::channel(16);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<SegmentationServer<Service>>().await;
+    // Before anybody can ask.
+    tell_health(&health, &parts.broken()).await;
     // All of these tasks are stopped when this function ends.
     let mut tasks = JoinSet::new();
+    tasks.spawn(follow_health(health, parts.clone()));
     let listens = Arc::new(Notify::new());
     tasks.spawn({
         let (parts, stop, listens) = (parts.clone(), stop.clone(), listens.clone());
@@ -128,9 +134,6 @@ pub async fn serve(
         }
     });
 
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<SegmentationServer<Service>>().await;
-    tasks.spawn(tell_health(health, parts));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
@@ -166,21 +169,26 @@ pub async fn is_served(socket: &Path) -> bool {
 }
 
 /// Tells the health service of each part, as `wardline.database`.
-async fn tell_health(health: HealthReporter, parts: Parts) {
+async fn tell_health(health: &HealthReporter, broken: &BTreeMap<Part, Broken>) {
+    for part in Part::ALL {
+        let status = if broken.contains_key(&part) {
+            ServingStatus::NotServing
+        } else {
+            ServingStatus::Serving
+        };
+        health
+            .set_service_status(format!("wardline.{part}"), status)
+            .await;
+    }
+}
+
+/// Tells the health service what changes.
+async fn follow_health(health: HealthReporter, parts: Parts) {
     let mut changes = parts.changes();
+    // Parts are told of for as long as the server runs.
     loop {
         let broken = changes.borrow_and_update().clone();
-        for part in Part::ALL {
-            let status = if broken.contains_key(&part) {
-                ServingStatus::NotServing
-            } else {
-                ServingStatus::Serving
-            };
-            health
-                .set_service_status(format!("wardline.{part}"), status)
-                .await;
-        }
-        // Parts are told of for as long as the server runs.
+        tell_health(&health, &broken).await;
         if changes.changed().await.is_err() {
             return;
         }
