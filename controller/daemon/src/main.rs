@@ -52,7 +52,7 @@ async fn run(flags: &config::Flags) -> anyhow::Result<()> {
 /// Prints the manual page, as packages install it.
 fn manual() -> ExitCode {
     let page = clap_mangen::Man::new(config::Flags::command()).section("8");
-    match page.render(&mut std::io::stdout().lock()) {
+    match page.render(&mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_closed) => ExitCode::FAILURE,
     }

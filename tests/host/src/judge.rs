@@ -282,6 +282,7 @@ pub fn join_ports(inventory: &mut Inventory) {
 
 /// Gives the ports of [`JOINED`] links of their own: a single packet does not tell what a bridge would
 /// do with it.
+#[cfg(test)]
 pub(crate) fn part(inventory: &mut Inventory) {
     for link in inventory.links.values_mut() {
         if JOINED.contains(&link.name.as_str()) {
