@@ -6,7 +6,7 @@
 //! through one. A packet that passes where it enters is not judged again, because the port that it
 //! leaves through finds its flow.
 //!
-//! What the packet alone does not decide, the answer says beside the verdict: [`notes`].
+//! What the packet alone does not decide, the answer says beside the verdict, as the module `notes` has it.
 
 use std::{
     collections::BTreeSet,
