@@ -118,7 +118,11 @@ pub fn enter<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     if source.is_unspecified() {
         return Some(Verdict::of(Reason::SpoofedSource));
     }
-    if work.may_end_here() && !work.packet.is_to_group() && is_misdirected(tables, work, 0) {
+    if work.may_end_here()
+        && work.packet.destination_mac != work.own
+        && !work.packet.is_to_group()
+        && is_misdirected(tables, work, 0)
+    {
         return Some(Verdict::of(Reason::Misdirected));
     }
     None
