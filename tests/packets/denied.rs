@@ -188,3 +188,31 @@ fn an_answer_to_who_may_ask_is_not_refused() {
         assert_eq!(flows, 0);
     });
 }
+
+#[test]
+fn who_takes_an_address_of_a_shared_prefix_is_reached_at_once() {
+    const THREE: u8 = 3;
+    guarded(|guarded| {
+        let more = parsed(
+            r#"
+version: 1
+zones: [{name: cameras, subnets: [10.1.0.0/24]}]
+devices: [{name: three, zone: pumps, macs: ["02:00:00:00:01:03"]}]
+rules: [{name: near, from: [device:one], to: [zone:pumps], services: [udp/7], action: allow}]
+"#,
+        );
+        guarded.change(|policy| {
+            policy.zones.extend(more.zones);
+            policy.devices.extend(more.devices);
+            policy.rules.extend(more.rules);
+        });
+        let asks = frame(ONE, THREE, (9, 7));
+        for _ in 0..2 {
+            assert_eq!(guarded.judge(Hook::Xdp, &asks), DENIED, "nobody has it");
+        }
+        let says = frame(THREE, ONE, (8, 8));
+        assert_eq!(guarded.judge(Hook::Xdp, &says), DENIED, "it is heard");
+        let admitted = (true, Some(Reason::Rule));
+        assert_eq!(guarded.judge(Hook::Xdp, &asks), admitted);
+    });
+}

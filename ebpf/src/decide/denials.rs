@@ -171,7 +171,7 @@ pub(super) fn is_lasting(work: &Work) -> bool {
         _ => false,
     };
     // Learned addresses change without a new generation. A listed address, or one in no zone, is
-    // never learned.
+    // never learned; one in a prefix that zones share is in no zone until somebody learns it.
     let listed = |end: &End, of: &Address| end.device != 0 && end.flags & End::learns(of) == 0;
     let (from, to) = (&work.packet.source, &work.packet.destination);
     lasts
@@ -181,7 +181,10 @@ pub(super) fn is_lasting(work: &Work) -> bool {
         && work.is_ingress()
         && work.device != 0
         && listed(source, from)
-        && (listed(destination, to) || destination.zone == 0 && destination.device == 0)
+        && (listed(destination, to)
+            || destination.zone == 0
+                && destination.device == 0
+                && destination.flags & End::SHARED == 0)
         && !work.packet.is_to_group()
         && !work.packet.fragment.is_first()
         && may_open_flow(&work.packet)

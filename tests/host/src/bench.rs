@@ -296,7 +296,8 @@ fn excluded(step: &Step, must: &Must, said: &Said) -> Option<&'static str> {
     }
     let later = ip.is_some_and(|ip| ip.upper == Upper::Hidden);
     let without_flow = matches!(must.reason, Reason::Observed | Reason::Control);
-    if later && without_flow && said.reason == abi::Reason::Fragment {
+    let no_part = [said.reason, said.would].contains(&abi::Reason::Fragment);
+    if later && without_flow && no_part {
         return Some("F14: followers of what passed without a flow");
     }
     None
