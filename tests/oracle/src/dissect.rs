@@ -272,7 +272,11 @@ fn options(mut bytes: &[u8]) -> Options {
     let mut lies = false;
     while let Some((&kind, rest)) = bytes.split_first() {
         bytes = match kind {
-            0 => &[],
+            // The end of the list counts as one of them: what has more is dropped.
+            0 => {
+                kinds.push(kind);
+                &[]
+            }
             1 => {
                 kinds.push(kind);
                 rest
