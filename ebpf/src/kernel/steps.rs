@@ -1,5 +1,5 @@
-//! The steps of a judgement as global functions, each of which the verifier checks once,
-//! separately.
+//! The steps of a judgement: the first as a part of its program, the others as global functions, each
+//! of which the verifier checks once, separately.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use wardline_ebpf::decide::{self, Answer, Steps, Verdict, Work, note};

@@ -83,7 +83,7 @@ const UNITS: [(&str, &str); 3] = [
     (
         "early.service",
         "[Unit]\nDefaultDependencies=no\nAfter=local-fs.target\nBefore=wardlined.service\n\
-         [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/root/early\n\
+         [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/srv/early\n\
          [Install]\nWantedBy=sysinit.target\n",
     ),
     (
@@ -96,7 +96,7 @@ const UNITS: [(&str, &str); 3] = [
     (
         "late.service",
         "[Unit]\nAfter=multi-user.target\n\
-         [Service]\nType=oneshot\nTimeoutStartSec=900\nExecStart=/root/late\n\
+         [Service]\nType=oneshot\nTimeoutStartSec=900\nExecStart=/srv/late\n\
          [Install]\nWantedBy=graphical.target\n",
     ),
 ];
@@ -152,13 +152,13 @@ fn image(home: &Path, package: &Package, modules: &[PathBuf]) -> anyhow::Result<
     let lab = Lab::new("package-boot")?;
     let router = Router::new(home, PACKAGES, lab.router().clone())?;
     router.install(&package.deb)?;
-    fs::write(router.tree.join("root/policy.yaml"), POLICY)?;
+    fs::write(router.tree.join("srv/policy.yaml"), POLICY)?;
     let daemon = router.start()?;
-    router.run("wardctl", &["apply", "-f", "/root/policy.yaml"])?;
+    router.run("wardctl", &["apply", "-f", "/srv/policy.yaml"])?;
     daemon.end()?;
 
     for (name, script) in [("early", EARLY), ("late", LATE)] {
-        let at = router.tree.join("root").join(name);
+        let at = router.tree.join("srv").join(name);
         fs::write(&at, script)?;
         fs::set_permissions(&at, fs::Permissions::from_mode(0o755))?;
     }

@@ -73,8 +73,8 @@ fn live(router: &Router, device: &Host, old: &Package, new: &Package) -> anyhow:
         true,
     )?;
     let document = policy(&[zone(1, "", "")], "tcp/7");
-    fs::write(router.tree.join("root/policy.yaml"), document)?;
-    router.run("wardctl", &["apply", "-f", "/root/policy.yaml"])?;
+    fs::write(router.tree.join("srv/policy.yaml"), document)?;
+    router.run("wardctl", &["apply", "-f", "/srv/policy.yaml"])?;
     both("a policy: what it does not allow is closed", true, false)?;
     ensure!(
         router.has_hooks()?,
@@ -121,7 +121,7 @@ fn live(router: &Router, device: &Host, old: &Package, new: &Package) -> anyhow:
         ensure!(router.tree.join(kept).exists(), "{kept} is not kept");
     }
     router.run("dpkg", &["--purge", "wardline"])?;
-    fs::remove_file(router.tree.join("root/policy.yaml"))?;
+    fs::remove_file(router.tree.join("srv/policy.yaml"))?;
     let files = router.files()?;
     let left: Vec<&String> = files.difference(&empty).collect();
     ensure!(left.is_empty(), "left after a purge: {left:?}");

@@ -112,9 +112,9 @@ impl Router {
 
     /// Installs a package.
     pub(super) fn install(&self, deb: &Path) -> anyhow::Result<()> {
-        fs::copy(deb, self.tree.join("root/wardline.deb"))?;
-        self.run("dpkg", &["--install", "/root/wardline.deb"])?;
-        fs::remove_file(self.tree.join("root/wardline.deb"))?;
+        fs::copy(deb, self.tree.join("srv/wardline.deb"))?;
+        self.run("dpkg", &["--install", "/srv/wardline.deb"])?;
+        fs::remove_file(self.tree.join("srv/wardline.deb"))?;
         Ok(())
     }
 
