@@ -1,9 +1,10 @@
 //! The daemon's access to the kernel: loads the programs, fills and reads their maps, attaches them
-//! to interfaces, and watches interfaces, addresses and routes.
+//! to interfaces, and watches interfaces, addresses, routes and the wall clock.
 //!
 //! Only this crate uses aya, bpf(2) and netlink. It decides nothing: `wardline-policy` provides the
 //! contents of the maps, and the daemon says what to attach where.
 
+mod announcements;
 pub mod attach;
 mod bpf;
 mod datapath;

@@ -1,41 +1,29 @@
 //! Reports when routes, rules, neighbours or the switches of forwarding have changed, because flows
 //! keep next hops that depend on them.
 
-use std::{collections::HashMap, io, net::IpAddr, pin::pin};
+use std::{collections::HashMap, io, net::IpAddr};
 
-use futures::StreamExt as _;
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
-use rtnetlink::{
-    MulticastGroup,
-    sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket, protocols::NETLINK_ROUTE},
-};
 use tokio::sync::mpsc;
 
-type Message = NetlinkMessage<RouteNetlinkMessage>;
-type Connection = rtnetlink::proto::Connection<RouteNetlinkMessage>;
-type Announcements =
-    futures::channel::mpsc::UnboundedReceiver<(Message, rtnetlink::sys::SocketAddr)>;
+use crate::announcements::{Announcements, Heard};
 
-/// Room for announcements between two turns of the task.
-const RECEIVE_BUFFER: u32 = 1 << 20;
-
-const GROUPS: [MulticastGroup; 7] = [
-    MulticastGroup::Link,
-    MulticastGroup::Neigh,
-    MulticastGroup::Ipv4Route,
-    MulticastGroup::Ipv6Route,
-    MulticastGroup::Ipv4Rule,
-    MulticastGroup::Ipv6Rule,
-    MulticastGroup::Nexthop,
+/// The groups of what next hops depend on. The last two are of switches of forwarding, as a whole or
+/// for an interface.
+const GROUPS: [u32; 9] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_NEIGH,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV6_ROUTE,
+    libc::RTNLGRP_IPV4_RULE,
+    libc::RTNLGRP_IPV6_RULE,
+    libc::RTNLGRP_NEXTHOP,
+    libc::RTNLGRP_IPV4_NETCONF,
+    libc::RTNLGRP_IPV6_NETCONF,
 ];
-
-/// The groups in which the kernel announces that forwarding was switched on or off, as a whole or
-/// for an interface: `RTNLGRP_IPV4_NETCONF` and `RTNLGRP_IPV6_NETCONF`.
-const SWITCHES: [u32; 2] = [24, 25];
 
 /// Ticks when routes, rules, neighbours or the switches of forwarding have changed; changes before
 /// the receiver takes a tick give one. Ends when the kernel's announcements can't be read any more.
@@ -43,58 +31,29 @@ const SWITCHES: [u32; 2] = [24, 25];
 /// # Errors
 /// When there is no socket.
 pub fn watch() -> io::Result<mpsc::Receiver<()>> {
-    let (mut connection, _, news) = rtnetlink::new_multicast_connection(&GROUPS)?;
-    let socket = connection.socket_mut().socket_mut();
-    socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
-    let switches = switches()?;
+    let announcements = Announcements::of(&GROUPS)?;
     let (ticks, receiver) = mpsc::channel(1);
-    tokio::spawn(follow(connection, news, switches, ticks));
+    tokio::spawn(follow(announcements, ticks));
     Ok(receiver)
 }
 
-/// A socket that hears of switches of forwarding. It is one of its own because `rtnetlink` drops
-/// messages of a kind that it does not know, and logs each as an error.
-fn switches() -> io::Result<TokioSocket> {
-    let mut switches = TokioSocket::new(NETLINK_ROUTE)?;
-    let socket = switches.socket_mut();
-    socket.bind_auto()?;
-    for group in SWITCHES {
-        socket.add_membership(group)?;
-    }
-    Ok(switches)
-}
-
-async fn follow(
-    connection: Connection,
-    mut news: Announcements,
-    switches: TokioSocket,
-    ticks: mpsc::Sender<()>,
-) {
-    let mut connection = pin!(connection);
+async fn follow(mut announcements: Announcements, ticks: mpsc::Sender<()>) {
     let mut known = Known::default();
     loop {
-        let is_news = tokio::select! {
-            biased;
-            () = &mut connection => return,
+        let heard = tokio::select! {
             () = ticks.closed() => return,
-            message = news.next() => match message {
-                Some((message, _)) => known.is_news(message),
-                None => return,
-            },
-            heard = switches.recv_from_full() => match heard {
-                // What the message says does not matter: the kernel is asked again anyway.
-                Ok(_) => true,
-                // Some were lost.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => true,
-                Err(_) => return,
-            },
+            heard = announcements.next() => heard,
         };
-        if is_news {
+        let Ok(heard) = heard else { return };
+        if known.is_news(heard) {
             // When it is full, a tick is waiting already.
             let _ = ticks.try_send(());
         }
     }
 }
+
+/// Most neighbours that are known; each change of any other is news.
+const MOST: usize = 65_536;
 
 /// The MACs of reachable neighbours, because the kernel announces a neighbour again whenever it is
 /// looked up or answers.
@@ -102,18 +61,18 @@ async fn follow(
 struct Known(HashMap<(u32, IpAddr), Vec<u8>>);
 
 impl Known {
-    fn is_news(&mut self, message: Message) -> bool {
-        match message.payload {
-            NetlinkPayload::InnerMessage(
+    fn is_news(&mut self, heard: Heard) -> bool {
+        match heard {
+            Heard::Message(
                 RouteNetlinkMessage::NewNeighbour(neighbour)
                 | RouteNetlinkMessage::DelNeighbour(neighbour),
             ) => self.is_new(neighbour),
-            NetlinkPayload::InnerMessage(_) => true,
-            NetlinkPayload::Overrun(_) => {
+            // What the message says does not matter: the kernel is asked again anyway.
+            Heard::Message(_) | Heard::Other => true,
+            Heard::Lost => {
                 self.0.clear();
                 true
             }
-            _ => false,
         }
     }
 
@@ -140,6 +99,8 @@ impl Known {
             NeighbourState::Failed | NeighbourState::Incomplete | NeighbourState::None
         );
         match mac.filter(|_| !gone) {
+            // The kernel's own table has a bound below this one's, unless it is set very high.
+            Some(_) if self.0.len() >= MOST && !self.0.contains_key(&key) => true,
             Some(mac) => self.0.insert(key, mac.clone()) != Some(mac),
             None => self.0.remove(&key).is_some(),
         }
@@ -150,10 +111,78 @@ impl Known {
 mod tests {
     use std::{fs, net::Ipv4Addr, time::Duration};
 
+    use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage};
+    use netlink_packet_route::AddressFamily;
+    use rtnetlink::{
+        LinkVeth,
+        sys::{Socket, protocols::NETLINK_ROUTE},
+    };
     use tokio::time::timeout;
 
     use super::*;
     use crate::observe::tests::in_a_namespace;
+
+    /// The memory of this process, in bytes.
+    fn memory() -> usize {
+        let statm = fs::read_to_string("/proc/self/statm").expect("statm");
+        let pages = statm
+            .split(' ')
+            .nth(1)
+            .and_then(|pages| pages.parse::<usize>().ok());
+        pages.expect("pages") * 4096
+    }
+
+    /// Has the kernel announce a neighbour many times, from one MAC to another and back.
+    fn flip(ifindex: u32, times: usize) {
+        let mut batch = Vec::new();
+        for mac in [1, 2].into_iter().cycle().take(500) {
+            let mut message =
+                NetlinkMessage::from(neighbour(ifindex, NeighbourState::Permanent, mac));
+            message.header.flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE;
+            message.finalize();
+            let mut bytes = vec![0; message.buffer_len()];
+            message.serialize(&mut bytes);
+            batch.extend(bytes);
+        }
+        let socket = Socket::new(NETLINK_ROUTE).expect("a socket");
+        let kernel = rtnetlink::sys::SocketAddr::new(0, 0);
+        for _ in 0..times / 500 {
+            socket.send_to(&batch, &kernel, 0).expect("neighbours");
+        }
+    }
+
+    #[test]
+    fn a_neighbour_that_flips_takes_no_memory() {
+        in_a_namespace(async {
+            let (connection, handle, _events) = rtnetlink::new_connection().expect("a socket");
+            let task = tokio::spawn(connection);
+            let veth = LinkVeth::new("lan1", "dev1").build();
+            handle.link().add(veth).execute().await.expect("veth");
+            task.abort();
+            let inventory = crate::observe::observe().await.expect("a list");
+            let ifindex = inventory.link("lan1").expect("it").ifindex;
+            let mut ticks = watch().expect("a subscription");
+            flip(ifindex, 10_000);
+            timeout(Duration::from_secs(5), ticks.recv())
+                .await
+                .expect("a tick");
+            let before = memory();
+            let flips = tokio::task::spawn_blocking(move || flip(ifindex, 2_000_000));
+            let mut seen = 0;
+            while !flips.is_finished() {
+                if let Ok(Some(())) = timeout(Duration::from_millis(10), ticks.recv()).await {
+                    seen += 1;
+                }
+            }
+            flips.await.expect("flips");
+            let grown = memory().saturating_sub(before);
+            println!("2,000,000 flips: {seen} ticks, {grown} bytes more");
+            assert!(
+                seen > 0 && grown < 5 << 19,
+                "{seen} ticks, {grown} bytes more"
+            );
+        });
+    }
 
     #[test]
     fn a_switch_of_forwarding_is_news() {
@@ -180,29 +209,30 @@ mod tests {
         });
     }
 
-    fn neighbour(state: NeighbourState, mac: u8) -> NetlinkMessage<RouteNetlinkMessage> {
+    fn neighbour(ifindex: u32, state: NeighbourState, mac: u8) -> RouteNetlinkMessage {
         let mut message = NeighbourMessage::default();
-        message.header.ifindex = 3;
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = ifindex;
         message.header.state = state;
         message.attributes = vec![
             NeighbourAttribute::Destination(NeighbourAddress::Inet(Ipv4Addr::new(10, 0, 0, 2))),
             NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, mac]),
         ];
-        RouteNetlinkMessage::NewNeighbour(message).into()
+        RouteNetlinkMessage::NewNeighbour(message)
     }
 
     #[test]
     fn a_neighbour_is_news_when_packets_go_elsewhere() {
         let mut known = Known::default();
         let news = [
-            neighbour(NeighbourState::Reachable, 1),
-            neighbour(NeighbourState::Stale, 1),
-            neighbour(NeighbourState::Delay, 1),
-            neighbour(NeighbourState::Reachable, 2),
-            neighbour(NeighbourState::Failed, 2),
-            neighbour(NeighbourState::Failed, 2),
+            (NeighbourState::Reachable, 1),
+            (NeighbourState::Stale, 1),
+            (NeighbourState::Delay, 1),
+            (NeighbourState::Reachable, 2),
+            (NeighbourState::Failed, 2),
+            (NeighbourState::Failed, 2),
         ]
-        .map(|message| known.is_news(message));
+        .map(|(state, mac)| known.is_news(Heard::Message(neighbour(3, state, mac))));
         assert_eq!(news, [true, false, false, true, true, false]);
     }
 }
