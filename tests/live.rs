@@ -4,6 +4,7 @@ mod adoption;
 mod attach;
 mod attacks;
 mod bridge;
+mod clock;
 mod explained;
 mod flood;
 mod foreign;

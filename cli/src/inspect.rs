@@ -138,6 +138,9 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
     if !cut_off.is_empty() {
         text += &format!("cut off   {}\n", cut_off.join(", "));
     }
+    if !status.clock_doubt.is_empty() {
+        text += &format!("clock     {}\n", printable(&status.clock_doubt));
+    }
     text += &failsafe_text(&status.failsafe);
     text += &broken_text(&status.broken, clock);
     if status.revision == 0 && status.ports.is_empty() {
@@ -415,6 +418,7 @@ mod tests {
                 next_try: at(1004),
             }],
             unrecorded: vec![],
+            clock_doubt: String::new(),
         };
         assert_eq!(
             uncoloured(&status_text(&status, &clock())),

@@ -48,8 +48,12 @@ const SERIES: [&str; 4] = ["5.10", "6.1", "6.12", NEWEST];
 
 const NEWEST: &str = "newest";
 
-/// The live test that every kernel runs: hooks of all kinds, a daemon that is killed and restarted.
-const LIVE: &str = "live::spine::the_clinic_is_what_its_policy_says";
+/// The live tests that every kernel runs: hooks of all kinds, a daemon that is killed and restarted,
+/// and what only a machine of its own may have done to it.
+const LIVE: [&str; 2] = [
+    "live::spine::the_clinic_is_what_its_policy_says",
+    "live::clock::a_clock_that_is_set_ends_rules_and_neither_grants_nor_confirms",
+];
 
 /// How long one guest may take. Verification takes most of it: a minute for all programs.
 const BOOT: Duration = Duration::from_secs(900);
@@ -166,7 +170,7 @@ fn boot(
     until: Instant,
 ) -> anyhow::Result<Report> {
     let time = BOOT.min(until.saturating_duration_since(Instant::now()));
-    let mut live = vec![LIVE];
+    let mut live = LIVE.to_vec();
     live.extend(tests.iter().map(String::as_str));
     let image = kernel.home.join("initramfs");
     image::write(&image, kernel, programs, &guest::init(kernel, &live))

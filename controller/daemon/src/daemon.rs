@@ -5,6 +5,7 @@
 
 mod afterwards;
 mod before;
+mod clock;
 
 use std::{
     io,
@@ -124,6 +125,7 @@ struct Running {
     watching: JoinHandle<()>,
     learning: JoinHandle<()>,
     copying: JoinHandle<()>,
+    timing: JoinHandle<()>,
     opening: Opening,
     certificates: Arc<OnceLock<Certificates>>,
     engine: std::thread::JoinHandle<()>,
@@ -204,6 +206,7 @@ impl Running {
             following: tokio::spawn(follow_routes(handle.clone(), stop.clone())),
             learning: tokio::spawn(keep_learned(learned, stop.clone())),
             watching: tokio::spawn(service::watch(handle.clone(), stop.clone())),
+            timing: tokio::spawn(clock::follow(handle.clone(), history, stop.clone())),
             keeping: tokio::spawn(keep_up(handle, changes, stop.clone())),
             copying,
             opening,
@@ -239,6 +242,7 @@ impl Running {
         self.following.await?;
         self.learning.await?;
         self.watching.await?;
+        self.timing.await?;
         // A disk that hangs does not keep the daemon from ending.
         let _ = timeout(Duration::from_secs(5), self.opening.database).await;
         let _ = timeout(Duration::from_secs(5), self.opening.audit).await;

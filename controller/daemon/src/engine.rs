@@ -20,7 +20,7 @@ pub mod terms;
 
 use std::{sync::Arc, time::Instant};
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use tokio::sync::watch;
 use tracing::{info, warn};
 use wardline_datapath::{Reader, error::DatapathError, ring::Ring};
@@ -28,6 +28,7 @@ use wardline_policy::{
     document::{
         Document as Policy,
         edit::{self, Edit},
+        end_at,
     },
     intent::Device,
     inventory::Inventory,
@@ -60,6 +61,7 @@ pub struct Engine {
     in_force: InForce,
     events: Events,
     parts: Parts,
+    running_grants: grants::Running,
     /// Whether a document has been read since [`Engine::has_read_a_document`] was asked.
     read_a_document: bool,
 }
@@ -273,6 +275,7 @@ impl Engine {
     pub fn grant(&mut self, request: GrantRequest, author: &Author) -> Result<Granted, Refusal> {
         let name = || Ok(format!("grant-{}", self.in_force.records.next()));
         let policy = &self.snapshot().policy;
+        let lifetime = request.lifetime;
         let rule = grants::rule(request, name, policy, Timestamp::now())?;
         let (name, expires) = (rule.name.clone(), rule.expires);
         let facts = [Fact::Grant(&name, expires)];
@@ -280,6 +283,7 @@ impl Engine {
         let applied = self
             .edit_with(rule.put(), &facts, &terms, author, haste)
             .map_err(grants::in_request)?;
+        self.running_grants.begin(&name, lifetime);
         Ok(Granted {
             applied,
             name,
@@ -358,6 +362,46 @@ impl Engine {
             .sweep((buckets / 4).clamp(64, 65_536))?)
     }
 
+    /// Has rules end at the right time after the wall clock was set: the kernel counts in a time of
+    /// its own.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; the rules end as before then.
+    pub fn clock_was_set(&mut self) -> Result<(), Refusal> {
+        let clock = self.in_force.datapath.reader().clock()?;
+        let ahead = clock.ahead_of(&self.snapshot().clock).round(Unit::Second);
+        let ahead = ahead.unwrap_or_default();
+        if ahead.is_zero() {
+            return Ok(());
+        }
+        let direction = if ahead.is_positive() {
+            "forward"
+        } else {
+            "back"
+        };
+        warn!(
+            "the clock was set {direction} by {:#}; rules end by the new time",
+            ahead.abs()
+        );
+        // What waits for a confirm comes first, and grants are moved when it is over.
+        if self.in_force.state.borrow().pending.is_none()
+            && let Err(refusal) = self.move_running_grants()
+        {
+            warn!(%refusal, "grants end by the new time, and not after the time they were given for");
+        }
+        self.in_force.set_clock(clock)
+    }
+
+    /// Says why the wall clock is not believed; none: it is.
+    pub fn set_clock_doubt(&mut self, doubt: Option<String>) {
+        self.in_force.state.send_if_modified(|state| {
+            let changed = state.clock_doubt.as_deref() != doubt.as_deref();
+            state.clock_doubt = doubt.map(Arc::from);
+            changed
+        });
+    }
+
     /// Has next hops be looked up again: routes or neighbours have changed.
     ///
     /// # Errors
@@ -388,7 +432,9 @@ impl Engine {
         let done = match pending {
             Some(pending) if pending.is_over(Instant::now()) => self.take_back(&pending),
             Some(_) => Ok(()),
-            None => self.forget_ended_grants(Timestamp::now()),
+            None => self
+                .move_running_grants()
+                .and_then(|()| self.forget_ended_grants(Timestamp::now())),
         };
         let ids = Arc::clone(&self.snapshot().ids);
         self.in_force.records.try_again(&ids);
@@ -440,6 +486,31 @@ impl Engine {
         warn!("{message}");
         self.events
             .note(applied.revision, message, Timestamp::now());
+        Ok(())
+    }
+
+    /// Has grants that were made since the start end when they should, after the wall clock was set.
+    fn move_running_grants(&mut self) -> Result<(), Refusal> {
+        let grants = Arc::clone(&self.in_force.state.borrow().grants);
+        let now = Timestamp::now();
+        let moved = self.running_grants.moved(&grants, now);
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = moved.keys().map(String::as_str).collect();
+        let reason = format!(
+            "the clock was set: the grants {} last as long as they were given for",
+            names.join(", ")
+        );
+        let author = Author::daemon("clock", reason);
+        let facts: Vec<Fact<'_>> = moved
+            .iter()
+            .map(|(it, end)| Fact::Grant(it, *end))
+            .collect();
+        let edit = end_at(&self.snapshot().policy, &moved);
+        let terms = Terms::default();
+        let applied = self.edit_with(edit, &facts, &terms, &author, Haste::AtOnce)?;
+        self.events.note(applied.revision, author.reason, now);
         Ok(())
     }
 

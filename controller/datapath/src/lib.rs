@@ -31,5 +31,6 @@ pub mod routes;
 pub mod slots;
 pub mod timeouts;
 mod trial;
+pub mod wall_clock;
 
 pub use self::{datapath::Datapath, hook::Hook, reader::Reader};

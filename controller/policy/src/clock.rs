@@ -1,6 +1,6 @@
 //! Converts between the kernel's time and wall-clock time.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use wardline_ebpf::abi::{NEVER, TICK_SHIFT};
 
 /// The kernel's time and the wall-clock time at the same instant.
@@ -22,6 +22,14 @@ impl Clock {
         let jiffies = i128::from(self.jiffies) + milliseconds * i128::from(self.per_second) / 1000;
         let ticks = (jiffies + (1 << TICK_SHIFT) - 1) >> TICK_SHIFT;
         ticks.clamp(1, i128::from(NEVER)) as u32
+    }
+
+    /// How far the wall clock is ahead of where it would be if nobody had set it since `earlier`.
+    pub fn ahead_of(&self, earlier: &Self) -> SignedDuration {
+        let jiffies = i128::from(self.jiffies) - i128::from(earlier.jiffies);
+        let milliseconds = jiffies * 1000 / i128::from(self.per_second.max(1));
+        let passed = SignedDuration::from_millis(milliseconds as i64);
+        self.now.duration_since(earlier.now) - passed
     }
 
     /// How long before tick `now` a tick was, in seconds.
@@ -65,6 +73,24 @@ mod tests {
         let clock = clock(1000 * TICK);
         assert_eq!(clock.tick(Timestamp::MIN), 1);
         assert_eq!(clock.tick(Timestamp::MAX), NEVER);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_ahead_or_behind() {
+        let before = clock(1000);
+        let passed = |seconds: i64, jiffies| Clock {
+            now: before.now + seconds.seconds(),
+            ..clock(jiffies)
+        };
+        for (seconds, jiffies, ahead) in [
+            (60, 16_000, 0),
+            (3660, 16_000, 3600),
+            (-3540, 16_000, -3600),
+            (0, 1000, 0),
+        ] {
+            let ahead = SignedDuration::from_secs(ahead);
+            assert_eq!(passed(seconds, jiffies).ahead_of(&before), ahead);
+        }
     }
 
     #[test]

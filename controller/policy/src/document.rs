@@ -15,7 +15,7 @@ mod read;
 mod warnings;
 
 pub use self::{
-    ending::{EndingRule, ending_rules},
+    ending::{EndingRule, end_at, ending_rules},
     excess::excess,
 };
 

@@ -68,7 +68,7 @@ pub(crate) fn init(kernel: &Kernel, live: &[&str]) -> String {
         "#!/bin/busybox sh\n\
          /bin/busybox --install -s /usr/bin\n\
          export PATH=/bin:/usr/bin\n\
-         export WARDLINE_WARDLINED=/bin/wardlined WARDLINE_WARDCTL=/bin/wardctl RUST_BACKTRACE=0\n\
+         export WARDLINE_WARDLINED=/bin/wardlined WARDLINE_WARDCTL=/bin/wardctl RUST_BACKTRACE=0 WARDLINE_MAY_SET_CLOCK=1\n\
          mount -t proc proc /proc\n\
          mount -t sysfs sysfs /sys\n\
          mount -t devtmpfs dev /dev\n\

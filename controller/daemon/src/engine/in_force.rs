@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use wardline_datapath::{Datapath, error::DatapathError, fault};
 use wardline_ebpf::abi;
 use wardline_policy::{
+    clock::Clock,
     document::{
         Document as Policy,
         diff::{self, Extent},
@@ -217,6 +218,19 @@ impl InForce {
             .keep_adopting(|interface| inventory.links.contains_key(&interface));
         current.inventory = Arc::new(inventory);
         if guards_nothing(&current) {
+            self.publish(current);
+            return Ok(());
+        }
+        let prepared = prepare::recompile(&current);
+        self.enforce_on(&current, current.revision, prepared, None)
+    }
+
+    /// Has rules end by a wall clock that was set.
+    pub(super) fn set_clock(&mut self, clock: Clock) -> Result<(), Refusal> {
+        let mut current = Snapshot::clone(&self.snapshot());
+        current.clock = clock;
+        let rules = &current.intent.rules;
+        if rules.iter().all(|rule| rule.expires.is_none()) {
             self.publish(current);
             return Ok(());
         }

@@ -21,6 +21,7 @@ use wardline_policy::{
 
 use super::{
     Engine,
+    grants::Running,
     in_force::{InForce, Waiting, fresh_ports},
     pending::Pending,
     prepare::prepare,
@@ -94,6 +95,7 @@ impl Engine {
             },
             events: Events::new(states),
             parts,
+            running_grants: Running::default(),
             read_a_document: false,
         };
         let judged_by = engine.in_force.datapath.judged_by()?;

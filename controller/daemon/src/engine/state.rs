@@ -31,6 +31,8 @@ pub struct State {
     pub guarded: Arc<BTreeSet<String>>,
     /// Why the last policy in force could not be enforced; then no copy is made of what is.
     pub failure: Option<Arc<str>>,
+    /// Why the wall clock is not believed; none: it is.
+    pub clock_doubt: Option<Arc<str>>,
     /// What the operator should know of the start.
     pub notices: Arc<[String]>,
 }
@@ -80,6 +82,7 @@ impl State {
             owed: Arc::default(),
             guarded: Arc::default(),
             failure: None,
+            clock_doubt: None,
             notices: Arc::default(),
         }
     }

@@ -193,6 +193,11 @@ impl Metrics {
             "Whether the port's hooks are attached",
             status.ports.into_iter().map(ports).collect(),
         );
+        gauges(
+            "clock_believed",
+            "Whether nothing speaks against the wall clock, by which rules and grants end",
+            vec![(Vec::new(), i64::from(status.clock_doubt.is_empty()))],
+        );
         let broken = self.view.parts.broken();
         let part = |part: Part| {
             let labels = vec![("part", part.to_string())];

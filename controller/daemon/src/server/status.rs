@@ -69,6 +69,7 @@ impl View {
             failsafe: self.failsafe.iter().map(failsafe).collect(),
             broken: self.parts.broken().iter().map(broken).collect(),
             unrecorded: state.owed.iter().map(|it| it.revision).collect(),
+            clock_doubt: state.clock_doubt.as_deref().unwrap_or_default().to_owned(),
         })
     }
 

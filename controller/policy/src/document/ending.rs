@@ -1,5 +1,7 @@
 //! Allow rules that end: how they are written in a document, and the edit that adds one.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use wardline_proto::{
     time::{from_proto, to_proto},
@@ -47,6 +49,25 @@ impl EndingRule {
             }),
             delete: Vec::new(),
         }
+    }
+}
+
+/// The edit by which rules of a document end at other times, by name.
+pub fn end_at(document: &Document, ends: &BTreeMap<String, Timestamp>) -> Edit {
+    let rules = document.rules.iter().filter_map(|rule| {
+        let expires = Some(to_proto(*ends.get(&rule.name)?));
+        Some(Rule {
+            expires,
+            ..rule.clone()
+        })
+    });
+    Edit {
+        put: Some(Document {
+            version: 1,
+            rules: rules.collect(),
+            ..Document::default()
+        }),
+        delete: Vec::new(),
     }
 }
 
