@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::{Timestamp, tz::TimeZone};
-use wardline_proto::time::from_proto;
+use wardline_proto::{letters::steers, time::from_proto};
 
 /// The time and the time zone of the reader.
 #[derive(Debug, Clone)]
@@ -94,11 +94,11 @@ pub(crate) fn fill(used: u64, max: u64) -> String {
     }
 }
 
-/// Escapes control characters in a text from elsewhere, because they could steer the terminal.
+/// Escapes what could steer the terminal or change the order of a text from elsewhere.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
+        if steers(c) {
             // Writing to a string can't fail.
             let _ = write!(out, "{}", c.escape_default());
         } else {
@@ -167,5 +167,6 @@ mod tests {
     #[test]
     fn what_steers_a_terminal_is_escaped() {
         assert_eq!(printable("a\u{1b}[2Jb\n→"), "a\\u{1b}[2Jb\\n→");
+        assert_eq!(printable("a\u{9b}b\u{202e}c"), "a\\u{9b}b\\u{202e}c");
     }
 }

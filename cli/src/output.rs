@@ -7,7 +7,10 @@ use std::{
 
 use prost::{Message, Name};
 use serde_json::Value;
-use wardline_proto::document::{to_value, value_to_yaml};
+use wardline_proto::{
+    document::{to_value, value_to_yaml},
+    letters::to_json,
+};
 
 use crate::{
     args::Format,
@@ -36,7 +39,7 @@ pub(crate) fn answer<M: Message + Name>(
 /// Standard output can't be written.
 pub(crate) fn value(format: Format, value: &Value) -> Result<Exit, Failure> {
     match format {
-        Format::Json | Format::Table => text(&format!("{value:#}\n")),
+        Format::Json | Format::Table => text(&(to_json(value, true) + "\n")),
         Format::Yaml => text(&value_to_yaml(value)),
     }
 }
@@ -68,7 +71,7 @@ pub(crate) fn entry<M: Message + Name>(
 ) -> Result<ControlFlow<()>, Failure> {
     match format {
         Format::Table => piece(&line(message)),
-        Format::Json => plain(&format!("{}\n", to_value(message))),
+        Format::Json => plain(&(to_json(&to_value(message), false) + "\n")),
         Format::Yaml => plain(&format!("---\n{}", value_to_yaml(&to_value(message)))),
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod document;
+pub mod letters;
 #[cfg(test)]
 mod page;
 mod render;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::{
     document::{POOL, word},
+    letters::{steers, to_json},
     time, v1,
 };
 
@@ -28,7 +29,7 @@ pub fn policy_to_yaml(policy: &v1::Policy) -> String {
 /// A policy as an indented JSON document, without fields at their default. It parses back to the
 /// same policy.
 pub fn policy_to_json(policy: &v1::Policy) -> String {
-    format!("{:#}\n", object(&dynamic(policy), Fields::Set))
+    to_json(&object(&dynamic(policy), Fields::Set), true) + "\n"
 }
 
 /// A value as YAML: lists of scalars on one line, lists of objects one below the other.
@@ -239,14 +240,11 @@ fn scalar(text: &str, place: Place, out: &mut String) {
             '"' | '\\' => out.extend(['\\', c]),
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
-            // Characters that YAML does not consider printable, or treats as line ends.
-            '\0'..='\x1f'
-            | '\x7f'..='\u{a0}'
-            | '\u{2028}'
-            | '\u{2029}'
-            | '\u{feff}'
-            | '\u{fffe}'
-            | '\u{ffff}' => {
+            // Characters that YAML does not consider printable.
+            '\u{a0}' | '\u{fffe}' | '\u{ffff}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            _ if steers(c) => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             _ => out.push(c),
