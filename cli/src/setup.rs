@@ -284,7 +284,7 @@ fn configuration(directory: &Path, asked: &Tls, made: &Made) -> String {
         "[api]\n\
          listen = \"{listen}:7443\"\n\
          tls    = {{ cert = {:?}, key = {:?}, client_ca = {:?} }}\n\
-         roles  = [{{ match = {:?}, role = {:?} }}]\n",
+         roles  = [{{ match = \"uri:{}\", role = {:?} }}]\n",
         path("router.pem"),
         path("router.key"),
         path("ca.pem"),

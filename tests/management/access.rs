@@ -29,9 +29,9 @@ const PORT: u16 = 7443;
 const PATIENCE: Duration = Duration::from_secs(15);
 const POLICY: &str = "version: 1\nzones: [{name: a, subnets: [10.1.0.0/16]}]\n";
 const ROLES: &str = r#"roles = [
-  { match = "vera", role = "viewer" },
-  { match = "spiffe://clinic/netops/*", role = "operator" },
-  { match = "*@clinic", role = "admin" },
+  { match = "cn:vera", role = "viewer" },
+  { match = "uri:spiffe://clinic/netops/*", role = "operator" },
+  { match = "email:*@clinic", role = "admin" },
 ]"#;
 
 /// A daemon that serves TCP, and the authority that signs its clients' certificates.

@@ -6,14 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use globset::GlobMatcher;
 use serde::Deserialize;
 use wardline_datapath::timeouts::Timeouts;
 use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
 mod file;
+pub mod identity;
 
-use self::file::{File, Place};
+use self::{
+    file::{File, Place},
+    identity::{Identity, Pattern},
+};
 
 /// Guards the ports of this router as the policy in force says.
 #[derive(Clone, Debug, clap::Parser)]
@@ -111,9 +114,10 @@ pub struct TlsFiles {
 }
 
 /// A role for the clients whose certificate has a name that fits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleMatch {
-    names: GlobMatcher,
+    /// The names.
+    pub names: Pattern,
     /// What those clients may.
     pub role: Role,
 }
@@ -201,32 +205,14 @@ impl Config {
 impl Api {
     /// The highest role of a client by the names of its certificate, and the name that matched;
     /// none: it may do nothing.
-    pub fn role<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Option<(Role, &'n str)> {
-        let fits = |name: &'n str| {
-            let fitting = self.roles.iter().filter(|entry| entry.names.is_match(name));
+    pub fn role<'n>(&self, names: &'n [Identity]) -> Option<(Role, &'n Identity)> {
+        let fits = |name: &'n Identity| {
+            let fitting = self.roles.iter().filter(|entry| entry.names.fits(name));
             Some((fitting.map(|entry| entry.role).max()?, name))
         };
-        names
-            .into_iter()
-            .filter_map(fits)
-            .max_by_key(|(role, _)| *role)
+        names.iter().filter_map(fits).max_by_key(|(role, _)| *role)
     }
 }
-
-impl RoleMatch {
-    /// The pattern of the certificates' names.
-    pub fn names(&self) -> &str {
-        self.names.glob().glob()
-    }
-}
-
-impl PartialEq for RoleMatch {
-    fn eq(&self, other: &Self) -> bool {
-        self.names() == other.names() && self.role == other.role
-    }
-}
-
-impl Eq for RoleMatch {}
 
 impl Tls {
     /// Reads the files.
@@ -312,7 +298,7 @@ impl fmt::Display for Config {
         let role = |entry: &RoleMatch| {
             format!(
                 "{{ match = {:?}, role = \"{}\" }}",
-                entry.names(),
+                entry.names.to_string(),
                 entry.role
             )
         };

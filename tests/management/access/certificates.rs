@@ -80,6 +80,38 @@ fn only_a_certificate_that_is_good_gets_in() {
 }
 
 #[test]
+fn a_name_counts_as_what_the_certificate_says_it_is() {
+    let ward = Ward::new("names");
+    // Roles are for cn:vera, uri:spiffe://clinic/netops/* and email:*@clinic.
+    for (common, name, has_role) in [
+        ("x", "ada@clinic", true),
+        ("x", "spiffe://clinic/netops/ada", true),
+        ("vera", "x.example", true),
+        // A common name is no mail address and no URI, and nor is a host or a longer path.
+        ("ada@clinic", "x.example", false),
+        ("spiffe://clinic/netops/ada", "x.example", false),
+        ("x", "vera", false),
+        ("x", "spiffe://clinic/netops/ada/root", false),
+        ("x", "spiffe://clinic/ada@clinic", false),
+        ("x", "ada@clinic.example", false),
+    ] {
+        let answer = ward.status_for(ward.client(common, &[name]).shown_to(&ward.authority));
+        match answer {
+            Ok(_) => assert!(has_role, "{common}, {name}"),
+            Err(status) => {
+                assert!(!has_role, "{common}, {name}: {status:?}");
+                assert_eq!(
+                    status.code(),
+                    Code::PermissionDenied,
+                    "{common}, {name}: {status:?}"
+                );
+            }
+        }
+    }
+    ward.close();
+}
+
+#[test]
 fn certificates_change_without_a_restart() {
     let ward = Ward::new("reload");
     let file = |name: &str| ward.files.join(name);

@@ -31,7 +31,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
-use crate::config::{ConfigError, Tls, TlsFiles};
+use wardline_proto::letters::steers;
+
+use crate::config::{
+    ConfigError, Tls, TlsFiles,
+    identity::{Identity, Kind},
+};
 
 /// How often the files are read.
 const LOOK: Duration = Duration::from_secs(2);
@@ -73,7 +78,7 @@ struct Loaded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     /// Subject alternative names, then common names.
-    pub all: Vec<String>,
+    pub all: Vec<Identity>,
     /// When the certificate ends.
     pub ends: Timestamp,
 }
@@ -264,7 +269,7 @@ impl Names {
     fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let common = certificate.subject().iter_common_name();
-        let common = common.filter_map(|name| name.as_str().ok().map(str::to_owned));
+        let common = common.filter_map(|name| Some(identity(Kind::Cn, name.as_str().ok()?)));
         let alternative = certificate
             .iter_extensions()
             .filter_map(|extension| match extension.parsed_extension() {
@@ -273,9 +278,10 @@ impl Names {
             })
             .flatten()
             .filter_map(alternative_name);
-        // Names with control characters are ignored, because they could steer a terminal or hide
-        // their end.
-        let whole = |name: &String| !name.is_empty() && !name.contains(char::is_control);
+        // Ignored are names that could steer a terminal or hide their end, and names that stand for
+        // many, because a client is one.
+        let odd = |letter: char| steers(letter) || letter == '*';
+        let whole = |it: &Identity| !it.name.is_empty() && !it.name.contains(odd);
         Some(Self {
             all: alternative.chain(common).filter(whole).collect(),
             ends: Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?,
@@ -284,16 +290,25 @@ impl Names {
 }
 
 /// Names of other kinds can't be given a role.
-fn alternative_name(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::URI(name) | GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => {
-            Some((*name).to_owned())
+fn alternative_name(name: &GeneralName<'_>) -> Option<Identity> {
+    let (kind, name) = match name {
+        GeneralName::URI(name) => (Kind::Uri, *name),
+        GeneralName::DNSName(name) => (Kind::Dns, *name),
+        GeneralName::RFC822Name(name) => (Kind::Email, *name),
+        GeneralName::IPAddress(bytes) => {
+            let address = match bytes.len() {
+                4 => IpAddr::from(<[u8; 4]>::try_from(*bytes).ok()?),
+                16 => IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?),
+                _ => return None,
+            };
+            return Some(identity(Kind::Ip, &address.to_string()));
         }
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => Some(IpAddr::from(<[u8; 4]>::try_from(*bytes).ok()?).to_string()),
-            16 => Some(IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string()),
-            _ => None,
-        },
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(identity(kind, name))
+}
+
+fn identity(kind: Kind, name: &str) -> Identity {
+    let name = name.to_owned();
+    Identity { kind, name }
 }

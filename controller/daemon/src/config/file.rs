@@ -11,14 +11,15 @@ use std::{
     time::Duration,
 };
 
-use globset::Glob;
 use serde::Deserialize;
 use toml::Spanned;
 use wardline_datapath::timeouts::Timeouts;
 use wardline_ebpf::abi::FAILSAFES;
 use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
-use super::{Api, Config, ConfigError, Metrics, OnFailure, Role, RoleMatch, Tls};
+use super::{
+    Api, Config, ConfigError, Metrics, OnFailure, Role, RoleMatch, Tls, identity::PatternError,
+};
 
 /// The whole file.
 #[derive(Deserialize)]
@@ -94,7 +95,7 @@ struct FileApi {
     /// Which clients have which role over TCP. The highest role of all that match counts; who matches
     /// none is refused.
     ///
-    /// Example: `api.roles = [{ match = "spiffe://clinic/netops/*", role = "operator" }, { match = "*@clinic.example", role = "admin" }]`
+    /// Example: `api.roles = [{ match = "uri:spiffe://clinic/netops/*", role = "operator" }, { match = "email:*@clinic.example", role = "admin" }]`
     #[serde(default)]
     roles: Vec<FileRole>,
 }
@@ -103,8 +104,7 @@ struct FileApi {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileRole {
-    /// A glob on the names of the client's certificate: URI, DNS, e-mail and IP alternative names, and
-    /// common names.
+    /// A pattern of the client's names; see [`Pattern`](super::identity::Pattern).
     r#match: Spanned<String>,
     /// `viewer`, `operator` or `admin`.
     role: Role,
@@ -274,15 +274,9 @@ impl FileApi {
             role,
         } in self.roles
         {
-            if pattern.get_ref().is_empty() {
-                return Err(place.wrong(&pattern, "empty; write a name or a glob"));
-            }
-            let glob =
-                Glob::new(pattern.get_ref()).map_err(|error| place.wrong(&pattern, error))?;
-            roles.push(RoleMatch {
-                names: glob.compile_matcher(),
-                role,
-            });
+            let names = pattern.get_ref().parse();
+            let names = names.map_err(|error: PatternError| place.wrong(&pattern, error))?;
+            roles.push(RoleMatch { names, role });
         }
         Ok(Api {
             socket,

@@ -4,7 +4,7 @@ use clap::Parser as _;
 
 use std::time::Duration;
 
-use super::*;
+use super::{identity::Kind, *};
 
 #[test]
 fn an_empty_file_means_the_defaults() {
@@ -31,7 +31,7 @@ failsafe  = [{ from = ["10.0.9.5", "fd00::/64"], services = ["tcp/22"] }]
 socket = "/tmp/api.sock"
 listen = "0.0.0.0:7443"
 tls    = { cert = "/a", key = "/b", client_ca = "/c" }
-roles  = [{ match = "spiffe://clinic/netops/*", role = "operator" }, { match = "root", role = "admin" }]
+roles  = [{ match = "uri:spiffe://clinic/netops/*", role = "operator" }, { match = "cn:root", role = "admin" }]
 [metrics]
 listen = ""
 [limits]
@@ -118,8 +118,8 @@ fn refuses_with_file_line_and_key() {
             "f.toml:2: api.roles: empty",
         ),
         (
-            "[api]\nroles = [{ match = '[', role = 'viewer' }]",
-            "f.toml:2: api.roles: error parsing glob",
+            "[api]\nroles = [{ match = 'ip:x', role = 'viewer' }]",
+            "f.toml:2: api.roles: \"x\" is no address",
         ),
         (
             "[api]\nroles = [{ match = 'x', role = 'root' }]",
@@ -208,16 +208,22 @@ fn a_file_that_is_not_there_is_an_error_only_when_named() {
 #[test]
 fn a_client_has_the_highest_role_of_its_names() {
     let api = parse(WHOLE).expect("a configuration").api;
-    assert_eq!(
-        api.role(["spiffe://clinic/netops/ada"]),
-        Some((Role::Operator, "spiffe://clinic/netops/ada"))
-    );
-    assert_eq!(
-        api.role(["spiffe://clinic/netops/ada", "root"]),
-        Some((Role::Admin, "root"))
-    );
-    assert_eq!(api.role(["spiffe://clinic/ward/ada", "Root", ""]), None);
-    assert_eq!(api.role([]), None);
+    let named = |kind, name: &str| Identity {
+        kind,
+        name: name.to_owned(),
+    };
+    let ada = named(Kind::Uri, "spiffe://clinic/netops/ada");
+    let root = named(Kind::Cn, "root");
+    let names = [ada.clone(), root.clone()];
+    assert_eq!(api.role(&names[..1]), Some((Role::Operator, &ada)));
+    assert_eq!(api.role(&names), Some((Role::Admin, &root)));
+    let others = [
+        named(Kind::Uri, "spiffe://clinic/ward/ada"),
+        named(Kind::Cn, "Root"),
+        named(Kind::Dns, "root"),
+    ];
+    assert_eq!(api.role(&others), None);
+    assert_eq!(api.role(&[]), None);
 }
 
 fn parse(text: &str) -> Result<Config, ConfigError> {

@@ -368,10 +368,9 @@ async fn authenticate(
         names,
         mut believed,
     } = certificates.accept(stream).await?;
-    let all = || names.all.iter().map(String::as_str);
-    let (role, name) = match api.role(all()) {
-        Some((role, name)) => (Some(role), name),
-        None => (None, all().next().unwrap_or_default()),
+    let (role, name) = match api.role(&names.all) {
+        Some((role, identity)) => (Some(role), identity.name.as_str()),
+        None => (None, names.all.first().map_or("", |it| it.name.as_str())),
     };
     let peer = Peer {
         actor: format!("cert:{name}"),
