@@ -2,6 +2,7 @@
 //! shape.
 
 pub mod audit;
+pub mod decoded;
 pub mod document;
 pub mod letters;
 #[cfg(test)]

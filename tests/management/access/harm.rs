@@ -15,6 +15,7 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use tonic::{Code, Status, transport::Channel};
+use wardline_proto::v1::{self, segmentation_client::SegmentationClient};
 use wardline_tests::{End, eventually};
 
 use super::{PATIENCE, POLICY, PORT, Ward, ask, connect, on};
@@ -159,6 +160,28 @@ fn clients_that_mean_harm_leave_the_others_served() {
     assert_eq!(sent.code(), Code::ResourceExhausted, "{sent:?}");
     served("a gigabyte");
 
+    // A request of two bytes a rule, each of which is some hundred once it is decoded.
+    let small = v1::Policy {
+        rules: vec![v1::Rule::default(); 1_000_000],
+        ..v1::Policy::default()
+    };
+    let request = v1::PlanRequest {
+        policy: Some(small),
+        ..Default::default()
+    };
+    let before = memory(&ward);
+    let grown = on(&attacker, async || {
+        let channel = connect(ROUTER, shown()).await.unwrap();
+        let mut client = SegmentationClient::new(channel);
+        client.plan(request).await.unwrap_err()
+    });
+    assert_eq!(grown.code(), Code::ResourceExhausted, "{grown:?}");
+    assert!(grown.message().contains("memory"), "{grown:?}");
+    let peak = memory(&ward);
+    println!("2 MB of empty rules: from {before} kB to {peak} kB");
+    assert!(peak - before < 100 << 10, "from {before} kB to {peak} kB");
+    served("empty rules");
+
     // Slow requests, a piece now and then. They take this client's slots for documents, and no
     // others.
     thread::scope(|scope| {
@@ -229,14 +252,17 @@ fn clients_that_mean_harm_leave_the_others_served() {
     let gone = eventually(Duration::from_secs(60), || is_closed(&mut half_open.sock));
     assert!(gone, "a client that answers no ping is not closed");
 
+    println!("the daemon's memory: {} kB at most", memory(&ward));
+    ward.close();
+}
+
+/// The most memory that the daemon has had, in kB.
+fn memory(ward: &Ward) -> u64 {
     let pid = ward.daemon.pid().unwrap();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let peak = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM"))
-        .unwrap();
-    println!("the daemon's memory: {peak}");
-    ward.close();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let words = peak.unwrap().split_whitespace();
+    words.take(1).collect::<String>().parse().unwrap()
 }
 
 /// Makes a call whose message claims to have `says` bytes, in pieces of 1 KB up to `sends`, and

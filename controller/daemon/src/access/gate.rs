@@ -21,13 +21,18 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
-use wardline_proto::audit::Record;
+use wardline_proto::{audit::Record, decoded::Decoded};
 
 use super::{
     audit::{self, Audit},
     roles::{self, Call, Caller, Peer, PermissionDenied, Revisions, Weight},
-    throttle::{Place, Places, Rate},
+    throttle::{Budget, Place, Places, Rate, Share},
 };
+
+/// Memory for the documents of all requests of a role, in bytes: viewers, operators, admins. A policy
+/// of a hundred thousand devices takes about 100 MiB. With what is sent and what is made of a
+/// document, the daemon stays below a few gigabytes whatever it is sent.
+const MEMORY: [u64; 3] = [256 << 20, 256 << 20, 512 << 20];
 
 /// The state of the gate: limits, what each actor uses at present, and the audit.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub struct Keeper {
     calls: Places<String>,
     /// By role, so that clients that may only read can't keep those waiting that may act.
     heavy: [Places<String>; 3],
+    /// Memory for the documents of requests, by role.
+    memory: [Budget; 3],
     /// Changes in progress. Each is completed even if its client no longer waits.
     changes: TaskTracker,
     answered: Mutex<BTreeMap<(&'static str, String), u64>>,
@@ -51,8 +58,8 @@ impl Keeper {
             // slowed.
             rate: Rate::new(2000, 200),
             calls: Places::new(4096, 128),
-            // With the largest requests that is 512 MB for each role.
             heavy: std::array::from_fn(|_| Places::new(8, 4)),
+            memory: MEMORY.map(Budget::new),
             changes: TaskTracker::new(),
             answered: Mutex::default(),
         }
@@ -119,7 +126,8 @@ impl Keeper {
         let heavy = match (call.weight, peer.role) {
             (Weight::Heavy, Some(role)) => {
                 let places = &self.heavy[role as usize];
-                Some(places.take(&peer.actor).ok_or_else(many)?)
+                let place = places.take(&peer.actor).ok_or_else(many)?;
+                Some((place, self.memory[role as usize].share()))
             }
             (Weight::Light, _) | (Weight::Heavy, None) => None,
         };
@@ -261,7 +269,8 @@ where
     };
     request.extensions_mut().insert(caller.clone());
     let id = HeaderValue::from_str(&caller.request_id).ok();
-    let request = request.map(|body| Body::new(Bounded::new(body, call.weight)));
+    let decoded = Decoded::of(request.uri().path()).zip(held.memory());
+    let request = request.map(|body| Body::new(Bounded::new(body, call.weight, decoded)));
     let mut response = if call.changes {
         let changes = keeper.changes.clone();
         let keeper = keeper.clone();
@@ -296,8 +305,16 @@ where
 #[derive(Debug)]
 struct Held(
     #[expect(dead_code, reason = "held until dropped")] Place<String>,
-    #[expect(dead_code, reason = "held until dropped")] Option<Place<String>>,
+    Option<(Place<String>, Arc<Share>)>,
 );
+
+impl Held {
+    /// The memory of a call that carries a document.
+    fn memory(&self) -> Option<Arc<Share>> {
+        let (_, share) = self.1.as_ref()?;
+        Some(share.clone())
+    }
+}
 
 /// An answer that releases its call's places once it has been sent.
 struct Answered {
@@ -330,12 +347,15 @@ struct Bounded {
     body: Body,
     left: usize,
     largest: usize,
+    /// What the document takes once it is decoded, and where that is counted.
+    decoded: Option<(Decoded, Arc<Share>)>,
     late: Pin<Box<Sleep>>,
 }
 
 impl Bounded {
-    fn new(body: Body, weight: Weight) -> Self {
+    fn new(body: Body, weight: Weight, decoded: Option<(Decoded, Arc<Share>)>) -> Self {
         Self {
+            decoded,
             body,
             left: weight.largest(),
             largest: weight.largest(),
@@ -364,6 +384,13 @@ impl http_body::Body for Bounded {
                 return Poll::Ready(Some(Err(Status::resource_exhausted(message))));
             };
             self.left = left;
+            if let (Some((decoded, share)), Some(data)) = (&mut self.decoded, frame.data_ref()) {
+                let takes = decoded.walk(data);
+                let takes = takes.map_err(|error| Status::invalid_argument(error.to_string()));
+                if let Err(status) = takes.and_then(|takes| share.grow(takes)) {
+                    return Poll::Ready(Some(Err(status)));
+                }
+            }
         }
         Poll::Ready(frame)
     }

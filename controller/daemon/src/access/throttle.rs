@@ -4,9 +4,14 @@ use std::{
     collections::HashMap,
     hash::Hash,
     num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
+
+use tonic::Status;
 
 use governor::{
     Quota, RateLimiter,
@@ -69,6 +74,69 @@ impl<K: Eq + Hash> Drop for Place<K> {
                 held.remove(&self.holder);
             }
         }
+    }
+}
+
+/// A limited amount of memory.
+#[derive(Debug)]
+pub struct Budget {
+    most: u64,
+    taken: Arc<AtomicU64>,
+}
+
+/// A part of a budget; it is given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    most: u64,
+    all: Arc<AtomicU64>,
+    own: AtomicU64,
+}
+
+impl Budget {
+    /// So many bytes, all free.
+    pub fn new(most: u64) -> Self {
+        Self {
+            most,
+            taken: Arc::default(),
+        }
+    }
+
+    /// A share, empty at first.
+    pub fn share(&self) -> Arc<Share> {
+        Arc::new(Share {
+            most: self.most,
+            all: self.taken.clone(),
+            own: AtomicU64::default(),
+        })
+    }
+}
+
+impl Share {
+    /// Makes the share as large as this; it never gets smaller.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn grow(&self, bytes: u64) -> Result<(), Status> {
+        let own = self.own.load(Ordering::Relaxed);
+        let more = bytes.saturating_sub(own);
+        let taken = self.all.fetch_add(more, Ordering::Relaxed) + more;
+        if taken > self.most {
+            self.all.fetch_sub(more, Ordering::Relaxed);
+            let message = if bytes > self.most {
+                format!("the document takes more than {} bytes of memory", self.most)
+            } else {
+                "the documents of other calls take the memory that there is; try again".to_owned()
+            };
+            return Err(Status::resource_exhausted(message));
+        }
+        self.own.fetch_add(more, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.all.fetch_sub(*self.own.get_mut(), Ordering::Relaxed);
     }
 }
 
@@ -161,6 +229,24 @@ mod tests {
         clock.advance(Duration::from_secs(60));
         assert_eq!(rate.take("a", 3), Ok(()));
         assert_eq!(rate.take("a", 4), Err(Duration::MAX));
+    }
+
+    #[test]
+    fn shares_of_a_budget_grow_while_there_is_room_and_are_given_back() {
+        let budget = Budget::new(100);
+        let (one, other) = (budget.share(), budget.share());
+        assert!(one.grow(60).is_ok() && one.grow(40).is_ok() && other.grow(40).is_ok());
+        let refused = one.grow(61).expect_err("no room");
+        assert!(refused.message().contains("other calls"), "{refused}");
+        let refused = one.grow(101).expect_err("too large");
+        assert!(
+            refused.message().contains("more than 100 bytes"),
+            "{refused}"
+        );
+        drop(other);
+        assert!(one.grow(100).is_ok());
+        drop(one);
+        assert!(budget.share().grow(100).is_ok());
     }
 
     #[test]
