@@ -2,6 +2,7 @@
 
 mod access;
 mod authority;
+mod backup;
 mod confirm;
 mod crash;
 mod damage;
@@ -11,6 +12,7 @@ mod parts;
 mod plan;
 mod ports;
 mod quarantine;
+mod recover;
 mod revisions;
 mod service;
 mod shell;

@@ -33,7 +33,7 @@ pub(crate) struct Args {
         value_name = "FORMAT"
     )]
     pub(crate) output: Format,
-    /// How long to wait for the answer [default: 30s; 120s where a document is sent].
+    /// How long to wait for the answer [default: 30s; 120s where a document is sent, 30m for a backup].
     #[arg(long, global = true, value_parser = duration::positive, value_name = "DURATION")]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
@@ -213,6 +213,8 @@ pub(crate) enum Command {
     Events(Events),
     /// Show who changed what and who was refused; with --verify, check that no record was tampered with
     Audit(Audit),
+    /// Save all that a new router needs to go on from; wardlined --restore takes it
+    Backup(Backup),
     /// Remember several routers and how to reach them, and choose one
     #[command(subcommand)]
     Context(Context),
@@ -238,6 +240,8 @@ impl Command {
             Self::Plan(_) | Self::Apply(_) | Self::Put(_) | Self::Audit(_) => {
                 Duration::from_secs(120)
             }
+            // The history of a large policy, over a slow line.
+            Self::Backup(_) => Duration::from_secs(1800),
             Self::Status
             | Self::Delete(_)
             | Self::Confirm(_)
@@ -477,6 +481,21 @@ pub(crate) struct Audit {
     pub(crate) file: Option<PathBuf>,
 }
 
+/// `backup`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Backup {
+    /// The file to write; - for standard output.
+    #[arg(short, long, required_unless_present = "check")]
+    pub(crate) file: Option<PathBuf>,
+    /// Replace the file if it is there.
+    #[arg(long, requires = "file")]
+    pub(crate) overwrite: bool,
+    /// Say what a file is a backup of and whether it is whole, instead of asking the router; exit code
+    /// 4 if it is not.
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub(crate) check: Option<PathBuf>,
+}
+
 /// `context`.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub(crate) enum Context {
@@ -608,6 +627,9 @@ mod tests {
             "audit",
             "audit --limit 5",
             "audit --verify --file exported.jsonl",
+            "backup -f -",
+            "backup --file edge.wlb --overwrite",
+            "backup --check edge.wlb",
             "context list",
             "context use ward-3",
             "context set ward-3 --server https://ward-3:7443 --ca a --cert c --key k",
@@ -659,6 +681,10 @@ mod tests {
             "audit --head 5",
             "audit --verify --head 5",
             "audit --verify --limit 5",
+            "backup",
+            "backup --overwrite",
+            "backup --overwrite --check a",
+            "backup -f a --check a",
             "setup",
             "setup tls --role root",
             "setup tls --days 0",

@@ -9,6 +9,7 @@
 mod access;
 mod args;
 mod audit;
+mod backup;
 mod complete;
 mod connect;
 mod contexts;
@@ -50,6 +51,9 @@ fn run(args: Args) -> Result<Exit, Failure> {
     match args.command {
         Command::Completions { shell } => return complete::script(shell),
         Command::Man { directory } => return manpages::write(&directory),
+        Command::Backup(args::Backup {
+            check: Some(file), ..
+        }) => return backup::look(args.output, &file),
         Command::Setup(args::Setup::Tls(tls)) => return setup::tls(args.output, &tls),
         Command::Context(command) => {
             return contexts::contexts(&args.connection, args.output, command);
@@ -92,6 +96,7 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Counters => inspect::counters(session).await,
         Command::Events(args) => events::events(session, args).await,
         Command::Audit(args) => audit::audit(session, args).await,
+        Command::Backup(args) => backup::backup(session, args).await,
         Command::Context(_)
         | Command::Setup(_)
         | Command::Completions { .. }

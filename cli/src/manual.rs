@@ -59,7 +59,7 @@ type Example = (&'static str, &'static str);
 type Shown = (&'static str, &'static [Example]);
 
 /// The commands, by purpose.
-const COMMANDS: [(&str, &[Shown]); 6] = [
+const COMMANDS: [(&str, &[Shown]); 7] = [
     (
         "See what runs",
         &[
@@ -250,6 +250,26 @@ const COMMANDS: [(&str, &[Shown]); 6] = [
                 (
                     "audit --verify --file exported.jsonl",
                     "Checks exported records without asking a router.",
+                ),
+            ],
+        )],
+    ),
+    (
+        "Backup",
+        &[(
+            "backup",
+            &[
+                (
+                    "backup -f edge-ward-3.wlb",
+                    "Policy, revisions, quarantine, grants and the head of the audit, as one file.",
+                ),
+                (
+                    "backup -f edge-ward-3.wlb --overwrite",
+                    "The same every night.",
+                ),
+                (
+                    "backup --check edge-ward-3.wlb",
+                    "Is the file whole, and what is in it? Asks no router.",
                 ),
             ],
         )],

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod decoded;
+pub mod backup;
 pub mod document;
 pub mod letters;
 #[cfg(test)]

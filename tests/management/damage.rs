@@ -62,6 +62,12 @@ impl Clinic {
         assert_eq!(Self::reaches(&self.two), [true, false]);
     }
 
+    /// The same, with the second device in quarantine.
+    pub(super) fn is_cut(&self) {
+        assert_eq!(Self::reaches(&self.one), [true, false]);
+        assert_eq!(Self::reaches(&self.two), [false, false]);
+    }
+
     /// Everything that the kernel had is gone, as after a power cut, and this was done meanwhile.
     pub(super) fn reboot(&mut self, meanwhile: impl FnOnce(&Self)) {
         self.guard.daemon.kill9().unwrap();
@@ -110,7 +116,7 @@ impl Clinic {
         let _ = fs::remove_file(self.state("wardline.db-shm"));
     }
 
-    fn spoil_copies(&self) {
+    pub(super) fn spoil_copies(&self) {
         for slot in ["enforced/0", "enforced/1"] {
             if let Ok(mut bytes) = fs::read(self.state(slot)) {
                 let last = bytes.len() - 1;

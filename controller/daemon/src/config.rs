@@ -26,14 +26,25 @@ pub struct Flags {
     /// [default: /etc/wardline/wardlined.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Check the configuration, say what it is, and exit
+    /// Check the configuration, say what it is, and exit; with --restore or --recover: say what they
+    /// would do, and do nothing
     #[arg(long)]
     pub check: bool,
     /// Remove everything that was ever attached or pinned, and exit; the daemon must be stopped
     #[arg(long, conflicts_with = "check")]
     pub detach: bool,
+    /// Make the files of this router from a backup of wardctl, and exit; the daemon must be stopped
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["detach", "recover"])]
+    pub restore: Option<PathBuf>,
+    /// With --restore: set a history that is there aside first
+    #[arg(long, requires = "restore")]
+    pub replace: bool,
+    /// Say what can be had back of damaged files and from where, do it, and exit; the daemon must be
+    /// stopped. Nothing is deleted
+    #[arg(long, conflicts_with = "detach")]
+    pub recover: bool,
     /// Load the programs into the kernel, print how large they are, and exit
-    #[arg(long, conflicts_with_all = ["check", "detach"])]
+    #[arg(long, conflicts_with_all = ["check", "detach", "restore", "recover"])]
     pub programs: bool,
     /// Print the manual page, and exit
     #[arg(long, conflicts_with_all = ["check", "detach", "programs"])]

@@ -6,6 +6,9 @@
 mod afterwards;
 mod before;
 mod clock;
+mod offline;
+pub mod recover;
+pub mod restore;
 
 use std::{
     io,
@@ -164,6 +167,7 @@ impl Running {
             history: history.clone(),
             plans: Places::default(),
             documents: Places::default(),
+            backups: Places::default(),
         };
         let (handle, engine) = thread::run(engine)?;
         let (stop, served) = (CancellationToken::new(), CancellationToken::new());

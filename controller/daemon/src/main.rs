@@ -7,7 +7,13 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory as _, Parser as _};
-use wardline_daemon::{access::tls::Certificates, config, config::Config, daemon, server::serve};
+use wardline_daemon::{
+    access::tls::Certificates,
+    config,
+    config::Config,
+    daemon::{self, recover::recover, restore::restore},
+    server::serve,
+};
 use wardline_datapath::{Datapath, links, load::Size};
 
 fn main() -> ExitCode {
@@ -34,6 +40,12 @@ fn main() -> ExitCode {
 
 async fn run(flags: &config::Flags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
+    if let Some(file) = &flags.restore {
+        return say(&restore(&config, file, flags.replace, flags.check).await?);
+    }
+    if flags.recover {
+        return say(&recover(&config, flags.check).await?);
+    }
     if flags.check {
         if let Some(tls) = &config.api.tls {
             Certificates::load(tls)?;

@@ -18,11 +18,16 @@ use wardline_policy::{
     quarantine::{Quarantine, Whom},
 };
 
+pub mod backup;
 pub mod enforced;
 pub mod error;
 pub mod history;
 pub mod owed;
+pub mod rebuild;
+pub mod restore;
 pub mod revision;
+mod rows;
+pub mod salvage;
 mod schema;
 
 use self::{
@@ -30,6 +35,7 @@ use self::{
     error::{StoreError, database_error},
     history::{History, number},
     revision::{Document, Fact, NewRevision},
+    rows::signed,
     schema::{create, prepare, write_meta},
 };
 
@@ -46,6 +52,9 @@ pub struct Store {
 /// The key of the change that waits for its confirmation: its number, the number of the revision
 /// that returns, and more.
 pub const PENDING: &str = "pending";
+
+/// The kind of a revision that stands for a document that is lost: it only keeps the numbers going.
+pub const LOST: &str = "lost";
 
 /// Most edits that are applied one after the other to read a document.
 const LONGEST_CHAIN: usize = 64;
@@ -161,7 +170,7 @@ impl Store {
         &self.grants
     }
 
-    /// What the newest revision says is in force; none: there is no revision.
+    /// What the newest revision says is in force; none: there is no revision, or its document is lost.
     ///
     /// # Errors
     /// When the history can't be read, or is damaged.
@@ -169,6 +178,9 @@ impl Store {
         let Some(latest) = self.history.latest()? else {
             return Ok(None);
         };
+        if latest.revision.kind == LOST {
+            return Ok(None);
+        }
         let pending = self.history.meta(PENDING)?;
         let returns = pending
             .as_deref()
@@ -226,7 +238,6 @@ fn write(
     base: u64,
     document: &[u8],
 ) -> rusqlite::Result<i64> {
-    let signed = |revision: u64| i64::try_from(revision).unwrap_or(i64::MAX);
     transaction.execute(
         "INSERT INTO revisions (parent, time, actor, reason, kind, request_id, document, base,
                                 added, changed, removed, revision)

@@ -25,6 +25,7 @@ mod numbering;
 mod object;
 pub mod observe;
 pub mod offload;
+pub mod pinned;
 pub mod reader;
 pub mod ring;
 pub mod routes;

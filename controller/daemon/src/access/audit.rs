@@ -123,6 +123,12 @@ impl Audit {
         self.lock().revision
     }
 
+    /// The newest record's number and hash; none: the audit is not open.
+    pub fn head(&self) -> Option<Head> {
+        let log = self.lock();
+        log.file.is_some().then(|| log.head.clone())
+    }
+
     /// Adds records for revisions that have none because of a crash. Blocks.
     pub fn catch_up(&self, revisions: Vec<Revision>) {
         let mut log = self.lock();

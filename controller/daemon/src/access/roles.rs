@@ -85,6 +85,7 @@ pub const CALLS: &[Call] = {
         looks("/wardline.v1.Segmentation/GetCounters", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/WatchEvents", Viewer, Light),
         looks("/wardline.v1.Segmentation/ReadAudit", Viewer, Heavy),
+        looks("/wardline.v1.Segmentation/GetBackup", Admin, Heavy),
         looks("/grpc.health.v1.Health/Check", Viewer, Light),
         looks("/grpc.health.v1.Health/Watch", Viewer, Light),
         looks(

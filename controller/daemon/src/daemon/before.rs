@@ -1,9 +1,8 @@
 //! What can be known of the time before the start, and from where.
 
-use std::path::Path;
-
 use tracing::warn;
 
+use super::offline::judged_by;
 use crate::{
     access::audit::Audit,
     config::Config,
@@ -55,9 +54,30 @@ pub(super) fn look(config: &Config) -> Result<Look, StoreError> {
             evidence: None,
         });
     }
-    let evidence = evidence(&config.state_dir, &found);
+    let evidence = evidence(config, &found);
+    if !guarded.is_empty() && history.has_file() {
+        // Closed ports can wait for a large database, and open ones must not.
+        return Ok(Look {
+            before: Before {
+                enforced: None,
+                lost: Some(
+                    "there is no copy of what was in force, until the database is read".to_owned(),
+                ),
+                guarded,
+                history,
+            },
+            copies,
+            store: None,
+            evidence,
+        });
+    }
     let (enforced, store, lost) = match Store::open_known(&history, evidence.as_deref()) {
         Ok(store) => match store.enforced() {
+            Ok(None) => {
+                let evidence = evidence.as_deref();
+                let lost = evidence.map(|it| format!("the database has no document, and {it}"));
+                (None, Some(store), lost)
+            }
             Ok(enforced) => (enforced, Some(store), None),
             Err(error) => (None, Some(store), Some(error.to_string())),
         },
@@ -82,13 +102,16 @@ pub(super) fn look(config: &Config) -> Result<Look, StoreError> {
 }
 
 /// What tells that this router had a policy, although neither copy nor database may have it.
-fn evidence(state_dir: &Path, found: &Found) -> Option<String> {
-    if let Some(revision) = Audit::tells_of(state_dir) {
+fn evidence(config: &Config, found: &Found) -> Option<String> {
+    if let Some(revision) = Audit::tells_of(&config.state_dir) {
         return Some(format!("the audit tells of revision {revision}"));
     }
     if !found.guarded.is_empty() {
         let names: Vec<&str> = found.guarded.iter().map(String::as_str).collect();
         return Some(format!("ports were guarded: {}", names.join(", ")));
+    }
+    if let Some(revision) = judged_by(&config.pin_dir) {
+        return Some(format!("the kernel judges by revision {revision}"));
     }
     let damaged = found.problems.first();
     damaged.map(|problem| format!("there is a damaged copy of what was in force: {problem}"))

@@ -74,6 +74,9 @@ impl Engine {
     /// Puts in force what the database has.
     fn follow(&mut self, store: Store, newest: u64) -> Result<(), Refusal> {
         let Some(enforced) = store.enforced()? else {
+            // The document is lost: only the numbers go on.
+            self.in_force.records.go_on_after(newest);
+            self.in_force.records.write_to(store);
             return Ok(());
         };
         let owed = self.in_force.records.owed().to_vec();

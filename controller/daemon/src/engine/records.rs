@@ -11,15 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 use tracing::info;
-use wardline_policy::{
-    document::{
-        Document as Policy,
-        diff::Extent,
-        edit::{self, Edit},
-    },
-    numbers::Ids,
-    quarantine::{Quarantine, Whom},
-};
+use wardline_policy::{document::diff::Extent, numbers::Ids, quarantine::Quarantine};
 
 use super::{pending::Pending, terms::Author};
 use crate::{
@@ -88,6 +80,11 @@ impl Records {
         self.quarantined = enforced.quarantined.clone();
         self.grants = Arc::new(enforced.grants.clone());
         self.owed.clone_from(&enforced.owed);
+    }
+
+    /// Goes on with the number after this one.
+    pub(super) fn go_on_after(&mut self, revision: u64) {
+        self.next = revision + 1;
     }
 
     /// Writes to this store from now on.
@@ -253,7 +250,7 @@ impl Records {
     /// When it can't be; what was not recorded is still owed.
     pub(super) fn settle(&mut self, ids: &Arc<Ids>) -> Result<(), StoreError> {
         while let Some(owed) = self.owed.first().cloned() {
-            self.write(|store| record(store, &owed, ids))?;
+            self.write(|store| owed.record(store, ids))?;
             self.owed.remove(0);
             info!(
                 revision = owed.revision,
@@ -299,56 +296,4 @@ impl Records {
             }
         }
     }
-}
-
-/// Adds a change to the history that took force before it could be recorded.
-fn record(store: &mut Store, owed: &Owed, ids: &Arc<Ids>) -> Result<u64, StoreError> {
-    let newest = store.history().next()?;
-    let whom = owed.cut.as_ref().map(|cut| (cut.whom(), cut.quarantined));
-    let cut = whom.as_ref();
-    let cut = cut.map(|(whom, quarantined): &(Whom, bool)| Fact::Quarantined(whom, *quarantined));
-    let ended = owed.ends_pending.then_some(Fact::Meta(Pending::KEY, None));
-    let facts: Vec<Fact<'_>> = cut.into_iter().chain(ended).collect();
-    let damaged = |why: &str| store.history().damaged(why);
-    let edit;
-    let mut whole = Policy::default();
-    let document = match (owed.of, owed.edit.is_empty()) {
-        (0, _) => Document::Whole(&whole),
-        (of, true) => Document::Of(of),
-        (of, false) => {
-            edit = Edit::decode(&owed.edit).map_err(|error| damaged(&error.to_string()))?;
-            let stored = store.history().get(of)?;
-            whole = stored
-                .ok_or_else(|| damaged(&format!("revision {of} is missing")))?
-                .policy;
-            edit::change(&mut whole, &edit)
-                .map_err(|_| damaged(&format!("revision {of} has not what a change removes")))?;
-            Document::Edited {
-                edit: &edit,
-                whole: &whole,
-            }
-        }
-    };
-    let Counts {
-        added,
-        changed,
-        removed,
-    } = owed.extent;
-    let new = NewRevision {
-        number: Some(owed.revision.max(newest)),
-        parent: owed.parent,
-        time: owed.time.parse().unwrap_or_else(|_| Timestamp::now()),
-        actor: &owed.actor,
-        reason: &owed.reason,
-        kind: &owed.kind,
-        request_id: &owed.request_id,
-        document,
-        extent: Extent {
-            added,
-            changed,
-            removed,
-        },
-        facts: &facts,
-    };
-    store.append(&new, ids)
 }

@@ -415,4 +415,12 @@ impl Segmentation for Service {
         let entries = tokio_stream::wrappers::ReceiverStream::new(receive);
         Ok(Response::new(Box::pin(entries)))
     }
+
+    type GetBackupStream = Many<v1::BackupPiece>;
+
+    async fn get_backup(&self, _: Request<v1::GetBackupRequest>) -> Answer<Self::GetBackupStream> {
+        let pieces = self.view.backup(&self.audit).await?;
+        let pieces = tokio_stream::wrappers::ReceiverStream::new(pieces);
+        Ok(Response::new(Box::pin(pieces)))
+    }
 }

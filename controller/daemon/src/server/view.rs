@@ -40,6 +40,8 @@ pub struct View {
     pub plans: Places,
     /// Limits how many earlier documents are read at the same time.
     pub documents: Places,
+    /// Limits how many backups are made at the same time.
+    pub backups: Places,
 }
 
 /// Places for calls that need much memory, up to as much as the policy in force needs.
@@ -55,7 +57,7 @@ impl Default for Places {
 }
 
 impl Places {
-    async fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
         let place = Arc::clone(&self.0).acquire_owned().await;
         place.map_err(|closed| Status::internal(closed.to_string()))
     }

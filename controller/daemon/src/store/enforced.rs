@@ -47,12 +47,35 @@ pub struct Enforced {
     pub owed: Vec<Owed>,
 }
 
+impl Enforced {
+    /// The bytes of a copy that is kept elsewhere, with header and checksum.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        seal(1, &Message::of(self).encode_to_vec())
+    }
+
+    /// Reads such a copy.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        open(bytes).map(|(_, enforced)| enforced)
+    }
+}
+
 /// Why a copy can't be used, or not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct CopyError {
     path: PathBuf,
     why: String,
+}
+
+impl CopyError {
+    /// The copy.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// The copies of a router.

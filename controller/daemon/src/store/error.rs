@@ -22,7 +22,7 @@ pub enum StoreError {
     #[error("{}: in use by another wardlined", .0.display())]
     InUse(PathBuf),
     /// The file is damaged, or is not a history.
-    #[error("{}: damaged or not a history: {why}; restore it, or move it away to start anew", path.display())]
+    #[error("{}: damaged or not a history: {why}; stop wardlined and run wardlined --recover", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum StoreError {
         why: String,
     },
     /// The file is empty or gone, and something tells that there was a history.
-    #[error("{}: empty or gone, and {evidence}; restore it, or to start anew move all of its folder away and run wardlined --detach", path.display())]
+    #[error("{}: empty or gone, and {evidence}; stop wardlined and run wardlined --recover, or --restore a backup", path.display())]
     Lost {
         /// The file.
         path: PathBuf,
@@ -40,6 +40,9 @@ pub enum StoreError {
     /// The file has not been opened.
     #[error("{}: not open; `wardctl status` says why", .0.display())]
     Away(PathBuf),
+    /// The oldest revisions were let go while they were read.
+    #[error("{}: its oldest revisions were let go meanwhile; try again", .0.display())]
+    Changed(PathBuf),
     /// A newer daemon wrote it.
     #[error("{}: has schema {found}, this wardlined knows up to {known}; run the newer one", path.display())]
     Newer {

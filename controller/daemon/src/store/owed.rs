@@ -1,9 +1,23 @@
 //! A change that is in force and not in the database yet: what is to be recorded of it.
 
-use jiff::Timestamp;
-use wardline_policy::quarantine::Whom;
+use std::sync::Arc;
 
-use super::revision::Revision;
+use jiff::Timestamp;
+use wardline_policy::{
+    document::{
+        Document as Policy,
+        diff::Extent,
+        edit::{self, Edit},
+    },
+    numbers::Ids,
+    quarantine::Whom,
+};
+
+use super::{
+    PENDING, Store,
+    error::StoreError,
+    revision::{Document, Fact, NewRevision, Revision},
+};
 
 /// A change that took force while the database could not be written. Kept in the copy of what is in
 /// force, so that it is recorded after a restart, too.
@@ -108,5 +122,62 @@ impl Owed {
         stored.revision == self.revision
             && stored.kind == self.kind
             && time.is_ok_and(|time| time == stored.time)
+    }
+
+    /// Adds it to the history.
+    ///
+    /// # Errors
+    /// When it can't be written, or the revision that it changed is not there.
+    pub fn record(&self, store: &mut Store, ids: &Arc<Ids>) -> Result<u64, StoreError> {
+        let newest = store.history().next()?;
+        let whom = self.cut.as_ref().map(|cut| (cut.whom(), cut.quarantined));
+        let cut = whom.as_ref();
+        let cut =
+            cut.map(|(whom, quarantined): &(Whom, bool)| Fact::Quarantined(whom, *quarantined));
+        let ended = self.ends_pending.then_some(Fact::Meta(PENDING, None));
+        let facts: Vec<Fact<'_>> = cut.into_iter().chain(ended).collect();
+        let damaged = |why: &str| store.history().damaged(why);
+        let edit;
+        let mut whole = Policy::default();
+        let document = match (self.of, self.edit.is_empty()) {
+            (0, _) => Document::Whole(&whole),
+            (of, true) => Document::Of(of),
+            (of, false) => {
+                edit = Edit::decode(&self.edit).map_err(|error| damaged(&error.to_string()))?;
+                let stored = store.history().get(of)?;
+                whole = stored
+                    .ok_or_else(|| damaged(&format!("revision {of} is missing")))?
+                    .policy;
+                edit::change(&mut whole, &edit).map_err(|_| {
+                    damaged(&format!("revision {of} has not what a change removes"))
+                })?;
+                Document::Edited {
+                    edit: &edit,
+                    whole: &whole,
+                }
+            }
+        };
+        let Counts {
+            added,
+            changed,
+            removed,
+        } = self.extent;
+        let new = NewRevision {
+            number: Some(self.revision.max(newest)),
+            parent: self.parent,
+            time: self.time.parse().unwrap_or_else(|_| Timestamp::now()),
+            actor: &self.actor,
+            reason: &self.reason,
+            kind: &self.kind,
+            request_id: &self.request_id,
+            document,
+            extent: Extent {
+                added,
+                changed,
+                removed,
+            },
+            facts: &facts,
+        };
+        store.append(&new, ids)
     }
 }
