@@ -142,6 +142,7 @@ impl Survey {
                 let newest = salvage.readable.last().copied().unwrap_or_default();
                 let (read, lost) = (salvage.readable.len(), salvage.lost);
                 match &salvage.damage {
+                    Some(why) if read == 0 => format!("damaged: {why}; no revision can be read"),
                     None => format!("whole, {read} revisions, the newest {newest}"),
                     Some(why) => format!(
                         "damaged: {why}; {read} revisions can be read, the newest {newest}, and \
