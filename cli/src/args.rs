@@ -488,7 +488,7 @@ pub(crate) struct Backup {
     #[arg(short, long, required_unless_present = "check")]
     pub(crate) file: Option<PathBuf>,
     /// Replace the file if it is there.
-    #[arg(long, requires = "file")]
+    #[arg(long, conflicts_with = "check")]
     pub(crate) overwrite: bool,
     /// Say what a file is a backup of and whether it is whole, instead of asking the router; exit code
     /// 4 if it is not.
