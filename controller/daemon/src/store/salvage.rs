@@ -184,6 +184,18 @@ impl Salvage {
     }
 }
 
+impl Drop for Salvage {
+    /// SQLite makes a log even for reading. It is removed while the file is still locked, because a
+    /// daemon that opens the database has one of the same name.
+    fn drop(&mut self) {
+        let log = self.history.path().with_extension("db-wal");
+        if fs::metadata(&log).is_ok_and(|it| it.len() == 0) {
+            let _ = fs::remove_file(log);
+        }
+        self.history.close();
+    }
+}
+
 /// Whether a row's document can be read, alone or from those before it.
 fn is_whole(row: &Row, readable: &BTreeSet<u64>) -> bool {
     let document = row.document.as_slice();
