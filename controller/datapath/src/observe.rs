@@ -31,7 +31,8 @@ use tokio::{
 use wardline_policy::inventory::{Inventory, Link};
 
 use self::read::{
-    TAKEN, read_address, read_broadcast, read_link, read_network, read_taken, vrf_table,
+    TAKEN, read_address, read_alternatives, read_broadcast, read_link, read_network, read_own,
+    read_taken, vrf_table,
 };
 use crate::nat;
 
@@ -243,6 +244,9 @@ async fn dump(handle: &Handle) -> Result<Inventory, InventoryError> {
     let mut links = pin!(handle.link().get().execute());
     while let Some(message) = links.try_next().await.map_err(failed("links"))? {
         tables.extend(vrf_table(&message));
+        let index = message.header.index;
+        let names = read_alternatives(&message).map(|name| (name, index));
+        inventory.alternatives.extend(names);
         if let Some(link) = read_link(message) {
             inventory.links.insert(link.number, link);
         }
@@ -251,6 +255,9 @@ async fn dump(handle: &Handle) -> Result<Inventory, InventoryError> {
     while let Some(message) = addresses.try_next().await.map_err(failed("addresses"))? {
         let index = message.header.index;
         inventory.addresses.extend(read_address(&message));
+        inventory
+            .own
+            .extend(read_own(&message).map(|net| (index, net)));
         // The route is there only while the link is up.
         inventory.taken.extend(read_broadcast(&message));
         inventory

@@ -174,6 +174,11 @@ impl Device {
 }
 
 impl Port {
+    /// Tells whether an interface with this name may be this port. A glob is never the loopback.
+    pub fn may_be(&self, interface: &str) -> bool {
+        (self.pattern.is_exact() || interface != "lo") && self.pattern.matches(interface)
+    }
+
     /// Tells whether frames of a zone may enter here, with or without a tag.
     pub fn carries(&self, zone: ZoneIndex) -> bool {
         self.zone == Some(zone) || self.vlans.values().any(|&tagged| tagged == zone)
@@ -182,12 +187,8 @@ impl Port {
 
 /// Finds the port of an interface: its position in any list of ports.
 pub(crate) fn port_for(ports: &[Port], interface: &str) -> Option<usize> {
-    let fits = |port: &Port| {
-        let exact = port.pattern.is_exact();
-        (exact || interface != "lo") && port.pattern.matches(interface)
-    };
     (0..ports.len())
-        .filter(|&at| fits(&ports[at]))
+        .filter(|&at| ports[at].may_be(interface))
         .min_by_key(|&at| {
             let pattern = &ports[at].pattern;
             (!pattern.is_exact(), Reverse(pattern.literals()), pattern)

@@ -22,6 +22,10 @@ pub struct Inventory {
     /// The networks that it reaches directly, by the number of the interface: those of its addresses,
     /// but not link-local ones.
     pub connected: BTreeSet<(u32, IpNet)>,
+    /// Its addresses with the lengths of their networks, by the number of the interface that has each.
+    pub own: BTreeSet<(u32, IpNet)>,
+    /// Alternative names of interfaces, with the number of the interface. Ports do not go by them.
+    pub alternatives: BTreeMap<String, u32>,
     /// Whether the router rewrites packets.
     pub nat: Nat,
 }
@@ -97,10 +101,15 @@ impl Inventory {
             ..link
         });
         self.links = links.map(|link| (link.number, link)).collect();
-        let connected = std::mem::take(&mut self.connected).into_iter();
-        self.connected = connected
-            .map(|(ifindex, net)| (number_of(ifindex), net))
-            .collect();
+        for networks in [&mut self.connected, &mut self.own] {
+            let indexed = std::mem::take(networks).into_iter();
+            *networks = indexed
+                .map(|(ifindex, net)| (number_of(ifindex), net))
+                .collect();
+        }
+        for ifindex in self.alternatives.values_mut() {
+            *ifindex = number_of(*ifindex);
+        }
     }
 
     /// Finds a link by its name.

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use wardline_policy::{
+    absent::absent,
     document::{Document, EndingRule},
+    intent::Intent,
     snapshot::Snapshot,
 };
 
@@ -106,12 +108,19 @@ impl State {
         })
     }
 
-    /// Warnings about ports that are not guarded.
-    pub fn unguarded(&self) -> impl Iterator<Item = String> {
-        let unguarded = self
-            .ports
-            .iter()
-            .filter(|port| port.attached == Attached::None);
-        unguarded.map(|port| format!("port {} is not guarded: {}", port.interface, port.reason))
+    /// Warnings about ports of the policy in force that are not guarded, or not there.
+    pub fn unguarded(&self) -> Vec<String> {
+        self.unguarded_in(&self.snapshot.intent)
+    }
+
+    /// The same for another policy: of its ports, those that are not guarded at present or not there.
+    pub fn unguarded_in(&self, intent: &Intent) -> Vec<String> {
+        let unguarded = self.ports.iter().filter(|port| {
+            port.attached == Attached::None && intent.port_for(&port.interface).is_some()
+        });
+        let unguarded = unguarded
+            .map(|port| format!("port {} is not guarded: {}", port.interface, port.reason));
+        let absent = absent(intent, &self.snapshot.inventory);
+        unguarded.chain(absent).collect()
     }
 }

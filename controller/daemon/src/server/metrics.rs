@@ -149,9 +149,9 @@ impl Metrics {
         let numbers = self.view.read(|view| {
             let reasons = view.reader.reasons()?;
             let lost = view.reader.gauge(gauge::LOST_EVENTS)?;
-            Ok((view.status()?, reasons, lost))
+            Ok((view.status()?, view.absent_ports(), reasons, lost))
         });
-        let (status, reasons, lost) = match numbers.await {
+        let (status, absent, reasons, lost) = match numbers.await {
             Ok(numbers) => numbers,
             Err(error) => {
                 warn!(error = error.message(), "no numbers for metrics");
@@ -181,17 +181,20 @@ impl Metrics {
             "The revision in force",
             vec![(Vec::new(), number(status.revision))],
         );
-        let ports = |port: v1::PortStatus| {
-            let attached = port.attached() != v1::Attached::None;
-            (
-                vec![("interface", port.interface), ("zone", port.zone)],
-                i64::from(attached),
-            )
+        let port = |interface: String, zone: String, guarded: bool| {
+            let labels = vec![("interface", interface), ("zone", zone)];
+            (labels, i64::from(guarded))
         };
+        let there = status.ports.into_iter().map(|it| {
+            let guarded = it.attached() != v1::Attached::None;
+            port(it.interface, it.zone, guarded)
+        });
+        let absent = absent.into_iter();
+        let absent = absent.map(|(pattern, zone)| port(pattern, zone, false));
         gauges(
             "port_guarded",
-            "Whether the port's hooks are attached",
-            status.ports.into_iter().map(ports).collect(),
+            "Whether the port's hooks are attached; 0 also for a port that no interface has",
+            there.chain(absent).collect(),
         );
         gauges(
             "clock_believed",

@@ -1,6 +1,6 @@
 //! The effects of a document before it is applied: the answer to `plan`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use wardline_policy::{
@@ -45,8 +45,11 @@ impl View {
     }
 
     fn planned(&self, policy: v1::Policy) -> Result<v1::PlanResponse, Refusal> {
-        let current = self.state().snapshot;
+        let state = self.state();
+        let current = Arc::clone(&state.snapshot);
         let prepared = prepare(policy.into(), &current, &self.limits, &self.reader)?;
+        let mut warnings = prepared.intent.warnings.clone();
+        warnings.extend(state.unguarded_in(&prepared.intent));
         let now = Timestamp::now();
         let tick = self.reader.tick()?;
         let next = Replay::new(&prepared.tables, tick);
@@ -61,7 +64,7 @@ impl View {
         Ok(v1::PlanResponse {
             base: current.revision,
             changes: diff::changes(&current.policy, &prepared.policy),
-            warnings: prepared.intent.warnings.clone(),
+            warnings,
             tables: self
                 .reader
                 .needs(&prepared.tables)

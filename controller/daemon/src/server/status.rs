@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 use jiff::Timestamp;
 use wardline_ebpf::abi::{self, Counter, gauge};
 use wardline_policy::{
+    absent::absent_ports,
     explain::{self, Answer, Question},
-    intent,
+    intent::Port,
     numbers::{number_of, numbered},
     words::problem::Problem,
 };
@@ -34,16 +35,6 @@ impl View {
             warnings.push(format!("{lost} events were lost: the ring was full"));
         }
         warnings.extend(state.unguarded());
-        let matched = |port: &intent::Port| {
-            current.inventory.links.values().any(|link| {
-                let found = current.intent.port_for(&link.name);
-                found.is_some_and(|found| found.pattern == port.pattern)
-            })
-        };
-        for port in current.intent.ports.iter().filter(|port| !matched(port)) {
-            let pattern = port.pattern.as_str();
-            warnings.push(format!("port {pattern}: no such interface yet"));
-        }
         let tables = self.reader.fill(&current.tables)?;
         for fill in tables.iter().filter(|it| it.used * 10 >= it.max * 9) {
             warnings.push(format!(
@@ -71,6 +62,18 @@ impl View {
             unrecorded: state.owed.iter().map(|it| it.revision).collect(),
             clock_doubt: state.clock_doubt.as_deref().unwrap_or_default().to_owned(),
         })
+    }
+
+    /// The ports that no interface has, as the document names them, each with its zone.
+    pub(super) fn absent_ports(&self) -> Vec<(String, String)> {
+        let current = self.state().snapshot;
+        let zone = |port: &Port| {
+            let zone = port.zone.map(|zone| &current.intent.zones[zone.0].name);
+            zone.cloned().unwrap_or_default()
+        };
+        absent_ports(&current.intent, &current.inventory)
+            .map(|port| (port.pattern.as_str().to_owned(), zone(port)))
+            .collect()
     }
 
     /// Packets and bytes by reason and rule.

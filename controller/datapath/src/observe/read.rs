@@ -8,7 +8,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
     link::{
         InfoData, InfoKind, InfoVlan, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
-        LinkMessage,
+        LinkMessage, Prop,
     },
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
@@ -133,6 +133,18 @@ pub(super) fn read_link(message: LinkMessage) -> Option<Link> {
     })
 }
 
+/// The alternative names of a link.
+pub(super) fn read_alternatives(message: &LinkMessage) -> impl Iterator<Item = String> {
+    let lists = message.attributes.iter().filter_map(|it| match it {
+        LinkAttribute::PropList(properties) => Some(properties),
+        _ => None,
+    });
+    lists.flatten().filter_map(|property| match property {
+        Prop::AltIfName(name) => Some(name.clone()),
+        _ => None,
+    })
+}
+
 /// What the packets of a link of this type begin with.
 fn header(kind: LinkLayerType) -> Header {
     match kind {
@@ -173,6 +185,11 @@ pub(super) fn read_address(message: &AddressMessage) -> Option<IpAddr> {
         }
     }
     own.filter(|address| !address.is_loopback())
+}
+
+/// The link's own address, with the length of its network.
+pub(super) fn read_own(message: &AddressMessage) -> Option<IpNet> {
+    IpNet::new(read_address(message)?, message.header.prefix_len).ok()
 }
 
 /// The network of an address, which the router reaches directly; for an address with a peer, the
