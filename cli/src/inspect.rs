@@ -7,8 +7,8 @@ use wardline_proto::{
     document::to_value,
     v1::{
         Attached, BrokenPart, DeviceStatus, Failsafe, Flow, GetCountersRequest,
-        GetCountersResponse, GetStatusRequest, GetStatusResponse, ListDevicesRequest,
-        ListFlowsRequest, PortStatus, TableStatus,
+        GetCountersResponse, GetStatusRequest, GetStatusResponse, InterfaceStatus,
+        ListDevicesRequest, ListFlowsRequest, PortStatus, TableStatus,
     },
 };
 
@@ -143,6 +143,7 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
     }
     text += &failsafe_text(&status.failsafe);
     text += &broken_text(&status.broken, clock);
+    text += &exposed_text(&status.interfaces);
     if status.revision == 0 && status.ports.is_empty() {
         return text;
     }
@@ -192,23 +193,39 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
     text
 }
 
+/// The interfaces that are not guarded and expose something, one line.
+fn exposed_text(interfaces: &[InterfaceStatus]) -> String {
+    let exposed = interfaces.iter().filter(|it| !it.exposes.is_empty());
+    let names: Vec<&str> = exposed.map(|it| it.name.as_str()).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let names = few(&names);
+    format!("exposed   {}; see wardctl interfaces\n", printable(&names))
+}
+
+/// The first names, and how many more there are.
+fn few(names: &[&str]) -> String {
+    /// Most names of one line; the other formats have all.
+    const NAMED: usize = 8;
+    let mut text = names[..names.len().min(NAMED)].join(", ");
+    if names.len() > NAMED {
+        text += &format!(" and {} more", names.len() - NAMED);
+    }
+    text
+}
+
 /// What is said of ports, each text once with the ports that it is said of.
 fn port_warnings(ports: &[PortStatus]) -> String {
-    /// Most ports that are named for one text; the other formats have all.
-    const NAMED: usize = 8;
     let mut said: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for port in ports {
         for text in &port.warnings {
             said.entry(text).or_default().push(&port.interface);
         }
     }
-    let lines = said.into_iter().map(|(text, ports)| {
-        let mut names = ports[..ports.len().min(NAMED)].join(", ");
-        if ports.len() > NAMED {
-            names += &format!(" and {} more", ports.len() - NAMED);
-        }
-        format!("\n{}: {}\n", printable(&names), printable(text))
-    });
+    let lines = said
+        .into_iter()
+        .map(|(text, ports)| format!("\n{}: {}\n", printable(&few(&ports)), printable(text)));
     lines.collect()
 }
 
@@ -419,6 +436,7 @@ mod tests {
             }],
             unrecorded: vec![],
             clock_doubt: String::new(),
+            interfaces: vec![exposing("wan0")],
         };
         assert_eq!(
             uncoloured(&status_text(&status, &clock())),
@@ -428,7 +446,8 @@ mod tests {
              pending   7 waits for its confirmation, taken back in 45s\n\
              cut off   camera-1, port lan1, port lan7\n\
              failsafe  10.0.9.5/32, fd00::/64 → router  tcp/22\n\
-             broken    listener, 1m ago, tried again in 4s: no such address\n\n\
+             broken    listener, 1m ago, tried again in 4s: no such address\n\
+             exposed   wan0; see wardctl interfaces\n\n\
              PORT  ZONE   ATTACHED         REASON\n\
              lan1  pumps  tc, quarantined  no native XDP\n\n\
              GRANT  FROM  TO          SERVICES  ENDS\n\
@@ -440,6 +459,25 @@ mod tests {
             status_text(&GetStatusResponse::default(), &clock()),
             "router    \nversion   \n\
              revision  none: no policy was applied yet, nothing is attached\n"
+        );
+    }
+
+    fn exposing(name: &str) -> InterfaceStatus {
+        InterfaceStatus {
+            name: name.to_owned(),
+            exposes: vec!["what is open".to_owned()],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn interfaces_that_expose_something_are_counted() {
+        let guarded = InterfaceStatus::default();
+        assert_eq!(exposed_text(&[guarded]), "");
+        let many: Vec<_> = (1..=20).map(|it| exposing(&format!("if{it}"))).collect();
+        assert_eq!(
+            exposed_text(&many),
+            "exposed   if1, if2, if3, if4, if5, if6, if7, if8 and 12 more; see wardctl interfaces\n"
         );
     }
 

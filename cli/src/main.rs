@@ -20,6 +20,7 @@ mod exit;
 mod explain;
 mod humane;
 mod inspect;
+mod interfaces;
 mod manpages;
 #[cfg(test)]
 mod manual;
@@ -91,6 +92,7 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Release(args) => access::release(session, args).await,
         Command::Grant(args) => access::grant(session, args).await,
         Command::Revoke(args) => access::revoke(session, args).await,
+        Command::Interfaces => interfaces::interfaces(session).await,
         Command::Devices => inspect::devices(session).await,
         Command::Flows(args) => inspect::flows(session, args).await,
         Command::Counters => inspect::counters(session).await,

@@ -74,6 +74,13 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                 ],
             ),
             (
+                "interfaces",
+                &[(
+                    "interfaces",
+                    "Which interfaces are guarded, and what follows where none is?",
+                )],
+            ),
+            (
                 "devices",
                 &[(
                     "devices",

@@ -4,6 +4,7 @@ mod backup;
 pub mod calls;
 mod convert;
 mod history;
+mod interfaces;
 pub mod metrics;
 mod plan;
 pub mod serve;

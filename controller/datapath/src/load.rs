@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -16,11 +15,7 @@ use aya::{
     EbpfLoader,
     programs::{ProgramError, SchedClassifier, Xdp},
 };
-use rustix::{
-    io::Errno,
-    mount::{MountFlags, mount},
-    rand::{GetRandomFlags, getrandom},
-};
+use rustix::rand::{GetRandomFlags, getrandom};
 use wardline_ebpf::abi::{ABI_VERSION, Set, Settings, TICK_SHIFT, UNLISTED};
 use wardline_policy::limits::Limits;
 
@@ -31,14 +26,11 @@ use crate::{
     far,
     links::Links,
     maps::{data, get, program, set, view},
-    object,
+    object, pins,
     timeouts::Timeouts,
 };
 
 pub use crate::object::OBJECT;
-
-/// The number by which statfs(2) identifies the BPF file system.
-const BPF_FS_MAGIC: rustix::fs::FsWord = libc::BPF_FS_MAGIC as _;
 
 /// A program's size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,20 +55,6 @@ fn print_kernel_log(ebpf: &mut Ebpf) -> Result<()> {
         }
     });
     Ok(())
-}
-
-/// Mounts the BPF file system where pins belong, unless it is mounted.
-fn mount_bpf(pins: &Path) -> Result<()> {
-    const ROOT: &str = "/sys/fs/bpf";
-    if !pins.starts_with(ROOT) {
-        return Ok(());
-    }
-    let failed = |error: Errno| pin_error(Path::new(ROOT))(error.into());
-    let mounted = rustix::fs::statfs(ROOT).map_err(failed)?;
-    if mounted.f_type == BPF_FS_MAGIC {
-        return Ok(());
-    }
-    mount("bpf", ROOT, "bpf", MountFlags::empty(), None).map_err(failed)
 }
 
 /// A random number that is not 0.
@@ -113,11 +91,8 @@ impl Datapath {
     pub fn open(pin_dir: Option<&Path>, limits: &Limits, timeouts: &Timeouts) -> Result<Self> {
         let pins = pin_dir.map(|directory| directory.join(format!("v{ABI_VERSION}")));
         let mut loader = EbpfLoader::new();
-        if let Some(pins) = &pins {
-            mount_bpf(pins)?;
-            for directory in [pins.join("maps"), pins.join("links")] {
-                fs::create_dir_all(&directory).map_err(pin_error(&directory))?;
-            }
+        if let (Some(pin_dir), Some(pins)) = (pin_dir, &pins) {
+            pins::prepare(pin_dir, pins)?;
         }
         let pinned = object::pinned()?;
         for (name, entries) in object::entries(limits) {

@@ -172,7 +172,7 @@ impl Engine {
             .note(snapshot.revision, notice.clone(), Timestamp::now());
         self.in_force
             .state
-            .send_modify(|state| state.notices = [notice].into());
+            .send_modify(|state| state.notices = [&*state.notices, &[notice]].concat().into());
         Ok(())
     }
 

@@ -8,7 +8,10 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-use wardline_datapath::{Datapath, fault};
+use wardline_datapath::{
+    Datapath, fault,
+    pins::{self, Life},
+};
 use wardline_policy::{
     document::{Document as Policy, closed::closed},
     failsafe::Failsafe,
@@ -67,6 +70,7 @@ impl Engine {
             config.limits = raised(config.limits, &enforced.policy);
         }
         let mut datapath = Datapath::open(Some(pins), &config.limits, &config.timeouts)?;
+        let notice = short_life(pins);
         let failsafe: Arc<[_]> = config.failsafe.iter().flat_map(Failsafe::entries).collect();
         datapath.set_failsafe(&failsafe)?;
         datapath.number(&mut inventory)?;
@@ -85,6 +89,7 @@ impl Engine {
         nothing.failsafe = failsafe;
         let mut state = State::of(Arc::new(nothing));
         state.guarded = Arc::new(before.guarded.clone());
+        state.notices = notice.into_iter().collect();
         let (state, states) = watch::channel(state);
         let mut engine = Self {
             config,
@@ -246,6 +251,29 @@ impl Engine {
         let (limits, reader) = (&self.config.limits, self.in_force.datapath.reader());
         let prepared = prepare(Arc::new(document), &current, limits, reader)?;
         self.in_force.enforce_on(&current, 0, prepared, None)
+    }
+}
+
+/// Tells in the log whether pins end with the daemon's mount namespace; returns what the operator should
+/// see in the status.
+fn short_life(pins: &Path) -> Option<String> {
+    let path = pins.display();
+    match pins::life(pins) {
+        Life::Lasting => None,
+        Life::Short => {
+            let notice = format!(
+                "{path} is in a BPF file system that only the daemon's own mount namespace has (ip netns \
+                 exec, unshare -m, a container): when its last process ends, all ports are unguarded; \
+                 start wardlined where the router's own /sys/fs/bpf is mounted"
+            );
+            warn!("{notice}");
+            Some(notice)
+        }
+        // The unit of the package hides other processes, so this is no sign of anything wrong.
+        Life::Unknown => {
+            info!("{path}: whether its pins outlive this mount namespace can't be seen from here");
+            None
+        }
     }
 }
 

@@ -194,7 +194,14 @@ type Many<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl Segmentation for Service {
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Answer<v1::GetStatusResponse> {
-        Ok(Response::new(self.view.read(View::status).await?))
+        let status = self.view.read(|view| {
+            let interfaces = view.interfaces();
+            Ok(v1::GetStatusResponse {
+                interfaces,
+                ..view.status()?
+            })
+        });
+        Ok(Response::new(status.await?))
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
@@ -333,6 +340,14 @@ impl Segmentation for Service {
     ) -> Answer<v1::ListDevicesResponse> {
         let devices = self.view.read(View::devices).await?;
         Ok(Response::new(v1::ListDevicesResponse { devices }))
+    }
+
+    async fn list_interfaces(
+        &self,
+        _: Request<v1::ListInterfacesRequest>,
+    ) -> Answer<v1::ListInterfacesResponse> {
+        let interfaces = self.view.read(|view| Ok(view.interfaces())).await?;
+        Ok(Response::new(v1::ListInterfacesResponse { interfaces }))
     }
 
     type ListFlowsStream = Many<v1::Flow>;

@@ -161,17 +161,21 @@ pub(crate) fn revision(kept: Revision) -> v1::Revision {
     }
 }
 
-/// A port, as the proto has it.
-pub(super) fn port(port: &PortState, quarantined: bool) -> v1::PortStatus {
-    let attached = match port.attached {
+/// The hook that judges what enters, as the proto has it.
+pub(super) fn attached(hook: Attached) -> v1::Attached {
+    match hook {
         Attached::Xdp => v1::Attached::Xdp,
         Attached::Tc => v1::Attached::Tc,
         Attached::None => v1::Attached::None,
-    };
+    }
+}
+
+/// A port, as the proto has it.
+pub(super) fn port(port: &PortState, quarantined: bool) -> v1::PortStatus {
     v1::PortStatus {
         zone: port.zone.clone(),
         interface: port.interface.clone(),
-        attached: attached.into(),
+        attached: attached(port.attached).into(),
         reason: port.reason.clone(),
         ifindex: port.ifindex,
         fast_forward: port.fast_forward,

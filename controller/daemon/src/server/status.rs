@@ -20,7 +20,7 @@ use super::{
 use crate::engine::refusal::Refusal;
 
 impl View {
-    /// Version, revision, ports, tables, warnings, grants and quarantines.
+    /// Version, revision, ports, tables, warnings, grants and quarantines; without the interfaces.
     ///
     /// # Errors
     ///
@@ -59,6 +59,7 @@ impl View {
             quarantined_ports: current.quarantined.ports.iter().cloned().collect(),
             failsafe: self.failsafe.iter().map(failsafe).collect(),
             broken: self.parts.broken().iter().map(broken).collect(),
+            interfaces: Vec::new(),
             unrecorded: state.owed.iter().map(|it| it.revision).collect(),
             clock_doubt: state.clock_doubt.as_deref().unwrap_or_default().to_owned(),
         })
