@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod disk;
 mod failsafe;
+mod interfaces;
 mod parts;
 mod plan;
 mod ports;
