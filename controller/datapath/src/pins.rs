@@ -255,9 +255,10 @@ mod tests {
             set_aside(&pins, own);
             assert!(!pins.exists());
         }
-        std::os::unix::fs::symlink("/", &pins).expect("a link");
-        set_aside(&pins, own);
-        assert!(!pins.is_symlink());
+        let link = scratch.0.join("link");
+        std::os::unix::fs::symlink("/", &link).expect("a link");
+        set_aside(&link, own);
+        assert!(!link.is_symlink());
     }
 
     #[test]
