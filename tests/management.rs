@@ -17,3 +17,4 @@ mod recover;
 mod revisions;
 mod service;
 mod shell;
+mod years;

@@ -479,9 +479,10 @@ pub(crate) struct Audit {
     /// The head that an earlier --verify printed: shows also whether the end was cut off or rewritten.
     #[arg(long, value_name = "NUMBER:HASH", requires = "verify")]
     pub(crate) head: Option<Head>,
-    /// Read records that were exported with -o json, instead of asking the router.
+    /// Read records that were exported with -o json, or a copy of segments, instead of asking the router; may be
+    /// repeated, oldest first.
     #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Vec<PathBuf>,
 }
 
 /// `backup`.

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader},
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anstyle::AnsiColor;
@@ -74,18 +74,22 @@ async fn verify(format: Format, mut lines: Lines, noted: Option<Head>) -> Result
         check.remembered(head);
     }
     let last = check.last().clone();
+    let begins = check.begins();
+    let segments = check.segments();
     let findings = check.end();
+    let count = last.sequence - begins.sequence.min(last.sequence);
     match format {
         Format::Table if findings.is_empty() => {
-            let count = last.sequence;
-            output::text(&format!(
-                "{count} records, nothing missing or changed\nhead {last}\n"
-            ))?;
+            output::text(&whole(count, segments, &begins, &last))?;
         }
         Format::Table => {}
         Format::Json | Format::Yaml => {
             let value = json!({
-                "records": last.sequence, "head": last.to_string(), "findings": findings,
+                "records": count,
+                "segments": segments,
+                "begins_after": (begins.sequence != 0).then(|| begins.to_string()),
+                "head": last.to_string(),
+                "findings": findings,
             });
             output::value(format, &value)?;
         }
@@ -97,20 +101,41 @@ async fn verify(format: Format, mut lines: Lines, noted: Option<Head>) -> Result
     }
 }
 
+/// What is said of records that are as they were written.
+fn whole(count: u64, segments: u64, begins: &Head, last: &Head) -> String {
+    let mut text = format!("{count} records");
+    if segments > 1 {
+        text += &format!(" in {segments} segments");
+    }
+    text += ", nothing missing or changed\n";
+    if begins.sequence != 0 {
+        text += &format!(
+            "records {} to {}; older ones were removed by retention\nbegins after {begins}\n",
+            begins.sequence + 1,
+            last.sequence,
+        );
+    }
+    text + &format!("head {last}\n")
+}
+
 /// The source of the records.
 enum Lines {
     Router {
-        stream: Streaming<AuditEntry>,
+        stream: Box<Streaming<AuditEntry>>,
         head: Head,
     },
-    File(std::io::Split<BufReader<File>>, String),
+    Files(Box<dyn Iterator<Item = Result<String, Failure>>>),
 }
 
 impl Lines {
     async fn open(session: &Session, args: &Audit) -> Result<Self, Failure> {
-        if let Some(path) = &args.file {
-            let file = File::open(path).map_err(|error| unreadable(&path.display(), &error))?;
-            return Ok(Self::File(BufReader::new(file).split(b'\n'), name(path)));
+        if !args.file.is_empty() {
+            let mut files = Vec::new();
+            for path in &args.file {
+                let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+                files.push(lines(file, path.clone()));
+            }
+            return Ok(Self::Files(Box::new(files.into_iter().flatten())));
         }
         let request = ReadAuditRequest {
             limit: args.limit.unwrap_or_default(),
@@ -118,17 +143,13 @@ impl Lines {
         let stream = session
             .watch(request, async |mut client, it| client.read_audit(it).await)
             .await?;
-        let head = Head::default();
+        let (stream, head) = (Box::new(stream), Head::default());
         Ok(Self::Router { stream, head })
     }
 
     async fn next(&mut self) -> Result<Option<String>, Failure> {
         match self {
-            Self::File(lines, path) => {
-                let line = lines.next().transpose();
-                let line = line.map_err(|error| unreadable(path, &error))?;
-                Ok(line.map(|line| String::from_utf8_lossy(&line).into_owned()))
-            }
+            Self::Files(lines) => lines.next().transpose(),
             Self::Router { stream, head } => {
                 let short = || Failure::failed("the router ended the audit before its head");
                 let entry = stream.message().await?.ok_or_else(short)?;
@@ -142,12 +163,15 @@ impl Lines {
     }
 }
 
-fn name(path: &Path) -> String {
-    path.display().to_string()
+fn lines(file: File, path: PathBuf) -> impl Iterator<Item = Result<String, Failure>> {
+    BufReader::new(file).split(b'\n').map(move |line| {
+        let line = line.map_err(|error| unreadable(&path, &error))?;
+        Ok(String::from_utf8_lossy(&line).into_owned())
+    })
 }
 
-fn unreadable(path: &dyn std::fmt::Display, error: &std::io::Error) -> Failure {
-    Failure::refused(format!("can't read {path}: {error}"))
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::refused(format!("can't read {}: {error}", path.display()))
 }
 
 fn record_text(record: &Record, clock: &Clock) -> String {
@@ -191,6 +215,26 @@ mod tests {
 
     use super::*;
     use crate::table::uncoloured;
+
+    #[test]
+    fn what_is_whole_is_said_with_where_it_begins() {
+        let head = |sequence| Head {
+            sequence,
+            ..Head::default()
+        };
+        let zeros = "0".repeat(64);
+        assert_eq!(
+            whole(5, 1, &head(0), &head(5)),
+            format!("5 records, nothing missing or changed\nhead 5:{zeros}\n")
+        );
+        assert_eq!(
+            whole(64, 3, &head(120), &head(184)),
+            format!(
+                "64 records in 3 segments, nothing missing or changed\nrecords 121 to 184; older \
+                 ones were removed by retention\nbegins after 120:{zeros}\nhead 184:{zeros}\n"
+            )
+        );
+    }
 
     #[test]
     fn a_record_is_a_line() {

@@ -5,6 +5,10 @@
 //! inserting or moving a record breaks the chain there, unless all later records are rewritten too.
 //! A rewrite, and records cut off at the end, show only in comparison with a [`Head`] that was kept
 //! elsewhere: the router keeps one beside the records, and any earlier one can be compared.
+//!
+//! The records are kept in segments, files of a bounded size. Each segment but the first begins with
+//! a record that says up to where older segments were removed on purpose. Where the chain begins is
+//! proved by the newest such record, so that removed records are told from those that were cut off.
 
 use std::{fmt, str::FromStr};
 
@@ -40,10 +44,31 @@ pub struct Record {
     pub after: Option<u64>,
     /// Refused calls of this actor that came too fast to have records of their own.
     pub more: u64,
+    /// Only in the first record of a segment, which is of no call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<Segment>,
+}
+
+/// What the first record of a segment says of those before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The last record that is no longer kept; number 0: all are.
+    pub removed: Head,
+    /// The newest revision that an earlier record names; 0: none.
+    pub revision: u64,
+}
+
+impl Record {
+    /// The newest revision that is known by this record.
+    pub fn revision(&self) -> u64 {
+        let segment = self.segment.as_ref().map_or(0, |segment| segment.revision);
+        self.after.unwrap_or_default().max(segment)
+    }
 }
 
 /// The identity of one record in the chain, which also fixes all records before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Head {
     /// The record's number; 0: before the first.
     pub sequence: u64,
@@ -63,6 +88,20 @@ impl Default for Head {
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.sequence, self.hash)
+    }
+}
+
+impl From<Head> for String {
+    fn from(head: Head) -> Self {
+        head.to_string()
+    }
+}
+
+impl TryFrom<String> for Head {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 
@@ -104,12 +143,27 @@ pub fn read(line: &str) -> Option<(Record, Head)> {
     Some((record, Head { sequence, hash }))
 }
 
+/// The head that a line continues, as it states.
+pub fn continued(line: &str) -> Option<Head> {
+    let sealed: Sealed = serde_json::from_str(line).ok()?;
+    Some(sealed.before())
+}
+
 #[derive(Deserialize)]
 struct Sealed {
     #[serde(flatten)]
     record: Record,
     previous: String,
     hash: String,
+}
+
+impl Sealed {
+    fn before(&self) -> Head {
+        Head {
+            sequence: self.record.sequence.saturating_sub(1),
+            hash: self.previous.clone(),
+        }
+    }
 }
 
 fn hash(text: &str) -> String {
@@ -126,6 +180,11 @@ fn hash(text: &str) -> String {
 pub struct Check {
     lines: u64,
     last: Head,
+    /// What the first line continues; none: there was no record yet.
+    begins: Option<Head>,
+    /// The newest record that was removed on purpose, as records say.
+    removed: Head,
+    segments: u64,
     noted: Vec<Head>,
     findings: Vec<String>,
 }
@@ -142,16 +201,30 @@ impl Check {
     /// Checks the next line.
     pub fn line(&mut self, line: &str) {
         self.lines += 1;
-        let Ok(Sealed {
-            record,
-            previous,
-            hash: stated,
-        }) = serde_json::from_str(line)
-        else {
+        let Ok(sealed) = serde_json::from_str::<Sealed>(line) else {
             self.find("not a record".to_owned());
             return;
         };
+        let before = sealed.before();
+        let Sealed {
+            record,
+            previous,
+            hash: stated,
+        } = sealed;
         let sequence = record.sequence;
+        // Whether it may begin there is known when all lines are.
+        if self.begins.is_none() {
+            self.begins = Some(before.clone());
+            self.last = before;
+            self.segments = 1;
+        } else if record.segment.is_some() {
+            self.segments += 1;
+        }
+        if let Some(Segment { removed, .. }) = record.segment
+            && removed.sequence > self.removed.sequence
+        {
+            self.removed = removed;
+        }
         let words = line
             .rsplit_once(",\"hash\":")
             .map_or("", |(words, _)| words);
@@ -180,10 +253,10 @@ impl Check {
                 self.noted.push(noted);
             } else if noted.sequence == sequence && noted.hash != self.last.hash {
                 self.find(format!("record {sequence} is not the one that was noted"));
-            } else if noted.sequence < sequence && noted.sequence != 0 {
-                // The record was not found at its place, and that has been reported already.
+            } else if noted.sequence < sequence && noted.sequence != 0 && noted != self.begins() {
+                // It was removed, or was not found at its place, and that has been reported already.
                 self.find(format!(
-                    "record {}, which was noted, is missing",
+                    "record {}, which was noted, is not there to be compared",
                     noted.sequence
                 ));
             }
@@ -200,13 +273,45 @@ impl Check {
         }
     }
 
+    /// Goes on after a later record of the same segment, without a look at those between.
+    pub fn skip_to(&mut self, last: Head) {
+        self.last = last;
+    }
+
     /// The last record so far, by its own number and hash.
     pub fn last(&self) -> &Head {
         &self.last
     }
 
+    /// The record before the first; number 0: the chain is there from its first record on.
+    pub fn begins(&self) -> Head {
+        self.begins.clone().unwrap_or_default()
+    }
+
+    /// The newest record that was removed on purpose, as the records say; number 0: none was.
+    pub fn removed(&self) -> &Head {
+        &self.removed
+    }
+
+    /// In how many segments the records are.
+    pub fn segments(&self) -> u64 {
+        self.segments
+    }
+
     /// The findings, each with its line; none: the chain is whole.
     pub fn end(mut self) -> Vec<String> {
+        let begins = self.begins();
+        let removed = self.removed.sequence;
+        if begins.sequence > removed {
+            let missing = missing(removed + 1, begins.sequence);
+            self.findings.insert(0, format!("line 1: {missing}"));
+        } else if begins.sequence == removed && begins != self.removed {
+            let first = removed + 1;
+            self.findings.insert(
+                0,
+                format!("line 1: record {first} does not continue the one that was removed last"),
+            );
+        }
         let last = self.last.sequence;
         let noted = self.noted.iter().map(|noted| noted.sequence);
         if let Some(furthest) = noted.max().filter(|furthest| *furthest > last) {
@@ -346,6 +451,87 @@ mod tests {
         let mut cut = lines.clone();
         cut.truncate(7);
         assert_eq!(found(&cut, &[]), [""; 0], "without a head nothing tells");
+    }
+
+    /// Nine records in segments of three; `removed` of them are gone, and the records tell so.
+    fn segments(removed: usize) -> (Vec<String>, Head) {
+        let mut head = Head::default();
+        let mut heads = vec![head.clone()];
+        let mut lines = Vec::new();
+        for sequence in 1..=9 {
+            let begins = sequence > 1 && sequence % 3 == 1;
+            let record = Record {
+                sequence,
+                segment: begins.then(|| Segment {
+                    removed: heads[removed.min(lines.len() / 3 * 3)].clone(),
+                    revision: 5,
+                }),
+                ..Record::default()
+            };
+            assert_eq!(record.revision(), if begins { 5 } else { 0 });
+            let (line, next) = seal(&record, &head);
+            lines.push(line);
+            heads.push(next.clone());
+            head = next;
+        }
+        (lines.split_off(removed), head)
+    }
+
+    #[test]
+    fn what_was_removed_on_purpose_is_not_missed() {
+        for removed in [0, 3, 6] {
+            let (lines, head) = segments(removed);
+            let mut check = Check::with([head]);
+            lines.iter().for_each(|line| check.line(line));
+            assert_eq!(check.begins().sequence, removed as u64);
+            assert_eq!(check.removed(), &check.begins());
+            assert_eq!(check.segments(), 3 - removed as u64 / 3);
+            assert_eq!(check.end(), [""; 0]);
+        }
+        // A crash before the files were removed.
+        let (mut lines, head) = segments(3);
+        let whole = segments(0).0;
+        assert_eq!(found(&lines, &[&head]), [""; 0]);
+        // Cut off beyond what the records tell.
+        lines.drain(..2);
+        assert_eq!(
+            found(&lines, &[&head]),
+            ["line 1: records 4 to 5 are missing"]
+        );
+        assert_eq!(
+            found(&whole[6..], &[]),
+            ["line 1: records 1 to 6 are missing"]
+        );
+        // Another chain's records.
+        let mut other = segments(3).0;
+        other[1..].clone_from_slice(&whole[4..]);
+        assert!(!found(&other, &[]).is_empty());
+        // What was noted of a record that is gone can't be compared, but for the last of them.
+        let first = read(&whole[0]).expect("a record").1;
+        let (lines, _) = segments(3);
+        assert_eq!(
+            found(&lines, &[&first]),
+            ["line 1: record 1, which was noted, is not there to be compared"]
+        );
+        let last_removed = continued(&lines[0]).expect("a record");
+        assert_eq!(found(&lines, &[&last_removed]), [""; 0]);
+    }
+
+    #[test]
+    fn segments_that_are_skipped_must_fit_together() {
+        let (lines, _) = segments(0);
+        let skipped = |left_out: &[usize]| {
+            let mut check = Check::default();
+            let kept = (0..3).filter(|segment| !left_out.contains(segment));
+            for lines in kept.map(|segment| &lines[segment * 3..][..3]) {
+                check.line(&lines[0]);
+                check.skip_to(read(&lines[2]).expect("a record").1);
+            }
+            check.end()
+        };
+        assert_eq!(skipped(&[]), [""; 0]);
+        assert_eq!(skipped(&[0]), ["line 1: records 1 to 3 are missing"]);
+        assert_eq!(skipped(&[1]), ["line 2: records 4 to 6 are missing"]);
     }
 
     /// The record with other words and a correct hash.

@@ -327,11 +327,7 @@ mod tests {
 
     fn plan(policy: v1::Policy) -> Vec<u8> {
         let policy = Some(policy);
-        v1::PlanRequest {
-            policy,
-            ..Default::default()
-        }
-        .encode_to_vec()
+        v1::PlanRequest { policy }.encode_to_vec()
     }
 
     fn device(at: usize) -> v1::Device {

@@ -2,8 +2,8 @@
 //! shape.
 
 pub mod audit;
-pub mod decoded;
 pub mod backup;
+pub mod decoded;
 pub mod document;
 pub mod letters;
 #[cfg(test)]

@@ -49,6 +49,7 @@ fn accepts_what_the_contract_lists() {
         "audit",
         "audit --limit 5",
         "audit --verify --file exported.jsonl",
+        "audit --verify --file a.jsonl --file b.jsonl",
         "backup -f -",
         "backup --file edge.wlb --overwrite",
         "backup --check edge.wlb",

@@ -73,8 +73,52 @@ pub struct Config {
     pub limits: Limits,
     /// How long a silent flow lives.
     pub timeouts: Timeouts,
+    /// How much of the audit is kept.
+    pub audit: Segments,
+    /// How much of the history is kept.
+    pub history: Kept,
     /// Hosts that may always reach the router.
     pub failsafe: Vec<Failsafe>,
+}
+
+/// How much of the audit is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segments {
+    /// How large a segment is before the next begins.
+    pub bytes: u64,
+    /// How many segments there are, with the one that grows.
+    pub count: u32,
+}
+
+impl Default for Segments {
+    fn default() -> Self {
+        Self {
+            bytes: 64 << 20,
+            count: 16,
+        }
+    }
+}
+
+/// How much of the history is kept. A revision stays while it is one of the newest or young enough,
+/// and all newer ones are not too large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The newest so many revisions.
+    pub revisions: u32,
+    /// Those of so many days.
+    pub days: u32,
+    /// So many bytes at most.
+    pub bytes: u64,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self {
+            revisions: 1000,
+            days: 400,
+            bytes: 1 << 30,
+        }
+    }
 }
 
 /// What becomes of the ports that were guarded, when their policy is lost.
@@ -282,6 +326,8 @@ impl fmt::Display for Config {
             metrics,
             limits,
             timeouts,
+            audit,
+            history,
             failsafe,
         } = self;
         writeln!(
@@ -348,7 +394,18 @@ impl fmt::Display for Config {
         ] {
             writeln!(f, "{key} = {}", time.as_secs())?;
         }
-        Ok(())
+        let Segments { bytes, count } = audit;
+        writeln!(
+            f,
+            "[audit]\nsegment_bytes = {bytes}\nkeep_segments = {count}"
+        )?;
+        let Kept {
+            revisions,
+            days,
+            bytes,
+        } = history;
+        writeln!(f, "[history]\nkeep_revisions = {revisions}")?;
+        writeln!(f, "keep_days = {days}\nkeep_bytes = {bytes}")
     }
 }
 

@@ -33,7 +33,7 @@ use wardline_datapath::{
 };
 
 use self::{
-    afterwards::{Database, begin, keep_copy, open_audit, open_database},
+    afterwards::{Database, begin, keep_copy, keep_history, open_audit, open_database},
     before::Look,
 };
 use crate::{
@@ -129,6 +129,7 @@ struct Running {
     learning: JoinHandle<()>,
     copying: JoinHandle<()>,
     timing: JoinHandle<()>,
+    dropping: JoinHandle<()>,
     opening: Opening,
     certificates: Arc<OnceLock<Certificates>>,
     engine: std::thread::JoinHandle<()>,
@@ -150,8 +151,9 @@ impl Running {
         } = look?;
         let api = config.api.clone();
         let metrics_at = config.metrics.listen;
-        let audit = Audit::closed(&config.state_dir);
+        let audit = Audit::closed(&config.state_dir, config.audit);
         let router = config.router.clone();
+        let keep = config.history;
         let failsafe = config.failsafe.as_slice().into();
         let history = before.history.clone();
         let (engine, ring, changes) = load(config, before, parts.clone()).await?;
@@ -180,6 +182,8 @@ impl Running {
         };
         let opening = Opening::start(database, &handle, &audit, &parts, &stop).await?;
         begin(&handle).await;
+        let dropping = keep_history(history, keep, view.states.clone(), stop.clone());
+        let dropping = tokio::spawn(dropping);
 
         let keeper = Arc::new(Keeper::new(audit.clone()));
         let service = Service {
@@ -213,6 +217,7 @@ impl Running {
             timing: tokio::spawn(clock::follow(handle.clone(), history, stop.clone())),
             keeping: tokio::spawn(keep_up(handle, changes, stop.clone())),
             copying,
+            dropping,
             opening,
             certificates,
             stop,
@@ -250,6 +255,7 @@ impl Running {
         // A disk that hangs does not keep the daemon from ending.
         let _ = timeout(Duration::from_secs(5), self.opening.database).await;
         let _ = timeout(Duration::from_secs(5), self.opening.audit).await;
+        let _ = timeout(Duration::from_secs(5), self.dropping).await;
         if let Some(measuring) = self.measuring {
             measuring.await?;
         }

@@ -1,8 +1,8 @@
 //! The accepted revisions with their documents, and the numbers that names keep across revisions.
 //!
 //! One SQLite file. A revision, the numbers that it needs and its facts about the daemon's state
-//! are one transaction, on disk before [`Store::append`] returns. Nothing in the history is ever
-//! changed or deleted. The file stays locked while it is open, because a daemon does not notice
+//! are one transaction, on disk before [`Store::append`] returns. What a revision says never changes;
+//! old ones are dropped ([`retention`]). The file stays locked while it is open, because a daemon does not notice
 //! what another one writes.
 //!
 //! A document of a hundred thousand devices is written once: a small change stores only its edit,
@@ -25,6 +25,7 @@ pub mod history;
 pub mod owed;
 pub mod rebuild;
 pub mod restore;
+pub mod retention;
 pub mod revision;
 mod rows;
 pub mod salvage;

@@ -18,7 +18,8 @@ use wardline_ebpf::abi::FAILSAFES;
 use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
 use super::{
-    Api, Config, ConfigError, Metrics, OnFailure, Role, RoleMatch, Tls, identity::PatternError,
+    Api, Config, ConfigError, Kept, Metrics, OnFailure, Role, RoleMatch, Segments, Tls,
+    identity::PatternError,
 };
 
 /// The whole file.
@@ -64,6 +65,13 @@ pub(super) struct File {
     /// How long a flow lives without a packet, in seconds.
     #[serde(default)]
     timeouts: BTreeMap<Timeout, Spanned<i64>>,
+    /// How much of the audit is kept.
+    #[serde(default)]
+    audit: FileAudit,
+    /// How much of the history is kept. A revision stays while it is one of the newest or young enough. What
+    /// is in force, and what `rollback` returns to, always stays.
+    #[serde(default)]
+    history: FileHistory,
 }
 
 /// Who may always reach the router.
@@ -118,6 +126,38 @@ struct FileMetrics {
     ///
     /// Example: `metrics.listen = "127.0.0.1:9643"`
     listen: Option<Spanned<String>>,
+}
+
+/// How much of the audit is kept.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileAudit {
+    /// How many bytes a segment has before the next begins.
+    ///
+    /// Example: `audit.segment_bytes = 16777216`
+    segment_bytes: Option<Spanned<i64>>,
+    /// How many segments are kept, with the one that grows; the oldest go.
+    ///
+    /// Example: `audit.keep_segments = 32`
+    keep_segments: Option<Spanned<i64>>,
+}
+
+/// How much of the history is kept.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileHistory {
+    /// The newest so many revisions stay.
+    ///
+    /// Example: `history.keep_revisions = 2000`
+    keep_revisions: Option<Spanned<i64>>,
+    /// Revisions of so many days stay, also beyond that number.
+    ///
+    /// Example: `history.keep_days = 800`
+    keep_days: Option<Spanned<i64>>,
+    /// What all revisions may take together, in bytes; the oldest go before their time when that is reached.
+    ///
+    /// Example: `history.keep_bytes = 268435456`
+    keep_bytes: Option<Spanned<i64>>,
 }
 
 /// How much the tables hold.
@@ -225,6 +265,8 @@ impl File {
             },
             limits: limits(&self.limits, place)?,
             timeouts: timeouts(&self.timeouts, place)?,
+            audit: self.audit.into_segments(place)?,
+            history: self.history.into_kept(place)?,
             failsafe: failsafes(self.failsafe, place)?,
         })
     }
@@ -283,6 +325,32 @@ impl FileApi {
             listen,
             tls,
             roles,
+        })
+    }
+}
+
+impl FileAudit {
+    fn into_segments(self, place: &Place<'_>) -> Result<Segments, ConfigError> {
+        let Segments { bytes, count } = Segments::default();
+        Ok(Segments {
+            bytes: place.or(self.segment_bytes, 4096..=1 << 30, bytes)?,
+            // The one before the one that grows proves where the chain begins.
+            count: place.or(self.keep_segments, 2..=1000, count)?,
+        })
+    }
+}
+
+impl FileHistory {
+    fn into_kept(self, place: &Place<'_>) -> Result<Kept, ConfigError> {
+        let Kept {
+            revisions,
+            days,
+            bytes,
+        } = Kept::default();
+        Ok(Kept {
+            revisions: place.or(self.keep_revisions, 1..=1 << 20, revisions)?,
+            days: place.or(self.keep_days, 0..=36_500, days)?,
+            bytes: place.or(self.keep_bytes, 1 << 16..=u32::MAX, bytes)?,
         })
     }
 }
@@ -377,6 +445,19 @@ impl Place<'_> {
                 let (number, low, high) = (value.get_ref(), bounds.start(), bounds.end());
                 self.wrong(value, format!("{number} is not from {low} to {high}"))
             })
+    }
+
+    /// A number of the file, or the default.
+    fn or<T: From<u32>>(
+        &self,
+        value: Option<Spanned<i64>>,
+        bounds: RangeInclusive<u32>,
+        default: T,
+    ) -> Result<T, ConfigError> {
+        match value {
+            Some(value) => self.number(&value, bounds).map(T::from),
+            None => Ok(default),
+        }
     }
 
     fn socket(&self, value: &Spanned<String>) -> Result<SocketAddr, ConfigError> {

@@ -50,6 +50,13 @@ tcp_closing = 3
 udp = 4
 udp_answered = 5
 icmp = 6
+[audit]
+segment_bytes = 4096
+keep_segments = 2
+[history]
+keep_revisions = 7
+keep_days = 0
+keep_bytes = 65536
 "#;
 
 #[test]
@@ -75,6 +82,14 @@ fn reads_every_key() {
     };
     assert_eq!(config.limits, limits);
     assert_eq!(config.timeouts.udp_answered, Duration::from_secs(5));
+    let (bytes, count) = (4096, 2);
+    assert_eq!(config.audit, Segments { bytes, count });
+    let kept = Kept {
+        revisions: 7,
+        days: 0,
+        bytes: 65_536,
+    };
+    assert_eq!(config.history, kept);
 }
 
 #[test]
@@ -176,6 +191,14 @@ fn refuses_with_file_line_and_key() {
         (
             "[timeouts]\nudp = 0",
             "f.toml:2: timeouts.udp: 0 is not from 1 to 604800",
+        ),
+        (
+            "[audit]\nkeep_segments = 1",
+            "f.toml:2: audit.keep_segments: 1 is not from 2 to 1000",
+        ),
+        (
+            "[history]\nkeep_bytes = 1",
+            "f.toml:2: history.keep_bytes: 1 is not from 65536",
         ),
         (
             "router = 'a'\nrouter = 'b'",

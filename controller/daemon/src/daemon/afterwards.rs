@@ -2,19 +2,28 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::{
     sync::{oneshot, watch},
     task::spawn_blocking,
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     access::audit::Audit,
+    config::Kept,
     engine::{Engine, state::State},
+    memory::give_back,
     parts::{BackOff, Part, Parts},
-    store::{Store, enforced::Copies, error::StoreError, history::History},
+    store::{
+        Store,
+        enforced::Copies,
+        error::StoreError,
+        history::History,
+        retention::{Dropped, drop_old},
+    },
     thread::Handle,
 };
 
@@ -168,6 +177,52 @@ pub(super) async fn open_audit(
                 parts.breaks(Part::Audit, &error, Some(Duration::from_secs(1)));
             }
             Err(_) => return,
+        }
+    }
+}
+
+/// How long after a change it is seen whether old revisions are dropped: a burst of changes is one.
+const SETTLED: Duration = Duration::from_secs(5);
+/// How often revisions are dropped that are too old, if nothing changes.
+const DAILY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Drops old revisions: at the start, after changes, and daily.
+pub(super) async fn keep_history(
+    history: History,
+    keep: Kept,
+    mut states: watch::Receiver<State>,
+    stop: CancellationToken,
+) {
+    loop {
+        let owed = states.borrow_and_update().owed.len();
+        // What is not recorded yet may refer to any revision.
+        if owed == 0 {
+            let history = history.clone();
+            let dropped = spawn_blocking(move || {
+                let dropped = drop_old(&history, &keep, Timestamp::now());
+                give_back();
+                dropped
+            });
+            match dropped.await {
+                Ok(Ok(Some(Dropped { count, first }))) => {
+                    info!(count, first, "old revisions were dropped");
+                }
+                Ok(Ok(None) | Err(StoreError::Away(_))) => {}
+                Ok(Err(error)) => warn!(%error, "old revisions are not dropped"),
+                Err(_stopped) => return,
+            }
+        }
+        let changed = async {
+            // The last state stays when the engine has ended.
+            if states.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            sleep(SETTLED).await;
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = changed => {}
+            () = sleep(DAILY) => {}
         }
     }
 }

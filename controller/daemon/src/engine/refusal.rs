@@ -28,6 +28,9 @@ pub enum Refusal {
     /// The revision does not exist.
     #[error("there is no revision {0}")]
     NoRevision(u64),
+    /// The revision was dropped, because it is old.
+    #[error(transparent)]
+    NotKept(StoreError),
     /// There is no earlier revision to return to.
     #[error("no policy was in force before revision {0}")]
     NothingBefore(u64),
@@ -88,10 +91,19 @@ pub enum Refusal {
     NoPolicy(Arc<str>),
     /// The store could not store the change.
     #[error("the change could not be kept: {0}")]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// The kernel did not accept the change.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Dropped { .. } => Self::NotKept(error),
+            _ => Self::Store(error),
+        }
+    }
 }
 
 impl Refusal {

@@ -74,9 +74,20 @@ impl Service {
     }
 }
 
+/// Most bytes of a change's reason. Each is kept in the history and in the audit.
+const LONGEST_REASON: usize = 1024;
+
 /// The author of a change: the caller and its reason, which the audit records too.
 fn author<T>(request: &Request<T>, kind: &'static str, reason: &str) -> Result<Author, Status> {
     let caller = caller(request)?;
+    if reason.len() > LONGEST_REASON {
+        let problem = Problem {
+            path: "reason".to_owned(),
+            message: format!("has {} bytes; at most {LONGEST_REASON}", reason.len()),
+        };
+        let message = "the reason is too long".to_owned();
+        return Err(violations(Code::InvalidArgument, message, vec![problem]));
+    }
     let _ = caller.reason.set(reason.to_owned());
     Ok(Author {
         actor: caller.peer.actor.clone(),
@@ -122,7 +133,9 @@ impl From<Refusal> for Status {
             Refusal::Stale { .. } => Self::aborted(message),
             Refusal::Missing(problems) => violations(Code::NotFound, message, problems),
             Refusal::Used(problems) => violations(Code::FailedPrecondition, message, problems),
-            Refusal::NoRevision(_) | Refusal::NotGuarded { .. } => Self::not_found(message),
+            Refusal::NoRevision(_) | Refusal::NotKept(_) | Refusal::NotGuarded { .. } => {
+                Self::not_found(message)
+            }
             Refusal::NothingBefore(_)
             | Refusal::Pending { .. }
             | Refusal::NothingPending

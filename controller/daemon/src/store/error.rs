@@ -43,6 +43,16 @@ pub enum StoreError {
     /// The oldest revisions were let go while they were read.
     #[error("{}: its oldest revisions were let go meanwhile; try again", .0.display())]
     Changed(PathBuf),
+    /// The revision was dropped, because it is old.
+    #[error("revision {revision} is no longer kept (kept: {first} to {last})")]
+    Dropped {
+        /// The revision.
+        revision: u64,
+        /// The oldest that is kept.
+        first: u64,
+        /// The newest.
+        last: u64,
+    },
     /// A newer daemon wrote it.
     #[error("{}: has schema {found}, this wardlined knows up to {known}; run the newer one", path.display())]
     Newer {

@@ -2,8 +2,8 @@
 //!
 //! The history has a single connection, because the file stays locked by it. A reader holds the
 //! connection for one statement at a time and decodes documents afterwards, so a change waits for
-//! one statement at most. Stored revisions never change, so the results of several statements fit
-//! together.
+//! one statement at most. What a stored revision says never changes, so the results of several
+//! statements fit together; it may go between two of them.
 
 use std::{
     fmt, fs,
@@ -21,6 +21,7 @@ use wardline_policy::document::{
 
 use super::{
     error::{StoreError, database_error},
+    retention::KEPT_FROM,
     revision::{Revision, StoredRevision},
 };
 
@@ -99,14 +100,28 @@ impl History {
             .transpose()
     }
 
-    /// One revision.
+    /// One revision; none: there never was one with this number.
     ///
     /// # Errors
-    /// When the history can't be read.
+    /// When it is no longer kept, or the history can't be read.
     pub fn get(&self, revision: u64) -> Result<Option<StoredRevision>, StoreError> {
-        self.row(revision)?
-            .map(|it| self.with_document(it))
-            .transpose()
+        match self.row(revision)? {
+            Some(row) => self.with_document(row).map(Some),
+            None => self.dropped(revision)?.map_or(Ok(None), Err),
+        }
+    }
+
+    /// The error of who asks for a revision that is no longer kept; none: it never was there.
+    fn dropped(&self, revision: u64) -> Result<Option<StoreError>, StoreError> {
+        let first = self.meta(KEPT_FROM)?.and_then(|first| first.parse().ok());
+        Ok(match first {
+            Some(first) if (1..first).contains(&revision) => Some(StoreError::Dropped {
+                revision,
+                first,
+                last: self.next()? - 1,
+            }),
+            _ => None,
+        })
     }
 
     /// The parent of a revision; 0: none.
@@ -118,20 +133,31 @@ impl History {
     }
 
     /// The revision before this one with another document: the parent of the first that has this
-    /// document. Changes that left the document alone, such as a quarantine, are skipped. 0: there
-    /// is none.
+    /// document. Changes that left the document alone, such as a quarantine, are skipped; those that
+    /// are no longer kept did so, because this revision is kept whatever its age. 0: there is none.
     ///
     /// # Errors
     /// When the history can't be read.
     pub fn previous_document(&self, revision: u64) -> Result<u64, StoreError> {
         let mut at = revision;
         while let Some(row) = self.row(at)? {
-            at = row.parent;
+            at = self.kept_until(row.parent)?;
             if at == 0 || self.origin(at)? != self.origin(row.revision)? {
                 break;
             }
         }
         Ok(at)
+    }
+
+    /// The newest revision that is kept, up to this one; 0: there is none.
+    fn kept_until(&self, revision: u64) -> Result<u64, StoreError> {
+        let newest = "SELECT max(revision) FROM revisions WHERE revision <= ?1";
+        let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+        let newest: Option<i64> = self.query(|connection| {
+            let mut statement = connection.prepare_cached(newest)?;
+            statement.query_row([revision], |row| row.get(0))
+        })?;
+        Ok(newest.and_then(number).unwrap_or_default())
     }
 
     /// The newest revisions, newest first, at most `limit`.
@@ -223,7 +249,9 @@ impl History {
         let row = self.query_revision(revision, "base, length(document) = 0", |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?;
-        let (base, same) = row.ok_or_else(|| self.lost(revision))?;
+        let Some((base, same)) = row else {
+            return Err(self.lost(revision)?);
+        };
         let base = number(base).ok_or_else(|| self.damaged("a revision's base is negative"))?;
         Ok((base, same))
     }
@@ -235,7 +263,10 @@ impl History {
         decode: impl FnOnce(&[u8]) -> Result<T, E>,
     ) -> Result<T, StoreError> {
         let document = self.query_revision(revision, "document", |row| row.get::<_, Vec<u8>>(0))?;
-        decode(&document.ok_or_else(|| self.lost(revision))?)
+        let Some(document) = document else {
+            return Err(self.lost(revision)?);
+        };
+        decode(&document)
             .map_err(|error| self.damaged(&format!("the document of revision {revision}: {error}")))
     }
 
@@ -330,8 +361,10 @@ impl History {
         }
     }
 
-    fn lost(&self, revision: u64) -> StoreError {
-        self.damaged(&format!("revision {revision} is missing"))
+    /// The error of who needs a revision that is not there.
+    fn lost(&self, revision: u64) -> Result<StoreError, StoreError> {
+        let damaged = || self.damaged(&format!("revision {revision} is missing"));
+        Ok(self.dropped(revision)?.unwrap_or_else(damaged))
     }
 
     pub(super) fn failed(&self, source: rusqlite::Error) -> StoreError {
