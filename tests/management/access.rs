@@ -25,7 +25,7 @@ use wardline_tests::{Ctl, Daemon, Host, Lab, Settings, ward::program};
 
 use super::authority::{Authority, Kind, Signed, replace};
 
-const PORT: u16 = 7443;
+pub(super) const PORT: u16 = 7443;
 const PATIENCE: Duration = Duration::from_secs(15);
 const POLICY: &str = "version: 1\nzones: [{name: a, subnets: [10.1.0.0/16]}]\n";
 const ROLES: &str = r#"roles = [
@@ -35,8 +35,8 @@ const ROLES: &str = r#"roles = [
 ]"#;
 
 /// A daemon that serves TCP, and the authority that signs its clients' certificates.
-struct Ward {
-    daemon: Daemon,
+pub(super) struct Ward {
+    pub(super) daemon: Daemon,
     ctl: Ctl,
     authority: Authority,
     files: PathBuf,
@@ -44,7 +44,7 @@ struct Ward {
 }
 
 impl Ward {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let lab = Lab::new(name).unwrap();
         let authority = Authority::new("the clinic");
         let files = lab.dir().to_owned();
@@ -85,7 +85,7 @@ impl Ward {
     }
 
     /// Runs `work` on the router, where the daemon listens.
-    fn there<T: Send>(&self, work: impl AsyncFnOnce() -> T + Send) -> T {
+    pub(super) fn there<T: Send>(&self, work: impl AsyncFnOnce() -> T + Send) -> T {
         on(self.lab.router(), work)
     }
 
@@ -132,7 +132,7 @@ impl Ward {
             .collect()
     }
 
-    fn close(self) {
+    pub(super) fn close(self) {
         drop(self.daemon);
         self.lab.close().unwrap();
     }

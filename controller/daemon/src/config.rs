@@ -1,12 +1,14 @@
 //! How the daemon runs: flags, the file, and the files that it names.
 
 use std::{
+    collections::BTreeSet,
     fmt, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
+use toml::Value;
 use wardline_datapath::timeouts::Timeouts;
 use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
@@ -49,9 +51,43 @@ pub struct Flags {
     /// Print the manual page, and exit
     #[arg(long, conflicts_with_all = ["check", "detach", "programs"])]
     pub man: bool,
-    /// What to log: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub log: tracing::Level,
+    /// What to log: error, warn, info, debug or trace [default: log.level of the configuration, or info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log: Option<tracing::Level>,
+    /// How to log [default: log.format of the configuration, or text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Lines from this level on.
+    pub level: tracing::Level,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: tracing::Level::INFO,
+            format: LogFormat::default(),
+        }
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people, on standard error.
+    #[default]
+    Text,
+    /// A line with one JSON object, on standard error.
+    Json,
+    /// An entry of the journal, with fields.
+    Journald,
 }
 
 /// The configuration, with every bound checked.
@@ -73,6 +109,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a silent flow lives.
     pub timeouts: Timeouts,
+    /// What is logged, and how.
+    pub log: Log,
     /// How much of the audit is kept.
     pub audit: Segments,
     /// How much of the history is kept.
@@ -255,6 +293,28 @@ impl Config {
         let file: File = toml::from_str(text).map_err(|error| place.refused(&error))?;
         file.into_config(&place)
     }
+
+    /// The keys whose values are others in another configuration, as `limits.flows`.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let table = |config: &Self| config.to_string().parse().unwrap_or_default();
+        let [ours, others] = [self, other].map(table);
+        let mut found = Vec::new();
+        differences("", &ours, &others, &mut found);
+        found
+    }
+}
+
+fn differences(within: &str, ours: &toml::Table, others: &toml::Table, found: &mut Vec<String>) {
+    let keys: BTreeSet<_> = ours.keys().chain(others.keys()).collect();
+    for key in keys {
+        match (ours.get(key), others.get(key)) {
+            (Some(Value::Table(ours)), Some(Value::Table(others))) if within.is_empty() => {
+                differences(&format!("{key}."), ours, others, found);
+            }
+            (ours, others) if ours != others => found.push(format!("{within}{key}")),
+            _ => {}
+        }
+    }
 }
 
 impl Api {
@@ -304,6 +364,16 @@ impl fmt::Display for OnFailure {
     }
 }
 
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Journald => "journald",
+        })
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -326,6 +396,7 @@ impl fmt::Display for Config {
             metrics,
             limits,
             timeouts,
+            log,
             audit,
             history,
             failsafe,
@@ -394,6 +465,8 @@ impl fmt::Display for Config {
         ] {
             writeln!(f, "{key} = {}", time.as_secs())?;
         }
+        let level = log.level.as_str().to_lowercase();
+        writeln!(f, "[log]\nlevel = {level:?}\nformat = \"{}\"", log.format)?;
         let Segments { bytes, count } = audit;
         writeln!(
             f,

@@ -25,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use wardline_datapath::{
     observe,
     ring::{EventsError, Ring},
@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     access::{audit::Audit, gate::Keeper, tls::Certificates},
-    config::Config,
+    config::{Config, Flags},
     engine::{Engine, start::Before},
     parts::Parts,
     server::{
@@ -49,6 +49,7 @@ use crate::{
     },
     service,
     store::error::StoreError,
+    telemetry::output::Log,
     thread::{self, Handle},
 };
 
@@ -57,7 +58,7 @@ use crate::{
 /// # Errors
 ///
 /// When a part that the daemon can't do without does not start, or ends.
-pub async fn guard(config: Config) -> anyhow::Result<()> {
+pub async fn guard(config: Config, flags: &Flags, log: Log) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -67,18 +68,22 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
     if serve::is_served(&socket).await {
         bail!("{}: another daemon answers on it", socket.display());
     }
+    let started_with = config.clone();
     let mut running = Running::start(config).await?;
     service::ready();
+    let mut minute = tokio::time::interval(Duration::from_secs(60));
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             _ = hang_up.recv() => {
-                info!("SIGHUP: certificates are read again");
+                info!("SIGHUP: certificates and configuration are read again");
+                reread(flags, &started_with, &log);
                 if let Some(certificates) = running.certificates.get() {
                     certificates.reload();
                 }
             }
+            _ = minute.tick() => log.tell_repeats(),
             // Their default is to end the process.
             _ = user_1.recv() => {}
             _ = user_2.recv() => {}
@@ -87,7 +92,24 @@ pub async fn guard(config: Config) -> anyhow::Result<()> {
     };
     info!("stopping; what is attached stays");
     service::stopping();
-    running.stop(ended, &socket).await
+    let stopped = running.stop(ended, &socket).await;
+    log.tell_repeats();
+    stopped
+}
+
+/// Does what a changed configuration says, as far as that can be done while ports are guarded, and
+/// tells what needs a restart. One that can't be read changes nothing.
+fn reread(flags: &Flags, started_with: &Config, log: &Log) {
+    let config = match Config::load(flags) {
+        Ok(config) => config,
+        Err(error) => return error!(%error, "the configuration can't be used; nothing is changed"),
+    };
+    log.set_level(flags.log.unwrap_or(config.log.level));
+    let changed = started_with.differences(&config);
+    let later = changed.iter().filter(|key| *key != "log.level");
+    for key in later {
+        warn!(key, "a changed key of the configuration needs a restart");
+    }
 }
 
 /// Loads the datapath and enforces what was in force before.

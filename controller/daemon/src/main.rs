@@ -1,7 +1,7 @@
 //! `wardlined`: reads its configuration, joins the parts, waits for a signal.
 
 use std::{
-    io::{self, ErrorKind, IsTerminal as _, Write as _},
+    io::{self, ErrorKind, Write as _},
     process::ExitCode,
 };
 
@@ -13,6 +13,7 @@ use wardline_daemon::{
     config::Config,
     daemon::{self, recover::recover, restore::restore},
     server::serve,
+    telemetry::output::Log,
 };
 use wardline_datapath::{Datapath, links, load::Size};
 
@@ -21,11 +22,6 @@ fn main() -> ExitCode {
     if flags.man {
         return manual();
     }
-    tracing_subscriber::fmt()
-        .with_max_level(flags.log)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .init();
     let done = tokio::runtime::Runtime::new()
         .context("the runtime does not start")
         .and_then(|runtime| runtime.block_on(run(&flags)));
@@ -40,6 +36,9 @@ fn main() -> ExitCode {
 
 async fn run(flags: &config::Flags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
+    let level = flags.log.unwrap_or(config.log.level);
+    let format = flags.log_format.unwrap_or(config.log.format);
+    let log = Log::start(level, format);
     if let Some(file) = &flags.restore {
         return say(&restore(&config, file, flags.replace, flags.check).await?);
     }
@@ -58,7 +57,7 @@ async fn run(flags: &config::Flags) -> anyhow::Result<()> {
     if flags.programs {
         return programs(&config);
     }
-    daemon::guard(config).await
+    daemon::guard(config, flags, log).await
 }
 
 /// Prints the manual page, as packages install it.

@@ -119,6 +119,7 @@ impl Store {
     pub fn append(&mut self, new: &NewRevision<'_>, ids: &Arc<Ids>) -> Result<u64, StoreError> {
         let (base, document) = match new.document {
             Document::Whole(policy) => (0, policy.encode_to_vec()),
+            // Says why, if it is no longer there.
             Document::Of(revision) => (self.history.origin(revision)?, Vec::new()),
             Document::Edited { edit, whole } => {
                 if (1..LONGEST_CHAIN).contains(&self.history.chain(new.parent)?.len()) {
@@ -130,6 +131,11 @@ impl Store {
         };
         let revision = self.history.with(|connection| {
             let transaction = connection.transaction()?;
+            // Whoever drops old revisions may have given the document another place meanwhile.
+            let base = match new.document {
+                Document::Of(revision) => origin(&transaction, revision)?,
+                Document::Whole(_) | Document::Edited { .. } => base,
+            };
             let revision = write(&transaction, new, base, &document)?;
             // There are as many numbers as names, and most changes leave them as they are.
             if !Arc::ptr_eq(&self.ids, ids) {
@@ -231,6 +237,15 @@ fn read_facts(connection: &Connection) -> rusqlite::Result<Facts> {
     let mut statement = connection.prepare("SELECT rule, expires FROM grants")?;
     let grants = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok((ids, quarantined, grants.collect::<rusqlite::Result<_>>()?))
+}
+
+/// The revision that stores a revision's document, whole or as an edit.
+fn origin(transaction: &Transaction<'_>, revision: u64) -> rusqlite::Result<u64> {
+    let origin = "SELECT iif(base != 0 AND length(document) = 0, base, revision)
+                  FROM revisions WHERE revision = ?1";
+    let revision = i64::try_from(revision).unwrap_or(-1);
+    let origin: i64 = transaction.query_row(origin, [revision], |row| row.get(0))?;
+    Ok(number(origin).unwrap_or_default())
 }
 
 fn write(

@@ -1,4 +1,5 @@
-//! Events on the router: those of the kernel get names, then are logged, kept and streamed.
+//! Events on the router: those of the kernel get names, then are logged, kept and streamed. And the
+//! log itself.
 
 pub mod event;
 pub mod events;
@@ -6,3 +7,5 @@ mod kept;
 mod log;
 mod named;
 pub mod observed;
+pub mod output;
+mod repeats;

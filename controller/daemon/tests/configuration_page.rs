@@ -24,11 +24,12 @@ This page lists every key of `wardlined.toml`. It is for the person who runs the
 
 `wardlined --config FILE` reads FILE; without the flag `/etc/wardline/wardlined.toml` is read if it is there. Every key is optional. A key
 that is not known, and a value out of its bounds, are refused with the line that they stand in. Paths are absolute. After a change of
-the file restart the daemon; guarding goes on meanwhile.
+the file restart the daemon; guarding goes on meanwhile. A signal (`kill -HUP`) is enough for `log.level`; it names keys that need more.
 
 ```sh
 wardlined --check              # prints the whole configuration, defaults too, or what is wrong
 wardlined --log debug          # error, warn, info (the default), debug or trace
+wardlined --log-format json    # text (the default), json or journald
 ```
 ";
 
@@ -211,6 +212,7 @@ fn spelled(kind: &str) -> &str {
         "String" => "text",
         "Role" => "role",
         "OnFailure" => "`closed` or `open`",
+        "LogFormat" => "`text`, `json` or `journald`",
         "i64" => NUMBER,
         other => panic!("what is a {other} to people?"),
     }

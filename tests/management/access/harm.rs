@@ -94,11 +94,11 @@ fn clients_that_mean_harm_leave_the_others_served() {
             stream
         };
         attacker
-            .run(|| (0..200).map(|_| open()).collect::<Vec<_>>())
+            .run(|| (0..300).map(|_| open()).collect::<Vec<_>>())
             .unwrap()
     };
     let mut silent = strangers(b"");
-    served("200 connections that say nothing");
+    served("300 connections that say nothing");
     let garbage = strangers(b"\x00\xffgarbage\r\n\r\n");
     served("garbage");
     // The first bytes of a ClientHello that claims to be 500 bytes long.

@@ -13,13 +13,14 @@ use std::{
 
 use serde::Deserialize;
 use toml::Spanned;
+use tracing::Level;
 use wardline_datapath::timeouts::Timeouts;
 use wardline_ebpf::abi::FAILSAFES;
 use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
 use super::{
-    Api, Config, ConfigError, Kept, Metrics, OnFailure, Role, RoleMatch, Segments, Tls,
-    identity::PatternError,
+    Api, Config, ConfigError, Kept, Log, LogFormat, Metrics, OnFailure, Role, RoleMatch, Segments,
+    Tls, identity::PatternError,
 };
 
 /// The whole file.
@@ -65,6 +66,9 @@ pub(super) struct File {
     /// How long a flow lives without a packet, in seconds.
     #[serde(default)]
     timeouts: BTreeMap<Timeout, Spanned<i64>>,
+    /// What is logged, and how. Flags of the command line come first.
+    #[serde(default)]
+    log: FileLog,
     /// How much of the audit is kept.
     #[serde(default)]
     audit: FileAudit,
@@ -126,6 +130,21 @@ struct FileMetrics {
     ///
     /// Example: `metrics.listen = "127.0.0.1:9643"`
     listen: Option<Spanned<String>>,
+}
+
+/// What is logged, and how.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileLog {
+    /// Lines from this level on: `error`, `warn`, `info`, `debug` or `trace`. Read again at SIGHUP.
+    ///
+    /// Example: `log.level = "debug"`
+    level: Option<Spanned<String>>,
+    /// `text`, or `json` with one object a line, both on standard error; or `journald`, with fields.
+    ///
+    /// Example: `log.format = "json"`
+    #[serde(default)]
+    format: LogFormat,
 }
 
 /// How much of the audit is kept.
@@ -265,6 +284,7 @@ impl File {
             },
             limits: limits(&self.limits, place)?,
             timeouts: timeouts(&self.timeouts, place)?,
+            log: self.log.into_log(place)?,
             audit: self.audit.into_segments(place)?,
             history: self.history.into_kept(place)?,
             failsafe: failsafes(self.failsafe, place)?,
@@ -326,6 +346,24 @@ impl FileApi {
             tls,
             roles,
         })
+    }
+}
+
+impl FileLog {
+    fn into_log(self, place: &Place<'_>) -> Result<Log, ConfigError> {
+        let Log { mut level, .. } = Log::default();
+        if let Some(value) = self.level {
+            level = match value.get_ref().as_str() {
+                "error" => Level::ERROR,
+                "warn" => Level::WARN,
+                "info" => Level::INFO,
+                "debug" => Level::DEBUG,
+                "trace" => Level::TRACE,
+                _ => return Err(place.wrong(&value, "not error, warn, info, debug or trace")),
+            };
+        }
+        let format = self.format;
+        Ok(Log { level, format })
     }
 }
 

@@ -50,6 +50,9 @@ tcp_closing = 3
 udp = 4
 udp_answered = 5
 icmp = 6
+[log]
+level = "warn"
+format = "json"
 [audit]
 segment_bytes = 4096
 keep_segments = 2
@@ -82,6 +85,8 @@ fn reads_every_key() {
     };
     assert_eq!(config.limits, limits);
     assert_eq!(config.timeouts.udp_answered, Duration::from_secs(5));
+    let (level, format) = (tracing::Level::WARN, LogFormat::Json);
+    assert_eq!(config.log, Log { level, format });
     let (bytes, count) = (4096, 2);
     assert_eq!(config.audit, Segments { bytes, count });
     let kept = Kept {
@@ -193,6 +198,14 @@ fn refuses_with_file_line_and_key() {
             "f.toml:2: timeouts.udp: 0 is not from 1 to 604800",
         ),
         (
+            "[log]\nlevel = 'loud'",
+            "f.toml:2: log.level: not error, warn, info, debug or trace",
+        ),
+        (
+            "[log]\nformat = 'xml'",
+            "f.toml:2: log.format: unknown variant `xml`",
+        ),
+        (
             "[audit]\nkeep_segments = 1",
             "f.toml:2: audit.keep_segments: 1 is not from 2 to 1000",
         ),
@@ -225,7 +238,28 @@ fn a_file_that_is_not_there_is_an_error_only_when_named() {
     assert!(Flags::try_parse_from(["wardlined", "--check", "--detach"]).is_err());
     assert!(Flags::try_parse_from(["wardlined", "--log", "loud"]).is_err());
     let flags = Flags::try_parse_from(["wardlined"]).expect("no flags");
-    assert_eq!((flags.config, flags.log), (None, tracing::Level::INFO));
+    assert_eq!(
+        (flags.config, flags.log, flags.log_format),
+        (None, None, None)
+    );
+}
+
+#[test]
+fn tells_which_keys_are_others() {
+    let config = |text| parse(text).expect("a configuration");
+    let whole = config(WHOLE);
+    assert_eq!(whole.differences(&whole), [""; 0]);
+    let other = WHOLE
+        .replace("flows = 64", "flows = 65")
+        .replace("\"warn\"", "\"info\"");
+    assert_eq!(
+        whole.differences(&config(&other)),
+        ["limits.flows", "log.level"]
+    );
+    let other = WHOLE
+        .replace("10.0.9.5", "10.0.9.6")
+        .replace("\"/a\"", "\"/d\"");
+    assert_eq!(whole.differences(&config(&other)), ["api.tls", "failsafe"]);
 }
 
 #[test]

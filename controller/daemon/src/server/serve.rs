@@ -318,7 +318,9 @@ async fn accept_tls(
     api: Api,
     server: mpsc::Sender<Connection>,
 ) {
-    let strangers = Places::new(256, 16);
+    // It takes more than a hundred addresses to keep others out, and each of their connections ends
+    // in seconds.
+    let strangers = Places::new(2048, 16);
     let places = Arc::new(Places::new(512, 32));
     let api = Arc::new(api);
     let mut greetings = JoinSet::new();

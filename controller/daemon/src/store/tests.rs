@@ -543,6 +543,40 @@ fn what_is_kept_reads_as_before_whatever_went() {
 }
 
 #[test]
+fn dropping_beside_changes_strands_no_document() {
+    let scratch = Scratch::new();
+    let mut model = Model {
+        store: scratch.open(),
+        known: Vec::new(),
+    };
+    model.whole();
+    let history = model.store.history().clone();
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let dropping = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            let one = Kept {
+                revisions: 1,
+                ..FIVE
+            };
+            while !over.load(Ordering::Relaxed) {
+                drop_old(&history, &one, LATER).expect("dropped");
+            }
+        }
+    });
+    for number in 0..400 {
+        match number % 4 {
+            0 => model.edit(),
+            1 if number % 3 == 0 => model.whole(),
+            _ => model.return_to(model.newest()),
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    dropping.join().expect("dropped");
+    model.drop_old(&FIVE, LATER);
+}
+
+#[test]
 fn age_number_and_size_say_what_goes() {
     let scratch = Scratch::new();
     let mut model = Model {

@@ -159,11 +159,11 @@ impl Log {
         let mut text = self.continuation()?;
         if self.length >= self.keep.bytes {
             self.rotate()?;
-            text.clear();
         }
         let mut head = self.head.clone();
         let mut begin = None;
         if self.length == 0 {
+            text.clear();
             self.first = head.sequence + 1;
             begin = self.begin()?;
         }
