@@ -21,7 +21,6 @@ use wardline_policy::document::{
 
 use super::{
     error::{StoreError, database_error},
-    retention::KEPT_FROM,
     revision::{Revision, StoredRevision},
 };
 
@@ -35,6 +34,9 @@ pub struct History {
 
 const COLUMNS: &str =
     "revision, parent, time, actor, reason, kind, request_id, added, changed, removed";
+
+/// The key of the oldest revision that is kept for being new enough.
+pub(super) const KEPT_FROM: &str = "kept_from";
 
 /// Most revisions that one statement reads.
 const AT_ONCE: u32 = 256;

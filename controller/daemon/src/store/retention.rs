@@ -14,13 +14,10 @@ use rusqlite::params;
 use super::{
     PENDING,
     error::StoreError,
-    history::{History, number},
+    history::{History, KEPT_FROM, number},
     schema::write_meta,
 };
 use crate::config::Kept;
-
-/// The key of the oldest revision that is kept for being new enough.
-pub(super) const KEPT_FROM: &str = "kept_from";
 
 /// What went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
