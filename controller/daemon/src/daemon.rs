@@ -204,7 +204,7 @@ impl Running {
         };
         let opening = Opening::start(database, &handle, &audit, &parts, &stop).await?;
         begin(&handle).await;
-        let dropping = keep_history(history, keep, view.states.clone(), stop.clone());
+        let dropping = keep_history(history.clone(), keep, view.states.clone(), stop.clone());
         let dropping = tokio::spawn(dropping);
 
         let keeper = Arc::new(Keeper::new(audit.clone()));

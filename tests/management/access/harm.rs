@@ -167,7 +167,6 @@ fn clients_that_mean_harm_leave_the_others_served() {
     };
     let request = v1::PlanRequest {
         policy: Some(small),
-        ..Default::default()
     };
     let before = memory(&ward);
     let grown = on(&attacker, async || {

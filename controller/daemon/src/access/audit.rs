@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use wardline_proto::audit::Record;
+use wardline_proto::audit::{Head, Record};
 
 mod log;
 mod segments;
@@ -106,7 +106,7 @@ impl Audit {
     /// The newest record's number and hash; none: the audit is not open.
     pub fn head(&self) -> Option<Head> {
         let log = self.lock();
-        log.file.is_some().then(|| log.head.clone())
+        log.is_open().then(|| log.head.clone())
     }
 
     /// Adds records for revisions that have none because of a crash. Blocks.

@@ -37,8 +37,9 @@ pub(super) fn judged_by(pin_dir: &Path) -> Option<u64> {
 
 /// Records what was done in the audit, and hands the files over to the daemon. What can't be done of
 /// that is added to the report: the rest is done.
-pub(super) fn note(report: &mut String, state_dir: &Path, call: &str, message: &str, after: u64) {
-    let audit = Audit::closed(state_dir);
+pub(super) fn note(report: &mut String, config: &Config, call: &str, message: &str, after: u64) {
+    let state_dir = &config.state_dir;
+    let audit = Audit::closed(state_dir, config.audit);
     let opened = audit.open().map_err(|error| error.to_string());
     audit.keep(Record {
         actor: actor(),

@@ -93,7 +93,7 @@ pub async fn recover(config: &Config, only_looks: bool) -> anyhow::Result<String
         return Ok(report);
     }
     let done = if rebuilds {
-        survey.rebuild(state_dir, source, &mut report)
+        survey.rebuild(config, source, &mut report)
     } else {
         survey.copy(state_dir, source, &mut report)
     };
@@ -233,10 +233,11 @@ impl Survey {
     /// Makes the database anew, and the copy.
     fn rebuild(
         &self,
-        state_dir: &Path,
+        config: &Config,
         source: Option<Source>,
         report: &mut String,
     ) -> anyhow::Result<()> {
+        let state_dir = &config.state_dir;
         let mut rebuild = Rebuild::begin(state_dir)?;
         if let Some(salvage) = self.salvage() {
             salvage.rows(|row| rebuild.keep(row))?;
@@ -278,7 +279,7 @@ impl Survey {
             line(report, "aside", &told);
         }
         self.renew_copies(state_dir, (kind != LOST).then_some(&in_force))?;
-        note(report, state_dir, "Recover", &reason, number);
+        note(report, config, "Recover", &reason, number);
         Ok(())
     }
 

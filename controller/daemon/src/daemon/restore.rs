@@ -99,7 +99,7 @@ pub async fn restore(
              you start wardlined, if you can",
         );
     }
-    note(&mut report, state_dir, "Restore", &reason, number);
+    note(&mut report, config, "Restore", &reason, number);
     line(
         &mut report,
         "next",
