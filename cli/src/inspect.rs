@@ -8,7 +8,7 @@ use wardline_proto::{
     v1::{
         Attached, BrokenPart, DeviceStatus, Failsafe, Flow, GetCountersRequest,
         GetCountersResponse, GetStatusRequest, GetStatusResponse, InterfaceStatus,
-        ListDevicesRequest, ListFlowsRequest, PortStatus, TableStatus,
+        ListDevicesRequest, ListFlowsRequest, PortStatus, Shut, TableStatus,
     },
 };
 
@@ -153,6 +153,11 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
             attached += ", fast-forward";
         }
         let guarded = matches!(it.attached(), Attached::Xdp | Attached::Tc);
+        match it.shut() {
+            Shut::Dropped => attached += ", shut",
+            Shut::Down => attached += ", taken down",
+            Shut::None | Shut::Unspecified => {}
+        }
         if it.quarantined {
             attached += ", quarantined";
         }
@@ -408,6 +413,7 @@ mod tests {
                 fast_forward: false,
                 quarantined: true,
                 warnings: vec![],
+                shut: Shut::None.into(),
             }],
             tables: vec![TableStatus {
                 name: "flows".to_owned(),

@@ -159,7 +159,7 @@ impl Default for Kept {
     }
 }
 
-/// What becomes of the ports that were guarded, when their policy is lost.
+/// What becomes of ports that can't be guarded, or whose policy is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {

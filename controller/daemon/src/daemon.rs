@@ -22,7 +22,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
     task::{JoinError, JoinHandle, spawn_blocking},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -117,7 +117,7 @@ async fn load(
     config: Config,
     before: Before,
     parts: Parts,
-) -> anyhow::Result<(Engine, Ring, mpsc::Receiver<()>)> {
+) -> anyhow::Result<(Engine, Ring, observe::Changes)> {
     // Before the first look, so that no change is missed between.
     let changes = observe::watch()?;
     let inventory = observe::observe().await?;
@@ -147,6 +147,7 @@ struct Running {
     draining: JoinHandle<Result<(), EventsError>>,
     following: JoinHandle<()>,
     keeping: JoinHandle<()>,
+    meeting: JoinHandle<()>,
     watching: JoinHandle<()>,
     learning: JoinHandle<()>,
     copying: JoinHandle<()>,
@@ -237,7 +238,8 @@ impl Running {
             learning: tokio::spawn(keep_learned(learned, stop.clone())),
             watching: tokio::spawn(service::watch(handle.clone(), stop.clone())),
             timing: tokio::spawn(clock::follow(handle.clone(), history, stop.clone())),
-            keeping: tokio::spawn(keep_up(handle, changes, stop.clone())),
+            meeting: tokio::spawn(meet(handle.clone(), changes.appeared, stop.clone())),
+            keeping: tokio::spawn(keep_up(handle, changes.ticks, stop.clone())),
             copying,
             dropping,
             opening,
@@ -270,6 +272,7 @@ impl Running {
         self.served.cancel();
         let recorded = timeout(Duration::from_secs(10), self.recording).await;
         self.keeping.await?;
+        self.meeting.await?;
         self.following.await?;
         self.learning.await?;
         self.watching.await?;
@@ -383,18 +386,39 @@ async fn follow_routes(engine: Handle, stop: CancellationToken) {
     }
 }
 
+/// Has interfaces guarded as soon as they appear, also while what exists is still being listed.
+async fn meet(engine: Handle, mut appeared: observe::Appeared, stop: CancellationToken) {
+    loop {
+        let links = tokio::select! {
+            () = stop.cancelled() => return,
+            links = appeared.recv() => links,
+        };
+        let Some(links) = links else { return };
+        if engine
+            .call(move |engine| engine.meet(&links))
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
 /// Keeps the datapath in step with interfaces and addresses, and forgets flows that have ended.
 async fn keep_up(engine: Handle, mut changes: mpsc::Receiver<()>, stop: CancellationToken) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     // Notifications can be lost; what is there can be looked at.
     let mut minute = tokio::time::interval(Duration::from_secs(30));
+    let mut rest = Instant::now();
     loop {
         let look = tokio::select! {
             () = stop.cancelled() => return,
-            changed = changes.recv() => changed.is_some(),
+            // Changes that never end take no more than half of the engine's time.
+            changed = async { sleep_until(rest).await; changes.recv().await } => changed.is_some(),
             _ = minute.tick() => true,
             _ = second.tick() => false,
         };
+        let began = Instant::now();
         let done = if look {
             match observe::observe().await {
                 Ok(inventory) => engine.call(|engine| engine.set_inventory(inventory)).await,
@@ -410,6 +434,9 @@ async fn keep_up(engine: Handle, mut changes: mpsc::Receiver<()>, stop: Cancella
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "the datapath is not in step"),
             Err(_) => return,
+        }
+        if look {
+            rest = Instant::now() + began.elapsed();
         }
     }
 }

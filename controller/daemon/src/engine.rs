@@ -31,7 +31,7 @@ use wardline_policy::{
         end_at,
     },
     intent::Device,
-    inventory::Inventory,
+    inventory::{Inventory, Link},
     limits::Limits,
     numbers::{number_of, numbered},
     quarantine::Whom,
@@ -42,7 +42,7 @@ use self::{
     grants::{GrantRequest, Granted},
     in_force::{Haste, InForce, Origin},
     pending::Pending,
-    prepare::{Prepared, prepare},
+    prepare::{Fit, Prepared, prepare},
     quarantine::Known,
     refusal::Refusal,
     state::State,
@@ -133,8 +133,8 @@ impl Engine {
         author: &Author,
     ) -> Result<Applied, Refusal> {
         self.accepts(terms)?;
-        let prepared = self.prepare(policy)?;
         let haste = Haste::RecordedFirst;
+        let prepared = self.prepare(policy, haste)?;
         let applied = self
             .in_force
             .change(&Origin::Whole, prepared, &[], terms, author, haste)?;
@@ -176,8 +176,8 @@ impl Engine {
         if stored.policy.version == 0 {
             return Err(Refusal::NothingBefore(current));
         }
-        let prepared = self.prepare(stored.policy)?;
         let (origin, haste) = (Origin::Of(to), Haste::RecordedFirst);
+        let prepared = self.prepare(stored.policy, haste)?;
         let applied = self
             .in_force
             .change(&origin, prepared, &[], &terms, author, haste)?;
@@ -333,6 +333,12 @@ impl Engine {
         self.in_force.set_inventory(inventory)
     }
 
+    /// Puts hooks on interfaces that have appeared, before anything else is known of them: until the
+    /// tables have an entry for them, these drop.
+    pub fn meet(&mut self, links: &[Link]) {
+        self.in_force.meet(links);
+    }
+
     /// Puts hooks and tables right if interfaces or addresses changed.
     ///
     /// # Errors
@@ -464,7 +470,7 @@ impl Engine {
                 let nothing = prepare::nothing(&self.snapshot(), self.in_force.datapath.reader())?;
                 (nothing, Origin::Whole)
             }
-            Some(policy) => (self.prepare(policy)?, Origin::Of(previous)),
+            Some(policy) => (self.prepare(policy, Haste::AtOnce)?, Origin::Of(previous)),
         };
         let author = Author::daemon(
             "revert",
@@ -563,11 +569,20 @@ impl Engine {
         }
     }
 
-    fn prepare(&mut self, policy: impl Into<Arc<Policy>>) -> Result<Prepared, Refusal> {
+    fn prepare(
+        &mut self,
+        policy: impl Into<Arc<Policy>>,
+        haste: Haste,
+    ) -> Result<Prepared, Refusal> {
         self.read_a_document = true;
         let current = self.snapshot();
         let (limits, reader) = (&self.config.limits, self.in_force.datapath.reader());
-        prepare(policy.into(), &current, limits, reader)
+        // What must not wait must not fail for a port that has appeared either.
+        let fit = match haste {
+            Haste::RecordedFirst => Fit::AllPorts,
+            Haste::AtOnce => Fit::SomePorts,
+        };
+        prepare(policy.into(), &current, limits, reader, fit)
     }
 
     fn edit_with(
@@ -583,7 +598,7 @@ impl Engine {
         let mut policy = Policy::clone(&self.snapshot().policy);
         let edited = edit::change(&mut policy, &edit).map_err(Refusal::of_edit)?;
         let policy = Arc::new(policy);
-        let prepared = match self.prepare(Arc::clone(&policy)) {
+        let prepared = match self.prepare(Arc::clone(&policy), haste) {
             Err(Refusal::Invalid(problems)) => {
                 let used = edit::used(&policy, &edit);
                 return Err(if used.is_empty() {

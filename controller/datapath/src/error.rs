@@ -40,6 +40,14 @@ pub enum AttachError {
         /// Why.
         source: io::Error,
     },
+    /// Whether the interface is up.
+    #[error("interface {ifindex} can't be taken down or up: {source}")]
+    State {
+        /// The interface.
+        ifindex: u32,
+        /// Why.
+        source: io::Error,
+    },
     /// The program is not there.
     #[error(transparent)]
     Program(#[from] DatapathError),

@@ -31,6 +31,7 @@ pub mod pins;
 pub mod reader;
 pub mod ring;
 pub mod routes;
+mod shut;
 pub mod slots;
 pub mod timeouts;
 mod trial;

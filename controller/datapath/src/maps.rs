@@ -89,21 +89,41 @@ pub(crate) fn hash<L: Ord, K: Pod, V: Pod + PartialEq>(
     new: &BTreeMap<L, V>,
     key: impl Fn(&L) -> K,
 ) -> Result<usize> {
-    let mut gone = 0;
     let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
     let mut map: aya::maps::HashMap<_, K, V> = map.try_into().map_err(map_error(name))?;
-    for at in old.keys().filter(|at| !new.contains_key(at)) {
+    let (gone, changed) = difference(old, new);
+    for at in &gone {
         remove_if_there(map.remove(&key(at))).map_err(map_error(name))?;
-        gone += 1;
     }
-    let changed = new.iter().filter(|(at, value)| old.get(at) != Some(value));
+    let changed = changed.into_iter();
     let (keys, values): (Vec<K>, Vec<V>) = changed.map(|(at, value)| (key(at), *value)).unzip();
     write(ebpf, name, &keys, &values, |ebpf, key, value| {
         let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
         let mut map: aya::maps::HashMap<_, K, V> = map.try_into().map_err(map_error(name))?;
         retry(|| map.insert(key, value, 0)).map_err(map_error(name))
     })?;
-    Ok(gone + keys.len())
+    Ok(gone.len() + keys.len())
+}
+
+/// The keys that are gone, and the entries that are new or different. It walks both once, because
+/// most often nearly all of many entries are the same.
+fn difference<'a, K: Ord, V: PartialEq>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+) -> (Vec<&'a K>, Vec<(&'a K, &'a V)>) {
+    let (mut gone, mut changed) = (Vec::new(), Vec::new());
+    let mut old = old.iter().peekable();
+    for (key, value) in new {
+        while let Some((before, _)) = old.next_if(|(before, _)| *before < key) {
+            gone.push(before);
+        }
+        let was = old.next_if(|(before, _)| *before == key);
+        if was.is_none_or(|(_, was)| was != value) {
+            changed.push((key, value));
+        }
+    }
+    gone.extend(old.map(|(key, _)| key));
+    (gone, changed)
 }
 
 /// Entries that are written with one call.
@@ -221,4 +241,26 @@ pub(crate) fn duplicate(name: &'static str, map: &Map) -> Result<Map> {
         Map::LruHashMap(_) => Map::LruHashMap(data),
         _ => return Err(DatapathError::Missing(name)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_written() {
+        let of = |entries: &[(u32, u32)]| entries.iter().copied().collect::<BTreeMap<_, _>>();
+        let old = of(&[(1, 1), (2, 2), (4, 4), (5, 5), (9, 9)]);
+        let new = of(&[(0, 0), (2, 2), (4, 40), (6, 6), (9, 9)]);
+        let both = |old: &BTreeMap<u32, u32>, new: &BTreeMap<u32, u32>| {
+            let (gone, changed) = difference(old, new);
+            let gone: Vec<u32> = gone.into_iter().copied().collect();
+            let changed: Vec<u32> = changed.into_iter().map(|it| *it.0).collect();
+            (gone, changed)
+        };
+        assert_eq!(both(&old, &new), (vec![1, 5], vec![0, 4, 6]));
+        assert_eq!(both(&old, &old), (vec![], vec![]));
+        assert_eq!(both(&of(&[]), &of(&[(3, 3)])), (vec![], vec![3]));
+        assert_eq!(both(&of(&[(3, 3)]), &of(&[])), (vec![3], vec![]));
+    }
 }

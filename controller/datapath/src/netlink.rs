@@ -18,7 +18,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, InfoTun, LinkAttribute, LinkInfo, LinkMessage, LinkXdp},
+    link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp},
     tc::{
         TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage,
         TcOption,
@@ -224,6 +224,17 @@ pub(crate) fn devices() -> io::Result<Vec<Device>> {
         devices.push(device);
     }
     Ok(devices)
+}
+
+/// Takes an interface up or down.
+pub(crate) fn set_up(ifindex: u32, up: bool) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    message.header.change_mask = LinkFlags::Up;
+    if up {
+        message.header.flags = LinkFlags::Up;
+    }
+    ask(RouteNetlinkMessage::SetLink(message), NLM_F_ACK).map(drop)
 }
 
 /// Whether each packet of a tun or tap interface has a header of virtio before it.

@@ -12,6 +12,7 @@ use std::{
     io,
     net::IpAddr,
     pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -73,21 +74,78 @@ pub async fn observe() -> Result<Inventory, InventoryError> {
     }
 }
 
-/// Ticks soon after links, addresses, local routes or rules of netfilter changed, and once whenever changes
-/// may have been missed.
-/// Changes in quick succession give one tick. Runs until the receiver is dropped.
+/// What is announced from now on. Runs until this is dropped.
 ///
 /// # Errors
 /// When the first socket can't be made; later ones are tried again.
-pub fn watch() -> Result<mpsc::Receiver<()>, InventoryError> {
-    let (sender, receiver) = mpsc::channel(1);
+pub fn watch() -> Result<Changes, InventoryError> {
+    let (tick, ticks) = mpsc::channel(1);
+    let (word, words) = mpsc::channel(1);
+    let fresh = Fresh::default();
     let subscription = subscribe()?;
-    tokio::spawn(follow(subscription, sender));
-    Ok(receiver)
+    let told = Told {
+        tick,
+        word,
+        fresh: Arc::clone(&fresh),
+    };
+    tokio::spawn(follow(subscription, told));
+    Ok(Changes {
+        ticks,
+        appeared: Appeared { words, fresh },
+    })
 }
 
-/// Changes within this time give one tick.
+/// What has changed.
+pub struct Changes {
+    /// Ticks when links, addresses, local routes or rules of netfilter have changed, and when changes may have
+    /// been missed. The first change is told at once, and further ones in quick succession together.
+    pub ticks: mpsc::Receiver<()>,
+    /// The links that have appeared, before the tick for them.
+    pub appeared: Appeared,
+}
+
+/// The links that have appeared.
+pub struct Appeared {
+    words: mpsc::Receiver<()>,
+    fresh: Fresh,
+}
+
+/// Links that have appeared or have another name, by index. No more than exist.
+type Fresh = Arc<Mutex<BTreeMap<u32, Link>>>;
+
+impl Appeared {
+    /// Those that have appeared since this was asked last, as soon as there are any; none when
+    /// watching has ended. A link has its index as its number.
+    pub async fn recv(&mut self) -> Option<Vec<Link>> {
+        loop {
+            self.words.recv().await?;
+            let fresh = std::mem::take(&mut *lock(&self.fresh));
+            if !fresh.is_empty() {
+                return Some(fresh.into_values().collect());
+            }
+        }
+    }
+}
+
+fn lock(fresh: &Fresh) -> MutexGuard<'_, BTreeMap<u32, Link>> {
+    fresh.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where announcements go.
+struct Told {
+    tick: mpsc::Sender<()>,
+    word: mpsc::Sender<()>,
+    fresh: Fresh,
+}
+
+/// Time between two ticks.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// Time until the tick for a link that changes again and again.
+const CALM: Duration = Duration::from_secs(1);
+
+/// Changes of a link within [`CALM`] before it has to wait so long.
+const RESTLESS: u32 = 20;
 
 /// Time between attempts to subscribe again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -119,12 +177,12 @@ fn subscribe() -> Result<(Connection, Events), InventoryError> {
     Ok((connection, events))
 }
 
-async fn follow(mut subscription: (Connection, Events), ticks: mpsc::Sender<()>) {
+async fn follow(mut subscription: (Connection, Events), told: Told) {
     loop {
         let (connection, events) = subscription;
-        follow_one(connection, events, &ticks).await;
+        follow_one(connection, events, &told).await;
         subscription = loop {
-            if ticks.is_closed() {
+            if told.tick.is_closed() {
                 return;
             }
             match subscribe() {
@@ -136,44 +194,104 @@ async fn follow(mut subscription: (Connection, Events), ticks: mpsc::Sender<()>)
                     );
                     tokio::select! {
                         () = sleep(RETRY) => {}
-                        () = ticks.closed() => return,
+                        () = told.tick.closed() => return,
                     }
                 }
             }
         };
-        tick(&ticks);
+        tick(&told.tick);
     }
 }
 
 /// Follows one subscription until it or the receiver ends.
-async fn follow_one(connection: Connection, mut events: Events, ticks: &mpsc::Sender<()>) {
+async fn follow_one(connection: Connection, mut events: Events, told: &Told) {
     let mut connection = pin!(connection);
     let mut seen = Seen::default();
     let mut rules = nat::Changes::default();
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut due = None;
+    let mut pace = Pace::default();
     loop {
+        let due = pace.due;
         tokio::select! {
             () = &mut connection => return,
-            () = ticks.closed() => return,
+            () = told.tick.closed() => return,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                due = None;
-                tick(ticks);
+                pace.ticked();
+                tick(&told.tick);
             }
             _ = look.tick() => {
-                if rules.any() && due.is_none() {
-                    due = Some(Instant::now() + SETTLE);
+                if rules.any() {
+                    pace.changed(None);
                 }
             }
             event = events.next() => {
                 let Some((message, _)) = event else { return };
-                if seen.is_new(message) && due.is_none() {
-                    due = Some(Instant::now() + SETTLE);
+                match seen.look_at(message) {
+                    News::None => {}
+                    News::Some => pace.changed(None),
+                    News::Gone(ifindex, name) => {
+                        lock(&told.fresh).remove(&ifindex);
+                        pace.changed(name);
+                    }
+                    News::Link(link, appeared) => {
+                        pace.changed(Some(link.name.clone()));
+                        if appeared {
+                            lock(&told.fresh).insert(link.ifindex, link);
+                            tick(&told.word);
+                        }
+                    }
                 }
             }
         }
     }
+}
+
+/// When the next tick is due.
+#[derive(Default)]
+struct Pace {
+    due: Option<Instant>,
+    last: Option<Instant>,
+    /// How often each link has changed, by name, and since when that is counted.
+    counted: BTreeMap<String, u32>,
+    since: Option<Instant>,
+}
+
+impl Pace {
+    fn ticked(&mut self) {
+        self.due = None;
+        self.last = Some(Instant::now());
+    }
+
+    /// A link has changed, or something else.
+    fn changed(&mut self, link: Option<String>) {
+        let now = Instant::now();
+        let is_over = |since: Instant| now.duration_since(since) >= CALM;
+        if self.since.is_none_or(is_over) {
+            self.counted.clear();
+            self.since = Some(now);
+        }
+        let changes = link.map_or(0, |name| {
+            let count = self.counted.entry(name).or_default();
+            *count += 1;
+            *count
+        });
+        let wait = if changes > RESTLESS { CALM } else { SETTLE };
+        let due = self.last.map_or(now, |last| now.max(last + wait));
+        self.due = Some(self.due.map_or(due, |before| before.min(due)));
+    }
+}
+
+/// What an announcement tells.
+enum News {
+    /// Nothing that was not known.
+    None,
+    /// Something has changed.
+    Some,
+    /// A link is gone, by index; its name, if that was known.
+    Gone(u32, Option<String>),
+    /// A link, and whether it has appeared or has another name.
+    Link(Link, bool),
 }
 
 fn tick(ticks: &mpsc::Sender<()>) {
@@ -192,16 +310,16 @@ struct Seen {
 }
 
 impl Seen {
-    fn is_new(&mut self, message: Message) -> bool {
+    fn look_at(&mut self, message: Message) -> News {
         let message = match message.payload {
             NetlinkPayload::InnerMessage(message) => message,
             NetlinkPayload::Overrun(_) => {
                 *self = Self::default();
-                return true;
+                return News::Some;
             }
-            _ => return false,
+            _ => return News::None,
         };
-        match message {
+        let is_new = match message {
             // A bridge announces its ports in messages of its own family, which lack most fields.
             RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
                 if message.header.interface_family != AddressFamily::Unspec =>
@@ -209,12 +327,19 @@ impl Seen {
                 true
             }
             RouteNetlinkMessage::NewLink(message) => match read_link(message) {
-                Some(link) => self.links.insert(link.ifindex, link.clone()) != Some(link),
+                Some(link) => {
+                    let was = self.links.insert(link.ifindex, link.clone());
+                    if was.as_ref() == Some(&link) {
+                        return News::None;
+                    }
+                    let appeared = was.is_none_or(|was| was.name != link.name);
+                    return News::Link(link, appeared);
+                }
                 None => true,
             },
             RouteNetlinkMessage::DelLink(message) => {
-                self.links.remove(&message.header.index);
-                true
+                let was = self.links.remove(&message.header.index);
+                return News::Gone(message.header.index, was.map(|it| it.name));
             }
             RouteNetlinkMessage::NewAddress(message) => match read_address(&message) {
                 Some(address) => self.addresses.insert((message.header.index, address)),
@@ -232,7 +357,8 @@ impl Seen {
                 read_taken(&message).is_some()
             }
             _ => false,
-        }
+        };
+        if is_new { News::Some } else { News::None }
     }
 }
 
@@ -332,7 +458,7 @@ pub(crate) mod tests {
             );
             assert_eq!(empty.addresses, BTreeSet::new());
 
-            let mut ticks = watch().expect("a subscription");
+            let mut ticks = watch().expect("a subscription").ticks;
             let (connection, handle, _events) = rtnetlink::new_connection().expect("a socket");
             let task = tokio::spawn(connection);
             handle
@@ -406,7 +532,7 @@ pub(crate) mod tests {
     #[test]
     fn sees_by_which_other_addresses_the_router_takes_packets() {
         in_a_namespace(async {
-            let ticks = watch().expect("a subscription");
+            let ticks = watch().expect("a subscription").ticks;
             let (connection, handle, _events) = rtnetlink::new_connection().expect("a socket");
             let task = tokio::spawn(connection);
             let veth = LinkVeth::new("lan1", "dev1").build();
@@ -495,7 +621,7 @@ pub(crate) mod tests {
     #[test]
     fn changes_in_quick_succession_are_few_ticks() {
         in_a_namespace(async {
-            let mut ticks = watch().expect("a subscription");
+            let mut ticks = watch().expect("a subscription").ticks;
             let (connection, handle, _events) = rtnetlink::new_connection().expect("a socket");
             let task = tokio::spawn(connection);
             for n in 0..50 {
@@ -517,9 +643,11 @@ pub(crate) mod tests {
     #[test]
     fn stops_when_nobody_listens() {
         in_a_namespace(async {
-            let (sender, receiver) = mpsc::channel(1);
-            let task = tokio::spawn(follow(subscribe().expect("a subscription"), sender));
-            drop(receiver);
+            let ((tick, ticks), (word, _words)) = (mpsc::channel(1), mpsc::channel(1));
+            let fresh = Fresh::default();
+            let told = Told { tick, word, fresh };
+            let task = tokio::spawn(follow(subscribe().expect("a subscription"), told));
+            drop(ticks);
             timeout(LONG, task)
                 .await
                 .expect("an end in time")
@@ -552,8 +680,71 @@ pub(crate) mod tests {
             overrun,
             link(true),
         ]
-        .map(|message| seen.is_new(message));
-        assert_eq!(news, [true, false, true, false, true, true]);
+        .map(|message| match seen.look_at(message) {
+            News::None => "none",
+            News::Link(_, true) => "appeared",
+            News::Link(_, false) => "changed",
+            News::Some | News::Gone(..) => "some",
+        });
+        let expected = ["appeared", "none", "changed", "none", "some", "appeared"];
+        assert_eq!(news, expected);
+    }
+
+    #[test]
+    fn a_restless_link_waits_and_others_do_not() {
+        let mut pace = Pace::default();
+        let now = Instant::now;
+        let in_turn = |pace: &mut Pace, name: &str| {
+            let before = now();
+            pace.changed(Some(name.to_owned()));
+            pace.due.map(|due| due.saturating_duration_since(before))
+        };
+        // The first change is told at once.
+        assert!(in_turn(&mut pace, "lan1").is_some_and(|wait| wait < SETTLE));
+        for _ in 1..RESTLESS {
+            pace.ticked();
+            assert!(in_turn(&mut pace, "lan1").is_some_and(|wait| wait <= SETTLE));
+        }
+        pace.ticked();
+        assert!(in_turn(&mut pace, "lan1").is_some_and(|wait| wait > SETTLE));
+        assert!(in_turn(&mut pace, "lan2").is_some_and(|wait| wait <= SETTLE));
+    }
+
+    #[test]
+    fn a_link_that_appears_is_told_by_name() {
+        in_a_namespace(async {
+            let Changes {
+                ticks: _ticks,
+                mut appeared,
+            } = watch().expect("a subscription");
+            let (connection, handle, _events) = rtnetlink::new_connection().expect("a socket");
+            let task = tokio::spawn(connection);
+            let names = async |appeared: &mut Appeared| {
+                let links = timeout(LONG, appeared.recv()).await.expect("in time");
+                let links = links.expect("watching goes on").into_iter();
+                links
+                    .map(|link| (link.name, link.ifindex))
+                    .collect::<BTreeMap<_, _>>()
+            };
+            let veth = LinkVeth::new("lan1", "dev1").build();
+            handle.link().add(veth).execute().await.expect("veth");
+            let mut told = names(&mut appeared).await;
+            while !told.contains_key("lan1") {
+                told.extend(names(&mut appeared).await);
+            }
+            let renamed = LinkUnspec::new_with_index(told["lan1"]).name("lan2".to_owned());
+            handle
+                .link()
+                .set(renamed.build())
+                .execute()
+                .await
+                .expect("a name");
+            while !told.contains_key("lan2") {
+                told.extend(names(&mut appeared).await);
+            }
+            assert_eq!(told["lan1"], told["lan2"]);
+            task.abort();
+        });
     }
 
     /// Waits until no more ticks come, and counts them.

@@ -120,6 +120,11 @@ impl Reader {
         self.size("FLOWS") as u32
     }
 
+    /// Entries that the table of places can hold for one revision.
+    pub fn places(&self) -> usize {
+        self.size("PLACES") as usize / 2
+    }
+
     pub(crate) fn size(&self, name: &str) -> u64 {
         u64::from(self.sizes.get(name).copied().unwrap_or(0))
     }

@@ -5,7 +5,10 @@
 //! judged by one revision. The old slot is changed again only after a grace period, when no packet
 //! can still be reading it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use aya::maps::{MapError, PerCpuArray, lpm_trie::Key};
 use jiff::Timestamp;
@@ -280,6 +283,16 @@ impl Datapath {
         tables: &Tables,
         written: &mut usize,
     ) -> Result<BTreeMap<(u32, u32), Set>> {
+        // Another interface changes no pair.
+        if let Some(Slot {
+            tables: Some(old),
+            sets,
+            ..
+        }) = self.active.map(|active| &self.slots[active])
+            && Arc::ptr_eq(&old.pairs, &tables.pairs)
+        {
+            return Ok(sets.clone());
+        }
         let mut known: HashMap<Intervals, Set> = HashMap::new();
         let mut taken: BTreeMap<u32, u32> = BTreeMap::new();
         if let Some(active) = self.active {
@@ -296,7 +309,7 @@ impl Datapath {
         let mut gaps = taken.into_iter().peekable();
         let mut sets = BTreeMap::new();
         let (mut places, mut fresh) = (Vec::new(), Vec::new());
-        for (pair, intervals) in &tables.pairs {
+        for (pair, intervals) in tables.pairs.iter() {
             let set = match known.get(intervals) {
                 Some(set) => *set,
                 None => {

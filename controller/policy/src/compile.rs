@@ -5,7 +5,10 @@
 //! `any`. So a rule between two zones is one pair, however many devices they have, and the number of
 //! lookups for a packet does not grow with the number of rules.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use wardline_ebpf::abi::{
     Address, End, Mac, Port, ROUTER, behind_key, ethertype_key, mac_key, zone,
@@ -18,7 +21,7 @@ mod ports;
 use self::{
     networks::{Networks, cut, prefix_of},
     pairs::{Kinds, classes, pairs},
-    ports::{connected, ports},
+    ports::{Behind, connected, ports},
 };
 use crate::{
     clock::Clock,
@@ -26,11 +29,11 @@ use crate::{
     inventory::{Header, Inventory, Link},
     numbers::{Ids, number_of, numbered},
     quarantine::Quarantine,
-    tables::Tables,
+    tables::{Amendment, NoRoom, Tables},
     words::mac::mac_number,
 };
 
-/// Compiles the tables that enforce an intent on the interfaces that exist.
+/// Compiles the tables that enforce an intent on the interfaces that exist, with room for all of them.
 ///
 /// `quarantined` is what is in quarantine.
 pub fn compile(
@@ -40,67 +43,158 @@ pub fn compile(
     quarantined: &Quarantine,
     clock: &Clock,
 ) -> Tables {
-    let zone_numbers: Vec<u16> = intent
-        .zones
-        .iter()
-        .map(|z| number_of(ids, numbered::ZONE, &z.name) as u16)
-        .collect();
-    let device_numbers: Vec<u32> = intent
-        .devices
-        .iter()
-        .map(|d| number_of(ids, numbered::DEVICE, &d.name))
-        .collect();
-    let zone_of = |index: ZoneIndex| zone_numbers[index.0];
-    let mut tables = Tables::default();
+    Base::of(intent, ids, clock).on(intent, inventory, quarantined, &Room::default())
+}
 
-    ports(intent, inventory, quarantined, &zone_of, &mut tables);
-    zones(intent, &zone_of, &mut tables);
+/// What a compiled intent is on any interfaces. Rules are no part of what [`Base::on`] does again
+/// when an interface appears, so that it takes no longer with many of them.
+pub struct Base {
+    /// The tables of a router without interfaces.
+    tables: Tables,
+    zones: Vec<u16>,
+    devices: Vec<u32>,
+    classes: Vec<u32>,
+    kinds: Kinds,
+    networks: Networks,
+    /// The devices that may only appear on one interface, by its name.
+    pinned: BTreeMap<String, Vec<usize>>,
+}
 
-    let networks = Networks::of(intent, ids, &zone_of);
-    let classes = classes(intent, &device_numbers);
-    pairs(
-        intent,
-        ids,
-        &classes,
-        &networks,
-        &zone_of,
-        clock,
-        &mut tables,
-    );
-    let kinds = Kinds::of(&tables.pairs);
-    tables.zones.insert(0, kinds.any());
+/// What room the tables have for ports, and which ports get it.
+#[derive(Clone, Copy, Default)]
+pub struct Room<'a> {
+    /// Entries that [`Tables::places`] may have; none: any number.
+    pub places: Option<usize>,
+    /// The tables in force, whose ports keep their places before others get any.
+    pub before: Option<&'a Tables>,
+    /// Ports at which nothing is to pass, by number.
+    pub shut: Option<&'a BTreeSet<u32>>,
+}
 
-    let connected = connected(inventory, &tables);
-    for ((net, zone), region) in networks.with(connected.keys()) {
-        let is_connected = networks::around(net, |outer| connected.get(&outer).copied());
-        let mut flags = 0;
-        if is_connected == Some(true) {
-            flags |= End::CONNECTED;
-        }
-        if zone == networks::SHARED {
-            flags |= End::SHARED;
-        }
-        let end = kinds.mark(End {
-            zone: if zone == networks::SHARED { 0 } else { zone },
-            region,
-            flags,
-            ..End::default()
-        });
-        tables.prefixes.insert(net, end);
+impl Room<'_> {
+    /// Why there is no room for the places of one more port, if there is none.
+    fn refuses(&self, places: &BTreeMap<u64, u32>, tables: &Tables) -> Option<NoRoom> {
+        let most = self.places?;
+        let fresh = places.keys().filter(|it| !tables.places.contains_key(it));
+        let (needed, left) = (fresh.count(), most.saturating_sub(tables.places.len()));
+        (needed > left).then_some(NoRoom { needed, left, most })
     }
-    tables.shares = networks.shares.clone();
-    for (index, device) in intent.devices.iter().enumerate() {
+}
+
+impl Base {
+    /// Compiles all that does not depend on interfaces.
+    pub fn of(intent: &Intent, ids: &Ids, clock: &Clock) -> Self {
+        let zone_numbers: Vec<u16> = intent
+            .zones
+            .iter()
+            .map(|z| number_of(ids, numbered::ZONE, &z.name) as u16)
+            .collect();
+        let device_numbers: Vec<u32> = intent
+            .devices
+            .iter()
+            .map(|d| number_of(ids, numbered::DEVICE, &d.name))
+            .collect();
+        let zone_of = |index: ZoneIndex| zone_numbers[index.0];
+        let mut tables = Tables::default();
+        zones(intent, &zone_of, &mut tables);
+        let networks = Networks::of(intent, ids, &zone_of);
+        let classes = classes(intent, &device_numbers);
+        tables.pairs = Arc::new(pairs(intent, ids, &classes, &networks, &zone_of, clock));
+        let kinds = Kinds::of(&tables.pairs);
+        tables.zones.insert(0, kinds.any());
+        tables.shares = networks.shares.clone();
+        let mut base = Self {
+            tables: Tables::default(),
+            zones: zone_numbers,
+            devices: device_numbers,
+            classes,
+            kinds,
+            networks,
+            pinned: BTreeMap::new(),
+        };
+        for (index, device) in intent.devices.iter().enumerate() {
+            base.add_device(index, device, None, &mut tables);
+            if let Some(port) = &device.port {
+                base.pinned.entry(port.clone()).or_default().push(index);
+            }
+        }
+        // Through a NAT64, too, devices and the router are not the internet.
+        for address in intent.devices.iter().flat_map(|it| &it.addresses) {
+            if let Some((address, end)) = base.translated(*address) {
+                tables.addresses.entry(address).or_insert(end);
+            }
+        }
+        for device in &intent.devices {
+            join_ends(device, &mut tables);
+        }
+        base.tables = tables;
+        base
+    }
+
+    /// The tables on the interfaces that exist. The intent is the one that this was made of.
+    pub fn on(
+        &self,
+        intent: &Intent,
+        inventory: &Inventory,
+        quarantined: &Quarantine,
+        room: &Room<'_>,
+    ) -> Tables {
+        let mut tables = self.tables.clone();
+        let zone_of = |index: ZoneIndex| self.zones[index.0];
+        let on: Vec<(&Link, &Vec<usize>)> = inventory
+            .links
+            .values()
+            .filter_map(|link| Some((link, self.pinned.get(&link.name)?)))
+            .collect();
+        let mut behind = Behind::new();
+        for (link, devices) in &on {
+            for index in *devices {
+                if is_behind_bare(&intent.devices[*index], link) {
+                    let key = behind_key(0, link.number, self.devices[*index]);
+                    behind.entry(link.number).or_default().push(key);
+                }
+            }
+        }
+        ports(
+            intent,
+            inventory,
+            quarantined,
+            &zone_of,
+            room,
+            &behind,
+            &mut tables,
+        );
+        self.prefixes(inventory, &mut tables);
+        for (link, devices) in &on {
+            for index in *devices {
+                let device = &intent.devices[*index];
+                self.add_device(*index, device, Some(link), &mut tables);
+                join_ends(device, &mut tables);
+            }
+        }
+        router_macs(inventory, &mut tables);
+        self.router_addresses(intent, inventory, &mut tables);
+        // Last, because it changes entries as they are.
+        for name in &quarantined.devices {
+            let found = intent.devices.binary_search_by(|it| it.name.cmp(name));
+            if let Ok(at) = found {
+                let (device, number) = (&intent.devices[at], self.devices[at]);
+                let cut_off = Amendment::quarantine(&tables, device, number, true);
+                tables.macs.extend(cut_off.macs);
+                tables.addresses.extend(cut_off.addresses);
+                tables.devices.extend(cut_off.devices);
+            }
+        }
+        tables
+    }
+
+    /// The entries of a device; `link` is the interface that it is pinned to.
+    fn add_device(&self, index: usize, device: &Device, link: Option<&Link>, tables: &mut Tables) {
+        let (number, zone) = (self.devices[index], self.zones[device.zone.0]);
         let mut flags = 0;
-        if quarantined.devices.contains(&device.name) {
-            flags |= End::QUARANTINED;
-        }
-        let behind = behind_bare(device, inventory);
-        if !device.macs.is_empty() || behind.is_some() {
+        let is_behind = link.is_some_and(|link| is_behind_bare(device, link));
+        if !device.macs.is_empty() || is_behind {
             flags |= End::GUARDED;
-        }
-        if let Some(interface) = behind {
-            let key = behind_key(0, interface, device_numbers[index]);
-            tables.places.insert(key, 1);
         }
         if device.learns(true) {
             flags |= End::LEARNS_V4;
@@ -108,107 +202,140 @@ pub fn compile(
         if device.learns(false) {
             flags |= End::LEARNS_V6;
         }
-        let number = device_numbers[index];
         let end = End {
             device: number,
-            class: classes[index],
-            zone: zone_of(device.zone),
+            class: self.classes[index],
+            zone,
             flags,
             ..End::default()
         };
         for address in &device.addresses {
             let address = Address::from(*address);
-            let end = End {
-                region: networks.region(address),
-                ..end
-            };
-            tables.addresses.insert(address, kinds.mark(end));
+            let region = self.networks.region(address);
+            let end = self.kinds.mark(End { region, ..end });
+            tables.addresses.insert(address, end);
         }
         // Who is not behind a port has no link-local address that anyone sees.
         if flags & (End::LEARNS | End::GUARDED) != 0 {
-            tables.devices.insert(number, kinds.mark(end));
+            tables.devices.insert(number, self.kinds.mark(end));
         }
-        let interface = match &device.port {
+        let interface = match (&device.port, link) {
+            (_, Some(link)) => link.number,
             // A device on a port that does not exist may appear nowhere.
-            Some(port) => inventory.link(port).map_or(u32::MAX, |link| link.number),
-            None => 0,
+            (Some(_), None) => u32::MAX,
+            (None, None) => 0,
         };
         for mac in &device.macs {
             let entry = Mac {
                 device: number,
                 interface,
-                zone: zone_of(device.zone),
+                zone,
                 flags,
                 ..Mac::default()
             };
             tables.macs.insert(mac_key(0, mac_number(mac)), entry);
         }
     }
-    router_macs(inventory, &mut tables);
-    let router = kinds.mark(End {
-        device: ROUTER,
-        class: ROUTER,
-        ..End::default()
-    });
-    taken(inventory, router, &mut tables);
-    for address in &inventory.addresses {
-        tables.addresses.insert(Address::from(*address), router);
-    }
-    // Through a NAT64, too, devices and the router are not the internet.
-    let listed = intent.devices.iter().flat_map(|device| &device.addresses);
-    for address in listed.chain(&inventory.addresses) {
-        if let Some((address, region)) = networks.translated(*address) {
-            let end = kinds.mark(End {
+
+    /// The networks that zones and rules name, and those that the router reaches directly.
+    fn prefixes(&self, inventory: &Inventory, tables: &mut Tables) {
+        let connected = connected(inventory, tables);
+        for ((net, zone), region) in self.networks.with(connected.keys()) {
+            let is_connected = networks::around(net, |outer| connected.get(&outer).copied());
+            let mut flags = 0;
+            if is_connected == Some(true) {
+                flags |= End::CONNECTED;
+            }
+            if zone == networks::SHARED {
+                flags |= End::SHARED;
+            }
+            let end = self.kinds.mark(End {
+                zone: if zone == networks::SHARED { 0 } else { zone },
                 region,
+                flags,
                 ..End::default()
             });
-            tables.addresses.entry(address).or_insert(end);
+            tables.prefixes.insert(net, end);
         }
     }
-    // Last, once the end of every address is final.
-    for device in &intent.devices {
-        let Some(address) = device.addresses.first().map(|it| Address::from(*it)) else {
-            continue;
-        };
-        for mac in &device.macs {
-            let key = mac_key(0, mac_number(mac));
-            if let (Some(entry), Some(end)) =
-                (tables.macs.get_mut(&key), tables.addresses.get(&address))
-                && end.device == entry.device
-            {
-                (entry.address, entry.end) = (address, *end);
+
+    /// What the router takes packets by. The kernel asks for these before all other routes, so they
+    /// are the router's whoever else lists them.
+    fn router_addresses(&self, intent: &Intent, inventory: &Inventory, tables: &mut Tables) {
+        let router = self.kinds.mark(End {
+            device: ROUTER,
+            class: ROUTER,
+            ..End::default()
+        });
+        let mut taken_from = BTreeSet::new();
+        for net in &inventory.taken {
+            let around = prefix_of(*net);
+            if around.1 == 128 {
+                let was = tables.addresses.insert(around.0, router);
+                taken_from.extend(was.map(|end| end.device));
+                continue;
+            }
+            let is_inside =
+                |prefix: (Address, u8)| prefix.1 >= around.1 && cut(prefix.0, around.1) == around.0;
+            let prefixes = tables.prefixes.iter_mut();
+            let prefixes = prefixes.filter(|(prefix, _)| is_inside(**prefix));
+            prefixes.for_each(|(_, end)| *end = router);
+            let addresses = tables.addresses.iter_mut();
+            let addresses = addresses.filter(|(address, _)| is_inside((**address, 128)));
+            for (_, end) in addresses {
+                taken_from.insert(end.device);
+                *end = router;
+            }
+            tables.prefixes.insert(around, router);
+        }
+        for address in &inventory.addresses {
+            let was = tables.addresses.insert(Address::from(*address), router);
+            taken_from.extend(was.map(|end| end.device));
+        }
+        for address in &inventory.addresses {
+            if let Some((address, end)) = self.translated(*address) {
+                tables.addresses.entry(address).or_insert(end);
+            }
+        }
+        // Seldom: a device lists an address that is the router's.
+        if taken_from.iter().any(|device| *device > ROUTER) {
+            let devices = intent.devices.iter().zip(&self.devices);
+            for (device, _) in devices.filter(|(_, number)| taken_from.contains(number)) {
+                join_ends(device, tables);
             }
         }
     }
-    tables
-}
 
-/// The interface without a link header that a device without MACs is behind.
-fn behind_bare(device: &Device, inventory: &Inventory) -> Option<u32> {
-    let link = inventory.link(device.port.as_ref()?)?;
-    let is_bare = device.macs.is_empty() && link.header == Header::Bare;
-    is_bare.then_some(link.number)
-}
-
-/// What the router takes packets by besides its addresses. The kernel asks for these before all
-/// other routes, so they are the router's whoever else lists them.
-fn taken(inventory: &Inventory, router: End, tables: &mut Tables) {
-    for net in &inventory.taken {
-        let around = prefix_of(*net);
-        if around.1 == 128 {
-            tables.addresses.insert(around.0, router);
-            continue;
-        }
-        let is_inside =
-            |prefix: (Address, u8)| prefix.1 >= around.1 && cut(prefix.0, around.1) == around.0;
-        let prefixes = tables.prefixes.iter_mut();
-        let prefixes = prefixes.filter(|(prefix, _)| is_inside(**prefix));
-        prefixes.for_each(|(_, end)| *end = router);
-        let addresses = tables.addresses.iter_mut();
-        let addresses = addresses.filter(|(address, _)| is_inside((**address, 128)));
-        addresses.for_each(|(_, end)| *end = router);
-        tables.prefixes.insert(around, router);
+    /// The address by which a NAT64 reaches a device or the router, where it would otherwise be of
+    /// the internet; nobody has it.
+    fn translated(&self, address: std::net::IpAddr) -> Option<(Address, End)> {
+        let (address, region) = self.networks.translated(address)?;
+        let end = End {
+            region,
+            ..End::default()
+        };
+        Some((address, self.kinds.mark(end)))
     }
+}
+
+/// Keeps the end of a device's first address with each of its MACs, if it has that address.
+fn join_ends(device: &Device, tables: &mut Tables) {
+    let Some(address) = device.addresses.first().map(|it| Address::from(*it)) else {
+        return;
+    };
+    for mac in &device.macs {
+        let key = mac_key(0, mac_number(mac));
+        if let Some(entry) = tables.macs.get_mut(&key) {
+            let end = tables.addresses.get(&address);
+            let own = end.filter(|end| end.device == entry.device);
+            (entry.address, entry.end) = own.map_or_else(Default::default, |end| (address, *end));
+        }
+    }
+}
+
+/// Whether a device without MACs is behind this interface, which has no link header.
+fn is_behind_bare(device: &Device, link: &Link) -> bool {
+    device.macs.is_empty() && link.header == Header::Bare
 }
 
 /// Different MACs of the router for which there is room beside those of devices. What leaves a port

@@ -112,6 +112,11 @@ impl Inventory {
         }
     }
 
+    /// The name of the link with a number.
+    pub fn link_at(&self, number: u32) -> Option<&String> {
+        self.links.get(&number).map(|link| &link.name)
+    }
+
     /// Finds a link by its name.
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)

@@ -99,7 +99,7 @@ impl<'a> Model<'a> {
         let mut intervals = Vec::new();
         let mut known: HashMap<*const Interval, Set> = HashMap::new();
         let mut sets = HashMap::new();
-        for (pair, list) in &tables.pairs {
+        for (pair, list) in tables.pairs.iter() {
             let set = *known.entry(list.as_ptr()).or_insert_with(|| {
                 let first = intervals.len() as u32;
                 intervals.extend_from_slice(list);

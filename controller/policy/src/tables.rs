@@ -1,6 +1,10 @@
 //! The contents of the kernel's maps for one revision, and entries that were amended since.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use wardline_ebpf::abi::{Address, End, Interval, Mac, Port, mac_key};
 
@@ -27,8 +31,43 @@ pub struct Tables {
     /// Devices that learn their addresses, by number.
     pub devices: BTreeMap<u32, End>,
     /// What pairs of names may do; the opener's name has [`KEPT`](wardline_ebpf::abi::KEPT) in
-    /// pairs that hold while an end is in quarantine.
-    pub pairs: BTreeMap<(u32, u32), Intervals>,
+    /// pairs that hold while an end is in quarantine. Tables of the same intent share them.
+    pub pairs: Arc<BTreeMap<(u32, u32), Intervals>>,
+    /// Ports for which there is no room, by number.
+    pub refused: BTreeMap<u32, NoRoom>,
+    /// Ports at which nothing passes, by number.
+    pub shut: BTreeSet<u32>,
+}
+
+/// Why there is no room for a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    /// The places that it needs.
+    pub needed: usize,
+    /// The places that other ports leave.
+    pub left: usize,
+    /// The places that there are.
+    pub most: usize,
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { needed, left, most } = self;
+        write!(f, "it needs {needed} places, and {left} of {most} are left")
+    }
+}
+
+impl Tables {
+    /// Whether an interface, by its number, is a guarded port at which zones are admitted.
+    pub fn admits(&self, interface: u32) -> bool {
+        self.guards(interface) && !self.shut.contains(&interface)
+    }
+
+    /// Whether an interface, by its number, is a guarded port.
+    pub fn guards(&self, interface: u32) -> bool {
+        let port = self.ports.get(&interface);
+        port.is_some_and(|port| port.flags & Port::GUARDED != 0)
+    }
 }
 
 /// Entries of the maps that differ from the compiled ones.
@@ -92,7 +131,9 @@ impl Amendment {
         });
         let addresses = device.addresses.iter().filter_map(|address| {
             let address = Address::from(*address);
-            Some((address, end(tables.addresses.get(&address)?)))
+            let listed = tables.addresses.get(&address)?;
+            // It may be the router's by now.
+            (listed.device == number).then(|| (address, end(listed)))
         });
         let own = tables.devices.get(&number);
         Self {

@@ -113,6 +113,8 @@ fn changed_keys<K: Ord + Copy, V: PartialEq>(old: &BTreeMap<K, V>, new: &BTreeMa
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use wardline_ebpf::abi::{Address, Interval, Mac, name};
 
     use super::*;
@@ -204,9 +206,8 @@ mod tests {
     fn a_pair_touches_the_devices_of_its_narrower_name() {
         let with = |from, to| {
             let mut tables = tables();
-            tables
-                .pairs
-                .insert((from, to), vec![Interval::default()].into());
+            let pairs = Arc::make_mut(&mut tables.pairs);
+            pairs.insert((from, to), vec![Interval::default()].into());
             tables
         };
         let (class, zone) = (name(kind::CLASS, 3), name(kind::ZONE, 1));

@@ -40,9 +40,9 @@ pub(super) struct File {
     ///
     /// Example: `pin_dir = "/sys/fs/bpf/wardline"`
     pin_dir: Option<Spanned<PathBuf>>,
-    /// What becomes of the ports that were guarded when the policy in force is lost: neither the copy of it,
-    /// nor the database, nor the kernel has it. `closed`: they drop all but the failsafe and the router's own
-    /// control of the link. `open`: they are not guarded.
+    /// What becomes of a port that can't be guarded, and of all that were guarded when the policy in force is
+    /// lost: neither the copy of it, nor the database, nor the kernel has it. `closed`: it drops all but the
+    /// failsafe, and where that can't be done it is taken down. `open`: it is not guarded.
     ///
     /// Example: `on_failure = "closed"`
     #[serde(default)]

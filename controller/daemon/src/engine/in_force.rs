@@ -6,22 +6,26 @@
 //! release, taking back, ended grants) is enforced, then recorded, at once or when the database can
 //! be written again ([`InForce::act`]).
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use wardline_datapath::{Datapath, error::DatapathError, fault};
-use wardline_ebpf::abi;
 use wardline_policy::{
     clock::Clock,
+    compile::{Base, Room},
     document::{
         Document as Policy,
         diff::{self, Extent},
         edit::Edit,
         ending_rules,
     },
-    inventory::Inventory,
+    inventory::{Inventory, Link},
     numbers::{number_of, numbered},
     quarantine::Whom,
     snapshot::Snapshot,
@@ -29,27 +33,40 @@ use wardline_policy::{
 };
 
 use super::{
-    guard::guard,
+    guard::{self, guard},
     pending::Pending,
     prepare::{self, Prepared},
     quarantine::Known,
     records::{Change, Records},
     refusal::Refusal,
-    state::State,
+    state::{Attached, PortState, Shut, State},
     terms::{Applied, Author, Terms},
 };
-use crate::store::{
-    error::StoreError,
-    revision::{Document, Fact},
+use crate::{
+    config::OnFailure,
+    store::{
+        error::StoreError,
+        revision::{Document, Fact},
+    },
 };
 
 /// Most names of guarded ports that are kept; beyond that, only those of interfaces that exist.
 const MOST_NAMES: usize = 65_536;
 
+/// How long an interface may be missing in lists after it has appeared.
+const UNLISTED: Duration = Duration::from_secs(5);
+
 /// What is in force.
 pub(super) struct InForce {
     pub(super) records: Records,
     pub(super) datapath: Datapath,
+    /// What the document in force was compiled to; none: there was none yet.
+    pub(super) base: Option<Arc<Base>>,
+    /// What becomes of a port that can't be guarded.
+    pub(super) on_failure: OnFailure,
+    /// Interfaces that were guarded when they appeared, and when: a list of interfaces that is older
+    /// must not cost them their hooks.
+    pub(super) met: BTreeMap<u32, Instant>,
     pub(super) state: watch::Sender<State>,
 }
 
@@ -213,7 +230,11 @@ impl InForce {
 
     /// Puts tables and hooks right for the interfaces that there are now.
     pub(super) fn set_inventory(&mut self, inventory: Inventory) -> Result<(), Refusal> {
-        let mut current = Snapshot::clone(&self.snapshot());
+        let before = self.snapshot();
+        let is_fresh = |link: &&Link| before.inventory.link_at(link.number) != Some(&link.name);
+        let fresh: Vec<Link> = inventory.links.values().filter(is_fresh).cloned().collect();
+        self.meet(&fresh);
+        let mut current = Snapshot::clone(&before);
         self.datapath
             .keep_adopting(|interface| inventory.links.contains_key(&interface));
         current.inventory = Arc::new(inventory);
@@ -221,8 +242,59 @@ impl InForce {
             self.publish(current);
             return Ok(());
         }
-        let prepared = prepare::recompile(&current);
-        self.enforce_on(&current, current.revision, prepared, None)
+        let prepared = prepare::recompile(
+            &current,
+            base_of(&mut self.base, &current),
+            self.datapath.reader(),
+        );
+        let done = self.enforce_on(&current, current.revision, prepared, None);
+        if let Err(refusal) = &done {
+            self.tell_without_tables(&fresh, refusal);
+        }
+        done
+    }
+
+    /// Tells of ports that have appeared and have hooks, but no tables by which something could pass.
+    fn tell_without_tables(&self, fresh: &[Link], refusal: &Refusal) {
+        let state = self.state.borrow().clone();
+        let is_port = |link: &&Link| state.snapshot.intent.port_for(&link.name).is_some();
+        let mut ports = state.ports.to_vec();
+        ports.retain(|port| fresh.iter().all(|link| link.name != port.interface));
+        ports.extend(fresh.iter().filter(is_port).map(|link| PortState {
+            interface: link.name.clone(),
+            ifindex: link.ifindex,
+            number: link.number,
+            zone: String::new(),
+            attached: Attached::None,
+            reason: format!("shut: its tables can't be written: {refusal}"),
+            shut: Shut::Dropped,
+            fast_forward: false,
+            warnings: Vec::new(),
+        }));
+        ports.sort_by(|a, b| a.interface.cmp(&b.interface));
+        self.state.send_modify(|state| state.ports = ports.into());
+    }
+
+    /// Puts hooks on interfaces that have appeared. What can't be done here is tried again, and told,
+    /// when the tables have been put right for them.
+    pub(super) fn meet(&mut self, links: &[Link]) {
+        let state = self.state.borrow().clone();
+        if guards_nothing(&state.snapshot) {
+            return;
+        }
+        let intent = &state.snapshot.intent;
+        for link in links {
+            // Where everything is observed nothing may be dropped until the tables are right.
+            let port = intent.port_for(&link.name);
+            let Some(port) = port.filter(|port| !guard::observes(intent, port)) else {
+                continue;
+            };
+            match guard::attach(&mut self.datapath, link, port) {
+                Ok(_) => drop(self.met.insert(link.ifindex, Instant::now())),
+                Err(error) => debug!(port = link.name, error, "not guarded at once"),
+            }
+        }
+        self.met.retain(|_, met| met.elapsed() < UNLISTED);
     }
 
     /// Has rules end by a wall clock that was set.
@@ -234,7 +306,9 @@ impl InForce {
             self.publish(current);
             return Ok(());
         }
-        let prepared = prepare::recompile(&current);
+        // When rules end is part of what does not depend on interfaces.
+        let base = Arc::new(Base::of(&current.intent, &current.ids, &clock));
+        let prepared = prepare::recompile(&current, base, self.datapath.reader());
         self.enforce_on(&current, current.revision, prepared, None)
     }
 
@@ -242,9 +316,49 @@ impl InForce {
     pub(super) fn guard(&mut self) {
         let state = self.state.borrow().clone();
         if !guards_nothing(&state.snapshot) {
-            let ports = guard(&mut self.datapath, &state.snapshot, &state.ports);
-            self.state.send_modify(|state| state.ports = ports);
+            let mut snapshot = Snapshot::clone(&state.snapshot);
+            let ports = self.guard_ports(&mut snapshot, &state.ports);
+            let changed = !Arc::ptr_eq(&snapshot.tables, &state.snapshot.tables);
+            self.state.send_modify(|state| {
+                state.ports = ports;
+                if changed {
+                    state.snapshot = Arc::new(snapshot);
+                }
+            });
         }
+    }
+
+    /// Puts hooks on the ports of a snapshot whose tables are in force. The tables change when a port
+    /// has to be shut, or can be opened again.
+    fn guard_ports(&mut self, snapshot: &mut Snapshot, before: &[PortState]) -> Arc<[PortState]> {
+        // Once more for what is shut, and for what then does not fit.
+        const ROUNDS: u32 = 3;
+        let met = |ifindex| {
+            let met = self.met.get(&ifindex);
+            met.is_some_and(|met| met.elapsed() < UNLISTED)
+        };
+        let mut guarded = guard(&mut self.datapath, snapshot, before, self.on_failure, &met);
+        for _ in 0..ROUNDS {
+            if guarded.shut == snapshot.tables.shut {
+                break;
+            }
+            let room = Room {
+                shut: Some(&guarded.shut),
+                ..prepare::room(snapshot, self.datapath.reader())
+            };
+            let base = base_of(&mut self.base, snapshot);
+            let (intent, inventory) = (&snapshot.intent, &snapshot.inventory);
+            let tables = base.on(intent, inventory, &snapshot.quarantined, &room);
+            if let Err(error) = self.datapath.put(snapshot.revision, &tables) {
+                error!(%error, "a port that can't be guarded is judged by its zones still");
+                break;
+            }
+            snapshot.tables = Arc::new(tables);
+            snapshot.amended = Amendment::default();
+            let states = &guarded.states;
+            guarded = guard(&mut self.datapath, snapshot, states, self.on_failure, &met);
+        }
+        guarded.states
     }
 
     fn publish(&self, snapshot: Snapshot) {
@@ -363,6 +477,7 @@ impl InForce {
         waiting: Option<Waiting>,
     ) -> Result<(), Refusal> {
         let Prepared {
+            base,
             policy,
             intent,
             ids,
@@ -370,6 +485,7 @@ impl InForce {
             clock,
         } = prepared;
         self.datapath.put(revision, &tables)?;
+        self.base = Some(base);
         fault::point("judges");
         // From here on the tables are in force, and nothing may refuse them any more.
         if !Arc::ptr_eq(&ids, &current.ids) && current.revision != 0 {
@@ -395,7 +511,7 @@ impl InForce {
         );
         snapshot.failsafe = Arc::clone(&current.failsafe);
         let before = Arc::clone(&self.state.borrow().ports);
-        let ports = guard(&mut self.datapath, &snapshot, &before);
+        let ports = self.guard_ports(&mut snapshot, &before);
         let grants: Arc<[_]> = ending_rules(&snapshot.policy)
             .filter(|rule| self.records.is_grant(&rule.name, rule.expires))
             .collect();
@@ -428,6 +544,13 @@ impl InForce {
     }
 }
 
+/// What the document in force was compiled to.
+fn base_of(known: &mut Option<Arc<Base>>, current: &Snapshot) -> Arc<Base> {
+    let base = known
+        .get_or_insert_with(|| Arc::new(Base::of(&current.intent, &current.ids, &current.clock)));
+    Arc::clone(base)
+}
+
 /// Whether there is no policy, and nothing in its place, so that no hook is the daemon's matter.
 fn guards_nothing(snapshot: &Snapshot) -> bool {
     snapshot.revision == 0 && snapshot.policy.version == 0
@@ -453,10 +576,7 @@ fn guarded(before: &BTreeSet<String>, snapshot: &Snapshot) -> BTreeSet<String> {
 /// The interfaces that a change makes ports. Only these adopt the flows that run through them: what
 /// ran before is then what ran unguarded, and nobody but who changes the policy can bring it about.
 pub(super) fn fresh_ports(current: &Snapshot, next: &Prepared) -> Vec<u32> {
-    let is_port = |tables: &Tables, interface: u32| {
-        let port = tables.ports.get(&interface);
-        port.is_some_and(|port| port.flags & abi::Port::GUARDED != 0)
-    };
+    let is_port = Tables::guards;
     let interfaces = current.inventory.links.keys().copied();
     interfaces
         .filter(|it| is_port(&next.tables, *it) && !is_port(&current.tables, *it))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use wardline_datapath::{Reader, error::DatapathError, reader::Fill};
 use wardline_policy::{
     clock::Clock,
-    compile,
+    compile::{Base, Room},
     document::{Document as Policy, excess},
     intent::Intent,
     inventory::{Header, Inventory},
@@ -23,11 +23,21 @@ use super::refusal::Refusal;
 
 /// Everything that a revision needs, checked.
 pub(crate) struct Prepared {
+    pub(crate) base: Arc<Base>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) intent: Arc<Intent>,
     pub(crate) ids: Arc<Ids>,
     pub(crate) tables: Arc<Tables>,
     pub(crate) clock: Clock,
+}
+
+/// What becomes of a document when not all of its ports fit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// It is refused, unless those that don't fit do not fit now either.
+    AllPorts,
+    /// It is taken, and the ports are refused that do not fit.
+    SomePorts,
 }
 
 /// Prepares a document to follow what is in force now.
@@ -36,6 +46,7 @@ pub(crate) fn prepare(
     current: &Snapshot,
     limits: &Limits,
     reader: &Reader,
+    fit: Fit,
 ) -> Result<Prepared, Refusal> {
     let excess = excess(&policy, limits);
     if !excess.is_empty() {
@@ -53,21 +64,35 @@ pub(crate) fn prepare(
         let ids = numbers::number(&intent, &current.ids, limits);
         Arc::new(ids.map_err(Refusal::TooLarge)?)
     };
-    let inventory = &current.inventory;
-    let tables = compile::compile(&intent, inventory, &ids, &current.quarantined, &clock);
-    let full: Vec<Problem> = reader
+    let base = Base::of(&intent, &ids, &clock);
+    let room = room(current, reader);
+    let tables = base.on(&intent, &current.inventory, &current.quarantined, &room);
+    let refused = tables
+        .refused
+        .iter()
+        .filter(|(number, _)| fit == Fit::AllPorts && !current.tables.refused.contains_key(number));
+    let refused = refused.map(|(number, why)| {
+        let port = current.interface(*number);
+        Problem {
+            path: "places".to_owned(),
+            message: format!("the policy has no room for port {port}: {why}"),
+        }
+    });
+    let mut full: Vec<Problem> = refused.collect();
+    let more = reader
         .needs(&tables)
         .into_iter()
         .filter(|fill| fill.used > fill.max)
         .map(|Fill { name, used, max }| Problem {
             path: name.to_owned(),
             message: format!("the policy needs {used} {name}, but the table holds {max}"),
-        })
-        .collect();
+        });
+    full.extend(more);
     if !full.is_empty() {
         return Err(Refusal::TooLarge(full));
     }
     Ok(Prepared {
+        base: Arc::new(base),
         policy,
         intent: Arc::new(intent),
         ids,
@@ -78,25 +103,37 @@ pub(crate) fn prepare(
 
 /// Prepares the state before the first document: no policy.
 pub(crate) fn nothing(current: &Snapshot, reader: &Reader) -> Result<Prepared, DatapathError> {
+    let clock = reader.clock()?;
     Ok(Prepared {
+        base: Arc::new(Base::of(&Intent::default(), &current.ids, &clock)),
         policy: Arc::default(),
         intent: Arc::default(),
         ids: Arc::clone(&current.ids),
         tables: Arc::default(),
-        clock: reader.clock()?,
+        clock,
     })
 }
 
-/// Prepares the document in force again, for other interfaces.
-pub(crate) fn recompile(current: &Snapshot) -> Prepared {
-    let tables = compile::compile(
+/// The room for ports: those that are guarded keep their places, and what is shut stays shut until its
+/// hooks are looked at again.
+pub(super) fn room<'a>(current: &'a Snapshot, reader: &Reader) -> Room<'a> {
+    Room {
+        places: Some(reader.places()),
+        before: Some(&current.tables),
+        shut: Some(&current.tables.shut),
+    }
+}
+
+/// Prepares the document in force again, for other interfaces; `base` is what it was compiled to.
+pub(crate) fn recompile(current: &Snapshot, base: Arc<Base>, reader: &Reader) -> Prepared {
+    let tables = base.on(
         &current.intent,
         &current.inventory,
-        &current.ids,
         &current.quarantined,
-        &current.clock,
+        &room(current, reader),
     );
     Prepared {
+        base,
         policy: Arc::clone(&current.policy),
         intent: Arc::clone(&current.intent),
         ids: Arc::clone(&current.ids),

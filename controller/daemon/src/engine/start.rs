@@ -3,7 +3,11 @@
 //! Everything that it needs is an argument and in memory, so that neither a disk nor a network can
 //! keep the router unguarded.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -27,7 +31,7 @@ use super::{
     grants::Running,
     in_force::{InForce, Waiting, fresh_ports},
     pending::Pending,
-    prepare::prepare,
+    prepare::{Fit, prepare},
     records::Records,
     refusal::Refusal,
     state::State,
@@ -91,11 +95,15 @@ impl Engine {
         state.guarded = Arc::new(before.guarded.clone());
         state.notices = notice.into_iter().collect();
         let (state, states) = watch::channel(state);
+        let on_failure = config.on_failure;
         let mut engine = Self {
             config,
             in_force: InForce {
                 records: Records::new(before.history, parts.clone()),
                 datapath,
+                base: None,
+                on_failure,
+                met: BTreeMap::new(),
                 state,
             },
             events: Events::new(states),
@@ -201,7 +209,7 @@ impl Engine {
             return Ok(());
         }
         let (limits, reader) = (&self.config.limits, self.in_force.datapath.reader());
-        let prepared = prepare(Arc::clone(policy), &base, limits, reader)?;
+        let prepared = prepare(Arc::clone(policy), &base, limits, reader, Fit::SomePorts)?;
         if self.in_force.datapath.is_first() {
             let ports = fresh_ports(&self.snapshot(), &prepared);
             self.in_force.datapath.adopt(ports);
@@ -249,7 +257,7 @@ impl Engine {
         let current = self.snapshot();
         let document = closed(names.iter().copied());
         let (limits, reader) = (&self.config.limits, self.in_force.datapath.reader());
-        let prepared = prepare(Arc::new(document), &current, limits, reader)?;
+        let prepared = prepare(Arc::new(document), &current, limits, reader, Fit::SomePorts)?;
         self.in_force.enforce_on(&current, 0, prepared, None)
     }
 }

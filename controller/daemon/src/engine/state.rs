@@ -54,6 +54,8 @@ pub struct PortState {
     pub attached: Attached,
     /// Why it is attached so, or not at all.
     pub reason: String,
+    /// What keeps packets from passing while it is not guarded.
+    pub shut: Shut,
     /// Whether packets of answered flows may be forwarded in the driver.
     pub fast_forward: bool,
     /// What its far end may do that changes what was judged, and how to turn it off.
@@ -69,6 +71,17 @@ pub enum Attached {
     Tc,
     /// Nowhere: the port is not guarded.
     None,
+}
+
+/// What keeps packets from passing a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shut {
+    /// Nothing: it is guarded, or open.
+    No,
+    /// Hooks at TC that drop all but the failsafe.
+    Dropped,
+    /// The daemon has taken it down.
+    Down,
 }
 
 impl State {

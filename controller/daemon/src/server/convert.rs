@@ -22,7 +22,7 @@ use crate::{
     engine::{
         grants::GrantRequest,
         pending::Pending,
-        state::{Attached, PortState},
+        state::{Attached, PortState, Shut},
     },
     parts::{Broken, Part},
     store::revision::Revision,
@@ -181,6 +181,12 @@ pub(super) fn port(port: &PortState, quarantined: bool) -> v1::PortStatus {
         fast_forward: port.fast_forward,
         quarantined,
         warnings: port.warnings.clone(),
+        shut: match port.shut {
+            Shut::No => v1::Shut::None,
+            Shut::Dropped => v1::Shut::Dropped,
+            Shut::Down => v1::Shut::Down,
+        }
+        .into(),
     }
 }
 

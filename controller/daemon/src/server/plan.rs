@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     engine::{
-        prepare::{Prepared, prepare},
+        prepare::{Fit, Prepared, prepare},
         refusal::Refusal,
     },
     memory::give_back,
@@ -47,7 +47,8 @@ impl View {
     fn planned(&self, policy: v1::Policy) -> Result<v1::PlanResponse, Refusal> {
         let state = self.state();
         let current = Arc::clone(&state.snapshot);
-        let prepared = prepare(policy.into(), &current, &self.limits, &self.reader)?;
+        let (limits, reader) = (&self.limits, &self.reader);
+        let prepared = prepare(policy.into(), &current, limits, reader, Fit::AllPorts)?;
         let mut warnings = prepared.intent.warnings.clone();
         warnings.extend(state.unguarded_in(&prepared.intent));
         let now = Timestamp::now();

@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     intent::{self, Action, Intent, Selector, ZoneIndex},
     numbers::{Ids, number_of, numbered, rule_number},
-    tables::{Intervals, Tables},
+    tables::Intervals,
     words::service::Service,
 };
 
@@ -56,8 +56,7 @@ pub(super) fn pairs(
     networks: &Networks,
     zone_of: &impl Fn(ZoneIndex) -> u16,
     clock: &Clock,
-    tables: &mut Tables,
-) {
+) -> BTreeMap<(u32, u32), Intervals> {
     let names = |selectors: &[Selector]| -> BTreeSet<u32> {
         let mut names = BTreeSet::new();
         for selector in selectors {
@@ -113,6 +112,7 @@ pub(super) fn pairs(
         })
         .collect();
     let mut shared: HashMap<Vec<usize>, Intervals> = HashMap::new();
+    let mut pairs = BTreeMap::new();
     for (pair, rules) in rules {
         let intervals = shared.entry(rules).or_insert_with_key(|rules| {
             intervals(
@@ -123,8 +123,9 @@ pub(super) fn pairs(
             )
             .into()
         });
-        tables.pairs.insert(pair, Arc::clone(intervals));
+        pairs.insert(pair, Arc::clone(intervals));
     }
+    pairs
 }
 
 /// The rule by which a rule's questions are answered: from who may answer, to who may ask.

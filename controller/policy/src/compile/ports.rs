@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wardline_ebpf::abi::{Address, INTERFACES, Port, carries_key, link_key, vlan_key};
 
-use super::networks::prefix_of;
+use super::{Room, networks::prefix_of};
 use crate::{
-    intent::{Intent, ZoneIndex},
+    intent::{self, Intent, ZoneIndex},
     inventory::{Header, Inventory, Link},
     quarantine::Quarantine,
     tables::Tables,
     words::mac::mac_number,
 };
+
+/// The places of devices that are behind an interface without a link header, by its number.
+pub(super) type Behind = BTreeMap<u32, Vec<u64>>;
 
 /// Guarded interfaces, what they carry, and what is above them.
 pub(super) fn ports(
@@ -19,16 +22,19 @@ pub(super) fn ports(
     inventory: &Inventory,
     quarantined: &Quarantine,
     zone_of: &impl Fn(ZoneIndex) -> u16,
+    room: &Room<'_>,
+    behind: &Behind,
     tables: &mut Tables,
 ) {
-    for link in inventory
-        .links
-        .values()
+    let links = inventory.links.values();
+    let mut found: Vec<(&Link, &intent::Port)> = links
         .filter(|link| link.number < INTERFACES)
-    {
-        let Some(port) = intent.port_for(&link.name) else {
-            continue;
-        };
+        .filter_map(|link| Some((link, intent.port_for(&link.name)?)))
+        .collect();
+    // What is guarded stays guarded, whatever appears.
+    let is_new = |link: &Link| room.before.is_none_or(|it| !it.admits(link.number));
+    found.sort_by_key(|(link, _)| (is_new(link), link.number));
+    for (link, port) in found {
         let mut flags = Port::GUARDED;
         if port.dhcp_server {
             flags |= Port::DHCP_SERVER;
@@ -45,8 +51,38 @@ pub(super) fn ports(
         if quarantined.ports.contains(&link.name) {
             flags |= Port::QUARANTINED;
         }
-        let untagged = port.zone.map_or(0, zone_of);
         let on = link_of(inventory, link.number);
+        let mut untagged = port.zone.map_or(0, zone_of);
+        let mut places: BTreeMap<u64, u32> = BTreeMap::new();
+        let tagged = port
+            .vlans
+            .iter()
+            .map(|(vlan, zone)| (*vlan, zone_of(*zone)));
+        for (vlan, zone) in tagged.chain([(0, untagged)]).filter(|(_, zone)| *zone != 0) {
+            if vlan != 0 {
+                places.insert(vlan_key(0, link.number, vlan), u32::from(zone));
+            }
+            places.insert(carries_key(0, link.number, zone), 1);
+            if flags & Port::MEMBER != 0 && on < INTERFACES {
+                places.insert(link_key(0, on, zone), 1);
+            }
+        }
+        let hosts = behind.get(&link.number).into_iter().flatten();
+        places.extend(hosts.map(|key| (*key, 1)));
+        let is_shut = room.shut.is_some_and(|shut| shut.contains(&link.number));
+        if let Some(refused) = room.refuses(&places, tables) {
+            tables.refused.insert(link.number, refused);
+            if !is_shut {
+                continue;
+            }
+        }
+        if is_shut {
+            // Without a zone nothing passes there but the failsafe.
+            untagged = 0;
+            tables.shut.insert(link.number);
+        } else {
+            tables.places.extend(places);
+        }
         tables.ports.insert(
             link.number,
             Port {
@@ -56,28 +92,14 @@ pub(super) fn ports(
                 mac: link.mac.map_or(0, |mac| mac_number(&mac)),
             },
         );
-        let tagged = port
-            .vlans
-            .iter()
-            .map(|(vlan, zone)| (*vlan, zone_of(*zone)));
-        for (vlan, zone) in tagged.chain([(0, untagged)]).filter(|(_, zone)| *zone != 0) {
-            if vlan != 0 {
-                tables
-                    .places
-                    .insert(vlan_key(0, link.number, vlan), u32::from(zone));
-            }
-            tables.places.insert(carries_key(0, link.number, zone), 1);
-            if flags & Port::MEMBER != 0 && on < INTERFACES {
-                tables.places.insert(link_key(0, on, zone), 1);
-            }
-        }
     }
+    let stack = Stack::of(inventory);
     // A packet that arrives through an interface above a port may have entered through that port.
     // Whatever else such an interface takes in (another port of a bridge, another macvlan of the
     // same port) is believed as well, so only kinds count that pass frames on as they are.
     let mut below: Vec<u32> = tables.ports.keys().copied().collect();
     while let Some(index) = below.pop() {
-        for index in above(inventory, index) {
+        for index in stack.above(index) {
             let entry = tables.ports.entry(index).or_default();
             if entry.flags & Port::ABOVE == 0 {
                 entry.flags |= Port::ABOVE;
@@ -85,7 +107,7 @@ pub(super) fn ports(
             }
         }
     }
-    mark_observing(intent, inventory, tables);
+    mark_observing(intent, inventory, &stack, tables);
     mark_nat(intent, inventory, tables);
     mark_beside(inventory, tables);
 }
@@ -147,23 +169,38 @@ fn mark_beside(inventory: &Inventory, tables: &mut Tables) {
     }
 }
 
-/// The interfaces directly above one that pass on what it takes in.
-fn above(inventory: &Inventory, index: u32) -> impl Iterator<Item = u32> {
-    let links = &inventory.links;
-    let upper = links.values().filter(move |it| it.parent == Some(index));
-    let controller = links.get(&index).and_then(|it| it.controller);
-    let controller = controller.filter(|index| {
-        let of = links.get(index);
-        // batman-adv and HSR open the frames of their members.
-        of.is_none_or(|it| !matches!(it.kind.as_deref(), Some("batadv" | "hsr")))
-    });
-    let above = upper.map(|other| other.number).chain(controller);
-    above.filter(|index| *index < INTERFACES)
+/// Which interfaces are directly above which, and pass on what those take in.
+struct Stack(BTreeMap<u32, Vec<u32>>);
+
+impl Stack {
+    fn of(inventory: &Inventory) -> Self {
+        let links = &inventory.links;
+        let mut above: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for link in links.values() {
+            let upper = link.parent.map(|lower| (lower, link.number));
+            let controller = link.controller.filter(|index| {
+                let of = links.get(index);
+                // batman-adv and HSR open the frames of their members.
+                of.is_none_or(|it| !matches!(it.kind.as_deref(), Some("batadv" | "hsr")))
+            });
+            let controller = controller.map(|over| (link.number, over));
+            for (lower, over) in upper.into_iter().chain(controller) {
+                if over < INTERFACES {
+                    above.entry(lower).or_default().push(over);
+                }
+            }
+        }
+        Self(above)
+    }
+
+    fn above(&self, index: u32) -> impl Iterator<Item = u32> {
+        self.0.get(&index).into_iter().flatten().copied()
+    }
 }
 
 /// Marks the ports whose zones all observe, and those from which no frame reaches another port with
 /// a zone that enforces, however a bridge passes it on.
-fn mark_observing(intent: &Intent, inventory: &Inventory, tables: &mut Tables) {
+fn mark_observing(intent: &Intent, inventory: &Inventory, stack: &Stack, tables: &mut Tables) {
     // A VRF passes on packets, never frames.
     let passes_frames = |index: &u32| {
         let link = inventory.links.get(index);
@@ -172,7 +209,7 @@ fn mark_observing(intent: &Intent, inventory: &Inventory, tables: &mut Tables) {
     let all_above = |from: u32| {
         let (mut found, mut next) = (BTreeSet::from([from]), vec![from]);
         while let Some(index) = next.pop() {
-            let more = above(inventory, index).filter(passes_frames);
+            let more = stack.above(index).filter(passes_frames);
             next.extend(more.filter(|index| found.insert(*index)));
         }
         found
@@ -285,8 +322,13 @@ fn sources(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use wardline_proto::v1::PortVlan;
+
     use super::*;
     use crate::{
+        compile::Base,
         inventory::{Link, Nat},
         ward::{BRIDGE, LAN1, LAN2, UPLINK, Ward},
         words::mac::Mac,
@@ -469,5 +511,70 @@ mod tests {
             .map(|it| *it.0)
             .collect();
         assert_eq!(found, [BRIDGE, 21, 22, 23, 24, 25, 26, 28]);
+    }
+
+    #[test]
+    fn a_port_for_which_there_is_no_room_is_refused_by_itself() {
+        let ward = Ward::new(
+            |policy| {
+                let tagged = |id| PortVlan {
+                    id,
+                    zone: "pumps".to_owned(),
+                };
+                policy.ports[1].vlans = (101..=110).map(tagged).collect();
+            },
+            &[],
+        );
+        let base = Base::of(&ward.intent, &ward.ids, &ward.clock);
+        let on = |inventory: &Inventory, room: &Room<'_>| {
+            base.on(&ward.intent, inventory, &Quarantine::default(), room)
+        };
+        assert!(Arc::ptr_eq(
+            &on(&ward.inventory, &Room::default()).pairs,
+            &on(&Inventory::default(), &Room::default()).pairs
+        ));
+        // Of lan2: ten VLANs and two zones. Of lan1: its zone, also for the bridge.
+        let most = ward.tables.places.len() - 1;
+        let room = Room {
+            places: Some(most),
+            ..Room::default()
+        };
+        let tables = on(&ward.inventory, &room);
+        let refused = tables.refused[&LAN2];
+        assert_eq!(
+            (refused.needed, refused.left, refused.most),
+            (12, 11, most),
+            "{refused}"
+        );
+        assert!(tables.admits(LAN1) && !tables.guards(LAN2));
+
+        // Whoever was there first keeps its place.
+        let mut before = ward.inventory.clone();
+        before.links.remove(&LAN1);
+        let before = on(&before, &room);
+        assert!(before.admits(LAN2) && before.refused.is_empty());
+        let room_after = Room {
+            before: Some(&before),
+            ..room
+        };
+        let after = on(&ward.inventory, &room_after);
+        assert!(after.admits(LAN2) && after.refused.contains_key(&LAN1));
+
+        // A port that is shut has an entry, no zone, and no place before others.
+        let shut = BTreeSet::from([LAN2]);
+        let room = Room {
+            shut: Some(&shut),
+            ..room
+        };
+        let closed = on(&ward.inventory, &room);
+        let port = closed.ports[&LAN2];
+        assert_eq!((port.zone, port.flags & Port::GUARDED), (0, Port::GUARDED));
+        assert_eq!(closed.places, tables.places);
+        assert!(closed.refused.contains_key(&LAN2) && !closed.admits(LAN2));
+        let room = Room {
+            before: Some(&closed),
+            ..room
+        };
+        assert_eq!(on(&ward.inventory, &room), closed);
     }
 }
