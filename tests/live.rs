@@ -12,5 +12,6 @@ mod forward;
 mod lab;
 mod legitimate;
 mod networks;
+mod ports;
 mod servers;
 pub(crate) mod spine;

@@ -11,7 +11,8 @@ use wardline_ebpf::abi::Reason;
 use wardline_oracle::frames::{BROADCAST, Ethernet, Ipv4, Udp};
 use wardline_tests::ward::skip;
 
-use self::bench::{ALLOWED, Bench, FAR, OWN_PORT, PUMP, PUMP_MAC, QUIET, index};
+pub(crate) use self::bench::index;
+use self::bench::{ALLOWED, Bench, FAR, OWN_PORT, PUMP, PUMP_MAC, QUIET};
 use crate::live::foreign::{self, Does, Foreign, Kind};
 
 const TC: [Hook; 2] = [Hook::TcIngress, Hook::TcEgress];

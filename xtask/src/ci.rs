@@ -17,7 +17,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<ExitCode> {
         lint(root),
         lint_bpf(root),
         document(root),
-        test::outcome(root, &[]).and_then(|all| outcome.insert(all).verdict()),
+        test::outcome(root, &[], false).and_then(|all| outcome.insert(all).verdict()),
         package(root),
         kernels::check(root),
     ];

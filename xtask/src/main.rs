@@ -44,6 +44,9 @@ enum Command {
         /// Parts of test names.
         names: Vec<String>,
     },
+    /// Runs the tests of ports that come and go with as many rounds as a promise is made for, and prints
+    /// what they measured.
+    Long,
     /// Writes docs/packet-matrix.md from the rows that the tests check.
     Matrix,
     /// Writes the other pages of docs/ that are made from the source.
@@ -106,6 +109,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
         Command::Matrix => matrix::run(root)?,
         // These end with their own summary, and return its exit code.
         Command::Test { names } => return test::run(root, &names),
+        Command::Long => return test::run_long(root),
         Command::Fuzz { cases, seed } => return fuzz::run(root, cases, seed),
         Command::Kernels { series, tests } => return kernels::run(root, &series, &tests),
         Command::Bench { arguments } => return bench::run(root, &arguments),

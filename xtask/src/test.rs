@@ -53,7 +53,19 @@ impl Outcome {
 /// When the tests could not be built or started.
 pub(crate) fn run(root: &Path, names: &[String]) -> anyhow::Result<ExitCode> {
     setup::run(root)?;
-    let outcome = outcome(root, names)?;
+    finish(outcome(root, names, false)?)
+}
+
+/// Runs the tests that have a long form in that form, and prints what they measure.
+///
+/// # Errors
+/// When the tests could not be built or started.
+pub(crate) fn run_long(root: &Path) -> anyhow::Result<ExitCode> {
+    setup::run(root)?;
+    finish(outcome(root, &["live::ports::".to_owned()], true)?)
+}
+
+fn finish(outcome: Outcome) -> anyhow::Result<ExitCode> {
     println!("{outcome}");
     Ok(outcome
         .verdict()
@@ -64,7 +76,7 @@ pub(crate) fn run(root: &Path, names: &[String]) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// When the tests could not be built or started.
-pub(crate) fn outcome(root: &Path, names: &[String]) -> anyhow::Result<Outcome> {
+pub(crate) fn outcome(root: &Path, names: &[String], long: bool) -> anyhow::Result<Outcome> {
     // One build of everything: with fewer packages cargo would choose other features, and build
     // half of the dependencies again for the tests.
     let programs = build::build(root, "build", &["--workspace", "--all-targets"])?;
@@ -77,6 +89,11 @@ pub(crate) fn outcome(root: &Path, names: &[String]) -> anyhow::Result<Outcome> 
     cargo
         .env("WARDLINE_WARDLINED", programs.wardlined)
         .env("WARDLINE_WARDCTL", programs.wardctl);
+    if long {
+        // One after the other, so that what is measured is not that of another test.
+        cargo.args(["--nocapture", "--test-threads=1"]);
+        cargo.env("WARDLINE_LONG", "1");
+    }
     let mut count = Count::default();
     let status = step::stream(cargo.current_dir(root), |line| {
         println!("{line}");

@@ -339,7 +339,7 @@ pub(super) fn ports(frame: &[u8]) -> (u16, u16) {
     (port(34), port(36))
 }
 
-pub(super) fn index(host: &Host, interface: &str) -> u32 {
+pub(crate) fn index(host: &Host, interface: &str) -> u32 {
     let text = tool(host, "ip", &format!("-o link show dev {interface}"));
     let number = text.split(':').next().unwrap().trim().parse();
     number.unwrap_or_else(|_| panic!("{text}"))
