@@ -8,6 +8,7 @@ mod announcements;
 pub mod attach;
 mod bpf;
 mod datapath;
+mod down;
 pub mod error;
 mod far;
 pub mod far_end;

@@ -24,9 +24,9 @@ use wardline_ebpf::abi::ABI_VERSION;
 use crate::{
     Hook,
     bpf::Link,
+    down::{self, Down},
     error::AttachError,
     netlink::{self, CLSACT, Filter, Place, Side},
-    shut,
 };
 
 type Result<T> = std::result::Result<T, AttachError>;
@@ -37,8 +37,7 @@ pub(crate) struct Links {
     /// Where links are pinned; none: they last as long as this value.
     pub(crate) pin_dir: Option<PathBuf>,
     pub(crate) held: BTreeMap<(u32, Hook), Arc<Link>>,
-    /// The interfaces that were taken down, when nothing is pinned.
-    pub(crate) down: BTreeSet<(u32, String)>,
+    pub(crate) down: Down,
     /// The text behind the `@` in the names of our filters.
     pub(crate) owner: String,
 }
@@ -54,7 +53,7 @@ impl Links {
         Self {
             pin_dir: pin_dir.map(Path::to_owned),
             held: BTreeMap::new(),
-            down: BTreeSet::new(),
+            down: Down::new(pin_dir),
             owner: pin_dir.map(owner).unwrap_or_default(),
         }
     }
@@ -254,7 +253,7 @@ pub fn detach(pin_dir: &Path) -> Vec<AttachError> {
         }
     }
     errors.extend(remove_filters(&owner(pin_dir)));
-    errors.extend(shut::open_all(pin_dir));
+    errors.extend(down::open_all(pin_dir));
     let mut note = |path: &Path, removed: io::Result<()>| match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             errors.push(pinned(path)(error));
@@ -472,7 +471,7 @@ pub(crate) fn refused(hook: Hook) -> impl Fn(io::Error) -> AttachError {
     move |source| AttachError::Refused { program, source }
 }
 
-pub(crate) fn pinned(path: &Path) -> impl Fn(io::Error) -> AttachError + use<> {
+fn pinned(path: &Path) -> impl Fn(io::Error) -> AttachError + use<> {
     let path = path.to_owned();
     move |source| AttachError::Pin {
         path: path.clone(),
