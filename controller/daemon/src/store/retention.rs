@@ -5,7 +5,7 @@
 //! statement or a small transaction of its own, and after each of them all that is there can be
 //! read: so it may stop anywhere, and the next time goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use prost::Message as _;
@@ -127,32 +127,35 @@ fn rebase(
     newest: u64,
     spared: &BTreeSet<u64>,
 ) -> Result<(), StoreError> {
-    // Where the document of a revision that goes is from now on.
-    let mut moved = BTreeMap::new();
+    // Documents that have another place now.
+    let mut moved = BTreeSet::new();
     let old = spared.iter().copied().filter(|it| *it < first);
     let mut ranges: Vec<_> = old.map(|it| (it, it)).collect();
     ranges.push((first, newest));
     for (from, to) in ranges {
         for (revision, base, same) in edits(history, from, to, first)? {
-            if spared.contains(&base) {
+            if spared.contains(&base) || (same && moved.contains(&base)) {
                 continue;
             }
-            let home = moved.get(&base).copied().filter(|_| same);
-            let document = match home {
-                Some(_) => Vec::new(),
-                None => match history.get(revision)? {
-                    Some(stored) => stored.policy.encode_to_vec(),
-                    None => continue,
-                },
+            let Some(stored) = history.get(revision)? else {
+                continue;
             };
+            let document = stored.policy.encode_to_vec();
             history.with(|connection| {
-                connection.execute(
-                    "UPDATE revisions SET base = ?2, document = ?3 WHERE revision = ?1",
-                    params![signed(revision), signed(home.unwrap_or_default()), document],
-                )
+                let transaction = connection.transaction()?;
+                let whole = "UPDATE revisions SET base = 0, document = ?2 WHERE revision = ?1";
+                transaction.execute(whole, params![signed(revision), document])?;
+                if same {
+                    // All that have this very document, also one that came a moment ago: by that
+                    // they are told from those with another document.
+                    let others = "UPDATE revisions SET base = ?1
+                                  WHERE revision > ?1 AND base = ?2 AND length(document) = 0";
+                    transaction.execute(others, [signed(revision), signed(base)])?;
+                }
+                transaction.commit()
             })?;
-            if same && home.is_none() {
-                moved.insert(base, revision);
+            if same {
+                moved.insert(base);
             }
         }
     }
