@@ -63,8 +63,7 @@ fn mount_bpf(pins: &Path) -> Result<()> {
 /// above must not keep a router that starts from guarding its ports. With pins in it, the ports are
 /// guarded already, and the folder stays where the pins are looked for.
 fn set_aside(pin_dir: &Path, own: u32) {
-    let strange = fs::symlink_metadata(pin_dir)
-        .is_ok_and(|found| !found.is_dir() || ![0, own].contains(&found.uid()));
+    let strange = fs::symlink_metadata(pin_dir).is_ok_and(|found| ![0, own].contains(&found.uid()));
     if !strange || has_pins(pin_dir, 3) {
         return;
     }
@@ -84,9 +83,12 @@ fn set_aside(pin_dir: &Path, own: u32) {
 
 /// Whether something is pinned in a folder or up to so many below. What can't be read may have pins.
 fn has_pins(directory: &Path, depth: u32) -> bool {
+    // Of the entry itself: what a stranger's link leads to is not pinned there.
+    if !fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir()) {
+        return false;
+    }
     let Ok(entries) = fs::read_dir(directory) else {
-        // Not a folder, or gone.
-        return fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir());
+        return true;
     };
     entries.flatten().any(|entry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => depth == 0 || has_pins(&entry.path(), depth - 1),
@@ -258,7 +260,12 @@ mod tests {
         let link = scratch.0.join("link");
         std::os::unix::fs::symlink("/", &link).expect("a link");
         set_aside(&link, own);
-        assert!(!link.is_symlink());
+        assert!(link.is_symlink(), "it is the daemon's own, and is refused");
+        if own == 0 {
+            std::os::unix::fs::lchown(&link, Some(65_534), None).expect("given away");
+            set_aside(&link, own);
+            assert!(!link.is_symlink());
+        }
     }
 
     #[test]

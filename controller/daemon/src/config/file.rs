@@ -116,7 +116,8 @@ struct FileApi {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileRole {
-    /// A pattern of the client's names; see [`Pattern`](super::identity::Pattern).
+    /// A pattern of the client's names: `uri:`, `dns:`, `email:`, `ip:` or `cn:`, then a name in which
+    /// `*` stands for letters of one label or segment.
     r#match: Spanned<String>,
     /// `viewer`, `operator` or `admin`.
     role: Role,
