@@ -45,6 +45,7 @@ const MATRIX: [(&str, &[&str]); 3] = [
             "wardline.v1.Segmentation/Edit",
             "wardline.v1.Segmentation/Confirm",
             "wardline.v1.Segmentation/Rollback",
+            "wardline.v1.Segmentation/GetBackup",
         ],
     ),
 ];
