@@ -2,8 +2,8 @@
 //!
 //! The history has a single connection, because the file stays locked by it. A reader holds the
 //! connection for one statement at a time and decodes documents afterwards, so a change waits for
-//! one statement at most. What a stored revision says never changes, so the results of several
-//! statements fit together; it may go between two of them.
+//! one statement at most. What a stored revision says never changes; but between two statements
+//! retention may drop it, or store its document in another place, which readers notice.
 
 use std::{
     fmt, fs,
@@ -37,6 +37,17 @@ const COLUMNS: &str =
 
 /// The key of the oldest revision that is kept for being new enough.
 pub(super) const KEPT_FROM: &str = "kept_from";
+
+/// How often a document is read that gets another place meanwhile.
+const TRIES: u32 = 10;
+
+/// A revision of a chain of edits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) revision: u64,
+    /// The revision whose document it edits; 0: it has a whole document.
+    pub(super) base: u64,
+}
 
 /// Most revisions that one statement reads.
 const AT_ONCE: u32 = 256;
@@ -134,32 +145,25 @@ impl History {
         Ok(self.row(revision)?.map_or(0, |row| row.parent))
     }
 
-    /// The revision before this one with another document: the parent of the first that has this
-    /// document. Changes that left the document alone, such as a quarantine, are skipped; those that
+    /// The newest revision before this one with another document. Changes that left the document alone, such as a quarantine, are skipped; those that
     /// are no longer kept did so, because this revision is kept whatever its age. 0: there is none.
     ///
     /// # Errors
     /// When the history can't be read.
     pub fn previous_document(&self, revision: u64) -> Result<u64, StoreError> {
-        let mut at = revision;
-        while let Some(row) = self.row(at)? {
-            at = self.kept_until(row.parent)?;
-            if at == 0 || self.origin(at)? != self.origin(row.revision)? {
-                break;
-            }
-        }
-        Ok(at)
-    }
-
-    /// The newest revision that is kept, up to this one; 0: there is none.
-    fn kept_until(&self, revision: u64) -> Result<u64, StoreError> {
-        let newest = "SELECT max(revision) FROM revisions WHERE revision <= ?1";
-        let revision = i64::try_from(revision).unwrap_or(i64::MAX);
-        let newest: Option<i64> = self.query(|connection| {
-            let mut statement = connection.prepare_cached(newest)?;
-            statement.query_row([revision], |row| row.get(0))
+        // At once, because retention may give a document another place.
+        let previous = "WITH places AS (
+                SELECT revision, iif(base != 0 AND length(document) = 0, base, revision) AS place
+                FROM revisions)
+            SELECT revision FROM places
+            WHERE revision < ?1 AND place != (SELECT place FROM places WHERE revision = ?1)
+            ORDER BY revision DESC LIMIT 1";
+        let revision = i64::try_from(revision).unwrap_or(-1);
+        let previous: Option<i64> = self.query(|connection| {
+            let mut statement = connection.prepare_cached(previous)?;
+            statement.query_row([revision], |row| row.get(0)).optional()
         })?;
-        Ok(newest.and_then(number).unwrap_or_default())
+        Ok(previous.and_then(number).unwrap_or_default())
     }
 
     /// The newest revisions, newest first, at most `limit`.
@@ -230,20 +234,39 @@ impl History {
         }
     }
 
-    /// The revisions from which a document is built, the whole one last.
-    pub(super) fn chain(&self, revision: u64) -> Result<Vec<u64>, StoreError> {
-        let mut chain = Vec::new();
-        let mut at = revision;
-        while at != 0 {
-            chain.push(at);
-            let (base, _) = self.base(at)?;
-            // An edit of a later revision would make an endless chain.
-            if base >= at {
-                return Err(self.damaged(&format!("revision {at} edits revision {base}")));
-            }
-            at = base;
+    /// The revisions from which a document is built, each with the one that it edits; the whole one is
+    /// last. Read at once, because retention may give a document another place.
+    pub(super) fn chain(&self, revision: u64) -> Result<Vec<Link>, StoreError> {
+        let links = "WITH RECURSIVE chain (revision, base) AS (
+                         SELECT revision, base FROM revisions WHERE revision = ?1
+                         UNION ALL
+                         SELECT next.revision, next.base FROM revisions AS next
+                         JOIN chain ON next.revision = chain.base
+                         WHERE chain.base < chain.revision)
+                     SELECT revision, base FROM chain";
+        let start = i64::try_from(revision).unwrap_or(-1);
+        let rows = self.query(|connection| {
+            let mut statement = connection.prepare_cached(links)?;
+            let rows = statement.query_map([start], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect::<rusqlite::Result<Vec<(i64, i64)>>>()
+        })?;
+        let mut chain = Vec::with_capacity(rows.len());
+        for (revision, base) in rows {
+            let (Some(revision), Some(base)) = (number(revision), number(base)) else {
+                return Err(self.damaged("a revision's number or base is negative"));
+            };
+            chain.push(Link { revision, base });
         }
-        Ok(chain)
+        match chain.last() {
+            // An edit of a later revision would make an endless chain.
+            Some(Link { revision, base }) if base >= revision => {
+                Err(self.damaged(&format!("revision {revision} edits revision {base}")))
+            }
+            Some(Link { base: 1.., .. }) => {
+                Err(self.damaged(&format!("what revision {revision} edits is missing")))
+            }
+            _ => Ok(chain),
+        }
     }
 
     /// The revision whose document a revision edits, and whether it leaves the document unchanged.
@@ -258,17 +281,21 @@ impl History {
         Ok((base, same))
     }
 
-    /// Reads the document column of a revision with `decode`.
+    /// Reads the document column of a revision with `decode`; none: it has another base by now.
     fn decode_document<T, E: fmt::Display>(
         &self,
-        revision: u64,
+        Link { revision, base }: Link,
         decode: impl FnOnce(&[u8]) -> Result<T, E>,
-    ) -> Result<T, StoreError> {
-        let document = self.query_revision(revision, "document", |row| row.get::<_, Vec<u8>>(0))?;
-        let Some(document) = document else {
-            return Err(self.lost(revision)?);
+    ) -> Result<Option<T>, StoreError> {
+        let read = self.query_revision(revision, "base, document", |row| {
+            Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?))
+        })?;
+        let document = read.filter(|(found, _)| number(*found) == Some(base));
+        let Some((_, document)) = document else {
+            return Ok(None);
         };
         decode(&document)
+            .map(Some)
             .map_err(|error| self.damaged(&format!("the document of revision {revision}: {error}")))
     }
 
@@ -315,16 +342,38 @@ impl History {
     }
 
     fn with_document(&self, revision: Revision) -> Result<StoredRevision, StoreError> {
-        let mut chain = self.chain(revision.revision)?;
-        let mut policy = match chain.pop() {
-            None => Policy::default(),
-            Some(whole) => self.decode_document(whole, |bytes| Policy::decode(bytes))?,
-        };
-        while let Some(at) = chain.pop() {
-            edit::change(&mut policy, &self.decode_document(at, Edit::decode)?)
-                .map_err(|_| self.damaged(&format!("revision {at} edits what is not there")))?;
+        // Retention stores a document anew at most once each time.
+        for _ in 0..TRIES {
+            if let Some(policy) = self.document(revision.revision)? {
+                return Ok(StoredRevision { revision, policy });
+            }
         }
-        Ok(StoredRevision { revision, policy })
+        Err(self.damaged(&format!(
+            "the document of revision {} changes all the time",
+            revision.revision
+        )))
+    }
+
+    /// The document of a revision; none: it was given another place while it was read.
+    fn document(&self, revision: u64) -> Result<Option<Policy>, StoreError> {
+        let mut chain = self.chain(revision)?;
+        let Some(whole) = chain.pop() else {
+            return Err(self.lost(revision)?);
+        };
+        let decoded = self.decode_document(whole, |bytes| Policy::decode(bytes))?;
+        let Some(mut policy) = decoded else {
+            return Ok(None);
+        };
+        while let Some(link) = chain.pop() {
+            let Some(edit) = self.decode_document(link, Edit::decode)? else {
+                return Ok(None);
+            };
+            edit::change(&mut policy, &edit).map_err(|_| {
+                let at = link.revision;
+                self.damaged(&format!("revision {at} edits what is not there"))
+            })?;
+        }
+        Ok(Some(policy))
     }
 
     fn revision(&self, row: RevisionRow) -> Result<Revision, StoreError> {

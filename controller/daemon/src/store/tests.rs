@@ -570,6 +570,11 @@ fn dropping_beside_changes_strands_no_document() {
             1 if number % 3 == 0 => model.whole(),
             _ => model.return_to(model.newest()),
         }
+        let (newest, history) = (model.newest(), model.store.history());
+        let read = history.get(newest).expect("read").expect("kept");
+        assert_eq!(read.policy, model.of(newest).0, "{newest}");
+        let previous = history.previous_document(newest).expect("read");
+        assert_eq!(previous, model.previous(), "{newest}");
     }
     over.store(true, Ordering::Relaxed);
     dropping.join().expect("dropped");
