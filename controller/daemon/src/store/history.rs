@@ -12,7 +12,7 @@ use std::{
 };
 
 use prost::Message as _;
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use wardline_policy::document::{
     Document as Policy,
     diff::Extent,
@@ -37,6 +37,9 @@ const COLUMNS: &str =
 
 /// The key of the oldest revision that is kept for being new enough.
 pub(super) const KEPT_FROM: &str = "kept_from";
+
+/// The key of the older revisions that are kept because something returns to them; a list in JSON.
+pub(super) const SPARED: &str = "spared";
 
 /// How often a document is read that gets another place meanwhile.
 const TRIES: u32 = 10;
@@ -151,17 +154,24 @@ impl History {
     /// # Errors
     /// When the history can't be read.
     pub fn previous_document(&self, revision: u64) -> Result<u64, StoreError> {
-        // At once, because retention may give a document another place.
+        // At once, because retention may give a document another place; and without those that it is
+        // about to drop, because they keep the old one.
         let previous = "WITH places AS (
                 SELECT revision, iif(base != 0 AND length(document) = 0, base, revision) AS place
                 FROM revisions)
             SELECT revision FROM places
             WHERE revision < ?1 AND place != (SELECT place FROM places WHERE revision = ?1)
+              AND (revision >= coalesce(
+                      (SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?2), 0)
+                   OR revision IN (
+                      SELECT value FROM json_each((SELECT value FROM meta WHERE key = ?3))))
             ORDER BY revision DESC LIMIT 1";
         let revision = i64::try_from(revision).unwrap_or(-1);
         let previous: Option<i64> = self.query(|connection| {
             let mut statement = connection.prepare_cached(previous)?;
-            statement.query_row([revision], |row| row.get(0)).optional()
+            statement
+                .query_row(params![revision, KEPT_FROM, SPARED], |row| row.get(0))
+                .optional()
         })?;
         Ok(previous.and_then(number).unwrap_or_default())
     }

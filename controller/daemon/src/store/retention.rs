@@ -14,7 +14,7 @@ use rusqlite::params;
 use super::{
     PENDING,
     error::StoreError,
-    history::{History, KEPT_FROM, number},
+    history::{History, KEPT_FROM, SPARED, number},
     schema::write_meta,
 };
 use crate::config::Kept;
@@ -51,9 +51,10 @@ pub fn drop_old(
         return Ok(None);
     };
     let spared = spared(history, newest)?;
-    let Some(first) = look(history, keep, now, &spared)? else {
+    let Some(first) = look(history, keep, now, newest, &spared)? else {
         return Ok(None);
     };
+    mark(history, first, &spared)?;
     rebase(history, first, newest, &spared)?;
     let count = delete(history, first, newest, &spared)?;
     Ok(Some(Dropped { count, first }))
@@ -64,12 +65,13 @@ fn look(
     history: &History,
     keep: &Kept,
     now: Timestamp,
+    newest: u64,
     spared: &BTreeSet<u64>,
 ) -> Result<Option<u64>, StoreError> {
     let days = SignedDuration::from_hours(24 * i64::from(keep.days));
     let since = now.saturating_sub(days).unwrap_or(Timestamp::MIN);
     let (mut first, mut kept, mut size, mut excess, mut excess_size) = (0, 0, 0, 0, 0);
-    let mut before = i64::MAX;
+    let mut before = signed(newest).saturating_add(1);
     loop {
         let rows = history.with(|connection| {
             let mut statement = connection.prepare_cached(
@@ -118,6 +120,22 @@ fn spared(history: &History, newest: u64) -> Result<BTreeSet<u64>, StoreError> {
         spared.extend([target, history.previous_document(target)?]);
     }
     Ok(spared)
+}
+
+/// Says what stays, before anything moves or goes.
+fn mark(history: &History, first: u64, spared: &BTreeSet<u64>) -> Result<(), StoreError> {
+    let list = format!("[{}]", listed(spared));
+    history.with(|connection| {
+        let transaction = connection.transaction()?;
+        write_meta(&transaction, KEPT_FROM, Some(&first.to_string()))?;
+        write_meta(&transaction, SPARED, Some(&list))?;
+        transaction.commit()
+    })
+}
+
+fn listed(revisions: &BTreeSet<u64>) -> String {
+    let numbers: Vec<String> = revisions.iter().map(u64::to_string).collect();
+    numbers.join(", ")
 }
 
 /// Stores documents whole whose origins go.
@@ -203,12 +221,11 @@ fn delete(
     newest: u64,
     spared: &BTreeSet<u64>,
 ) -> Result<u64, StoreError> {
-    let spared: Vec<String> = spared.iter().map(u64::to_string).collect();
     let delete = format!(
         "DELETE FROM revisions WHERE revision IN (
              SELECT revision FROM revisions WHERE revision < ?1 AND revision NOT IN ({})
              ORDER BY revision DESC LIMIT ?2)",
-        spared.join(", ")
+        listed(spared)
     );
     let mut count = 0;
     loop {
@@ -223,7 +240,6 @@ fn delete(
             if used {
                 return Ok(0);
             }
-            write_meta(&transaction, KEPT_FROM, Some(&first.to_string()))?;
             let deleted = transaction.execute(&delete, [signed(first), MOST_DELETED])?;
             transaction.commit()?;
             Ok(deleted)
