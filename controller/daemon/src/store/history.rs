@@ -245,14 +245,15 @@ impl History {
     }
 
     /// The revisions from which a document is built, each with the one that it edits; the whole one is
-    /// last. Read at once, because retention may give a document another place.
+    /// last. Read at once, because retention may give a document another place; and only what is part of
+    /// it, because another page may be damaged.
     pub(super) fn chain(&self, revision: u64) -> Result<Vec<Link>, StoreError> {
         let links = "WITH RECURSIVE chain (revision, base) AS (
                          SELECT revision, base FROM revisions WHERE revision = ?1
                          UNION ALL
-                         SELECT next.revision, next.base FROM revisions AS next
-                         JOIN chain ON next.revision = chain.base
-                         WHERE chain.base < chain.revision)
+                         SELECT next.revision, next.base
+                         FROM chain CROSS JOIN revisions AS next ON next.revision = chain.base
+                         WHERE chain.base BETWEEN 1 AND chain.revision - 1)
                      SELECT revision, base FROM chain";
         let start = i64::try_from(revision).unwrap_or(-1);
         let rows = self.query(|connection| {
