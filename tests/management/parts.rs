@@ -157,7 +157,12 @@ fn signals_that_are_not_for_ending_end_nothing() {
         let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
         assert!(sent.success());
     }
-    let heard = || guard.daemon.log().contains("certificates and configuration are read again");
+    let heard = || {
+        guard
+            .daemon
+            .log()
+            .contains("certificates and configuration are read again")
+    };
     assert!(eventually(PATIENCE, heard), "{}", guard.daemon.log());
     assert!(guard.ctl.json(&["status"]).is_ok());
 }
