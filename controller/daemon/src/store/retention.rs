@@ -254,3 +254,6 @@ fn delete(
 fn signed(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
