@@ -15,6 +15,8 @@ use std::{fmt, str::FromStr};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use crate::letters::escaped;
+
 /// A call that changed something or was refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -124,7 +126,9 @@ impl FromStr for Head {
 
 /// Makes the line of a record that follows another, without the end of line, and the new head.
 pub fn seal(record: &Record, previous: &Head) -> (String, Head) {
-    let mut line = serde_json::to_string(record).expect("text and numbers are always JSON");
+    let line = serde_json::to_string(record).expect("text and numbers are always JSON");
+    // Escaped here, because an export has the same bytes as the stored line.
+    let mut line = escaped(&line);
     line.pop();
     line.push_str(&format!(",\"previous\":\"{}\"", previous.hash));
     let hash = hash(&line);
@@ -339,6 +343,22 @@ fn missing(first: u64, last: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::letters::steers;
+
+    #[test]
+    fn a_line_shows_no_letter_that_steers_and_reads_back() {
+        let record = Record {
+            sequence: 1,
+            reason: "a\u{9b}31m\u{202e}b\u{1b}[2J\nc".to_owned(),
+            ..Record::default()
+        };
+        let (line, head) = seal(&record, &Head::default());
+        assert!(!line.contains(steers), "{line:?}");
+        assert_eq!(read(&line), Some((record, head)));
+        let mut check = Check::with([]);
+        check.line(&line);
+        assert_eq!(check.end(), [""; 0]);
+    }
 
     fn chain(length: u64) -> (Vec<String>, Head) {
         let mut head = Head::default();

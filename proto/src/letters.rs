@@ -21,13 +21,17 @@ pub fn steers(letter: char) -> bool {
 /// A value as JSON, on one line or indented, with such letters escaped. It reads back as the same
 /// value.
 pub fn to_json(value: &Value, indented: bool) -> String {
-    let text = if indented {
+    escaped(&if indented {
         format!("{value:#}")
     } else {
         value.to_string()
-    };
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
+    })
+}
+
+/// JSON text with such letters escaped.
+pub(crate) fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for letter in json.chars() {
         // All below are escaped already, but for the line ends between values.
         if letter > '\u{7e}' && steers(letter) {
             out.push_str(&format!("\\u{:04x}", u32::from(letter)));
