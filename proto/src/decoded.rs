@@ -80,16 +80,14 @@ struct Field {
     message: Option<usize>,
 }
 
-#[derive(Debug, Default)]
-struct Shape {
-    fields: HashMap<u32, Field>,
-}
-
+/// The kinds of message, each an index.
 #[derive(Debug, Default)]
 struct Shapes {
-    all: Vec<Shape>,
+    /// The fields of each kind, by their numbers.
+    all: Vec<HashMap<u32, Field>>,
+    /// By a message's name.
     known: HashMap<String, usize>,
-    /// By the path of a call: the kind of its request, and the size of its struct.
+    /// The kind of a call's request, by the call's path.
     requests: HashMap<String, usize>,
 }
 
@@ -131,7 +129,7 @@ impl Shapes {
             return *known;
         }
         let index = self.all.len();
-        self.all.push(Shape::default());
+        self.all.push(HashMap::new());
         self.known.insert(message.full_name().to_owned(), index);
         for field in message.fields() {
             let inner = match field.kind() {
@@ -153,8 +151,8 @@ impl Shapes {
                 per_byte: if is_text || inner.is_some() { 1 } else { 16 },
                 message: inner.map(|(index, _)| index),
             };
-            if let Some(known) = self.all.get_mut(index) {
-                known.fields.insert(field.number(), shape);
+            if let Some(fields) = self.all.get_mut(index) {
+                fields.insert(field.number(), shape);
             }
         }
         index
@@ -253,8 +251,8 @@ impl Decoded {
     }
 
     fn field(&self, number: u32) -> Option<Field> {
-        let (shape, _) = self.inside.last()?;
-        SHAPES.all.get(*shape)?.fields.get(&number).copied()
+        let (kind, _) = self.inside.last()?;
+        SHAPES.all.get(*kind)?.get(&number).copied()
     }
 
     /// Begins a field that has a length.
