@@ -82,7 +82,14 @@ pub async fn recover(config: &Config, only_looks: bool) -> anyhow::Result<String
         ),
     }
     if rebuilds {
-        line(&mut report, "back", &survey.history());
+        match survey.readable() {
+            0 => line(
+                &mut report,
+                "lost",
+                "the history: no revision of it can be read",
+            ),
+            _ => line(&mut report, "back", &survey.history()),
+        }
     }
     if only_looks {
         line(
@@ -181,12 +188,15 @@ impl Survey {
         report
     }
 
-    /// What is had back of the history.
+    /// How many revisions can be read.
+    fn readable(&self) -> usize {
+        self.salvage().map_or(0, |it| it.readable.len())
+    }
+
+    /// What of the history can be had back, in words.
     fn history(&self) -> String {
-        let (read, lost) = self
-            .salvage()
-            .map_or((0, 0), |it| (it.readable.len(), it.lost));
-        match (read, lost) {
+        let lost = self.salvage().map_or(0, |it| it.lost);
+        match (self.readable(), lost) {
             (0, _) => "nothing of the history".to_owned(),
             (read, 0) => format!("{read} revisions of the history"),
             (read, lost) => {

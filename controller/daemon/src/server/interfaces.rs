@@ -187,17 +187,22 @@ impl<'a> Router<'a> {
                 stack = bridge;
             }
         }
+        // Of a bridge with guarded members only the other members are open.
+        let members = self.members.get(&link.number).into_iter().flatten();
+        let mixed = is_bridge(link) && members.into_iter().any(|it| self.is_judged(it, DEPTH));
+        let hosts = if mixed {
+            "hosts at its members that are not guarded"
+        } else {
+            "hosts there"
+        };
         for net in self.addresses(link) {
             if let Some(zone) = self.guarded_zone(net.addr()) {
                 told.push(format!(
-                    "has {net}, an address of guarded zone {zone}: what hosts there send to the \
-                     router is not judged"
+                    "has {net}, an address of guarded zone {zone}: what {hosts} send to the router is \
+                     not judged"
                 ));
             }
         }
-        // A bridge with guarded members leaves it to the others to say it.
-        let members = self.members.get(&link.number).into_iter().flatten();
-        let mixed = is_bridge(link) && members.into_iter().any(|it| self.is_judged(it, DEPTH));
         let takes = self.addresses(stack).next().is_some();
         if takes && !mixed && !self.listening.is_empty() {
             told.push(format!(

@@ -14,12 +14,12 @@ use super::{enforced::Enforced, error::StoreError, rebuild::Rebuild};
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The backup.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {why}", path.display())]
     Backup {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: BackupError,
+        /// Why; a part of the message, so it is no further error behind this one.
+        why: BackupError,
     },
     /// The router's own files.
     #[error(transparent)]
@@ -31,9 +31,9 @@ pub enum RestoreError {
 /// # Errors
 /// When it is not.
 pub fn contents(path: &Path) -> Result<Contents, RestoreError> {
-    let failed = |source| RestoreError::Backup {
+    let failed = |why| RestoreError::Backup {
         path: path.to_owned(),
-        source,
+        why,
     };
     let file = File::open(path).map_err(|error| failed(error.into()))?;
     check(BufReader::new(file)).map_err(failed)
@@ -44,9 +44,9 @@ pub fn contents(path: &Path) -> Result<Contents, RestoreError> {
 /// # Errors
 /// When the backup is not whole, or the database can't be written.
 pub fn fill(rebuild: &mut Rebuild, path: &Path) -> Result<(Summary, Enforced), RestoreError> {
-    let failed = |source| RestoreError::Backup {
+    let failed = |why| RestoreError::Backup {
         path: path.to_owned(),
-        source,
+        why,
     };
     let damaged = |why: String| failed(BackupError::Damaged(why));
     let file = File::open(path).map_err(|error| failed(error.into()))?;
