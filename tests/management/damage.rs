@@ -353,3 +353,25 @@ fn a_limit_below_what_is_in_force_refuses_changes_and_not_the_policy() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn a_policy_in_a_strangers_directory_is_not_believed() {
+    let mut clinic = Clinic::new("strange", "");
+    clinic.guard.apply(&Clinic::document());
+    clinic.is_enforced();
+    let give = |clinic: &Clinic, owner: u32| {
+        std::os::unix::fs::chown(clinic.state(""), Some(owner), None).unwrap();
+    };
+    clinic.reboot(|clinic| give(clinic, 65534));
+    for host in [&clinic.one, &clinic.two] {
+        assert_eq!(Clinic::reaches(host), [false, false]);
+    }
+    for part in ["policy", "database", "audit"] {
+        let said = clinic.broken(part).to_string();
+        assert!(said.contains("belongs to user 65534"), "{part}: {said}");
+    }
+    give(&clinic, 0);
+    clinic.wait_for("database", true);
+    clinic.wait_for("policy", true);
+    clinic.is_enforced();
+}

@@ -21,6 +21,7 @@ use wardline_policy::{
 pub mod backup;
 pub mod enforced;
 pub mod error;
+pub mod folder;
 pub mod history;
 pub mod owed;
 pub mod rebuild;
@@ -149,9 +150,7 @@ impl Store {
             match *fact {
                 Fact::Meta(..) => {}
                 Fact::Quarantined(whom, quarantined) => self.quarantined.set(whom, quarantined),
-                Fact::Grant(rule, expires) => {
-                    self.grants.insert((rule.to_owned(), expires));
-                }
+                Fact::Grant(rule, expires) => add_grant(&mut self.grants, rule, expires),
             }
         }
         number(revision).ok_or_else(|| self.history.damaged("a revision's number is negative"))
@@ -297,6 +296,12 @@ fn write(
                 transaction.execute(delete, [name])?;
             }
             Fact::Grant(rule, expires) => {
+                let forget = format!(
+                    "DELETE FROM grants WHERE (rule, expires) IN (SELECT rule, expires FROM grants \
+                     ORDER BY expires DESC LIMIT -1 OFFSET {})",
+                    MOST_GRANTS - 1
+                );
+                transaction.execute(&forget, [])?;
                 let put = "INSERT OR REPLACE INTO grants VALUES (?1, ?2)";
                 transaction.execute(put, params![rule, expires.to_string()])?;
             }
@@ -315,6 +320,24 @@ fn write_ids(transaction: &Transaction<'_>, old: &Ids, new: &Ids) -> rusqlite::R
         put.execute(params![key.0, key.1, id])?;
     }
     Ok(())
+}
+
+/// Most grants that are remembered. A rule whose grant was forgotten is like one that a person wrote with
+/// its end.
+const MOST_GRANTS: usize = 4096;
+
+/// Remembers a grant, and forgets the one that ended first when there are too many.
+pub(crate) fn add_grant(
+    grants: &mut BTreeSet<(String, Timestamp)>,
+    rule: &str,
+    expires: Timestamp,
+) {
+    while grants.len() >= MOST_GRANTS
+        && let Some(first) = grants.iter().min_by_key(|(_, expires)| *expires).cloned()
+    {
+        grants.remove(&first);
+    }
+    grants.insert((rule.to_owned(), expires));
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::{
         Store,
         enforced::Copies,
         error::StoreError,
+        folder,
         history::History,
         retention::{Dropped, drop_old},
     },
@@ -148,7 +149,11 @@ pub(super) async fn open_audit(
     let mut tries = parts.tries(Part::Audit, &stop);
     loop {
         let opening = audit.clone();
-        let opened = spawn_blocking(move || opening.open().map_err(|error| error.to_string()));
+        let directory = history.directory().to_owned();
+        let opened = spawn_blocking(move || {
+            folder::check(&directory).map_err(|error| error.to_string())?;
+            opening.open().map_err(|error| error.to_string())
+        });
         let opened = opened.await.unwrap_or_else(|error| Err(error.to_string()));
         if opened.is_ok() {
             catch_up(&audit, &history).await;

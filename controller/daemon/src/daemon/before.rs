@@ -11,6 +11,7 @@ use crate::{
         Store,
         enforced::{Copies, Found},
         error::StoreError,
+        folder,
         history::History,
     },
 };
@@ -41,6 +42,20 @@ pub(super) fn look(config: &Config) -> Result<Look, StoreError> {
     }
     let history = History::away(&config.state_dir);
     let guarded = found.guarded.clone();
+    if let Err(error) = folder::check(&config.state_dir) {
+        // The names only close ports.
+        return Ok(Look {
+            before: Before {
+                enforced: None,
+                lost: Some(error.to_string()),
+                guarded,
+                history,
+            },
+            copies,
+            store: None,
+            evidence: None,
+        });
+    }
     if let Some(enforced) = found.enforced {
         return Ok(Look {
             before: Before {

@@ -17,7 +17,7 @@ use super::{pending::Pending, terms::Author};
 use crate::{
     parts::{BackOff, Part, Parts},
     store::{
-        Store,
+        Store, add_grant,
         enforced::Enforced,
         error::StoreError,
         history::History,
@@ -291,7 +291,7 @@ impl Records {
                 Fact::Meta(..) => {}
                 Fact::Quarantined(whom, quarantined) => self.quarantined.set(whom, quarantined),
                 Fact::Grant(rule, expires) => {
-                    Arc::make_mut(&mut self.grants).insert((rule.to_owned(), expires));
+                    add_grant(Arc::make_mut(&mut self.grants), rule, expires);
                 }
             }
         }

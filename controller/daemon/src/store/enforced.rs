@@ -22,7 +22,7 @@ use prost::Message as _;
 use ring::digest::{Context, Digest, SHA256, SHA256_OUTPUT_LEN};
 use wardline_policy::{document::Document as Policy, numbers::Ids, quarantine::Quarantine};
 
-use super::owed::Owed;
+use super::{folder, owed::Owed};
 
 /// What is in force, as the copy has it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -183,6 +183,9 @@ impl Copies {
                 "{} bytes, and a copy has at most {LARGEST}",
                 bytes.len()
             )));
+        }
+        if let Some(state_dir) = self.names.parent() {
+            folder::check(state_dir).map_err(|error| failed(error.to_string()))?;
         }
         make(&self.directory)
             .and_then(|()| replace(&path, &bytes))

@@ -56,6 +56,11 @@ pub(super) struct Link {
 const AT_ONCE: u32 = 256;
 
 impl History {
+    /// The directory that it is in.
+    pub fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
     /// The history in a directory, before its database is opened.
     pub fn away(directory: &Path) -> Self {
         Self {

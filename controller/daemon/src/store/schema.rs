@@ -9,7 +9,10 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::error::{StoreError, database_error};
+use super::{
+    error::{StoreError, database_error},
+    folder,
+};
 
 /// The layout of the tables; written into the file.
 pub(super) const SCHEMA: u32 = 3;
@@ -62,6 +65,7 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
         let path = path.to_owned();
         move |source| StoreError::File { path, source }
     };
+    folder::check(directory)?;
     if !directory.is_dir() {
         if let Some(parent) = directory.parent() {
             fs::create_dir_all(parent).map_err(failed(parent))?;

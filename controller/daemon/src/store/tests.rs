@@ -479,3 +479,15 @@ impl Drop for Scratch {
         fs::remove_dir_all(&self.0).expect("removed");
     }
 }
+
+#[test]
+fn grants_that_ended_first_are_forgotten_first() {
+    let end = |at: usize| TIME + jiff::SignedDuration::from_secs(at as i64);
+    let mut grants = BTreeSet::new();
+    for at in 0..MOST_GRANTS + 2 {
+        add_grant(&mut grants, &format!("g{}", at % 7), end(at));
+    }
+    assert_eq!(grants.len(), MOST_GRANTS);
+    let first = grants.iter().map(|(_, expires)| *expires).min();
+    assert_eq!(first, Some(end(2)));
+}
