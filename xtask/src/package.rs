@@ -14,6 +14,7 @@
 mod archive;
 mod boot;
 mod check;
+mod licences;
 mod life;
 mod router;
 mod stage;

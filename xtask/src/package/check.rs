@@ -12,7 +12,7 @@ use super::{Package, Stage, architecture, archive, home, output, time, version};
 use crate::{build::Programs, setup, step};
 
 /// What must be in the package, with its mode.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 14] = [
     ("-rwxr-xr-x", "./usr/sbin/wardlined"),
     ("-rwxr-xr-x", "./usr/bin/wardctl"),
     ("-rw-r--r--", "./usr/lib/systemd/system/wardlined.service"),
@@ -30,6 +30,7 @@ const FILES: [(&str, &str); 13] = [
         "./usr/share/fish/vendor_completions.d/wardctl.fish",
     ),
     ("-rw-r--r--", "./usr/share/doc/wardline/copyright"),
+    ("-rw-r--r--", "./usr/share/doc/wardline/crates.gz"),
     ("-rw-r--r--", "./usr/share/doc/wardline/changelog.gz"),
     (
         "-rw-r--r--",

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::output;
+use super::{licences, output};
 use crate::{build::Programs, step};
 
 /// Pages for operators, which are worth having where there is no network.
@@ -140,6 +140,8 @@ impl Stage {
         ] {
             self.copy(&from, &to)?;
         }
+        let licences = licences::page(root)?;
+        self.packed(&format!("{DOC}/crates"), licences.as_bytes())?;
         let news = fs::read(root.join("CHANGELOG.md"))?;
         self.packed(&format!("{DOC}/NEWS.md"), &news)?;
         let mut date = Command::new("date");
