@@ -1,6 +1,8 @@
 //! Plans say what a document would do, change nothing, and then come true.
 
 use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -233,6 +235,200 @@ fn a_plan_holds_up_no_quarantine() {
         let planned = plan.join().unwrap();
         assert!(slowest < planned / 2, "{slowest:?} beside {planned:?}");
     });
+}
+
+#[test]
+fn a_plan_ends_when_its_client_leaves() {
+    let ward = Ward::new("left");
+    ward.lab.settle().unwrap();
+    let guard = Guard::start(&ward.lab, "");
+    guard.apply(&policy(&[zone(1, "", "")], "tcp/7"));
+    let (file, small) = (ward.lab.dir().join("worst"), ward.lab.dir().join("small"));
+    std::fs::write(&file, worst()).unwrap();
+    std::fs::write(&small, policy(&[zone(1, "", "")], "tcp/8")).unwrap();
+    let begin = || Leaver::plan(&guard, &file);
+
+    // As many as there are places.
+    let mut clients = [begin(), begin()];
+    let working = || reading(&guard) == clients.len();
+    assert!(eventually(PATIENCE, working), "the plans do not begin");
+    for client in &mut clients {
+        assert!(client.is_there());
+        client.leave();
+    }
+    let ended = || reading(&guard) == 0;
+    assert!(eventually(PATIENCE, ended), "a plan goes on for nobody");
+    let small = ["plan", "-f", small.to_str().unwrap()];
+    guard.ctl.run(&small).unwrap().ok().unwrap();
+}
+
+/// Prints how long changes take beside eight of the worst plans. `cargo xtask long` checks what is promised.
+#[test]
+fn many_of_the_worst_plans_delay_no_change() {
+    let ward = Ward::new("worst");
+    let _device = ward.device(1);
+    ward.lab.settle().unwrap();
+    let guard = Guard::start(&ward.lab, "");
+    let zones = [zone(1, "", "")];
+    guard.apply(&policy(&zones, "tcp/7"));
+    let (file, next) = (ward.lab.dir().join("worst"), ward.lab.dir().join("next"));
+    std::fs::write(&file, worst()).unwrap();
+    std::fs::write(&next, policy(&zones, "tcp/8")).unwrap();
+    let alone = slowest_quarantine(&guard);
+    let mut clients: Vec<Leaver> = (0..8).map(|_| Leaver::plan(&guard, &file)).collect();
+    assert!(eventually(PATIENCE, || reading(&guard) != 0));
+
+    let slowest = slowest_quarantine(&guard);
+    println!("a quarantine or release took at most {slowest:?}, and {alone:?} without plans");
+
+    // A client may have eight calls open, and those that ask for `status` below count as well.
+    clients.truncate(6);
+    let late = {
+        let path = next.to_str().unwrap();
+        let apply = ["apply", "-f", path, "--confirm-within", "2s"];
+        let revision = |guard: &Guard| guard.ctl.json(&["status"]).unwrap()["revision"].clone();
+        let before = revision(&guard);
+        guard.ctl.run(&apply).unwrap().ok().unwrap();
+        let begun = Instant::now();
+        assert_ne!(revision(&guard), before);
+        assert!(eventually(PATIENCE, || guard
+            .ctl
+            .json(&["status"])
+            .unwrap()["pending"]
+            .is_null()));
+        begun.elapsed().saturating_sub(Duration::from_secs(2))
+    };
+    println!("an unconfirmed change was taken back {late:?} after its time");
+    if std::env::var_os("WARDLINE_LONG").is_some() {
+        assert!(slowest - alone < Duration::from_millis(50), "{slowest:?}");
+        assert!(late < Duration::from_secs(1), "{late:?}");
+    }
+    let waiting = clients
+        .iter_mut()
+        .map(Leaver::is_there)
+        .filter(|it| *it)
+        .count();
+    println!("{waiting} plans were still wanted");
+    assert_ne!(waiting, 0, "nothing was tried");
+}
+
+/// The longest of ten quarantines and releases, with the start of the client.
+fn slowest_quarantine(guard: &Guard) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..10 {
+        for call in [
+            &["quarantine", "device-1", "--reason", "odd"][..],
+            &["release", "device-1"],
+        ] {
+            let begun = Instant::now();
+            guard.ctl.run(call).unwrap().ok().unwrap();
+            slowest = slowest.max(begun.elapsed());
+        }
+    }
+    slowest
+}
+
+#[test]
+fn a_document_that_names_too_many_pairs_is_refused_or_not_told_in_full() {
+    let ward = Ward::new("pairs");
+    ward.lab.settle().unwrap();
+    let guard = Guard::start(&ward.lab, "");
+    let file = ward.lab.dir().join("pairs");
+    let plan = |head: String, end: &dyn Fn(u32) -> String, ends: u32| {
+        let ends: Vec<String> = (0..ends).map(end).collect();
+        let ends = ends.join(", ");
+        let rule = format!(
+            "{{name: all, from: [{ends}], to: [{ends}], services: [tcp/7], action: allow}}"
+        );
+        std::fs::write(&file, format!("version: 1\n{head}rules: [{rule}]\n")).unwrap();
+        let arguments = ["plan", "-f", file.to_str().unwrap()];
+        guard.ctl.run(&arguments).unwrap()
+    };
+    let address = |at: u32| format!("10.1.{}.{}", at / 200, at % 200);
+    let told = plan(
+        String::new(),
+        &|at| format!("'cidr:{}/32'", address(at)),
+        3_000,
+    );
+    assert_eq!(told.code, 4, "{told:?}");
+    assert!(
+        told.stderr.contains("rules: name more than 8388608 pairs"),
+        "{told:?}"
+    );
+
+    // Devices that rules name alike are one name for the kernel.
+    let device = |at: u32| format!("{{name: d{at}, zone: z, addresses: [{}]}}", address(at));
+    let devices: Vec<String> = (0..1_500).map(device).collect();
+    let head = format!(
+        "zones: [{{name: z, subnets: [10.1.0.0/16]}}]\ndevices: [{}]\n",
+        devices.join(", ")
+    );
+    let told = plan(head, &|at| format!("'device:d{at}'"), 1_500);
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(
+        told.stderr.contains("does not say what opens and closes"),
+        "{told:?}"
+    );
+}
+
+/// A client that asks for a plan and leaves before it has the answer.
+struct Leaver(Child);
+
+impl Leaver {
+    fn plan(guard: &Guard, file: &Path) -> Self {
+        let mut command = Command::new(guard.ctl.binary());
+        command.args(["--server", guard.ctl.server(), "plan", "-f"]);
+        command
+            .arg(file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    fn is_there(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
+    fn leave(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Leaver {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// How many plans the daemon works on: each has a thread.
+fn reading(guard: &Guard) -> usize {
+    let tasks = format!("/proc/{}/task", guard.daemon.pid().unwrap());
+    let names = std::fs::read_dir(tasks).unwrap().map(|task| {
+        // A thread may end meanwhile.
+        std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default()
+    });
+    names.filter(|name| name.trim_end() == "reading").count()
+}
+
+/// Rules that deny a part of what others allow, for every pair of hundreds of addresses: each pair is told
+/// with all its exceptions.
+fn worst() -> String {
+    let mut text = "version: 1\nzones: [{name: z, subnets: [10.77.0.0/16]}]\nrules:\n".to_owned();
+    let ends = |net: u16| {
+        let ends = (0..200).map(|at| format!("'cidr:10.77.{}.{}/32'", net + at / 200, at % 200));
+        ends.collect::<Vec<_>>().join(", ")
+    };
+    let (from, to) = (ends(0), ends(2));
+    for at in 0..40 {
+        let action = if at % 2 == 0 { "allow" } else { "deny" };
+        text += &format!(
+            "  - {{name: r{at}, from: [{from}], to: [{to}], services: [tcp/{}], action: {action}}}\n",
+            at / 2 * 3 % 40 + 1
+        );
+    }
+    text
 }
 
 /// Two hundred zones, and few rules between very many pairs of them: quick to read, slow to plan.

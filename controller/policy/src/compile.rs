@@ -20,7 +20,7 @@ mod ports;
 
 use self::{
     networks::{Networks, cut, prefix_of},
-    pairs::{Kinds, classes, pairs},
+    pairs::{Kinds, MOST_NAMED, classes, pairs},
     ports::{Behind, connected, ports},
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
     numbers::{Ids, number_of, numbered},
     quarantine::Quarantine,
     tables::{Amendment, NoRoom, Tables},
-    words::mac::mac_number,
+    words::{mac::mac_number, problem::Problem},
 };
 
 /// Compiles the tables that enforce an intent on the interfaces that exist, with room for all of them.
@@ -58,6 +58,8 @@ pub struct Base {
     networks: Networks,
     /// The devices that may only appear on one interface, by its name.
     pinned: BTreeMap<String, Vec<usize>>,
+    /// Whether rules name too many pairs; then nothing is allowed.
+    is_excessive: bool,
 }
 
 /// What room the tables have for ports, and which ports get it.
@@ -82,6 +84,17 @@ impl Room<'_> {
 }
 
 impl Base {
+    /// Why the rules can't be compiled, if they can't; the tables allow nothing, then.
+    pub fn excess(&self) -> Option<Problem> {
+        self.is_excessive.then(|| Problem {
+            path: "rules".to_owned(),
+            message: format!(
+                "name more than {MOST_NAMED} pairs of ends together; name zones in place of many prefixes \
+                 or devices"
+            ),
+        })
+    }
+
     /// Compiles all that does not depend on interfaces.
     pub fn of(intent: &Intent, ids: &Ids, clock: &Clock) -> Self {
         let zone_numbers: Vec<u16> = intent
@@ -99,7 +112,9 @@ impl Base {
         zones(intent, &zone_of, &mut tables);
         let networks = Networks::of(intent, ids, &zone_of);
         let classes = classes(intent, &device_numbers);
-        tables.pairs = Arc::new(pairs(intent, ids, &classes, &networks, &zone_of, clock));
+        let pairs = pairs(intent, ids, &classes, &networks, &zone_of, clock);
+        let is_excessive = pairs.is_none();
+        tables.pairs = Arc::new(pairs.unwrap_or_default());
         let kinds = Kinds::of(&tables.pairs);
         tables.zones.insert(0, kinds.any());
         tables.shares = networks.shares.clone();
@@ -111,6 +126,7 @@ impl Base {
             kinds,
             networks,
             pinned: BTreeMap::new(),
+            is_excessive,
         };
         for (index, device) in intent.devices.iter().enumerate() {
             base.add_device(index, device, None, &mut tables);

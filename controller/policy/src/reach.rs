@@ -77,9 +77,16 @@ pub struct Idle<'a> {
 }
 
 /// The differences between two policies at a time: what closes first, then what opens, each with
-/// the router's pairs first and then the widest.
-pub fn changes<'a>(old: &'a Intent, new: &'a Intent, now: Timestamp) -> Vec<Reach<'a>> {
-    let (before, after) = (View::new(old, now), View::new(new, now));
+/// the router's pairs first and then the widest; none when the answer is no longer `wanted`.
+///
+/// Thousands of changed rules take seconds, so it asks again and again whether anybody waits.
+pub fn changes<'a>(
+    old: &'a Intent,
+    new: &'a Intent,
+    now: Timestamp,
+    wanted: &dyn Fn() -> bool,
+) -> Option<Vec<Reach<'a>>> {
+    let (before, after) = (View::new(old, now, wanted)?, View::new(new, now, wanted)?);
     let mut pairs: BTreeMap<(Who<'a>, Who<'a>), usize> = BTreeMap::new();
     for (one, other) in [(&before, &after), (&after, &before)] {
         let mut denied = BTreeSet::new();
@@ -94,11 +101,18 @@ pub fn changes<'a>(old: &'a Intent, new: &'a Intent, now: Timestamp) -> Vec<Reac
                 }
             }
         }
-        pairs.extend(one.parts(&denied).into_iter().map(|pair| (pair, 0)));
+        let parts = one.parts(&denied, wanted)?;
+        pairs.extend(parts.into_iter().map(|pair| (pair, 0)));
     }
     moved(&before, &after, &mut pairs);
     let mut found = Vec::new();
+    // Pairs come in the order of their openers, so what concerns an opener is looked for once.
+    let mut opener = None;
+    let mut denies = Vec::new();
     for ((from, to), alike) in pairs {
+        if !wanted() {
+            return None;
+        }
         let (was, is) = (before.allowed(from, to), after.allowed(from, to));
         for (gone, kept, opens, view) in [(&was, &is, false, &before), (&is, &was, true, &after)] {
             let services = without(gone.services.clone(), &kept.services);
@@ -115,7 +129,10 @@ pub fn changes<'a>(old: &'a Intent, new: &'a Intent, now: Timestamp) -> Vec<Reac
                 alike,
                 rules: rules.map(|rule| rule.name.as_str()).collect(),
                 except: if opens {
-                    view.exceptions(from, to, &services)
+                    if opener.replace(from) != Some(from) {
+                        denies = view.denies_from(from);
+                    }
+                    view.exceptions(&denies, to, &services)
                 } else {
                     Vec::new()
                 },
@@ -150,17 +167,37 @@ pub fn changes<'a>(old: &'a Intent, new: &'a Intent, now: Timestamp) -> Vec<Reac
             it.to,
         )
     });
-    found
+    Some(found)
 }
 
-/// The rules of a policy that have no effect at a time, by name.
-pub fn idle(intent: &Intent, now: Timestamp) -> Vec<Idle<'_>> {
-    let view = View::new(intent, now);
-    intent
-        .rules
-        .iter()
-        .filter_map(|rule| view.idle(rule))
-        .collect()
+/// Most pairs of ends that all rules of a policy may name together to be compared: each takes about a hundred
+/// bytes.
+pub const MOST_PAIRS: usize = 2_000_000;
+
+/// How many pairs of ends all rules of a policy name together.
+pub fn pairs_named(intent: &Intent) -> usize {
+    let rules = intent.rules.iter();
+    rules
+        .map(|rule| rule.from.len().saturating_mul(rule.to.len()))
+        .fold(0, usize::saturating_add)
+}
+
+/// The rules of a policy that have no effect at a time, by name; none when the answer is no longer
+/// `wanted`.
+pub fn idle<'a>(
+    intent: &'a Intent,
+    now: Timestamp,
+    wanted: &dyn Fn() -> bool,
+) -> Option<Vec<Idle<'a>>> {
+    let view = View::new(intent, now, wanted)?;
+    let mut idle = Vec::new();
+    for rule in &intent.rules {
+        if !wanted() {
+            return None;
+        }
+        idle.extend(view.idle(rule));
+    }
+    Some(idle)
 }
 
 /// The zones that are empty: no device and no subnet.
@@ -199,7 +236,7 @@ struct Allowed<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(intent: &'a Intent, now: Timestamp) -> Self {
+    fn new(intent: &'a Intent, now: Timestamp, wanted: &dyn Fn() -> bool) -> Option<Self> {
         let mut view = Self {
             intent,
             now,
@@ -210,6 +247,9 @@ impl<'a> View<'a> {
             denies: Vec::new(),
         };
         for rule in &intent.rules {
+            if !wanted() {
+                return None;
+            }
             if !view.holds(rule) {
                 continue;
             }
@@ -238,7 +278,7 @@ impl<'a> View<'a> {
                 }
             }
         }
-        view
+        Some(view)
     }
 
     fn holds(&self, rule: &Rule) -> bool {
@@ -293,32 +333,55 @@ impl<'a> View<'a> {
     }
 
     /// The intersections of denied pairs with pairs that rules allow, where one end is inside the
-    /// other.
-    fn parts(&self, denied: &BTreeSet<(Who<'a>, Who<'a>)>) -> BTreeSet<(Who<'a>, Who<'a>)> {
-        let mut around: HashMap<Who<'a>, Vec<Who<'a>>> = HashMap::new();
-        let mut narrower = |one: Who<'a>, other: Who<'a>| {
-            let mut inside = |one: Who<'a>, other: Who<'a>| {
-                let around = around.entry(one).or_insert_with(|| self.around(one));
-                around.contains(&other)
-            };
-            if inside(one, other) {
-                Some(one)
-            } else {
-                inside(other, one).then_some(other)
-            }
-        };
+    /// other; none when they are no longer `wanted`.
+    fn parts(
+        &self,
+        denied: &BTreeSet<(Who<'a>, Who<'a>)>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Option<BTreeSet<(Who<'a>, Who<'a>)>> {
+        let allowed: BTreeSet<(Who<'a>, Who<'a>)> = self
+            .by_pair
+            .iter()
+            .filter(|(_, rules)| rules.iter().any(|rule| rule.action == Action::Allow))
+            .map(|(pair, _)| *pair)
+            .collect();
+        let nested = [
+            self.nested(denied.iter().chain(&allowed).map(|(from, _)| *from)),
+            self.nested(denied.iter().chain(&allowed).map(|(_, to)| *to)),
+        ];
         let mut parts = BTreeSet::new();
         for (from, to) in denied {
-            for (pair, rules) in &self.by_pair {
-                if rules.iter().any(|rule| rule.action == Action::Allow)
-                    && let Some(from) = narrower(pair.0, *from)
-                    && let Some(to) = narrower(pair.1, *to)
-                {
-                    parts.insert((from, to));
+            if !wanted() {
+                return None;
+            }
+            let (others, to_others) = (&nested[0][from], &nested[1][to]);
+            for (other_from, from) in others {
+                // `Any` is the first of all ends.
+                let pairs = allowed.range((*other_from, Who::Any)..);
+                let pairs = pairs.take_while(|(from, _)| from == other_from);
+                parts.extend(pairs.filter_map(|(_, to)| Some((*from, *to_others.get(to)?))));
+            }
+        }
+        Some(parts)
+    }
+
+    /// For each of some ends, the others of them that contain it or that it contains, and itself; with the
+    /// narrower of the two.
+    fn nested(
+        &self,
+        ends: impl Iterator<Item = Who<'a>>,
+    ) -> HashMap<Who<'a>, HashMap<Who<'a>, Who<'a>>> {
+        let ends: BTreeSet<Who<'a>> = ends.collect();
+        let mut nested: HashMap<_, HashMap<_, _>> = HashMap::new();
+        for end in &ends {
+            for wider in self.around(*end) {
+                if ends.contains(&wider) {
+                    nested.entry(*end).or_default().insert(wider, *end);
+                    nested.entry(wider).or_default().insert(*end, *end);
                 }
             }
         }
-        parts
+        nested
     }
 
     /// Every end that contains the whole of this one, itself first.
@@ -461,18 +524,25 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The deny rules that concern a part of a pair, for any of these services.
-    fn exceptions(&self, from: Who<'a>, to: Who<'a>, services: &[Service]) -> Vec<&'a str> {
-        let part = |whole: Who<'a>, selectors: &[Selector]| {
-            selectors
-                .iter()
-                .map(|it| self.who(it))
-                .any(|who| self.overlap(whole, who))
-        };
-        let denies = self.denies.iter().filter(|rule| {
-            meets(&rule.services, services) && part(from, &rule.from) && part(to, &rule.to)
-        });
+    /// The deny rules that concern a part of this opener.
+    fn denies_from(&self, from: Who<'a>) -> Vec<&'a Rule> {
+        let denies = self.denies.iter().copied();
+        denies
+            .filter(|it| self.names_part_of(&it.from, from))
+            .collect()
+    }
+
+    /// Those of some deny rules that concern a part of this other end, for any of these services.
+    fn exceptions(&self, denies: &[&'a Rule], to: Who<'a>, services: &[Service]) -> Vec<&'a str> {
+        let denies = denies
+            .iter()
+            .filter(|rule| meets(&rule.services, services) && self.names_part_of(&rule.to, to));
         denies.map(|rule| rule.name.as_str()).collect()
+    }
+
+    fn names_part_of(&self, selectors: &[Selector], whole: Who<'a>) -> bool {
+        let mut ends = selectors.iter().map(|it| self.who(it));
+        ends.any(|who| self.overlap(whole, who))
     }
 
     /// Whether two ends may have an address in common.

@@ -65,6 +65,9 @@ pub(crate) fn prepare(
         Arc::new(ids.map_err(Refusal::TooLarge)?)
     };
     let base = Base::of(&intent, &ids, &clock);
+    if let Some(excess) = base.excess() {
+        return Err(Refusal::TooLarge(vec![excess]));
+    }
     let room = room(current, reader);
     let tables = base.on(&intent, &current.inventory, &current.quarantined, &room);
     let refused = tables

@@ -89,6 +89,9 @@ pub enum Refusal {
     /// What is in force is only a makeshift, which can't be edited, returned to, or recorded.
     #[error("only a whole document can be applied, without a time to confirm: {0}")]
     NoPolicy(Arc<str>),
+    /// The client has left, so nobody waits for the answer.
+    #[error("the call was ended, because its client has left")]
+    Unwanted,
     /// The store could not store the change.
     #[error("the change could not be kept: {0}")]
     Store(StoreError),

@@ -144,6 +144,7 @@ impl From<Refusal> for Status {
             | Refusal::NotInQuarantine(_)
             | Refusal::NoPolicy(_)
             | Refusal::NoGrant(_) => Self::failed_precondition(message),
+            Refusal::Unwanted => Self::cancelled(message),
             // It may succeed later, with the same request.
             Refusal::Store(_) => Self::unavailable(message),
             Refusal::Datapath(_) => Self::internal(message),
@@ -219,9 +220,9 @@ impl Segmentation for Service {
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
         let policy = required(request.into_inner().policy)?;
-        let planned = self
-            .view
-            .read_in(&self.view.plans, move |view| view.plan(policy));
+        let planned = self.view.read_in(&self.view.plans, move |view, wanted| {
+            view.plan(policy, wanted)
+        });
         Ok(Response::new(planned.await?))
     }
 
@@ -268,7 +269,7 @@ impl Segmentation for Service {
         request: Request<v1::GetPolicyRequest>,
     ) -> Answer<v1::GetPolicyResponse> {
         let v1::GetPolicyRequest { revision, diff } = request.into_inner();
-        let read = self.view.read_in(&self.view.documents, move |view| {
+        let read = self.view.read_in(&self.view.documents, move |view, _| {
             view.policy(revision, diff)
         });
         Ok(Response::new(read.await?))

@@ -33,18 +33,26 @@ const LISTED: usize = 100;
 const PAIRS: usize = 2000;
 
 impl View {
-    /// The changes in a document, and their effects.
+    /// The changes in a document, and their effects, as long as they are `wanted`.
     ///
     /// # Errors
     ///
-    /// Why it would be refused.
-    pub(super) fn plan(&self, policy: v1::Policy) -> Result<v1::PlanResponse, Refusal> {
-        let planned = self.planned(policy);
+    /// Why it would be refused, or that nobody waits for it any more.
+    pub(super) fn plan(
+        &self,
+        policy: v1::Policy,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<v1::PlanResponse, Refusal> {
+        let planned = self.planned(policy, wanted);
         give_back();
         planned
     }
 
-    fn planned(&self, policy: v1::Policy) -> Result<v1::PlanResponse, Refusal> {
+    fn planned(
+        &self,
+        policy: v1::Policy,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<v1::PlanResponse, Refusal> {
         let state = self.state();
         let current = Arc::clone(&state.snapshot);
         let (limits, reader) = (&self.limits, &self.reader);
@@ -54,9 +62,25 @@ impl View {
         let now = Timestamp::now();
         let tick = self.reader.tick()?;
         let next = Replay::new(&prepared.tables, tick);
+        let intents = [&current.intent, &prepared.intent];
+        let named = intents.map(|it| reach::pairs_named(it)).into_iter().max();
+        let (mut reach, idle) = if named > Some(reach::MOST_PAIRS) {
+            warnings.push(format!(
+                "the rules name more than {} pairs of ends, so the plan does not say what opens and \
+                 closes, and which rules do nothing",
+                reach::MOST_PAIRS
+            ));
+            (Vec::new(), Vec::new())
+        } else {
+            let reach = reach::changes(&current.intent, &prepared.intent, now, wanted);
+            let idle = reach::idle(&prepared.intent, now, wanted);
+            (
+                reach.ok_or(Refusal::Unwanted)?,
+                idle.ok_or(Refusal::Unwanted)?,
+            )
+        };
         let cut = self.cut(&next, &prepared, &current, tick)?;
         let mut observed = self.observed(&next, &prepared)?;
-        let mut reach = reach::changes(&current.intent, &prepared.intent, now);
         let dangers = dangers(&current.intent, &prepared.intent, &cut, &reach, &observed);
         let more_reach = reach.len().saturating_sub(PAIRS) as u64;
         reach.truncate(PAIRS);
@@ -77,7 +101,7 @@ impl View {
             more_reach,
             cut: cut.listed,
             flows_cut: cut.flows,
-            idle: reach::idle(&prepared.intent, now)
+            idle: idle
                 .into_iter()
                 .map(|idle| v1::IdleRule {
                     rule: idle.rule.to_owned(),

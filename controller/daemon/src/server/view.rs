@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::spawn_blocking,
 };
 use tonic::Status;
+use tracing::warn;
 use wardline_datapath::{Reader, error::DatapathError};
 use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
@@ -86,25 +87,43 @@ impl View {
     ) -> Result<T, Status> {
         let view = self.clone();
         let read = spawn_blocking(move || read(&view));
-        let read = read.await.map_err(|error| {
-            Status::internal(format!("the answer could not be put together: {error}"))
-        })?;
-        Ok(read?)
+        Ok(read.await.map_err(failed)??)
     }
 
-    /// Waits for a place, then reads. The place is held until the reading ends, even if the client
-    /// has disconnected.
+    /// Waits for a place, then reads on a thread that everything else goes before: what is read here takes
+    /// long, and packets, changes and other calls may not wait for it. Once the client has left the answer
+    /// is no longer wanted; reading asks for that and ends with [`Refusal::Unwanted`].
     pub(super) async fn read_in<T: Send + 'static>(
         &self,
         places: &Places,
-        read: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
+        read: impl FnOnce(&Self, &dyn Fn() -> bool) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Status> {
         let place = places.place().await?;
-        let read = self.read(move |view| {
-            let answer = read(view);
+        let view = self.clone();
+        // When the client leaves, or its deadline passes, this call is dropped and `answered` with it.
+        let (answer, answered) = oneshot::channel();
+        let work = move || {
+            give_way();
+            let read = read(&view, &|| !answer.is_closed());
             drop(place);
-            answer
-        });
-        read.await
+            // An error means that the client has left.
+            let _ = answer.send(read);
+        };
+        let thread = std::thread::Builder::new().name("reading".to_owned());
+        thread.spawn(work).map_err(failed)?;
+        Ok(answered.await.map_err(failed)??)
+    }
+}
+
+/// The answer could not be put together.
+fn failed(error: impl std::error::Error) -> Status {
+    Status::internal(format!("the answer could not be put together: {error}"))
+}
+
+/// Lets every other thread of the router go before this one.
+fn give_way() {
+    const NICE: i32 = 15;
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        warn!(%error, "a thread that reads much has the priority of all others");
     }
 }

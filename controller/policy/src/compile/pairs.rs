@@ -48,7 +48,11 @@ pub(super) fn classes(intent: &Intent, numbers: &[u32]) -> Vec<u32> {
         .collect()
 }
 
-/// What each pair of names may do.
+/// Most pairs of names that all rules together may name, counted for each rule: eight times what the table of
+/// pairs holds. Few rules can name more than memory has.
+pub(super) const MOST_NAMED: usize = 8 << 20;
+
+/// What each pair of names may do; none when rules name too many.
 pub(super) fn pairs(
     intent: &Intent,
     ids: &Ids,
@@ -56,7 +60,7 @@ pub(super) fn pairs(
     networks: &Networks,
     zone_of: &impl Fn(ZoneIndex) -> u16,
     clock: &Clock,
-) -> BTreeMap<(u32, u32), Intervals> {
+) -> Option<BTreeMap<(u32, u32), Intervals>> {
     let names = |selectors: &[Selector]| -> BTreeSet<u32> {
         let mut names = BTreeSet::new();
         for selector in selectors {
@@ -92,9 +96,14 @@ pub(super) fn pairs(
     // nothing to deny.
     let keeps = |rule: &intent::Rule| rule.kept && rule.action == Action::Allow;
     let kept = intent.rules.iter().any(keeps);
+    let mut named = 0_usize;
     for (index, rule) in all.iter().enumerate() {
-        let to = names(&rule.to);
-        for from in names(&rule.from) {
+        let (from, to) = (names(&rule.from), names(&rule.to));
+        named = named.saturating_add(from.len().saturating_mul(to.len()));
+        if named > MOST_NAMED {
+            return None;
+        }
+        for from in from {
             for to in &to {
                 rules.entry((from, *to)).or_default().push(index);
                 if kept && rule.kept {
@@ -125,7 +134,7 @@ pub(super) fn pairs(
         });
         pairs.insert(pair, Arc::clone(intervals));
     }
-    pairs
+    Some(pairs)
 }
 
 /// The rule by which a rule's questions are answered: from who may answer, to who may ask.

@@ -58,7 +58,8 @@ fn told(old: &str, new: &str) -> Vec<String> {
             it.rules.join(","),
         )
     };
-    changes(&old, &new, Timestamp::now())
+    changes(&old, &new, Timestamp::now(), &|| true)
+        .unwrap()
         .iter()
         .map(line)
         .collect()
@@ -149,7 +150,8 @@ fn says_which_rules_do_nothing_and_which_cover_them() {
         + &rule("twin", "any", "zone:cameras", "tcp/*", "allow")
         + &rule("nobody", "zone:void", "any", "", "allow");
     let intent = intent(&rules);
-    let found: Vec<_> = idle(&intent, Timestamp::now())
+    let found: Vec<_> = idle(&intent, Timestamp::now(), &|| true)
+        .unwrap()
         .iter()
         .map(|it| format!("{} {} {}", it.rule, it.matches, it.covered_by.join(",")))
         .collect();
@@ -178,7 +180,7 @@ fn the_internet_has_what_is_public_and_in_no_zone() {
     let to = |net: &str| rule("part", "zone:pumps", net, "tcp/80", "allow");
     let covered = |more: &str, net: &str| {
         let intent = intent(&(more.to_owned() + &out + &to(net)));
-        let idle = idle(&intent, Timestamp::now());
+        let idle = idle(&intent, Timestamp::now(), &|| true).unwrap();
         idle.iter().any(|it| it.rule == "part")
     };
     let listed = |address: &str| {
