@@ -40,7 +40,7 @@ fn an_upgrade_in_place_loses_nothing_and_lets_nothing_through() {
             // The daemon ends, and the next one finds the attachments that it left.
             drop(first);
             let next = next.insert(bench.datapath());
-            let found = bench.in_router(|| next.attached().unwrap());
+            let found = bench.in_router(|| next.hooks().attached().unwrap());
             assert_eq!(found, BTreeSet::from([bench.lan1]), "{way:?}");
             // It takes them over even where it would attach in another way itself.
             bench.attach(next, Way::Best, hooks).unwrap();
@@ -53,6 +53,45 @@ fn an_upgrade_in_place_loses_nothing_and_lets_nothing_through() {
         let after = bench.programs();
         assert_eq!(after.len(), hooks.len(), "{way:?} {hooks:?}: {after:?}");
         assert!(after.is_disjoint(&before), "{before:?} {after:?}");
+        bench.lab.close().unwrap();
+    }
+}
+
+#[test]
+fn links_take_the_place_of_filters_under_traffic() {
+    for hooks in [&TC[..], &XDP] {
+        let bench = Bench::new("exchange");
+        if !bench.has_tcx() {
+            skip("TCX", "a kernel before 6.6");
+            return;
+        }
+        let mut datapath = bench.datapath();
+        bench.attach(&mut datapath, Way::Clsact, hooks).unwrap();
+        let before = bench.programs();
+        let exchange = || bench.in_router(|| datapath.hooks().exchange().unwrap());
+        bench.under_traffic(|| {
+            assert!(exchange());
+            assert!(!exchange(), "there is nothing left to exchange");
+        });
+        assert_eq!(bench.filters(), "");
+        // An interface that is up would lose packets if it went.
+        assert!(bench.has_qdisc());
+        assert_eq!(bench.attached(&datapath), hooks.iter().copied().collect());
+        assert_eq!(bench.programs(), before);
+        // The next daemon exchanges what an earlier one has left.
+        bench.attach(&mut datapath, Way::Best, &[]).unwrap();
+        assert!(!bench.has_qdisc());
+        bench.attach(&mut datapath, Way::Clsact, hooks).unwrap();
+        drop(datapath);
+        let mut next = bench.datapath();
+        bench.attach(&mut next, Way::Best, hooks).unwrap();
+        assert!(bench.in_router(|| next.hooks().exchange().unwrap()));
+        assert_eq!(bench.filters(), "");
+        bench.assert_judged();
+        drop(next);
+        let errors = bench.in_router(|| links::detach(&bench.pins));
+        assert!(errors.is_empty(), "{errors:?}");
+        assert!(!bench.has_qdisc() && !bench.pins.exists());
         bench.lab.close().unwrap();
     }
 }
@@ -89,7 +128,7 @@ fn the_links_of_an_earlier_version_are_taken_over() {
     let version = versions.last().unwrap().unwrap().path();
     fs::rename(&version, bench.pins.join("v0")).unwrap();
     let mut later = bench.datapath();
-    let found = bench.in_router(|| later.attached().unwrap());
+    let found = bench.in_router(|| later.hooks().attached().unwrap());
     assert_eq!(found, BTreeSet::from([bench.lan1]));
     let before = bench.programs();
     bench.attach(&mut later, Way::Best, &XDP).unwrap();
@@ -224,7 +263,7 @@ fn nothing_of_a_deleted_interface_counts_as_attached() {
         router.ip("link del lan1").unwrap();
         bench.attach(&mut datapath, way, &[]).unwrap();
         assert_eq!(
-            bench.in_router(|| datapath.attached().unwrap()),
+            bench.in_router(|| datapath.hooks().attached().unwrap()),
             BTreeSet::new()
         );
         bench.lab.close().unwrap();

@@ -18,7 +18,12 @@ use std::{
 use wardline_oracle::frames::{Ethernet, Ipv4, Udp};
 use wardline_tests::{
     Host, Lab, eventually,
-    ward::{Guard, PATIENCE, Ward, policy, zone},
+    ward::{Guard, PATIENCE, Ward, policy, skip, zone},
+};
+
+use crate::live::{
+    attach::index,
+    foreign::{self, Does, Foreign, Kind},
 };
 
 /// How long a port may be up before nothing that is denied passes.
@@ -247,6 +252,63 @@ fn two_hundred_interfaces_at_once_are_guarded_soon() {
     let all = began.elapsed() - made;
     println!("200 interfaces made in {made:?}; all guarded {all:?} later");
     assert!(all < soon(), "{all:?}");
+    // Filters take no time; links follow, because they come before other people's programs.
+    let indexes: Vec<u32> = [0, 199].map(|n| index(router, &format!("lan{n}"))).into();
+    let pins = guard.daemon.pins().to_owned();
+    let is_linked = || {
+        let versions = fs::read_dir(&pins).unwrap().flatten();
+        let links: Vec<_> = versions.map(|it| it.path().join("links")).collect();
+        let has = |name: &String| links.iter().any(|links| links.join(name).exists());
+        let mut names = indexes.iter().map(|it| format!("{it}-egress"));
+        names.all(|name| has(&name))
+    };
+    if has_tcx(router, indexes[0]) {
+        assert!(eventually(6 * PATIENCE, is_linked));
+    }
+    println!("all held by links {:?} later", began.elapsed() - made);
+}
+
+/// Whether the kernel has links for TC.
+fn has_tcx(router: &Host, ifindex: u32) -> bool {
+    let program = foreign::load(Kind::Tc, Does::Answers(-1), "probe").unwrap();
+    let link = || program.link(ifindex, foreign::Hook::TcxEgress).is_ok();
+    router.run(link).unwrap()
+}
+
+/// What the kernel itself needs for the hooks of so many interfaces, when each has links: this is why
+/// many ports have filters first.
+#[test]
+fn the_cost_of_links_is_the_kernels() {
+    let interfaces = rounds(3, 200);
+    let ward = Ward::new("ports-floor");
+    let router = ward.lab.router();
+    let mut lines = String::new();
+    for n in 0..interfaces {
+        writeln!(lines, "link add floor{n} type veth peer name far{n}").unwrap();
+        writeln!(lines, "link set floor{n} up").unwrap();
+    }
+    ip_batch(&ward.lab, router, &lines);
+    if !has_tcx(router, index(router, "floor0")) {
+        skip("TCX", "a kernel before 6.6");
+        return;
+    }
+    let indexes: Vec<u32> = (0..interfaces)
+        .map(|n| index(router, &format!("floor{n}")))
+        .collect();
+    let mut links = Vec::new();
+    for (kind, hook, answer) in [
+        (Kind::Xdp, foreign::Hook::Xdp, 2),
+        (Kind::Tc, foreign::Hook::TcxIngress, -1),
+        (Kind::Tc, foreign::Hook::TcxEgress, -1),
+    ] {
+        let program = foreign::load(kind, Does::Answers(answer), "floor").unwrap();
+        let began = Instant::now();
+        let link = |ifindex: &u32| program.link(*ifindex, hook).unwrap();
+        let made: Vec<Foreign> = router.run(|| indexes.iter().map(link).collect()).unwrap();
+        println!("{interfaces} bare links, {hook:?}: {:?}", began.elapsed());
+        links.push((program, made));
+    }
+    assert!(links.iter().all(|(_, made)| made.len() == indexes.len()));
 }
 
 #[test]
@@ -377,12 +439,8 @@ fn a_flapping_link_costs_neither_memory_nor_others_their_guard() {
     assert!(after < before + 8 * 1024, "{before} KiB, then {after} KiB");
 }
 
-#[test]
-fn a_new_port_is_guarded_soon_beside_many_devices() {
-    let devices = rounds(5_000, 100_000);
-    let ward = Ward::new("ports-many");
-    let more = format!("[limits]\ndevices = {}\n", devices + 10);
-    let guard = Guard::start(&ward.lab, &more);
+/// A document with so many devices, all of the guests.
+fn many(devices: u32) -> String {
     let mut document = format!("{GUESTS}devices:\n");
     for n in 0..devices {
         let [_, a, b, c] = n.to_be_bytes();
@@ -399,7 +457,67 @@ fn a_new_port_is_guarded_soon_beside_many_devices() {
         )
         .unwrap();
     }
-    guard.apply(&document);
+    document
+}
+
+/// Whether an interface has a program in the driver.
+fn has_xdp(router: &Host, interface: &str) -> bool {
+    let links = router.ip(&format!("link show {interface}")).unwrap();
+    links.contains("prog/xdp")
+}
+
+#[test]
+fn a_port_that_appears_while_a_document_is_compiled_has_hooks_at_once() {
+    let devices = rounds(20_000, 100_000);
+    let ward = Ward::new("ports-meanwhile");
+    let more = format!("[limits]\ndevices = {}\n", devices + 10);
+    let guard = Guard::start(&ward.lab, &more);
+    guard.apply(GUESTS);
+    let document = many(devices);
+    let router = ward.lab.router();
+    let (began, over) = (Instant::now(), AtomicBool::new(false));
+    let (applied, mut times) = thread::scope(|scope| {
+        let applying = scope.spawn(|| {
+            guard.apply(&document);
+            over.store(true, Ordering::Relaxed);
+            began.elapsed()
+        });
+        let mut times = Vec::new();
+        for n in 0.. {
+            let name = format!("lan{n}");
+            router
+                .ip(&format!("link add {name} type veth peer name far{n}"))
+                .unwrap();
+            let made = Instant::now();
+            assert!(eventually(PATIENCE, || has_xdp(router, &name)));
+            let hooked = made.elapsed();
+            if over.load(Ordering::Relaxed) {
+                break;
+            }
+            times.push(hooked);
+            router.ip(&format!("link del {name}")).unwrap();
+        }
+        (applying.join().unwrap(), times)
+    });
+    times.sort();
+    let most = times.last().copied().expect("a port while it was applied");
+    println!(
+        "{} ports while {devices} devices were applied in {applied:?}: hooks after {:?} (median), \
+         {most:?} (most)",
+        times.len(),
+        times[times.len() / 2]
+    );
+    // Without hooks until the end, the longest would be nearly as long as the change.
+    assert!(most < applied / 4, "{times:?}, {applied:?}");
+}
+
+#[test]
+fn a_new_port_is_guarded_soon_beside_many_devices() {
+    let devices = rounds(5_000, 100_000);
+    let ward = Ward::new("ports-many");
+    let more = format!("[limits]\ndevices = {}\n", devices + 10);
+    let guard = Guard::start(&ward.lab, &more);
+    guard.apply(&many(devices));
     let router = ward.lab.router();
     let mut times = Vec::new();
     for n in 0..rounds(5, 20) {
@@ -408,11 +526,7 @@ fn a_new_port_is_guarded_soon_beside_many_devices() {
         router
             .ip(&format!("link add lan{n} type veth peer name far{n}"))
             .unwrap();
-        let xdp = || {
-            let links = router.ip(&format!("link show lan{n}")).unwrap();
-            links.contains("prog/xdp")
-        };
-        assert!(eventually(PATIENCE, xdp));
+        assert!(eventually(PATIENCE, || has_xdp(router, &format!("lan{n}"))));
         let hooked = began.elapsed();
         guard.wait_until_guarded(&format!("lan{n}"));
         times.push((hooked, began.elapsed()));

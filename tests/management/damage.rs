@@ -333,6 +333,19 @@ fn what_the_kernel_still_has_goes_on_when_nothing_else_has_it() {
         told.contains("the kernel goes on judging by revision 1"),
         "{told}"
     );
+    // A port that appears is not in these tables. It is shut, and the others go on.
+    let lab = &clinic.ward.lab;
+    lab.router().ip("link del lan1").unwrap();
+    clinic.ward.plug_in(&clinic.one, 1, &clinic.ward.port(1));
+    let port = || {
+        let status = clinic.status();
+        let mut ports = status["ports"].as_array().unwrap().iter();
+        ports.find(|it| it["interface"] == "lan1").cloned()
+    };
+    let is_shut = || port().is_some_and(|it| it["shut"] == "dropped" && it["attached"] == "none");
+    assert!(eventually(PATIENCE, is_shut), "{:?}", port());
+    assert_eq!(Clinic::reaches(&clinic.one), [false, false]);
+    assert_eq!(Clinic::reaches(&clinic.two), [true, false]);
 }
 
 #[test]

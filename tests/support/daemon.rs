@@ -216,6 +216,30 @@ impl Daemon {
     }
 
     fn launch(&mut self) -> Result<()> {
+        self.begin()?;
+        let mut ended = None;
+        let serving = eventually(START, || {
+            let child = self.child.as_mut();
+            ended = child.and_then(|child| child.try_wait().ok().flatten());
+            ended.is_some() || UnixStream::connect(&self.socket).is_ok()
+        });
+        if let Some(status) = ended {
+            self.child = None;
+            bail!("the daemon ended with {status}\n{}", self.log_tail());
+        }
+        ensure!(
+            serving,
+            "the daemon does not serve its socket\n{}",
+            self.log_tail()
+        );
+        Ok(())
+    }
+
+    /// Starts it, and does not wait until it serves.
+    ///
+    /// # Errors
+    /// When the program can't be run.
+    pub fn begin(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.binary);
         command
@@ -227,25 +251,12 @@ impl Daemon {
             .stderr(log)
             // A terminal's interrupt is for the test; the lab ends the daemon.
             .process_group(0);
-        let mut child = self.router.spawn(&mut command)?;
-        if let Some(lab) = self.dir.parent() {
-            record_process(lab, child.id())?;
-        }
-
-        let mut ended = None;
-        let serving = eventually(START, || {
-            ended = child.try_wait().ok().flatten();
-            ended.is_some() || UnixStream::connect(&self.socket).is_ok()
-        });
-        if let Some(status) = ended {
-            bail!("the daemon ended with {status}\n{}", self.log_tail());
-        }
+        let child = self.router.spawn(&mut command)?;
+        let id = child.id();
         self.child = Some(child);
-        ensure!(
-            serving,
-            "the daemon does not serve its socket\n{}",
-            self.log_tail()
-        );
+        if let Some(lab) = self.dir.parent() {
+            record_process(lab, id)?;
+        }
         Ok(())
     }
 

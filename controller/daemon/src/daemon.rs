@@ -39,7 +39,7 @@ use self::{
 use crate::{
     access::{audit::Audit, gate::Keeper, tls::Certificates},
     config::{Config, Flags},
-    engine::{Engine, start::Before},
+    engine::{Engine, hooks_first::HooksFirst, start::Before},
     parts::Parts,
     server::{
         calls::Service,
@@ -148,6 +148,7 @@ struct Running {
     following: JoinHandle<()>,
     keeping: JoinHandle<()>,
     meeting: JoinHandle<()>,
+    exchanging: JoinHandle<()>,
     watching: JoinHandle<()>,
     learning: JoinHandle<()>,
     copying: JoinHandle<()>,
@@ -181,6 +182,7 @@ impl Running {
         let history = before.history.clone();
         let (engine, ring, changes) = load(config, before, parts.clone()).await?;
         let events = engine.events();
+        let first = engine.hooks_first();
         let view = View {
             router,
             limits: *engine.limits(),
@@ -238,7 +240,8 @@ impl Running {
             learning: tokio::spawn(keep_learned(learned, stop.clone())),
             watching: tokio::spawn(service::watch(handle.clone(), stop.clone())),
             timing: tokio::spawn(clock::follow(handle.clone(), history, stop.clone())),
-            meeting: tokio::spawn(meet(handle.clone(), changes.appeared, stop.clone())),
+            meeting: tokio::spawn(meet(first.clone(), changes.appeared, stop.clone())),
+            exchanging: tokio::spawn(exchange(first, stop.clone())),
             keeping: tokio::spawn(keep_up(handle, changes.ticks, stop.clone())),
             copying,
             dropping,
@@ -273,6 +276,7 @@ impl Running {
         let recorded = timeout(Duration::from_secs(10), self.recording).await;
         self.keeping.await?;
         self.meeting.await?;
+        self.exchanging.await?;
         self.following.await?;
         self.learning.await?;
         self.watching.await?;
@@ -386,21 +390,43 @@ async fn follow_routes(engine: Handle, stop: CancellationToken) {
     }
 }
 
-/// Has interfaces guarded as soon as they appear, also while what exists is still being listed.
-async fn meet(engine: Handle, mut appeared: observe::Appeared, stop: CancellationToken) {
+/// Guards interfaces as soon as they appear, whatever the engine is doing.
+async fn meet(first: HooksFirst, mut appeared: observe::Appeared, stop: CancellationToken) {
     loop {
         let links = tokio::select! {
             () = stop.cancelled() => return,
             links = appeared.recv() => links,
         };
         let Some(links) = links else { return };
-        if engine
-            .call(move |engine| engine.meet(&links))
-            .await
-            .is_err()
-        {
-            return;
+        let first = first.clone();
+        // Fails only when the runtime shuts down.
+        let _ = spawn_blocking(move || first.meet(&links)).await;
+    }
+}
+
+/// How often it is looked whether filters are to be replaced by links.
+const EXCHANGE: Duration = Duration::from_secs(1);
+
+/// Replaces filters, which many ports that appear at once get because they take no time, by links, which
+/// come before all other programs. One port at a time, because the kernel lets nobody change interfaces
+/// while it waits for a grace period.
+async fn exchange(first: HooksFirst, stop: CancellationToken) {
+    let mut rest = EXCHANGE;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(rest) => {}
         }
+        let (hooks, began) = (first.hooks().clone(), Instant::now());
+        rest = match spawn_blocking(move || hooks.exchange()).await {
+            Ok(Ok(true)) => began.elapsed(),
+            Ok(Ok(false)) => EXCHANGE,
+            Ok(Err((ifindex, error))) => {
+                warn!(ifindex, %error, "a port is guarded by filters, which come after links of others");
+                EXCHANGE
+            }
+            Err(_stopped) => return,
+        };
     }
 }
 

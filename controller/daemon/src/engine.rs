@@ -7,7 +7,9 @@
 
 pub mod grants;
 mod guard;
+pub mod hooks_first;
 mod in_force;
+mod lost;
 pub mod pending;
 pub(crate) mod prepare;
 mod quarantine;
@@ -31,7 +33,7 @@ use wardline_policy::{
         end_at,
     },
     intent::Device,
-    inventory::{Inventory, Link},
+    inventory::Inventory,
     limits::Limits,
     numbers::{number_of, numbered},
     quarantine::Whom,
@@ -40,6 +42,7 @@ use wardline_policy::{
 
 use self::{
     grants::{GrantRequest, Granted},
+    hooks_first::HooksFirst,
     in_force::{Haste, InForce, Origin},
     pending::Pending,
     prepare::{Fit, Prepared, prepare},
@@ -87,6 +90,11 @@ impl Engine {
     /// Reads the kernel's side, on any thread.
     pub fn reader(&self) -> Arc<Reader> {
         Arc::clone(self.in_force.datapath.reader())
+    }
+
+    /// Guards what appears, on any thread.
+    pub fn hooks_first(&self) -> HooksFirst {
+        self.in_force.first.clone()
     }
 
     /// The ring of events, once.
@@ -331,12 +339,6 @@ impl Engine {
             return Ok(());
         }
         self.in_force.set_inventory(inventory)
-    }
-
-    /// Puts hooks on interfaces that have appeared, before anything else is known of them: until the
-    /// tables have an entry for them, these drop.
-    pub fn meet(&mut self, links: &[Link]) {
-        self.in_force.meet(links);
     }
 
     /// Puts hooks and tables right if interfaces or addresses changed.

@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use aya::{
@@ -20,9 +19,8 @@ use wardline_ebpf::abi::{
 use wardline_policy::tables::Tables;
 
 use crate::{
+    attach::Hooks,
     error::{DatapathError, Result, map_error, program_error},
-    far::Numbers,
-    links::Links,
     maps::{get, program, set},
     reader::Reader,
     ring::Ring,
@@ -31,9 +29,7 @@ use crate::{
 /// Programs and maps in the kernel.
 pub struct Datapath {
     pub(crate) ebpf: Ebpf,
-    pub(crate) links: Links,
-    /// Of far interfaces.
-    pub(crate) numbers: Numbers,
+    pub(crate) hooks: Hooks,
     pub(crate) reader: Arc<Reader>,
     pub(crate) slots: [Slot; 2],
     pub(crate) active: Option<usize>,
@@ -41,9 +37,6 @@ pub struct Datapath {
     pub(crate) settling: bool,
     /// Devices whose entries were amended while packets read them.
     pub(crate) amended: BTreeSet<u32>,
-    pub(crate) adoption: Duration,
-    /// Interfaces that adopt running flows once they are guarded, by number.
-    pub(crate) adopting: BTreeSet<u32>,
     /// Whether no earlier daemon has left tables.
     pub(crate) is_first: bool,
     /// The entries that this daemon has written for fast-forward; none: not written yet.
@@ -82,30 +75,9 @@ impl Datapath {
             .transpose()
     }
 
-    /// Says which interfaces adopt the flows that run through them, from when they are guarded. No
-    /// other interface does: not one that has reappeared, nor one that an earlier daemon guarded.
-    pub fn adopt(&mut self, interfaces: impl IntoIterator<Item = u32>) {
-        self.adopting.extend(interfaces);
-    }
-
-    /// Forgets that interfaces would adopt flows which are not there any more.
-    pub fn keep_adopting(&mut self, exists: impl Fn(u32) -> bool) {
-        self.adopting.retain(|interface| exists(*interface));
-    }
-
-    /// Lets flows continue that already run through an interface which is about to be guarded, or
-    /// ends what an interface of the same number was allowed.
-    pub(crate) fn set_adoption(&mut self, interface: u32, adopts: bool) -> Result<()> {
-        let until = match self.adoption.as_secs() {
-            _ if interface >= INTERFACES => return Ok(()),
-            0 => 0,
-            _ if !adopts => 0,
-            seconds => {
-                let jiffies = self.reader.jiffies()? + seconds * u64::from(self.reader.per_second);
-                (jiffies >> TICK_SHIFT) as u32
-            }
-        };
-        set(&mut self.ebpf, "ADOPTION", interface, until)
+    /// Attaches the programs to interfaces, on any thread, independently of changes.
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
     }
 
     /// Takes the ring of events; possible once.

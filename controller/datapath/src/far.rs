@@ -20,7 +20,9 @@ const NONE: u32 = 1 << 31;
 #[derive(Debug)]
 pub(crate) struct Numbers {
     /// By index.
-    pub(crate) given: BTreeMap<u32, u32>,
+    given: BTreeMap<u32, u32>,
+    /// The same numbers.
+    taken: BTreeSet<u32>,
     /// Where to look for the next free one.
     next: u32,
     /// Free numbers at which addresses may still be learned that were an earlier interface's.
@@ -36,6 +38,7 @@ impl Numbers {
         Self {
             stale: free.collect(),
             given,
+            taken,
             next,
         }
     }
@@ -49,9 +52,13 @@ impl Numbers {
         given.unwrap_or(ifindex | NONE)
     }
 
+    /// The numbers, by index.
+    pub(crate) fn given(&self) -> &BTreeMap<u32, u32> {
+        &self.given
+    }
+
     /// The next number in turn that is free.
-    pub(crate) fn take(&mut self, is_free: impl Fn(u32) -> Result<bool>) -> Result<Option<u32>> {
-        let taken: BTreeSet<u32> = self.given.values().copied().collect();
+    pub(crate) fn next(&mut self, is_free: impl Fn(u32) -> Result<bool>) -> Result<Option<u32>> {
         let all = FAR..INTERFACES;
         let start = if all.contains(&self.next) {
             self.next
@@ -59,13 +66,27 @@ impl Numbers {
             FAR
         };
         let in_turn = (start..INTERFACES).chain(FAR..start);
-        for number in in_turn.filter(|number| !taken.contains(number)) {
+        for number in in_turn.filter(|number| !self.taken.contains(number)) {
             if is_free(number)? {
                 self.next = number + 1;
                 return Ok(Some(number));
             }
         }
         Ok(None)
+    }
+
+    /// Gives a number to an interface.
+    pub(crate) fn give(&mut self, ifindex: u32, number: u32) {
+        self.given.insert(ifindex, number);
+        self.taken.insert(number);
+    }
+
+    /// Takes the number back from an interface that is gone.
+    pub(crate) fn take_back(&mut self, ifindex: u32) {
+        if let Some(number) = self.given.remove(&ifindex) {
+            self.taken.remove(&number);
+            self.stale.insert(number);
+        }
     }
 }
 
@@ -97,7 +118,7 @@ mod tests {
         let mut take = |next: Option<u32>, is_free: &dyn Fn(u32) -> bool| {
             numbers.next = next.unwrap_or(numbers.next);
             numbers
-                .take(|number| Ok(is_free(number)))
+                .next(|number| Ok(is_free(number)))
                 .expect("an answer")
         };
         assert_eq!(take(None, &|_| true), Some(FAR + 2));

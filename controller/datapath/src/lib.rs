@@ -29,6 +29,7 @@ pub mod observe;
 pub mod offload;
 pub mod pinned;
 pub mod pins;
+mod qdisc;
 pub mod reader;
 pub mod ring;
 pub mod routes;

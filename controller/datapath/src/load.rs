@@ -21,10 +21,10 @@ use wardline_policy::limits::Limits;
 
 use crate::{
     Datapath, Hook, Reader,
+    attach::Hooks,
     datapath::Slot,
     error::{DatapathError, Result, map_error, pin_error, program_error},
     far,
-    links::Links,
     maps::{data, get, program, set, view},
     object, pins,
     timeouts::Timeouts,
@@ -138,17 +138,17 @@ impl Datapath {
             }
         }
         let reader = Arc::new(Reader::new(&mut ebpf, sizes)?);
+        let numbers = far::given(&ebpf)?;
+        let adopts_for = timeouts.adoption;
+        let hooks = Hooks::new(&mut ebpf, pin_dir, numbers, adopts_for, Arc::clone(&reader))?;
         let mut datapath = Self {
-            numbers: far::given(&ebpf)?,
+            hooks,
             ebpf,
-            links: Links::new(pin_dir),
             reader,
             slots: Default::default(),
             active: None,
             settling: false,
             amended: BTreeSet::new(),
-            adoption: timeouts.adoption,
-            adopting: BTreeSet::new(),
             is_first: false,
             forwarding: None,
         };

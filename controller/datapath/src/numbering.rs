@@ -32,16 +32,16 @@ impl Datapath {
             .map(|link| link.ifindex)
             .filter(far)
             .collect();
-        let gone = self.numbers.given.keys();
+        let hooks = self.hooks.clone();
+        let numbers = &mut hooks.lock().numbers;
+        let gone = numbers.given().keys();
         let gone: Vec<u32> = gone.filter(|it| !there.contains(it)).copied().collect();
         for ifindex in gone {
             remove_if_there(self.far()?.remove(&ifindex)).map_err(map_error(MAP))?;
-            self.numbers
-                .stale
-                .extend(self.numbers.given.remove(&ifindex));
+            numbers.take_back(ifindex);
         }
         for ifindex in there {
-            if self.numbers.given.contains_key(&ifindex) {
+            if numbers.given().contains_key(&ifindex) {
                 continue;
             }
             let ebpf = &self.ebpf;
@@ -50,19 +50,18 @@ impl Datapath {
                 let both = [port(number, 0)?, port(number, 1)?];
                 Ok(both == [Port::default(); 2])
             };
-            let Some(number) = self.numbers.take(is_free)? else {
+            let Some(number) = numbers.next(is_free)? else {
                 break;
             };
-            if self.numbers.stale.contains(&number) {
-                let stale = &self.numbers.stale;
-                self.reader.forget_learned_at(stale)?;
-                self.numbers.stale.clear();
+            if numbers.stale.contains(&number) {
+                self.reader.forget_learned_at(&numbers.stale)?;
+                numbers.stale.clear();
             }
             let inserted = self.far()?.insert(ifindex, number, 0);
             inserted.map_err(map_error(MAP))?;
-            self.numbers.given.insert(ifindex, number);
+            numbers.give(ifindex, number);
         }
-        inventory.number(|ifindex| self.numbers.of(ifindex));
+        inventory.number(|ifindex| numbers.of(ifindex));
         Ok(())
     }
 

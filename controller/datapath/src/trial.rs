@@ -82,7 +82,7 @@ impl Datapath {
     ///
     /// When the kernel refuses.
     pub fn adopt_now(&mut self, interface: u32, adopts: bool) -> Result<()> {
-        self.set_adoption(interface, adopts)
+        self.hooks.set_adoption(interface, adopts)
     }
 
     /// Clears the state that packets leave behind: flows, learned addresses, limits of events.

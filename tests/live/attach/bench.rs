@@ -107,15 +107,12 @@ impl Bench {
         way: Way,
         hooks: &[Hook],
     ) -> Result<(), AttachError> {
-        self.in_router(|| datapath.attach_by(way, self.lan1, hooks))
+        self.in_router(|| datapath.hooks().attach(way, self.lan1, hooks))
     }
 
     /// The hooks that judge `lan1`.
     pub(super) fn attached(&self, datapath: &Datapath) -> BTreeSet<Hook> {
-        self.in_router(|| {
-            let on = |hook: &Hook| datapath.is_attached(self.lan1, *hook).unwrap();
-            Hook::ALL.into_iter().filter(on).collect()
-        })
+        self.in_router(|| datapath.hooks().on(self.lan1).unwrap())
     }
 
     pub(super) fn pump_sends(&self, port: u16, payload: &[u8]) -> Vec<u8> {

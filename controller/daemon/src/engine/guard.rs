@@ -6,14 +6,22 @@ use std::{
 };
 
 use tracing::{info, warn};
-use wardline_datapath::{Datapath, Hook, error::AttachError, far_end, fast_forward, offload};
+use wardline_datapath::{
+    Datapath, Hook,
+    attach::{Hooks, Way},
+    error::AttachError,
+    far_end, fast_forward, offload,
+};
 use wardline_policy::{
     intent::{Attach, Intent, Port},
-    inventory::{Header, Link},
+    inventory::{Header, Inventory, Link},
     snapshot::Snapshot,
 };
 
-use super::state::{Attached, PortState, Shut};
+use super::{
+    hooks_first::HooksFirst,
+    state::{Attached, PortState, Shut},
+};
 use crate::config::OnFailure;
 
 /// Why a port is not guarded when the numbers for interfaces are not enough.
@@ -27,40 +35,44 @@ pub(super) struct Guarded {
     pub(super) shut: BTreeSet<u32>,
 }
 
-/// Guards the ports of a snapshot, those first that are not guarded yet. `before` is how they were
-/// guarded, so that a port which stays unguarded is logged only once. `met` tells of interfaces that
-/// have hooks and may be missing in the snapshot because they are newer.
+/// Guards the ports of a snapshot, those first that are not guarded in `before`. `first` tells of interfaces that
+/// have hooks and are newer than the snapshot.
 pub(super) fn guard(
     datapath: &mut Datapath,
     snapshot: &Snapshot,
     before: &[PortState],
     on_failure: OnFailure,
-    met: &impl Fn(u32) -> bool,
+    first: &HooksFirst,
 ) -> Guarded {
     let (mut states, mut shut) = (Vec::new(), BTreeSet::new());
     let mut forwards = BTreeMap::new();
     let (intent, tables) = (&snapshot.intent, &snapshot.tables);
     let was_guarded = before.iter().filter(|it| it.attached != Attached::None);
     let was_guarded: BTreeSet<u32> = was_guarded.map(|it| it.ifindex).collect();
-    let mut links: Vec<&Link> = snapshot.inventory.links.values().collect();
-    links.sort_by_key(|link| was_guarded.contains(&link.ifindex));
-    for link in links {
-        let Some(port) = intent.port_for(&link.name) else {
-            continue;
-        };
+    let links = snapshot.inventory.links.values();
+    let mut ports: Vec<(&Link, &Port)> = links
+        .filter_map(|link| Some((link, intent.port_for(&link.name)?)))
+        .collect();
+    ports.sort_by_key(|(link, _)| was_guarded.contains(&link.ifindex));
+    let is_fresh = |(link, _): &&(&Link, &Port)| !was_guarded.contains(&link.ifindex);
+    let way = way(ports.iter().filter(is_fresh).count());
+    let hooks = first.hooks();
+    hooks.look();
+    follow_renames(hooks, &snapshot.inventory);
+    for (link, port) in ports {
         let refused = match tables.refused.get(&link.number) {
             Some(no_room) => Some(no_room.to_string()),
             None => (!tables.guards(link.number)).then(|| NO_NUMBER.to_owned()),
         };
         let attached = match refused {
-            None => attach(datapath, link, port),
+            None => attach(hooks, way, link, port),
             Some(why) => Err(why),
         };
         let (attached, reason, closed) = match attached {
-            Ok((hook, why)) => (hook, open(datapath, link, why), Shut::No),
+            Ok((hook, why)) => (hook, open(hooks, link, why), Shut::No),
             Err(why) => {
                 let is_open = on_failure == OnFailure::Open || observes(intent, port);
-                let (closed, reason) = give_up(datapath, link, is_open, &why);
+                let (closed, reason) = give_up(hooks, way, link, is_open, &why);
                 (Attached::None, reason, closed)
             }
         };
@@ -83,21 +95,7 @@ pub(super) fn guard(
             warnings: Vec::new(),
         });
     }
-    for state in &states {
-        let known = before.iter().any(|it| {
-            it.ifindex == state.ifindex
-                && it.attached == Attached::None
-                && it.reason == state.reason
-        });
-        if state.attached == Attached::None && !known {
-            warn!(
-                port = state.interface,
-                reason = state.reason,
-                "port is not guarded"
-            );
-        }
-    }
-    release_others(datapath, snapshot, &states, met);
+    release_others(snapshot, &states, first);
     // After the hooks, because a driver accepts frames sent from XDP only once XDP is on the port.
     let roads = fast_forward::roads(&forwards, &snapshot.inventory, &snapshot.tables);
     if let Err(error) = datapath.set_forwarding(&roads.open) {
@@ -119,6 +117,46 @@ pub(super) fn guard(
     }
 }
 
+/// How hooks are put on so many ports that have none: for each link the kernel waits for a grace period of
+/// RCU, some ten milliseconds. Filters take none, and links replace them later.
+pub(super) fn way(ports: usize) -> Way {
+    if ports > 1 { Way::Clsact } else { Way::Best }
+}
+
+/// Tells which ports are not guarded that were, or for another reason than before, and which are guarded
+/// again: in the log, and in words for events, of which there are no more than a few.
+pub(super) fn changes(states: &[PortState], before: &[PortState]) -> Vec<String> {
+    /// Most ports that are told of one by one.
+    const NAMED: usize = 16;
+    let before: BTreeMap<u32, &PortState> = before.iter().map(|it| (it.ifindex, it)).collect();
+    let mut told = Vec::new();
+    for state in states {
+        let was = before.get(&state.ifindex).copied();
+        let was_open = was.filter(|it| it.attached == Attached::None);
+        let (port, reason) = (state.interface.as_str(), state.reason.as_str());
+        match (state.attached, was_open) {
+            (Attached::None, Some(was)) if was.reason == reason => {}
+            (Attached::None, _) => {
+                warn!(port, reason, "port is not guarded");
+                told.push(format!("port {port} is not guarded: {reason}"));
+            }
+            (_, Some(_)) => {
+                info!(port, "port is guarded again");
+                told.push(format!("port {port} is guarded again"));
+            }
+            (_, None) => {}
+        }
+    }
+    if told.len() > NAMED {
+        let more = told.len() - NAMED;
+        told.truncate(NAMED);
+        told.push(format!(
+            "the same of {more} more ports; status has them all"
+        ));
+    }
+    told
+}
+
 /// Whether everything at a port is only observed, so that nothing may be dropped there.
 pub(super) fn observes(intent: &Intent, port: &Port) -> bool {
     let mut zones = port.zone.iter().chain(port.vlans.values());
@@ -126,11 +164,11 @@ pub(super) fn observes(intent: &Intent, port: &Port) -> bool {
 }
 
 /// Lets packets pass a port that was taken down and is guarded now; returns why it is as it is.
-fn open(datapath: &mut Datapath, link: &Link, why: String) -> String {
-    if !datapath.is_taken_down(link.ifindex, &link.name) {
+fn open(hooks: &Hooks, link: &Link, why: String) -> String {
+    if !hooks.is_taken_down(link.ifindex, &link.name) {
         return why;
     }
-    match datapath.bring_up(link.ifindex, &link.name) {
+    match hooks.bring_up(link.ifindex, &link.name) {
         Ok(()) => {
             info!(port = link.name, "brought up again");
             why
@@ -140,25 +178,25 @@ fn open(datapath: &mut Datapath, link: &Link, why: String) -> String {
 }
 
 /// Shuts a port that can't be guarded, unless such ports are to be open. Returns how, and why.
-fn give_up(datapath: &mut Datapath, link: &Link, is_open: bool, why: &str) -> (Shut, String) {
+fn give_up(hooks: &Hooks, way: Way, link: &Link, is_open: bool, why: &str) -> (Shut, String) {
     let ifindex = link.ifindex;
     if is_open {
         // A port with only some of its hooks would judge replies without having seen the requests.
-        let why = match datapath.attach(ifindex, &[]) {
+        let why = match hooks.attach(way, ifindex, &[]) {
             Ok(()) => why.to_owned(),
             Err(error) => format!("{why}; {error}"),
         };
-        return (Shut::No, open(datapath, link, why));
+        return (Shut::No, open(hooks, link, why));
     }
-    let no_drop = match datapath.shut(ifindex) {
+    let no_drop = match hooks.shut(way, ifindex) {
         Ok(()) => {
             let why = format!("{why}; shut until then: all but the failsafe is dropped at TC");
-            return (Shut::Dropped, open(datapath, link, why));
+            return (Shut::Dropped, open(hooks, link, why));
         }
         Err(error) => format!("{why}; nor can it be dropped at TC: {error}"),
     };
     if !link.up {
-        let is_ours = datapath.is_taken_down(ifindex, &link.name);
+        let is_ours = hooks.is_taken_down(ifindex, &link.name);
         return if is_ours {
             (
                 Shut::Down,
@@ -168,7 +206,7 @@ fn give_up(datapath: &mut Datapath, link: &Link, is_open: bool, why: &str) -> (S
             (Shut::No, format!("{no_drop}; it is down, and stays so"))
         };
     }
-    match datapath.take_down(ifindex, &link.name) {
+    match hooks.take_down(ifindex, &link.name) {
         Ok(()) => (
             Shut::Down,
             format!("{no_drop}; shut until then: taken down"),
@@ -192,16 +230,24 @@ fn warn_of_far_ends(states: &mut [PortState], snapshot: &Snapshot) {
     }
 }
 
+/// Notes the names of interfaces that were renamed after they were taken down, so that they are brought up
+/// by these.
+fn follow_renames(hooks: &Hooks, inventory: &Inventory) {
+    for (ifindex, name) in hooks.taken_down() {
+        let mut links = inventory.links.values();
+        let renamed = links.find(|link| link.ifindex == ifindex && link.name != name);
+        if let Some(link) = renamed
+            && let Err(error) = hooks.rename_down(ifindex, &name, &link.name)
+        {
+            warn!(port = link.name, %error, "a renamed interface may stay down");
+        }
+    }
+}
+
 /// Takes hooks off interfaces that are not ports, and brings those up that were taken down as such.
-fn release_others(
-    datapath: &mut Datapath,
-    snapshot: &Snapshot,
-    states: &[PortState],
-    met: &impl Fn(u32) -> bool,
-) {
-    let inventory = &snapshot.inventory;
-    let listed: BTreeSet<u32> = inventory.links.values().map(|it| it.ifindex).collect();
-    for (ifindex, name) in datapath.taken_down() {
+fn release_others(snapshot: &Snapshot, states: &[PortState], first: &HooksFirst) {
+    let hooks = first.hooks();
+    for (ifindex, name) in hooks.taken_down() {
         let mut links = snapshot.inventory.links.values();
         let exists = links.any(|link| link.ifindex == ifindex && link.name == name);
         let done = if states
@@ -210,9 +256,9 @@ fn release_others(
         {
             continue;
         } else if exists {
-            datapath.bring_up(ifindex, &name)
+            hooks.bring_up(ifindex, &name)
         } else {
-            datapath.forget_down(ifindex, &name)
+            hooks.forget_down(ifindex, &name)
         };
         if let Err(error) = done {
             warn!(port = name, %error, "an interface that is no port stays down");
@@ -225,16 +271,23 @@ fn release_others(
         .map(|link| link.ifindex)
         .chain(shut.map(|it| it.ifindex))
         .collect();
-    let attached = match datapath.attached() {
+    let attached = match hooks.attached_beside(&guarded) {
         Ok(attached) => attached,
         Err(error) => {
             warn!(%error, "hooks may stay on interfaces that are no ports");
             return;
         }
     };
-    let is_newer = |index: &&u32| !listed.contains(*index) && met(**index);
-    for index in attached.difference(&guarded).filter(|it| !is_newer(it)) {
-        if let Err(error) = datapath.attach(*index, &[]) {
+    if attached.is_empty() {
+        return;
+    }
+    let links = snapshot.inventory.links.values();
+    let names: BTreeMap<u32, &str> = links.map(|it| (it.ifindex, it.name.as_str())).collect();
+    for index in attached {
+        if first.is_newer(index, names.get(&index).copied()) {
+            continue;
+        }
+        if let Err(error) = hooks.attach(Way::Best, index, &[]) {
             warn!(ifindex = index, %error, "hooks stay on an interface");
         }
     }
@@ -246,7 +299,8 @@ fn release_others(
 ///
 /// Why it can't be attached; then it has the hooks that it had before.
 pub(super) fn attach(
-    datapath: &mut Datapath,
+    hooks: &Hooks,
+    way: Way,
     link: &Link,
     port: &Port,
 ) -> Result<(Attached, String), String> {
@@ -271,11 +325,11 @@ pub(super) fn attach(
     let blind = bare.or(outside.filter(|_| tagged));
     // If TC judges already, a foreign program that appears on the XDP hook is no reason to stop
     // guarding.
-    let at_tc = TC
-        .iter()
-        .all(|hook| datapath.is_attached(ifindex, *hook).unwrap_or(false))
-        && !datapath.is_shut(ifindex).unwrap_or(false);
-    let mut attach = |hooks: &[Hook]| datapath.attach(ifindex, hooks);
+    let at_tc = || {
+        let on = hooks.on(ifindex).unwrap_or_default();
+        TC.iter().all(|hook| on.contains(hook)) && !hooks.is_shut(ifindex).unwrap_or(false)
+    };
+    let attach = |wanted: &[Hook]| hooks.attach(way, ifindex, wanted);
     let failed = match (port.attach, blind) {
         (Attach::Auto, Some(blind)) => match attach(TC) {
             Ok(()) => return Ok((Attached::Tc, blind)),
@@ -283,7 +337,7 @@ pub(super) fn attach(
         },
         (Attach::Auto, None) => match attach(xdp) {
             Ok(()) => return Ok((Attached::Xdp, String::new())),
-            Err(taken @ AttachError::Taken(_)) if !at_tc => taken.to_string(),
+            Err(taken @ AttachError::Taken(_)) if !at_tc() => taken.to_string(),
             Err(no_xdp) => match attach(TC) {
                 Ok(()) => return Ok((Attached::Tc, format!("no XDP: {no_xdp}"))),
                 Err(error) => error.to_string(),

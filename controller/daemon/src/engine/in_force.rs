@@ -6,15 +6,11 @@
 //! release, taking back, ended grants) is enforced, then recorded, at once or when the database can
 //! be written again ([`InForce::act`]).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 use wardline_datapath::{Datapath, error::DatapathError, fault};
 use wardline_policy::{
     clock::Clock,
@@ -34,6 +30,8 @@ use wardline_policy::{
 
 use super::{
     guard::{self, guard},
+    hooks_first::HooksFirst,
+    lost,
     pending::Pending,
     prepare::{self, Prepared},
     quarantine::Known,
@@ -48,13 +46,11 @@ use crate::{
         error::StoreError,
         revision::{Document, Fact},
     },
+    telemetry::events::Events,
 };
 
 /// Most names of guarded ports that are kept; beyond that, only those of interfaces that exist.
 const MOST_NAMES: usize = 65_536;
-
-/// How long an interface may be missing in lists after it has appeared.
-const UNLISTED: Duration = Duration::from_secs(5);
 
 /// What is in force.
 pub(super) struct InForce {
@@ -64,9 +60,10 @@ pub(super) struct InForce {
     pub(super) base: Option<Arc<Base>>,
     /// What becomes of a port that can't be guarded.
     pub(super) on_failure: OnFailure,
-    /// Interfaces that were guarded when they appeared, and when: a list of interfaces that is older
-    /// must not cost them their hooks.
-    pub(super) met: BTreeMap<u32, Instant>,
+    /// Guards what appears.
+    pub(super) first: HooksFirst,
+    /// Where is told which ports are not guarded any more.
+    pub(super) events: Events,
     pub(super) state: watch::Sender<State>,
 }
 
@@ -152,7 +149,7 @@ impl InForce {
             is_fresh: true,
         };
         let enforce = |in_force: &mut Self, revision| {
-            in_force.datapath.adopt(fresh);
+            in_force.datapath.hooks().adopt(fresh);
             in_force.enforce_on(&current, revision, prepared, Some(next))
         };
         let revision = match haste {
@@ -233,13 +230,16 @@ impl InForce {
         let before = self.snapshot();
         let is_fresh = |link: &&Link| before.inventory.link_at(link.number) != Some(&link.name);
         let fresh: Vec<Link> = inventory.links.values().filter(is_fresh).cloned().collect();
-        self.meet(&fresh);
+        let unmet = fresh.iter().filter(|link| !self.first.has_met(link));
+        self.first.meet(&unmet.cloned().collect::<Vec<_>>());
         let mut current = Snapshot::clone(&before);
         self.datapath
+            .hooks()
             .keep_adopting(|interface| inventory.links.contains_key(&interface));
         current.inventory = Arc::new(inventory);
         if guards_nothing(&current) {
             self.publish(current);
+            self.shut_fresh_ports();
             return Ok(());
         }
         let prepared = prepare::recompile(
@@ -275,28 +275,6 @@ impl InForce {
         self.state.send_modify(|state| state.ports = ports.into());
     }
 
-    /// Puts hooks on interfaces that have appeared. What can't be done here is tried again, and told,
-    /// when the tables have been put right for them.
-    pub(super) fn meet(&mut self, links: &[Link]) {
-        let state = self.state.borrow().clone();
-        if guards_nothing(&state.snapshot) {
-            return;
-        }
-        let intent = &state.snapshot.intent;
-        for link in links {
-            // Where everything is observed nothing may be dropped until the tables are right.
-            let port = intent.port_for(&link.name);
-            let Some(port) = port.filter(|port| !guard::observes(intent, port)) else {
-                continue;
-            };
-            match guard::attach(&mut self.datapath, link, port) {
-                Ok(_) => drop(self.met.insert(link.ifindex, Instant::now())),
-                Err(error) => debug!(port = link.name, error, "not guarded at once"),
-            }
-        }
-        self.met.retain(|_, met| met.elapsed() < UNLISTED);
-    }
-
     /// Has rules end by a wall clock that was set.
     pub(super) fn set_clock(&mut self, clock: Clock) -> Result<(), Refusal> {
         let mut current = Snapshot::clone(&self.snapshot());
@@ -315,7 +293,9 @@ impl InForce {
     /// Puts hooks right: one may have been taken off or become free, and an offload switched.
     pub(super) fn guard(&mut self) {
         let state = self.state.borrow().clone();
-        if !guards_nothing(&state.snapshot) {
+        if guards_nothing(&state.snapshot) {
+            self.shut_fresh_ports();
+        } else {
             let mut snapshot = Snapshot::clone(&state.snapshot);
             let ports = self.guard_ports(&mut snapshot, &state.ports);
             let changed = !Arc::ptr_eq(&snapshot.tables, &state.snapshot.tables);
@@ -328,16 +308,28 @@ impl InForce {
         }
     }
 
+    /// Shuts ports that have appeared while the policy is lost.
+    pub(super) fn shut_fresh_ports(&self) {
+        let state = self.state.borrow().clone();
+        let links = state.snapshot.inventory.links.values().cloned();
+        let ports = lost::shut_fresh(self.first.hooks(), links, &state.lost_ports);
+        for told in guard::changes(&ports, &state.ports) {
+            self.events.note(0, told, Timestamp::now());
+        }
+        self.state.send_if_modified(|state| {
+            let changed = state.ports != ports;
+            state.ports = ports;
+            changed
+        });
+    }
+
     /// Puts hooks on the ports of a snapshot whose tables are in force. The tables change when a port
     /// has to be shut, or can be opened again.
     fn guard_ports(&mut self, snapshot: &mut Snapshot, before: &[PortState]) -> Arc<[PortState]> {
         // Once more for what is shut, and for what then does not fit.
         const ROUNDS: u32 = 3;
-        let met = |ifindex| {
-            let met = self.met.get(&ifindex);
-            met.is_some_and(|met| met.elapsed() < UNLISTED)
-        };
-        let mut guarded = guard(&mut self.datapath, snapshot, before, self.on_failure, &met);
+        let (first, on_failure) = (&self.first, self.on_failure);
+        let mut guarded = guard(&mut self.datapath, snapshot, before, on_failure, first);
         for _ in 0..ROUNDS {
             if guarded.shut == snapshot.tables.shut {
                 break;
@@ -356,7 +348,10 @@ impl InForce {
             snapshot.tables = Arc::new(tables);
             snapshot.amended = Amendment::default();
             let states = &guarded.states;
-            guarded = guard(&mut self.datapath, snapshot, states, self.on_failure, &met);
+            guarded = guard(&mut self.datapath, snapshot, states, on_failure, first);
+        }
+        for told in guard::changes(&guarded.states, before) {
+            self.events.note(snapshot.revision, told, Timestamp::now());
         }
         guarded.states
     }
@@ -524,6 +519,7 @@ impl InForce {
             state.owed = self.records.owed().into();
             if revision != 0 {
                 state.failure = None;
+                state.lost_ports = Arc::default();
             }
             if let Some(waiting) = waiting {
                 let Waiting {
@@ -552,7 +548,7 @@ fn base_of(known: &mut Option<Arc<Base>>, current: &Snapshot) -> Arc<Base> {
 }
 
 /// Whether there is no policy, and nothing in its place, so that no hook is the daemon's matter.
-fn guards_nothing(snapshot: &Snapshot) -> bool {
+pub(super) fn guards_nothing(snapshot: &Snapshot) -> bool {
     snapshot.revision == 0 && snapshot.policy.version == 0
 }
 

@@ -3,11 +3,7 @@
 //! Everything that it needs is an argument and in memory, so that neither a disk nor a network can
 //! keep the router unguarded.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -29,7 +25,9 @@ use wardline_policy::{
 use super::{
     Engine,
     grants::Running,
+    hooks_first::HooksFirst,
     in_force::{InForce, Waiting, fresh_ports},
+    lost,
     pending::Pending,
     prepare::{Fit, prepare},
     records::Records,
@@ -79,6 +77,15 @@ impl Engine {
         datapath.set_failsafe(&failsafe)?;
         datapath.number(&mut inventory)?;
         let clock = datapath.reader().clock()?;
+        // A port that is shut stays so until its hooks are looked at again.
+        let hooks = datapath.hooks().clone();
+        hooks.look();
+        let links = inventory.links.values();
+        let shut = links.filter(|link| hooks.is_shut(link.ifindex).unwrap_or(false));
+        let tables = Tables {
+            shut: shut.map(|link| link.number).collect(),
+            ..Tables::default()
+        };
         let mut nothing = Snapshot::new(
             0,
             Policy::default(),
@@ -86,7 +93,7 @@ impl Engine {
             inventory,
             Default::default(),
             Arc::default(),
-            Tables::default(),
+            tables,
             clock,
             None,
         );
@@ -96,6 +103,8 @@ impl Engine {
         state.notices = notice.into_iter().collect();
         let (state, states) = watch::channel(state);
         let on_failure = config.on_failure;
+        let first = HooksFirst::new(hooks, states.clone());
+        let events = Events::new(states);
         let mut engine = Self {
             config,
             in_force: InForce {
@@ -103,10 +112,11 @@ impl Engine {
                 datapath,
                 base: None,
                 on_failure,
-                met: BTreeMap::new(),
+                first,
+                events: events.clone(),
                 state,
             },
-            events: Events::new(states),
+            events,
             parts,
             running_grants: Running::default(),
             read_a_document: false,
@@ -212,7 +222,7 @@ impl Engine {
         let prepared = prepare(Arc::clone(policy), &base, limits, reader, Fit::SomePorts)?;
         if self.in_force.datapath.is_first() {
             let ports = fresh_ports(&self.snapshot(), &prepared);
-            self.in_force.datapath.adopt(ports);
+            self.in_force.datapath.hooks().adopt(ports);
         }
         self.in_force
             .enforce_on(&base, *revision, prepared, Some(waiting))?;
@@ -224,9 +234,20 @@ impl Engine {
     /// Stands in for a policy that can't be had.
     fn make_do(&mut self, why: &str, judged_by: Option<u64>, guarded: &BTreeSet<String>) {
         let consequence = match (judged_by, self.config.on_failure) {
-            (Some(revision), _) => format!(
+            (Some(revision), OnFailure::Open) => format!(
                 "the kernel goes on judging by revision {revision}; ports that appear are not guarded"
             ),
+            (Some(revision), OnFailure::Closed) => {
+                let hooks = self.in_force.first.hooks();
+                let names = lost::names(hooks, &self.snapshot(), guarded);
+                self.in_force
+                    .state
+                    .send_modify(|state| state.lost_ports = names.into());
+                self.in_force.shut_fresh_ports();
+                format!(
+                    "the kernel goes on judging by revision {revision}; a port that appears is shut"
+                )
+            }
             (None, OnFailure::Open) => "no port is guarded, as on_failure says".to_owned(),
             (None, OnFailure::Closed) if guarded.is_empty() => {
                 "no port is known to have been guarded, so none is closed".to_owned()

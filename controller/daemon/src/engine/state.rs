@@ -33,6 +33,8 @@ pub struct State {
     pub guarded: Arc<BTreeSet<String>>,
     /// Why the last policy in force could not be enforced; then no copy is made of what is.
     pub failure: Option<Arc<str>>,
+    /// The names of the ports that are shut when they appear, while the policy is lost.
+    pub lost_ports: Arc<BTreeSet<String>>,
     /// Why the wall clock is not believed; none: it is.
     pub clock_doubt: Option<Arc<str>>,
     /// What the operator should know of the start.
@@ -97,6 +99,7 @@ impl State {
             owed: Arc::default(),
             guarded: Arc::default(),
             failure: None,
+            lost_ports: Arc::default(),
             clock_doubt: None,
             notices: Arc::default(),
         }
