@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fs};
 use wardline_datapath::{Hook, attach::Way, error::AttachError, links};
 use wardline_ebpf::abi::Reason;
 use wardline_oracle::frames::{BROADCAST, Ethernet, Ipv4, Udp};
-use wardline_tests::ward::skip;
+use wardline_tests::{eventually, ward::skip};
 
 pub(crate) use self::bench::index;
 use self::bench::{ALLOWED, Bench, FAR, OWN_PORT, PUMP, PUMP_MAC, QUIET};
@@ -69,8 +69,9 @@ fn links_take_the_place_of_filters_under_traffic() {
         bench.attach(&mut datapath, Way::Clsact, hooks).unwrap();
         let before = bench.programs();
         let exchange = || bench.in_router(|| datapath.hooks().exchange().unwrap());
+        assert!(!exchange(), "others may come at once");
         bench.under_traffic(|| {
-            assert!(exchange());
+            assert!(eventually(bench::PATIENCE, exchange));
             assert!(!exchange(), "there is nothing left to exchange");
         });
         assert_eq!(bench.filters(), "");
@@ -85,7 +86,8 @@ fn links_take_the_place_of_filters_under_traffic() {
         drop(datapath);
         let mut next = bench.datapath();
         bench.attach(&mut next, Way::Best, hooks).unwrap();
-        assert!(bench.in_router(|| next.hooks().exchange().unwrap()));
+        let exchange = || bench.in_router(|| next.hooks().exchange().unwrap());
+        assert!(eventually(bench::PATIENCE, exchange));
         assert_eq!(bench.filters(), "");
         bench.assert_judged();
         drop(next);

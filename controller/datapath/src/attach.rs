@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -54,7 +54,12 @@ pub(crate) struct Held {
     /// Interfaces that adopt running flows once they are guarded, by number.
     adopting: BTreeSet<u32>,
     reader: Arc<Reader>,
+    /// When a filter was added last.
+    filtered: Option<Instant>,
 }
+
+/// How long no filter is added before links take the place of filters.
+const CALM: Duration = Duration::from_secs(1);
 
 struct Program {
     id: u32,
@@ -89,6 +94,7 @@ impl Hooks {
             adopts_for,
             adopting: BTreeSet::new(),
             reader,
+            filtered: None,
         }))))
     }
 
@@ -147,12 +153,14 @@ impl Hooks {
         taken_off
     }
 
-    /// Holds by links what is held by filters on one interface, if there is such an interface.
+    /// Holds by links what is held by filters on one interface, if there is such an interface and no
+    /// other has been given filters for a second: links would keep those waiting that come next.
     /// Between two steps both judge. Returns whether it did something, and the interface when the
     /// kernel refuses a link.
     pub fn exchange(&self) -> std::result::Result<bool, (u32, AttachError)> {
         let held = &mut *self.lock();
-        let Some(ifindex) = held.links.filtered.pop_first() else {
+        let is_calm = held.filtered.is_none_or(|last| last.elapsed() >= CALM);
+        let Some(ifindex) = is_calm.then(|| held.links.filtered.pop_first()).flatten() else {
             return Ok(false);
         };
         held.exchange(ifindex)
@@ -248,6 +256,7 @@ impl Held {
             (Some(link), _) => self.links.keep(on, hook, link, id)?,
             (None, Some((side, place))) => {
                 self.links.add_filter(on, hook, side, place, program, id)?;
+                self.filtered = Some(Instant::now());
             }
             (None, None) => {}
         }

@@ -318,8 +318,9 @@ pub(super) fn attach(
     let tagged = !port.vlans.is_empty();
     // A port without VLANs drops tagged frames. XDP does that only for tags that it sees, so
     // another hook drops the rest.
+    // XDP comes first: where it can't be had, nothing else was done for it.
     let xdp: &[Hook] = match &outside {
-        Some(_) if !tagged => &[Hook::Tags, Hook::Xdp, Hook::TcEgress],
+        Some(_) if !tagged => &[Hook::Xdp, Hook::Tags, Hook::TcEgress],
         _ => &[Hook::Xdp, Hook::TcEgress],
     };
     let blind = bare.or(outside.filter(|_| tagged));
