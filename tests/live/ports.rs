@@ -514,6 +514,45 @@ fn a_port_that_appears_while_a_document_is_compiled_has_hooks_at_once() {
 }
 
 #[test]
+fn a_quarantine_does_not_wait_until_a_document_is_compiled() {
+    let devices = rounds(20_000, 100_000);
+    let ward = Ward::new("ports-quarantine");
+    let more = format!("[limits]\ndevices = {}\n", devices + 10);
+    let guard = Guard::start(&ward.lab, &more);
+    guard.apply(&many(1));
+    let document = many(devices);
+    let (began, over) = (Instant::now(), AtomicBool::new(false));
+    let (applied, mut times) = thread::scope(|scope| {
+        let applying = scope.spawn(|| {
+            guard.apply(&document);
+            over.store(true, Ordering::Relaxed);
+            began.elapsed()
+        });
+        let mut times = Vec::new();
+        while !over.load(Ordering::Relaxed) {
+            for arguments in [
+                vec!["quarantine", "d0", "--reason", "test"],
+                vec!["release", "d0"],
+            ] {
+                let asked = Instant::now();
+                guard.ctl.run(&arguments).unwrap().ok().unwrap();
+                times.push(asked.elapsed());
+            }
+        }
+        (applying.join().unwrap(), times)
+    });
+    times.sort();
+    let most = times[times.len() - 1];
+    println!(
+        "{} quarantines and releases while {devices} devices were applied in {applied:?}: {:?} \
+         (median), {most:?} (most)",
+        times.len(),
+        times[times.len() / 2]
+    );
+    assert!(most < applied * 3 / 4, "{times:?}, {applied:?}");
+}
+
+#[test]
 fn a_new_port_is_guarded_soon_beside_many_devices() {
     let devices = rounds(5_000, 100_000);
     let ward = Ward::new("ports-many");

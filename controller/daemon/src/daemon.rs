@@ -192,6 +192,7 @@ impl Running {
             parts: parts.clone(),
             events: events.clone(),
             history: history.clone(),
+            changes: Places::default(),
             plans: Places::default(),
             documents: Places::default(),
             backups: Places::default(),

@@ -45,7 +45,7 @@ use self::{
     hooks_first::HooksFirst,
     in_force::{Haste, InForce, Origin},
     pending::Pending,
-    prepare::{Fit, Prepared, prepare},
+    prepare::{Compiled, Fit, Prepared, on_interfaces, prepare},
     quarantine::Known,
     refusal::Refusal,
     state::State,
@@ -129,20 +129,29 @@ impl Engine {
 // ── changes that people make ───────────────────────────────────────────────────────────────────
 
 impl Engine {
-    /// Puts a document in force.
+    /// Puts a document in force. `compiled` is what was made of it on another thread, if that went well.
     ///
     /// # Errors
     ///
     /// Why it was refused.
-    pub fn apply(
+    pub(crate) fn apply(
         &mut self,
-        policy: Policy,
+        policy: Arc<Policy>,
+        compiled: Option<Compiled>,
         terms: &Terms,
         author: &Author,
     ) -> Result<Applied, Refusal> {
         self.accepts(terms)?;
         let haste = Haste::RecordedFirst;
-        let prepared = self.prepare(policy, haste)?;
+        let current = self.snapshot();
+        let prepared = match compiled.filter(|compiled| compiled.follows(&current)) {
+            Some(compiled) => {
+                self.read_a_document = true;
+                let reader = self.in_force.datapath.reader();
+                on_interfaces(compiled, &current, reader, Fit::AllPorts)?
+            }
+            None => self.prepare(policy, haste)?,
+        };
         let applied = self
             .in_force
             .change(&Origin::Whole, prepared, &[], terms, author, haste)?;

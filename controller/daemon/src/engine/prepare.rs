@@ -40,6 +40,58 @@ pub(crate) enum Fit {
     SomePorts,
 }
 
+/// A document, compiled to what does not depend on interfaces: what takes long with many devices. It can
+/// be done on any thread, while other changes are made.
+pub(crate) struct Compiled {
+    base: Base,
+    policy: Arc<Policy>,
+    intent: Intent,
+    ids: Arc<Ids>,
+    clock: Clock,
+    /// The numbers and the clock of what was in force then.
+    after: (Arc<Ids>, Clock),
+}
+
+impl Compiled {
+    /// Compiles a document to follow what is in force now.
+    pub(crate) fn of(
+        policy: Arc<Policy>,
+        current: &Snapshot,
+        limits: &Limits,
+        reader: &Reader,
+    ) -> Result<Self, Refusal> {
+        let excess = excess(&policy, limits);
+        if !excess.is_empty() {
+            return Err(Refusal::TooLarge(excess));
+        }
+        let clock = reader.clock()?;
+        let intent = Intent::from_policy(&policy, limits, clock.now).map_err(Refusal::Invalid)?;
+        let ids = if numbers::is_numbered(&intent, &current.ids, limits) {
+            Arc::clone(&current.ids)
+        } else {
+            let ids = numbers::number(&intent, &current.ids, limits);
+            Arc::new(ids.map_err(Refusal::TooLarge)?)
+        };
+        let base = Base::of(&intent, &ids, &clock);
+        if let Some(excess) = base.excess() {
+            return Err(Refusal::TooLarge(vec![excess]));
+        }
+        Ok(Self {
+            base,
+            policy,
+            intent,
+            ids,
+            clock,
+            after: (Arc::clone(&current.ids), current.clock),
+        })
+    }
+
+    /// Whether it can follow what is in force now: it was made when that had the same numbers.
+    pub(crate) fn follows(&self, current: &Snapshot) -> bool {
+        Arc::ptr_eq(&self.after.0, &current.ids) && self.after.1 == current.clock
+    }
+}
+
 /// Prepares a document to follow what is in force now.
 pub(crate) fn prepare(
     policy: Arc<Policy>,
@@ -48,26 +100,29 @@ pub(crate) fn prepare(
     reader: &Reader,
     fit: Fit,
 ) -> Result<Prepared, Refusal> {
-    let excess = excess(&policy, limits);
-    if !excess.is_empty() {
-        return Err(Refusal::TooLarge(excess));
-    }
-    let clock = reader.clock()?;
-    let mut intent = Intent::from_policy(&policy, limits, clock.now).map_err(Refusal::Invalid)?;
+    let compiled = Compiled::of(policy, current, limits, reader)?;
+    on_interfaces(compiled, current, reader, fit)
+}
+
+/// Adds what depends on interfaces and on what is in quarantine to a compiled document.
+pub(crate) fn on_interfaces(
+    compiled: Compiled,
+    current: &Snapshot,
+    reader: &Reader,
+    fit: Fit,
+) -> Result<Prepared, Refusal> {
+    let Compiled {
+        base,
+        policy,
+        mut intent,
+        ids,
+        clock,
+        after: _,
+    } = compiled;
     let more =
         missing(&intent, &current.quarantined).chain(without_mac(&intent, &current.inventory));
     let more: Vec<String> = more.collect();
     intent.warnings.extend(more);
-    let ids = if numbers::is_numbered(&intent, &current.ids, limits) {
-        Arc::clone(&current.ids)
-    } else {
-        let ids = numbers::number(&intent, &current.ids, limits);
-        Arc::new(ids.map_err(Refusal::TooLarge)?)
-    };
-    let base = Base::of(&intent, &ids, &clock);
-    if let Some(excess) = base.excess() {
-        return Err(Refusal::TooLarge(vec![excess]));
-    }
     let room = room(current, reader);
     let tables = base.on(&intent, &current.inventory, &current.quarantined, &room);
     let refused = tables

@@ -1,6 +1,6 @@
 //! The calls of the API: convert the request, call the engine or a reader, convert the answer.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
@@ -230,8 +230,10 @@ impl Segmentation for Service {
         let author = author(&request, "apply", &request.get_ref().reason)?;
         let request = request.into_inner();
         let terms = terms(request.base, request.confirm_within_s);
-        let policy = required(request.policy)?;
-        self.change(move |engine| engine.apply(policy, &terms, &author))
+        let policy = Arc::new(required(request.policy)?);
+        // Not in the engine, so that nothing there waits for it.
+        let compiled = self.view.compile(Arc::clone(&policy)).await?;
+        self.change(move |engine| engine.apply(policy, compiled, &terms, &author))
             .await
     }
 

@@ -9,10 +9,10 @@ use tokio::{
 use tonic::Status;
 use tracing::warn;
 use wardline_datapath::{Reader, error::DatapathError};
-use wardline_policy::{failsafe::Failsafe, limits::Limits};
+use wardline_policy::{document::Document, failsafe::Failsafe, limits::Limits};
 
 use crate::{
-    engine::{refusal::Refusal, state::State},
+    engine::{prepare::Compiled, refusal::Refusal, state::State},
     parts::Parts,
     store::history::History,
     telemetry::events::Events,
@@ -37,6 +37,8 @@ pub struct View {
     pub events: Events,
     /// The accepted revisions.
     pub history: History,
+    /// Limits how many documents are compiled at the same time to be put in force.
+    pub changes: Places,
     /// Limits how many plans are made at the same time.
     pub plans: Places,
     /// Limits how many earlier documents are read at the same time.
@@ -68,6 +70,16 @@ impl View {
     /// What is in force.
     pub(super) fn state(&self) -> State {
         self.states.borrow().clone()
+    }
+
+    /// Compiles a document that is to be put in force. One that can't be compiled is refused by the
+    /// engine, which knows whether it takes changes at all.
+    pub(super) async fn compile(&self, policy: Arc<Document>) -> Result<Option<Compiled>, Status> {
+        let compile = move |view: &Self| {
+            let current = view.state().snapshot;
+            Ok(Compiled::of(policy, &current, &view.limits, &view.reader).ok())
+        };
+        self.read_in(&self.changes, compile).await
     }
 
     /// Keeps what the kernel knows of learned addresses true. Blocks.
