@@ -5,17 +5,15 @@
 //! written without the lock; such a write may reach the flow that has taken the place, which does
 //! no harm. Everything else is written under the bucket's lock, after the key was compared again.
 
+mod carry;
 mod end;
 mod follow;
 mod key;
 mod open;
 
 pub(crate) use self::key::folded;
-use self::{
-    end::{Uncounted, adjust_quota, credit_rule, has_timed_out, payer, take_uncounted},
-    follow::keeps,
-};
 pub use self::{
+    carry::{Carrying, carry},
     end::{end, sweep},
     follow::{
         NO_STATE, adopted, follow, is_answered, is_closing, lifetime, opener, reopens, vlan,
@@ -23,6 +21,10 @@ pub use self::{
     },
     key::{Sought, key, part_key, quoted_key},
     open::{Opening, open},
+};
+use self::{
+    end::{Uncounted, adjust_quota, credit_rule, has_timed_out, payer, take_uncounted},
+    follow::keeps,
 };
 use crate::{
     abi::{

@@ -4,6 +4,7 @@
     reason = "packet memory, map values and helpers are raw pointers here"
 )]
 
+mod carry;
 mod desk;
 mod event;
 mod forward;

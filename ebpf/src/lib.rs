@@ -15,6 +15,7 @@
 pub mod abi;
 pub mod cell;
 pub mod decide;
+pub mod described;
 pub mod events;
 pub mod flows;
 pub mod forward;
@@ -49,6 +50,7 @@ mod pod {
     pod!(
         abi::Address,
         abi::AddressKey,
+        abi::Carried,
         abi::Counter,
         abi::End,
         abi::EventKey,

@@ -2,8 +2,8 @@
 //!
 //! Three programs judge packets. `xdp_ingress` or `tc_ingress` judges what enters a guarded port, and
 //! `tc_egress` what leaves it. Beside `xdp_ingress`, `tag_ingress` drops tagged packets that XDP has
-//! taken for untagged. The daemon runs two more: `clock` returns the kernel's time, and `sweep` ends
-//! flows that have timed out.
+//! taken for untagged. The daemon runs three more: `clock` returns the kernel's time, `sweep` ends flows
+//! that have timed out, and `carry` takes over what another version has in its tables.
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]

@@ -21,6 +21,7 @@ use crate::{
     bpf::Link,
     error::{AttachError, DatapathError, map_error, pin_error, program_error},
     far::Numbers,
+    fault,
     links::{Links, On, refusal},
     maps::duplicate,
 };
@@ -50,7 +51,7 @@ pub(crate) struct Held {
     pub(crate) numbers: Numbers,
     /// Until when an interface adopts flows, in the kernel.
     adoption: Array<MapData, u32>,
-    adopts_for: Duration,
+    pub(crate) adopts_for: Duration,
     /// Interfaces that adopt running flows once they are guarded, by number.
     adopting: BTreeSet<u32>,
     reader: Arc<Reader>,
@@ -141,6 +142,7 @@ impl Hooks {
         if !hooks.is_empty() {
             held.adopting.remove(&interface);
         }
+        fault::step("one-replaced");
         // The old hooks are taken off only after the new ones judge.
         let mut taken_off = Ok(());
         for hook in Hook::ALL.into_iter().filter(|hook| !hooks.contains(hook)) {

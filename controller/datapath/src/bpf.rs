@@ -187,6 +187,53 @@ pub(crate) fn write_many<K: Pod, V: Pod>(
     }
 }
 
+/// Reads the value under a key; false: there is none. `value` has to have the size that the map says.
+pub(crate) fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    let (key, value) = (key.as_ptr() as u64, value.as_mut_ptr() as u64);
+    let mut attribute: Attribute = [map.as_raw_fd().cast_unsigned().into(), key, value, 0];
+    found(bpf(MAP_LOOKUP_ELEM, &mut attribute))
+}
+
+/// Finds the key after another, or the first; false: there is none.
+pub(crate) fn next_key(
+    map: BorrowedFd<'_>,
+    after: Option<&[u8]>,
+    next: &mut [u8],
+) -> io::Result<bool> {
+    let after = after.map_or(0, |key| key.as_ptr() as u64);
+    let next = next.as_mut_ptr() as u64;
+    let mut attribute: Attribute = [map.as_raw_fd().cast_unsigned().into(), after, next, 0];
+    found(bpf(MAP_GET_NEXT_KEY, &mut attribute))
+}
+
+/// Writes a value under a key; false: there is one already, and it stays. Keys and values have to have
+/// the sizes that the map says.
+pub(crate) fn insert(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<bool> {
+    const NOT_THERE: u64 = 1;
+    write_one(map, key, value, NOT_THERE)
+}
+
+/// Writes a value under a key of an array.
+pub(crate) fn replace(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    write_one(map, key, value, 0).map(drop)
+}
+
+fn write_one(map: BorrowedFd<'_>, key: &[u8], value: &[u8], flags: u64) -> io::Result<bool> {
+    let (key, value) = (key.as_ptr() as u64, value.as_ptr() as u64);
+    let mut attribute = [map.as_raw_fd().cast_unsigned().into(), key, value, flags];
+    match bpf(MAP_UPDATE_ELEM, &mut attribute) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        done => done.map(|_| true),
+    }
+}
+
+fn found(answer: io::Result<libc::c_int>) -> io::Result<bool> {
+    match answer {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        done => done.map(|_| true),
+    }
+}
+
 /// Runs a program once on a frame from memory.
 pub(crate) fn run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
     // union bpf_attr: program and answer, lengths in and out, frame in and out, and zeros.
@@ -211,6 +258,9 @@ struct Batch {
     flags: u64,
 }
 
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const MAP_UPDATE_BATCH: libc::c_int = 26;
 const OBJ_PIN: libc::c_int = 6;

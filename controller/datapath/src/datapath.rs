@@ -20,8 +20,10 @@ use wardline_policy::tables::Tables;
 
 use crate::{
     attach::Hooks,
+    carry::Carrying,
     error::{DatapathError, Result, map_error, program_error},
     maps::{get, program, set},
+    other::Other,
     reader::Reader,
     ring::Ring,
 };
@@ -37,8 +39,14 @@ pub struct Datapath {
     pub(crate) settling: bool,
     /// Devices whose entries were amended while packets read them.
     pub(crate) amended: BTreeSet<u32>,
-    /// Whether no earlier daemon has left tables.
+    /// Whether no earlier daemon of this version has left tables.
     pub(crate) is_first: bool,
+    /// Other versions that have left tables.
+    pub(crate) others: Vec<Other>,
+    /// Those of which a part is taken over.
+    pub(crate) carrying: Vec<Carrying>,
+    /// Whether numbers in their tables may mean something else here.
+    pub(crate) distrusts_numbers: bool,
     /// The entries that this daemon has written for fast-forward; none: not written yet.
     pub(crate) forwarding: Option<BTreeMap<u32, Forwarding>>,
 }
@@ -59,9 +67,9 @@ impl Datapath {
         &self.reader
     }
 
-    /// Whether no earlier daemon has left tables, so that no flow is known yet.
+    /// Whether no earlier daemon has left tables that know all flows.
     pub fn is_first(&self) -> bool {
-        self.is_first
+        self.is_first || self.carries()
     }
 
     /// The revision by which packets are judged; none: no tables are in force.

@@ -17,7 +17,7 @@ pub(crate) const MAP: &str = "FAR_INTERFACES";
 const NONE: u32 = 1 << 31;
 
 /// The numbers of far interfaces.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Numbers {
     /// By index.
     given: BTreeMap<u32, u32>,

@@ -32,13 +32,26 @@ pub(crate) fn refuse(name: &str) -> io::Result<()> {
 /// Dies here when a test has asked for it. Does nothing in a release.
 pub fn point(name: &str) {
     if is_asked_for("WARDLINE_FAULT", name) {
-        // As with a power cut, nothing is cleaned up, and no later code runs.
-        let _killed = kill_process(getpid(), Signal::KILL);
+        die();
     }
 }
 
+/// The same for a step of taking over from another version, which belongs to the start.
+pub(crate) fn step(name: &str) {
+    if is_named("WARDLINE_FAULT", name) {
+        die();
+    }
+}
+
+/// As with a power cut, nothing is cleaned up, and no later code runs.
+fn die() {
+    let _killed = kill_process(getpid(), Signal::KILL);
+}
+
 fn is_asked_for(fault: &str, name: &str) -> bool {
-    cfg!(debug_assertions)
-        && STARTED.load(Ordering::Relaxed)
-        && std::env::var_os(fault).is_some_and(|at| at == name)
+    STARTED.load(Ordering::Relaxed) && is_named(fault, name)
+}
+
+fn is_named(fault: &str, name: &str) -> bool {
+    cfg!(debug_assertions) && std::env::var_os(fault).is_some_and(|at| at == name)
 }

@@ -24,9 +24,12 @@ use crate::{
     attach::Hooks,
     datapath::Slot,
     error::{DatapathError, Result, map_error, pin_error, program_error},
-    far,
+    far::{self, Numbers},
+    layout::{Layout, ROOM},
     maps::{data, get, program, set, view},
-    object, pins,
+    object,
+    other::others,
+    pins,
     timeouts::Timeouts,
 };
 
@@ -123,7 +126,7 @@ impl Datapath {
             }
             .map_err(program_error(name))?;
         }
-        for name in ["clock", "sweep"] {
+        for name in ["clock", "sweep", "carry"] {
             let program = program::<SchedClassifier>(&mut ebpf, name)?;
             insist(|| program.load()).map_err(program_error(name))?;
         }
@@ -138,7 +141,7 @@ impl Datapath {
             }
         }
         let reader = Arc::new(Reader::new(&mut ebpf, sizes)?);
-        let numbers = far::given(&ebpf)?;
+        let numbers = Numbers::default();
         let adopts_for = timeouts.adoption;
         let hooks = Hooks::new(&mut ebpf, pin_dir, numbers, adopts_for, Arc::clone(&reader))?;
         let mut datapath = Self {
@@ -150,8 +153,13 @@ impl Datapath {
             settling: false,
             amended: BTreeSet::new(),
             is_first: false,
+            others: pin_dir.map(others).unwrap_or_default(),
+            carrying: Vec::new(),
+            distrusts_numbers: false,
             forwarding: None,
         };
+        datapath.take_numbers()?;
+        datapath.hooks.lock().numbers = far::given(&datapath.ebpf)?;
         datapath.set_up(limits, timeouts)?;
         datapath.recover()?;
         Ok(datapath)
@@ -171,6 +179,7 @@ impl Datapath {
             "tag_ingress",
             "sweep",
             "clock",
+            "carry",
         ] {
             let info = match name {
                 "xdp_ingress" => program::<Xdp>(&mut self.ebpf, name)?.info(),
@@ -222,6 +231,12 @@ impl Datapath {
             learned_per_port: limits.learned_per_port,
             seed,
         };
+        let mut layout = [0u8; ROOM];
+        let text = Layout::own().to_text();
+        for (to, byte) in layout.iter_mut().zip(text.bytes()) {
+            *to = byte;
+        }
+        set(&mut self.ebpf, "LAYOUT", 0, layout)?;
         set(&mut self.ebpf, "SETTINGS", 0, settings)
     }
 

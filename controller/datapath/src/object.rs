@@ -20,6 +20,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("WARDLINE_OBJECT"));
 const UNPINNED: &[&str] = &[
     // Scratch memory for one packet.
     "DESKS",
+    // The same for what is taken over from another version.
+    "CARRIED",
+    "CARRYING",
     // The log of a development build.
     #[cfg(feature = "log")]
     "AYA_LOGS",

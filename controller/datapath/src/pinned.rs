@@ -5,16 +5,30 @@ use std::path::Path;
 use aya::maps::{Array, Map, MapData};
 use wardline_ebpf::abi::ABI_VERSION;
 
-use crate::error::{Result, map_error};
+use crate::{
+    error::{Result, map_error},
+    other::others,
+};
 
-/// The revision by which packets are judged; none: there are no pinned tables of this version, or
-/// none is in force.
+/// The revision by which packets are judged; none: no version has pinned tables, or none is in force.
+/// Where this version has none, another's programs judge with theirs.
 ///
 /// # Errors
 ///
 /// When the kernel refuses.
 pub fn judged_by(pin_dir: &Path) -> Result<Option<u64>> {
-    let maps = pin_dir.join(format!("v{ABI_VERSION}")).join("maps");
+    let own = pin_dir.join(format!("v{ABI_VERSION}"));
+    if let Some(revision) = in_force(&own.join("maps"))? {
+        return Ok(Some(revision));
+    }
+    // Of another form than this version's, they tell nothing.
+    let others = others(pin_dir).into_iter();
+    Ok(others
+        .filter_map(|it| in_force(&it.maps()).ok().flatten())
+        .max())
+}
+
+fn in_force(maps: &Path) -> Result<Option<u64>> {
     let path = |name: &str| maps.join(name);
     if !path("ACTIVE").exists() || !path("REVISIONS").exists() {
         return Ok(None);

@@ -33,7 +33,7 @@ use crate::{
 
 /// Waits until all programs that run now have ended: then entries that they could see may be
 /// changed.
-fn grace() {
+pub(crate) fn grace() {
     // In the kernel this is synchronize_rcu, and programs at XDP and TC run inside one RCU read
     // section.
     if let Err(error) = membarrier(MembarrierCommand::Global) {

@@ -8,7 +8,7 @@ use crate::cell::{Cell32, Cell64};
 /// The key of a flow: the same for both directions.
 #[repr(C)]
 #[derive(
-    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
 )]
 pub struct FlowKey {
     /// The end with the lower (address, port).
@@ -180,6 +180,60 @@ pub struct Bucket {
     pub hops: [FlowHops; WAYS],
     /// Not used.
     pub reserved: [Cell64; 4],
+}
+
+/// Something that another version has counted or kept, on its way into this version's tables.
+#[repr(C)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout,
+)]
+pub struct Carried {
+    /// The flow; for counters nothing.
+    pub key: FlowKey,
+    /// As [`Flow::bind`].
+    pub bind: [u64; 2],
+    /// Bytes from each end; for counters packets, then bytes.
+    pub bytes: [u64; 2],
+    /// As [`FlowEnds::bytes`].
+    pub counted_bytes: u64,
+    /// As [`Flow::packets`].
+    pub packets: [u32; 2],
+    /// As [`FlowEnds::packets`].
+    pub counted_packets: u32,
+    /// As [`FlowEnds::devices`].
+    pub devices: [u32; 2],
+    /// As [`FlowEnds::rule`]; for counters the index of the counter.
+    pub rule: u32,
+    /// As [`FlowEnds::until`].
+    pub until: u32,
+    /// As [`FlowEnds::would`].
+    pub would: u32,
+    /// As [`Flow::state`].
+    pub state: u32,
+    /// Tick of its last packet.
+    pub last: u32,
+    /// What it is, and what becomes of it: [`Carried::OPEN`] and the numbers below it.
+    pub what: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Carried {
+    /// A flow, which is opened if it is not there. One that is there stays as it is.
+    pub const OPEN: u32 = 0;
+    /// The same, but what was counted is added to a flow that is there.
+    pub const ADD: u32 = 1;
+    /// A flow that was carried before, and what has been counted since. It has ended if it is not
+    /// there.
+    pub const SINCE: u32 = 2;
+    /// Packets and bytes of a rule.
+    pub const RULE: u32 = 3;
+    /// Packets and bytes of a reason.
+    pub const REASON: u32 = 4;
+    /// Packets and bytes that were forwarded in the driver.
+    pub const FORWARDED: u32 = 5;
+    /// How many are carried with one call.
+    pub const AT_ONCE: u32 = 1024;
 }
 
 /// What one account has used: the account of a device, or one that some unlisted MACs share.
@@ -394,6 +448,10 @@ pub mod gauge {
     /// Tick until which the daemon vouches that an address of a live flow does not look idle. It is
     /// always near, because a daemon that has died keeps nothing recent.
     pub const LEARNED_KEPT: u32 = 5;
+    /// Which of [`Carried`] is carried next.
+    pub const CARRIED: u32 = 6;
+    /// Flows that could not be carried, for want of room.
+    pub const NOT_CARRIED: u32 = 7;
     /// Cells.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 8;
 }

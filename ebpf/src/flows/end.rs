@@ -113,9 +113,9 @@ pub(super) fn has_timed_out(
 /// a `None` leaves unwritten.
 #[derive(Default)]
 pub(super) struct Uncounted {
-    rule: u32,
-    packets: u32,
-    bytes: u64,
+    pub(super) rule: u32,
+    pub(super) packets: u32,
+    pub(super) bytes: u64,
 }
 
 /// Takes the packets that the rule of a flow has not been credited with yet, and marks them as

@@ -22,6 +22,8 @@ mod agreement;
 #[cfg(test)]
 mod bare;
 #[cfg(test)]
+mod carry;
+#[cfg(test)]
 mod charge;
 #[cfg(test)]
 mod internet;

@@ -14,25 +14,25 @@ use wardline_ebpf::{
     packet::number,
 };
 
-const DEVICE: u32 = 7;
-const RULE: u32 = 3;
+pub(crate) const DEVICE: u32 = 7;
+pub(crate) const RULE: u32 = 3;
 /// When the flows open.
-const START: u32 = 1000;
+pub(crate) const START: u32 = 1000;
 
 /// One bucket and one quota, and what to do at the moment when the bucket is locked.
-struct Tables<'a> {
-    settings: Settings,
-    bucket: Bucket,
-    quota: Quota,
-    gauges: [Cell32; gauge::COUNT as usize],
+pub(crate) struct Tables<'a> {
+    pub(crate) settings: Settings,
+    pub(crate) bucket: Bucket,
+    pub(crate) quota: Quota,
+    pub(crate) gauges: [Cell32; gauge::COUNT as usize],
     /// Packets and bytes that flows have credited to their rule.
-    credit: Cell<(u32, u64)>,
+    pub(crate) credit: Cell<(u32, u64)>,
     meanwhile: &'a dyn Fn(&Bucket),
     locked: Cell<u32>,
 }
 
 impl<'a> Tables<'a> {
-    fn new(meanwhile: &'a dyn Fn(&Bucket)) -> Self {
+    pub(crate) fn new(meanwhile: &'a dyn Fn(&Bucket)) -> Self {
         Self {
             settings: Settings {
                 buckets: 1,
@@ -74,7 +74,7 @@ impl<'a> Tables<'a> {
     }
 
     /// The ports of the live flows, and how many flows quota and gauge count.
-    fn left(&self) -> (Vec<u64>, u32, u32) {
+    pub(crate) fn left(&self) -> (Vec<u64>, u32, u32) {
         let live = self.bucket.tags.iter().zip(&self.bucket.ways);
         let mut ports: Vec<u64> = live
             .filter(|(tag, _)| tag.load() != 0)

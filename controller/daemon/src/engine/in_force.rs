@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-use wardline_datapath::{Datapath, error::DatapathError, fault};
+use wardline_datapath::{Datapath, carry::Report, error::DatapathError, fault};
 use wardline_policy::{
     clock::Clock,
     compile::{Base, Room},
@@ -353,6 +353,9 @@ impl InForce {
         for told in guard::changes(&guarded.states, before) {
             self.events.note(snapshot.revision, told, Timestamp::now());
         }
+        for report in self.datapath.finish_carrying() {
+            told(&report, "took over from another version");
+        }
         guarded.states
     }
 
@@ -481,6 +484,9 @@ impl InForce {
         } = prepared;
         self.datapath.put(revision, &tables)?;
         self.base = Some(base);
+        for report in self.datapath.begin_carrying() {
+            told(&report, "takes over from another version");
+        }
         fault::point("judges");
         // From here on the tables are in force, and nothing may refuse them any more.
         if !Arc::ptr_eq(&ids, &current.ids) && current.revision != 0 {
@@ -537,6 +543,21 @@ impl InForce {
             }
         });
         Ok(())
+    }
+}
+
+/// Tells in the log what was taken over from another version.
+fn told(report: &Report, what: &str) {
+    let Report {
+        version,
+        flows,
+        left,
+        learned,
+        problems,
+    } = report;
+    info!(version, flows, left, learned, "{what}");
+    for problem in problems {
+        warn!(version, "not taken over: {problem}");
     }
 }
 

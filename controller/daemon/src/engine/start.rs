@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 use wardline_datapath::{
-    Datapath, fault,
+    Datapath, fault, pinned,
     pins::{self, Life},
 };
 use wardline_policy::{
@@ -121,7 +121,10 @@ impl Engine {
             running_grants: Running::default(),
             read_a_document: false,
         };
-        let judged_by = engine.in_force.datapath.judged_by()?;
+        let judged_by = match engine.in_force.datapath.judged_by()? {
+            Some(revision) => Some(revision),
+            None => pinned::judged_by(&engine.config.pin_dir)?,
+        };
         match (before.enforced, before.lost) {
             (Some(enforced), _) => {
                 engine.in_force.records.go_on_from(&enforced);
@@ -233,6 +236,7 @@ impl Engine {
 
     /// Stands in for a policy that can't be had.
     fn make_do(&mut self, why: &str, judged_by: Option<u64>, guarded: &BTreeSet<String>) {
+        self.in_force.datapath.distrust_numbers();
         let consequence = match (judged_by, self.config.on_failure) {
             (Some(revision), OnFailure::Open) => format!(
                 "the kernel goes on judging by revision {revision}; ports that appear are not guarded"

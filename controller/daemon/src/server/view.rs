@@ -75,11 +75,14 @@ impl View {
     /// Compiles a document that is to be put in force. One that can't be compiled is refused by the
     /// engine, which knows whether it takes changes at all.
     pub(super) async fn compile(&self, policy: Arc<Document>) -> Result<Option<Compiled>, Status> {
-        let compile = move |view: &Self| {
+        let place = self.changes.place().await?;
+        let compiled = self.read(move |view| {
             let current = view.state().snapshot;
-            Ok(Compiled::of(policy, &current, &view.limits, &view.reader).ok())
-        };
-        self.read_in(&self.changes, compile).await
+            let compiled = Compiled::of(policy, &current, &view.limits, &view.reader);
+            drop(place);
+            Ok(compiled.ok())
+        });
+        compiled.await
     }
 
     /// Keeps what the kernel knows of learned addresses true. Blocks.
