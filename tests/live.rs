@@ -15,3 +15,4 @@ mod networks;
 mod ports;
 mod servers;
 pub(crate) mod spine;
+mod upgrade;

@@ -388,3 +388,60 @@ fn a_policy_in_a_strangers_directory_is_not_believed() {
     clinic.wait_for("policy", true);
     clinic.is_enforced();
 }
+
+#[test]
+fn an_older_daemon_leaves_what_it_can_not_read_and_what_judges() {
+    let mut clinic = Clinic::new("downgrade", "");
+    clinic.guard.apply(&Clinic::document());
+    clinic.guard.daemon.terminate().unwrap();
+    // As a newer version would have written it: pins, database and copies.
+    let pins = clinic.guard.daemon.pins().to_owned();
+    let newer = pins.join("v9999");
+    let own = fs::read_dir(&pins).unwrap().next().unwrap().unwrap().path();
+    fs::rename(&own, &newer).unwrap();
+    let database = clinic.state("wardline.db");
+    let copies = [0, 1].map(|slot| clinic.state(&format!("enforced/{slot}")));
+    let replace = |from: &[u8], to: &[u8]| {
+        let mut bytes = fs::read(&database).unwrap();
+        let found = bytes.windows(from.len()).position(|it| it == from);
+        let at = found.expect("the number of the schema");
+        bytes[at..at + to.len()].copy_from_slice(to);
+        fs::write(&database, bytes).unwrap();
+    };
+    let format = |digits: &[u8]| {
+        for copy in copies.iter().filter(|copy| copy.exists()) {
+            let mut bytes = fs::read(copy).unwrap();
+            bytes[5..8].copy_from_slice(digits);
+            fs::write(copy, bytes).unwrap();
+        }
+    };
+    replace(b"schema3", b"schema9");
+    format(b"009");
+    let files = || [&database, &copies[0], &copies[1]].map(|path| fs::read(path).ok());
+    let before = files();
+    clinic.guard.daemon.restart().unwrap();
+    clinic.is_enforced();
+    let told = clinic.broken("policy").to_string();
+    assert!(
+        told.contains("the kernel goes on judging by revision 1"),
+        "{told}"
+    );
+    let told = clinic.broken("database").to_string();
+    assert!(told.contains("run the newer one"), "{told}");
+    let refused = clinic.guard.ctl.apply(&Clinic::document()).unwrap();
+    assert!(refused.code != 0, "{refused:?}");
+    clinic.is_enforced();
+    clinic.guard.daemon.terminate().unwrap();
+    assert!(
+        files() == before,
+        "nothing of the newer version's is written"
+    );
+    assert!(fs::read_dir(newer.join("links")).unwrap().next().is_some());
+
+    // With files that it can read it takes over from the newer version.
+    replace(b"schema9", b"schema3");
+    format(b"001");
+    clinic.guard.daemon.restart().unwrap();
+    clinic.is_enforced();
+    assert!(!newer.exists());
+}
