@@ -12,6 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Code for documents finds a message's descriptor by its name.
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
+    // Equal documents have equal bytes.
+    config.btree_map(["."]);
     tonic_prost_build::configure().compile_fds_with_config(files, config)?;
     Ok(())
 }

@@ -9,6 +9,7 @@ mod damage;
 mod disk;
 mod failsafe;
 mod interfaces;
+mod labels;
 mod logs;
 mod parts;
 mod plan;

@@ -369,7 +369,8 @@ pub(crate) struct Get {
 /// `explain`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Explain {
-    /// Who opens: device:NAME, zone:NAME, cidr:PREFIX, internet, router, any, or an address.
+    /// Who opens: device:NAME, zone:NAME, label:KEY=VALUE, cidr:PREFIX, internet, router, any, or an
+    /// address.
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) from: String,
     /// To whom: an address, or the same.
@@ -424,7 +425,8 @@ pub(crate) struct Release {
 /// `grant`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Grant {
-    /// Who may open: zone:NAME, device:NAME, cidr:PREFIX, internet, router or any; may be repeated.
+    /// Who may open: zone:NAME, device:NAME, label:KEY=VALUE, cidr:PREFIX, internet, router or any; may
+    /// be repeated.
     #[arg(long, required = true, value_name = "SELECTOR")]
     pub(crate) from: Vec<String>,
     /// To whom, the same way; may be repeated.

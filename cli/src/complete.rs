@@ -3,7 +3,7 @@
 //! The script that a shell loads calls `wardctl` again with what was typed. Names are asked of the
 //! router that the typed line would ask. If it does not answer soon, none are offered.
 
-use std::{env, time::Duration};
+use std::{collections::BTreeSet, env, time::Duration};
 
 use clap::{Command, CommandFactory as _, FromArgMatches as _};
 use clap_complete::{
@@ -157,7 +157,7 @@ fn objects() -> Vec<CompletionCandidate> {
     })
 }
 
-/// Selectors: zones, devices, and words.
+/// Selectors: zones, devices, labels, and words.
 fn selectors() -> Vec<CompletionCandidate> {
     let mut all = offered(|policy| {
         let zones = policy.zones.iter().map(|it| format!("zone:{}", it.name));
@@ -165,7 +165,14 @@ fn selectors() -> Vec<CompletionCandidate> {
             .devices
             .iter()
             .map(|it| format!("device:{}", it.name));
-        zones.chain(devices).collect()
+        let own = policy.devices.iter().map(|it| &it.labels);
+        let labels = own
+            .chain(policy.zones.iter().map(|it| &it.labels))
+            .flatten();
+        let labels: BTreeSet<_> = labels
+            .map(|(key, value)| format!("label:{key}={value}"))
+            .collect();
+        zones.chain(devices).chain(labels).collect()
     });
     all.extend(SELECTORS.map(CompletionCandidate::new));
     all

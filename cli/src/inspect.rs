@@ -514,6 +514,7 @@ mod tests {
             port: "lan1".to_owned(),
             last_seen: at(820),
             quarantined: true,
+            labels: Default::default(),
         };
         let unseen = DeviceStatus {
             name: "ehr".to_owned(),

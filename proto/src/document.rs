@@ -4,10 +4,16 @@
 //! document without further code. A text is read as far as possible: every problem is collected
 //! with its path, and the rest is still returned, so that the router can check it too.
 
-use std::{collections::HashSet, fmt, fmt::Write as _, sync::LazyLock};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    fmt::Write as _,
+    sync::LazyLock,
+};
 
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value,
+    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey,
+    MessageDescriptor, Value,
 };
 
 use crate::{DESCRIPTOR_SET, time, tree, tree::Node, v1};
@@ -158,6 +164,11 @@ impl Walk {
 
     fn field(&mut self, node: &Node, field: &FieldDescriptor) -> Option<Value> {
         let kind = field.kind();
+        if let Kind::Message(entry) = &kind
+            && field.is_map()
+        {
+            return self.map(node, &entry.map_entry_value_field().kind());
+        }
         if !field.is_list() {
             return self.value(node, &kind);
         }
@@ -171,6 +182,32 @@ impl Walk {
                 .unwrap_or_else(|| Value::default_value(&kind))
         };
         Some(Value::List(nodes.iter().enumerate().map(value).collect()))
+    }
+
+    /// Reads a mapping whose keys are the author's own words.
+    fn map(&mut self, node: &Node, kind: &Kind) -> Option<Value> {
+        let Node::Mapping(entries) = node else {
+            self.problem(format!("expected KEY: VALUE, found {}", described(node)));
+            return None;
+        };
+        let mut map = HashMap::with_capacity(entries.len());
+        for (key, value) in entries {
+            let Node::Text(key) = key else {
+                self.problem(format!(
+                    "expected text as the key, found {}; put it in quotes",
+                    described(key)
+                ));
+                continue;
+            };
+            self.at_field(&printable(key), |walk| {
+                if map.contains_key(&MapKey::String(key.clone())) {
+                    walk.problem("given twice; the first one counts".to_owned());
+                } else if let Some(value) = walk.value(value, kind) {
+                    map.insert(MapKey::String(key.clone()), value);
+                }
+            });
+        }
+        Some(Value::Map(map))
     }
 
     fn value(&mut self, node: &Node, kind: &Kind) -> Option<Value> {
@@ -331,6 +368,8 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -431,6 +470,8 @@ devices:
     port: [lan1]
     quarantined: true
   - camera
+  - {labels: {ward: 3, 4: x, a: "1", a: "2", b: }}
+  - {labels: [a]}
 rules:
   - {name: r, action: Allow, log: "yes", expires: tomorrow, 5: x}
   - {name: s, action: deny, expires: 2026-12-01T00:00:00}
@@ -449,15 +490,20 @@ services:
                 "zones[0].ethertypes[2]: expected a whole number from 0 to 4294967295, \
                  found 5000000000",
                 "zones[1]: expected a mapping with name, description, mode, admit, subnets, \
-                 fragments, ip_options, ethertypes, found nothing",
+                 fragments, ip_options, ethertypes, owner, ticket, labels, found nothing",
                 "devices[0].name: expected text, found 17; put it in quotes",
                 "devices[0].zone: given twice; the first one counts",
                 "devices[0].macs: expected a list, found the text \"02:00:00:00:01:01\"",
                 "devices[0].port: expected text, found a list",
                 "devices[0].quarantined: unknown field; \
-                 known are name, zone, macs, addresses, port, learn",
+                 known are name, zone, macs, addresses, port, learn, description, owner, ticket, labels",
                 "devices[1]: expected a mapping with name, zone, macs, addresses, port, learn, \
-                 found the text \"camera\"",
+                 description, owner, ticket, labels, found the text \"camera\"",
+                "devices[2].labels.ward: expected text, found 3; put it in quotes",
+                "devices[2].labels: expected text as the key, found 4; put it in quotes",
+                "devices[2].labels.a: given twice; the first one counts",
+                "devices[2].labels.b: expected text, found nothing",
+                "devices[3].labels: expected KEY: VALUE, found a list",
                 "rules[0].action: expected allow or deny, found the text \"Allow\"",
                 "rules[0].log: expected true or false, found the text \"yes\"",
                 "rules[0].expires: expected an RFC 3339 time such as 2026-12-01T00:00:00Z, \
@@ -471,10 +517,12 @@ services:
         assert_eq!(policy.zones[0].ethertypes, [0, 0x8892, 0]);
         assert_eq!(
             policy.devices.len(),
-            2,
+            4,
             "what can't be read keeps its place"
         );
         assert_eq!(policy.devices[0].zone, "a");
+        let kept = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
+        assert_eq!(policy.devices[2].labels, kept);
         assert_eq!(policy.rules[1].action(), v1::Action::Deny);
     }
 
@@ -578,6 +626,10 @@ services:
         ]
     }
 
+    fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+        prop::collection::btree_map(text(), text(), 0..3)
+    }
+
     fn texts() -> impl Strategy<Value = Vec<String>> {
         prop::collection::vec(text(), 0..4)
     }
@@ -586,9 +638,13 @@ services:
         fn zone()(
             name in text(), description in text(), mode in 0..3, admit in 0..3, subnets in texts(),
             fragments in 0..3, ip_options in 0..3,
-            ethertypes in prop::collection::vec(any::<u32>(), 0..3),
+            ethertypes in prop::collection::vec(any::<u32>(), 0..3), owner in text(),
+            ticket in text(), labels in labels(),
         ) -> v1::Zone {
-            v1::Zone { name, description, mode, admit, subnets, fragments, ip_options, ethertypes }
+            v1::Zone {
+                name, description, mode, admit, subnets, fragments, ip_options, ethertypes, owner,
+                ticket, labels,
+            }
         }
     }
 
@@ -599,16 +655,22 @@ services:
             attach in 0..4, dhcp_server: bool, router: bool, fast_forward: bool,
         ) -> v1::Port {
             let vlans = vlans.into_iter().map(|(id, zone)| v1::PortVlan { id, zone }).collect();
-            v1::Port { interface, zone, vlans, attach, dhcp_server, router, fast_forward }
+            v1::Port {
+                interface, zone, vlans, attach, dhcp_server, router, fast_forward,
+                ..Default::default()
+            }
         }
     }
 
     prop_compose! {
         fn device()(
             name in text(), zone in text(), macs in texts(), addresses in texts(), port in text(),
-            learn: Option<bool>,
+            learn: Option<bool>, description in text(), labels in labels(),
         ) -> v1::Device {
-            v1::Device { name, zone, macs, addresses, port, learn }
+            v1::Device {
+                name, zone, macs, addresses, port, learn, description, labels,
+                ..Default::default()
+            }
         }
     }
 
@@ -622,6 +684,7 @@ services:
                 expires.map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos });
             v1::Rule {
                 name, from, to, services, action, log, expires, keep_in_quarantine, answers_from,
+                ..Default::default()
             }
         }
     }
@@ -636,7 +699,9 @@ services:
             rules in prop::collection::vec(rule(), 0..3),
         ) -> v1::Policy {
             let services =
-                services.into_iter().map(|(name, ports)| v1::Service { name, ports }).collect();
+                services.into_iter().map(|(name, ports)| v1::Service {
+                    name, ports, ..Default::default()
+                }).collect();
             v1::Policy { version, zones, ports, devices, services, rules }
         }
     }

@@ -43,7 +43,7 @@ const REQUIRED: [&str; 12] = [
 ];
 
 /// An example of each field.
-const EXAMPLES: [(&str, &str); 40] = [
+const EXAMPLES: [(&str, &str); 59] = [
     ("Policy.version", "version: 1"),
     ("Policy.zones", "zones: [{name: pumps}]"),
     ("Policy.ports", "ports: [{interface: lan1, zone: pumps}]"),
@@ -67,6 +67,9 @@ const EXAMPLES: [(&str, &str); 40] = [
     ("Zone.fragments", "fragments: allow"),
     ("Zone.ip_options", "ip_options: allow"),
     ("Zone.ethertypes", "ethertypes: [0x88cc]"),
+    ("Zone.owner", "owner: clinical engineering"),
+    ("Zone.ticket", "ticket: NET-1204"),
+    ("Zone.labels", "labels: {site: north}"),
     ("Port.interface", "interface: lan1"),
     ("Port.zone", "zone: pumps"),
     ("Port.vlans", "vlans: [{id: 20, zone: cameras}]"),
@@ -74,6 +77,10 @@ const EXAMPLES: [(&str, &str); 40] = [
     ("Port.dhcp_server", "dhcp_server: true"),
     ("Port.router", "router: true"),
     ("Port.fast_forward", "fast_forward: true"),
+    ("Port.description", "description: Switch in room 3.14"),
+    ("Port.owner", "owner: netops@clinic.example"),
+    ("Port.ticket", "ticket: NET-1204"),
+    ("Port.labels", "labels: {rack: \"7\"}"),
     ("PortVlan.id", "id: 20"),
     ("PortVlan.zone", "zone: cameras"),
     ("Device.name", "name: pump-1"),
@@ -82,8 +89,19 @@ const EXAMPLES: [(&str, &str); 40] = [
     ("Device.addresses", "addresses: [10.20.1.11]"),
     ("Device.port", "port: lan1"),
     ("Device.learn", "learn: false"),
+    ("Device.description", "description: Bed 12"),
+    ("Device.owner", "owner: ward 3"),
+    ("Device.ticket", "ticket: NET-1204"),
+    ("Device.labels", "labels: {ward: \"3\", model: p7}"),
     ("Service.name", "name: hl7"),
     ("Service.ports", "ports: [tcp/2575, tcp/6661-6670]"),
+    (
+        "Service.description",
+        "description: Results to the record server",
+    ),
+    ("Service.owner", "owner: interface team"),
+    ("Service.ticket", "ticket: NET-1204"),
+    ("Service.labels", "labels: {vendor: acme}"),
     ("Rule.name", "name: pumps-to-ehr"),
     ("Rule.from", "from: [zone:pumps, device:nurse-1]"),
     ("Rule.to", "to: [device:ehr]"),
@@ -93,6 +111,13 @@ const EXAMPLES: [(&str, &str); 40] = [
     ("Rule.expires", "expires: 2026-12-01T00:00:00Z"),
     ("Rule.keep_in_quarantine", "keep_in_quarantine: true"),
     ("Rule.answers_from", "answers_from: [zone:media]"),
+    (
+        "Rule.description",
+        "description: Pumps report to the record server",
+    ),
+    ("Rule.owner", "owner: clinical engineering"),
+    ("Rule.ticket", "ticket: NET-1204"),
+    ("Rule.labels", "labels: {review: 2027-Q1}"),
 ];
 
 fn page() -> String {
@@ -152,6 +177,7 @@ fn kind(field: &FieldDescriptor) -> String {
         Kind::Uint32 => "number".to_owned(),
         Kind::Enum(_) => "word".to_owned(),
         Kind::Message(message) if message.full_name() == time::NAME => "time (RFC 3339)".to_owned(),
+        Kind::Message(_) if field.is_map() => "`KEY: VALUE`, both text".to_owned(),
         Kind::Message(_) => "object".to_owned(),
         other => panic!("{} is {other:?}: say how it is written", field.full_name()),
     };
@@ -167,6 +193,7 @@ fn default(full: &str, field: &FieldDescriptor) -> String {
         return "required".to_owned();
     }
     match field.kind() {
+        _ if field.is_map() => "`{}`".to_owned(),
         _ if field.is_list() => "`[]`".to_owned(),
         Kind::Enum(words) => {
             // The comment of the value for a field that is left out says which word it means.

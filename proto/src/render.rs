@@ -1,6 +1,6 @@
 //! Renders messages as documents: to a value, and from there to YAML and JSON that people read.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt::Write as _, net::Ipv4Addr};
 
 use jiff::Timestamp;
 use prost::{Message, Name};
@@ -106,12 +106,16 @@ fn json(value: &Value, kind: &Kind, fields: Fields) -> Json {
             .collect(),
         Value::Map(entries) => {
             let entry = |(key, value): (&MapKey, &Value)| {
-                (
-                    Value::from(key.clone()).to_string(),
-                    json(value, kind, fields),
-                )
+                // The text of a key that is text has quotes around it.
+                let name = match key {
+                    MapKey::String(name) => name.clone(),
+                    other => Value::from(other.clone()).to_string(),
+                };
+                (name, json(value, kind, fields))
             };
-            Json::Object(entries.iter().map(entry).collect())
+            // By name, whatever order the map keeps.
+            let entries: BTreeMap<String, Json> = entries.iter().map(entry).collect();
+            Json::Object(entries.into_iter().collect())
         }
     }
 }
@@ -369,6 +373,9 @@ mod tests {
             }],
             devices: vec![v1::Device {
                 name: "no".to_owned(),
+                labels: [("ward", "3"), ("model", "p7")]
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
                 macs: words(&["02:00:00:00:01:01", "aa:bb:cc:dd:ee:ff"]),
                 addresses: (0..9).map(|i| format!("10.20.1.{i}")).collect(),
                 ..Default::default()
@@ -412,6 +419,9 @@ devices:
       - 10.20.1.6
       - 10.20.1.7
       - 10.20.1.8
+    labels:
+      model: p7
+      ward: "3"
 rules:
   - name: r
     from: [zone:pumps, cidr:fd00::/8]

@@ -45,7 +45,8 @@ use crate::{
 /// The packet that a question describes, in the words of a document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {
-    /// `device:NAME`, `zone:NAME`, `cidr:PREFIX`, `internet`, `router`, `any`, or an address.
+    /// `device:NAME`, `zone:NAME`, `label:KEY=VALUE`, `cidr:PREFIX`, `internet`, `router`, `any`, or an
+    /// address.
     pub from: String,
     /// The same.
     pub to: String,

@@ -8,7 +8,7 @@ use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::words::{interface::Pattern, mac::Mac, service::Service};
+use crate::words::{interface::Pattern, label::Label, mac::Mac, service::Service};
 
 /// A policy that is consistent: every reference exists, no address is in two zones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Intent {
     pub devices: Vec<Device>,
     /// By name.
     pub rules: Vec<Rule>,
+    /// The labels that rules name; by key and value.
+    pub labels: Vec<Labelled>,
     /// What is accepted but deserves a look; sorted.
     pub warnings: Vec<String>,
 }
@@ -32,6 +34,19 @@ pub struct ZoneIndex(pub usize);
 /// A position in [`Intent::devices`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceIndex(pub usize);
+
+/// A position in [`Intent::labels`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LabelIndex(pub usize);
+
+/// A label that a rule names, and who has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    /// The label.
+    pub label: Label,
+    /// The devices that have it, themselves or by their zone; sorted.
+    pub devices: Vec<DeviceIndex>,
+}
 
 /// A group of devices and addresses that are treated alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +65,8 @@ pub struct Zone {
     pub ip_options: bool,
     /// Further protocols that pass; sorted.
     pub ethertypes: Vec<u16>,
+    /// Labels, which its devices have, too.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A guarded interface, or a pattern of them.
@@ -98,6 +115,8 @@ pub struct Device {
     pub learn: bool,
     /// The only interface that it may appear on.
     pub port: Option<String>,
+    /// Its own labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Which ends may, or may not, open flows to which others.
@@ -146,6 +165,8 @@ pub enum Selector {
     Zone(ZoneIndex),
     /// One device.
     Device(DeviceIndex),
+    /// The devices that have a label, themselves or by their zone.
+    Label(LabelIndex),
     /// Addresses, whichever device has them; never the router's.
     Cidr(IpNet),
     /// Globally reachable unicast addresses that are in no zone; never a device's or the router's.
@@ -161,6 +182,11 @@ impl Intent {
     /// fewer. A glob never matches the loopback.
     pub fn port_for(&self, interface: &str) -> Option<&Port> {
         port_for(&self.ports, interface).map(|at| &self.ports[at])
+    }
+
+    /// Tells whether a device has a label, itself or by its zone.
+    pub fn is_labelled(&self, device: &Device, label: &Label) -> bool {
+        label.is_in(&device.labels) || label.is_in(&self.zones[device.zone.0].labels)
     }
 }
 

@@ -20,7 +20,10 @@ use jiff::Timestamp;
 use crate::{
     intent::{Action, Device, Intent, Rule, Selector},
     internet,
-    words::service::{Service, covers, meets, merge, without},
+    words::{
+        label::Label,
+        service::{Service, covers, meets, merge, without},
+    },
 };
 
 /// One end of a pair, as a rule names it.
@@ -36,6 +39,8 @@ pub enum Who<'a> {
     Zone(&'a str),
     /// Addresses.
     Cidr(IpNet),
+    /// The devices that have a label.
+    Label(&'a Label),
     /// A device.
     Device(&'a str),
 }
@@ -274,6 +279,7 @@ impl<'a> View<'a> {
                     | Selector::Any
                     | Selector::Router
                     | Selector::Zone(_)
+                    | Selector::Label(_)
                     | Selector::Device(_) => {}
                 }
             }
@@ -301,6 +307,15 @@ impl<'a> View<'a> {
         Some(&devices[at])
     }
 
+    /// The devices that have a label that a rule names.
+    fn labelled(&self, label: &Label) -> impl Iterator<Item = &'a Device> + use<'a> {
+        let labels = &self.intent.labels;
+        let at = labels.binary_search_by(|it| it.label.cmp(label)).ok();
+        let devices = at.into_iter().flat_map(|at| &labels[at].devices);
+        let all = &self.intent.devices;
+        devices.map(|at| &all[at.0])
+    }
+
     /// The parts of a rule that affect decisions, in names that both policies know.
     fn says(&self, rule: &'a Rule) -> ([Vec<Who<'a>>; 3], &'a [Service], Action, bool) {
         let ends = |selectors: &'a [Selector]| selectors.iter().map(|it| self.who(it)).collect();
@@ -319,6 +334,7 @@ impl<'a> View<'a> {
             Selector::Internet => Who::Internet,
             Selector::Zone(zone) => Who::Zone(&self.intent.zones[zone.0].name),
             Selector::Device(device) => Who::Device(&self.intent.devices[device.0].name),
+            Selector::Label(label) => Who::Label(&self.intent.labels[label.0].label),
             Selector::Cidr(net) => Who::Cidr(*net),
         }
     }
@@ -407,8 +423,19 @@ impl<'a> View<'a> {
                     around.push(Who::Internet);
                 }
             }
+            Who::Label(label) => {
+                let mut zones = self.labelled(label).map(|device| device.zone);
+                if let Some(first) = zones.next()
+                    && zones.all(|zone| zone == first)
+                {
+                    around.push(Who::Zone(&self.intent.zones[first.0].name));
+                }
+            }
             Who::Device(name) => {
                 if let Some(device) = self.device(name) {
+                    let labels = self.intent.labels.iter().map(|it| &it.label);
+                    let labels = labels.filter(|label| self.intent.is_labelled(device, label));
+                    around.extend(labels.map(Who::Label));
                     around.push(Who::Zone(&self.intent.zones[device.zone.0].name));
                     if let [first, rest @ ..] = &device.addresses[..] {
                         let all = self.nets_around(IpNet::from(*first));
@@ -520,6 +547,7 @@ impl<'a> View<'a> {
         match who {
             Who::Device(name) => self.device(name).is_none(),
             Who::Zone(name) => !self.intent.zones.iter().any(|zone| zone.name == name),
+            Who::Label(label) => self.labelled(label).next().is_none(),
             Who::Any | Who::Router | Who::Internet | Who::Cidr(_) => false,
         }
     }
@@ -563,10 +591,16 @@ impl<'a> View<'a> {
             let meets = |subnet: &IpNet| subnet.contains(&net) || net.contains(subnet);
             zone.is_some_and(|zone| zone.subnets.iter().any(meets))
         };
+        // A label means its devices.
+        let of_label = |label: &Label, other: Who<'a>| {
+            let mut devices = self.labelled(label);
+            devices.any(|device| self.overlap(Who::Device(&device.name), other))
+        };
         match (one, other) {
             (Who::Router, other) => other == Who::Router,
             (one, Who::Router) => one == Who::Router,
             (Who::Any, _) | (_, Who::Any) | (Who::Internet, Who::Internet) => true,
+            (Who::Label(label), other) | (other, Who::Label(label)) => of_label(label, other),
             (Who::Internet, Who::Cidr(net)) | (Who::Cidr(net), Who::Internet) => {
                 internet::meets(net) && self.zone_around(net).is_none()
             }
@@ -606,9 +640,13 @@ impl<'a> View<'a> {
         {
             return never("the router's packets to itself are not judged".to_owned());
         }
-        let nobody = |who: &Who<'a>| matches!(who, Who::Zone(name) if self.is_empty(name));
+        let nobody = |who: &Who<'a>| match who {
+            Who::Zone(name) => self.is_empty(name),
+            Who::Label(label) => self.labelled(label).next().is_none(),
+            Who::Any | Who::Router | Who::Internet | Who::Cidr(_) | Who::Device(_) => false,
+        };
         if pairs.iter().all(|(from, to)| nobody(from) || nobody(to)) {
-            return never("nobody is in its zones".to_owned());
+            return never("nobody is in its zones, or has its labels".to_owned());
         }
         let mut covered_by = BTreeSet::new();
         let mut denied = true;
@@ -752,6 +790,7 @@ impl std::fmt::Display for Who<'_> {
             Self::Router => f.write_str("router"),
             Self::Internet => f.write_str("internet"),
             Self::Zone(name) => write!(f, "zone:{name}"),
+            Self::Label(label) => write!(f, "label:{label}"),
             Self::Device(name) => write!(f, "device:{name}"),
             Self::Cidr(net) => write!(f, "cidr:{net}"),
         }

@@ -1,6 +1,7 @@
 //! The notations in a policy document: each module reads and writes one kind of word.
 
 pub mod interface;
+pub mod label;
 pub mod mac;
 pub(crate) mod name;
 pub(crate) mod prefix;

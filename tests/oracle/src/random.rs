@@ -4,7 +4,7 @@
 //! prefixes, addresses at their borders, ranges that share an end.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
 };
@@ -231,8 +231,9 @@ pub fn scenario(packets: RangeInclusive<usize>) -> impl Strategy<Value = (Policy
     })
 }
 
-/// Observe, admit any, fragments, options, EtherTypes.
-type ZoneSettings = (bool, bool, bool, bool, Vec<u32>);
+/// Observe, admit any, fragments, options, EtherTypes, labels.
+type ZoneSettings = (bool, bool, bool, bool, Vec<u32>, Labels);
+type Labels = BTreeMap<String, String>;
 /// The zone of a subnet, and perhaps another that shares it.
 type Owners = (usize, Option<usize>);
 
@@ -244,6 +245,7 @@ fn zones(count: usize) -> impl Strategy<Value = Vec<Zone>> {
         weighted(0.4),
         weighted(0.3),
         ethertypes,
+        labels(0.1),
     );
     let owners = (0..count, option::weighted(0.15, 0..count));
     (
@@ -256,43 +258,54 @@ fn zones(count: usize) -> impl Strategy<Value = Vec<Zone>> {
             let owns = |at: usize, (first, second): Owners| {
                 first == at || second == Some(at) && !any[first] && !any[at]
             };
-            let zone =
-                |(at, (observe, any, fragments, options, ethertypes)): (usize, ZoneSettings)| {
-                    let is_own = |&(_, owners): &(&&str, &Option<Owners>)| {
-                        owners.is_some_and(|owners| owns(at, owners))
-                    };
-                    let subnets = SUBNETS.iter().zip(&owners).filter(is_own);
-                    let mode = if observe {
-                        ZoneMode::Observe
-                    } else {
-                        ZoneMode::Enforce
-                    };
-                    let admit = if any {
-                        ZoneAdmit::Any
-                    } else {
-                        ZoneAdmit::Unspecified
-                    };
-                    let allow = |is: bool| {
-                        let answer = if is {
-                            DropOrAllow::Allow
-                        } else {
-                            DropOrAllow::Unspecified
-                        };
-                        answer.into()
-                    };
-                    Zone {
-                        name: ZONES[at].to_owned(),
-                        fragments: allow(fragments),
-                        ip_options: allow(options),
-                        ethertypes,
-                        mode: mode.into(),
-                        admit: admit.into(),
-                        subnets: subnets.map(|(subnet, _)| (*subnet).to_owned()).collect(),
-                        ..Zone::default()
-                    }
+            let zone = |(at, settings): (usize, ZoneSettings)| {
+                let (observe, any, fragments, options, ethertypes, labels) = settings;
+                let is_own = |&(_, owners): &(&&str, &Option<Owners>)| {
+                    owners.is_some_and(|owners| owns(at, owners))
                 };
+                let subnets = SUBNETS.iter().zip(&owners).filter(is_own);
+                let mode = if observe {
+                    ZoneMode::Observe
+                } else {
+                    ZoneMode::Enforce
+                };
+                let admit = if any {
+                    ZoneAdmit::Any
+                } else {
+                    ZoneAdmit::Unspecified
+                };
+                let allow = |is: bool| {
+                    let answer = if is {
+                        DropOrAllow::Allow
+                    } else {
+                        DropOrAllow::Unspecified
+                    };
+                    answer.into()
+                };
+                Zone {
+                    name: ZONES[at].to_owned(),
+                    fragments: allow(fragments),
+                    ip_options: allow(options),
+                    ethertypes,
+                    mode: mode.into(),
+                    admit: admit.into(),
+                    subnets: subnets.map(|(subnet, _)| (*subnet).to_owned()).collect(),
+                    labels,
+                    ..Zone::default()
+                }
+            };
             settings.into_iter().enumerate().map(zone).collect()
         })
+}
+
+/// Labels of few keys and values, so that several objects have the same.
+fn labels(often: f64) -> impl Strategy<Value = Labels> {
+    let label = |key: &'static str| {
+        let value = option::weighted(often, select(vec!["1", "2"]));
+        value.prop_map(move |it| it.map(|value| (key.to_owned(), value.to_owned())))
+    };
+    (label("ward"), label("site"))
+        .prop_map(|labels| <[_; 2]>::from(labels).into_iter().flatten().collect())
 }
 
 fn ports(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Port>> {
@@ -330,12 +343,13 @@ fn devices(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Device>> {
         0..=3_usize,
         weighted(0.15),
         learn,
+        labels(0.4),
     );
     let all = ADDRESSES.to_vec();
     (vec(settings, 1..=6), Just(all).prop_shuffle()).prop_map(move |(settings, mut free)| {
-        let device = |(i, (zone, macs, addresses, bound, learn)): (
+        let device = |(i, (zone, macs, addresses, bound, learn, labels)): (
             usize,
-            (usize, usize, usize, bool, Option<bool>),
+            (usize, usize, usize, bool, Option<bool>, Labels),
         )| {
             let zone = &zones[zone];
             let fits = |address: &IpAddr| {
@@ -366,6 +380,8 @@ fn devices(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Device>> {
                     String::new()
                 },
                 learn,
+                labels,
+                ..Device::default()
             }
         };
         settings.into_iter().enumerate().map(device).collect()
@@ -388,6 +404,7 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
         let service = |(i, ports): (usize, Vec<&str>)| Service {
             name: format!("service-{i}"),
             ports: ports.into_iter().map(str::to_owned).collect(),
+            ..Service::default()
         };
         lists.into_iter().enumerate().map(service).collect()
     })
@@ -398,17 +415,27 @@ fn rules(
     devices: &[Device],
     services: &[Service],
 ) -> impl Strategy<Value = Vec<Rule>> + use<> {
+    let names: Vec<String> = devices
+        .iter()
+        .map(|it| format!("device:{}", it.name))
+        .collect();
+    let labels = zones.iter().map(|it| &it.labels);
+    let labels = labels.chain(devices.iter().map(|it| &it.labels)).flatten();
+    let labels: BTreeSet<String> = labels.map(|(k, v)| format!("label:{k}={v}")).collect();
+    // A label that nobody has is refused.
+    let labels = if labels.is_empty() {
+        names.clone()
+    } else {
+        Vec::from_iter(labels)
+    };
     let zones: Vec<String> = zones
         .iter()
         .map(|zone| format!("zone:{}", zone.name))
         .collect();
-    let devices: Vec<String> = devices
-        .iter()
-        .map(|it| format!("device:{}", it.name))
-        .collect();
     let selector = prop_oneof![
         3 => select(zones),
-        3 => select(devices),
+        3 => select(names),
+        2 => select(labels),
         2 => select(PREFIXES.to_vec()).prop_map(|prefix| format!("cidr:{prefix}")),
         1 => Just("router".to_owned()),
         2 => Just("internet".to_owned()),
@@ -441,7 +468,7 @@ fn rules(
                 nanos: 0,
             }),
             keep_in_quarantine: kept && !deny,
-            answers_from: Vec::new(),
+            ..Rule::default()
         };
         let mut rules: Vec<Rule> = rules.into_iter().enumerate().map(rule).collect();
         // At most one, so that it is known which counts.

@@ -59,13 +59,19 @@ impl Compiled {
         current: &Snapshot,
         limits: &Limits,
         reader: &Reader,
+        fit: Fit,
     ) -> Result<Self, Refusal> {
         let excess = excess(&policy, limits);
         if !excess.is_empty() {
             return Err(Refusal::TooLarge(excess));
         }
         let clock = reader.clock()?;
-        let intent = Intent::from_policy(&policy, limits, clock.now).map_err(Refusal::Invalid)?;
+        // What must not wait was accepted before.
+        let intent = match fit {
+            Fit::AllPorts => Intent::from_policy(&policy, limits, clock.now),
+            Fit::SomePorts => Intent::from_accepted(&policy, limits, clock.now),
+        };
+        let intent = intent.map_err(Refusal::Invalid)?;
         let ids = if numbers::is_numbered(&intent, &current.ids, limits) {
             Arc::clone(&current.ids)
         } else {
@@ -100,7 +106,7 @@ pub(crate) fn prepare(
     reader: &Reader,
     fit: Fit,
 ) -> Result<Prepared, Refusal> {
-    let compiled = Compiled::of(policy, current, limits, reader)?;
+    let compiled = Compiled::of(policy, current, limits, reader, fit)?;
     on_interfaces(compiled, current, reader, fit)
 }
 

@@ -137,6 +137,10 @@ fn goes_on_at(intent: &Intent, name: &str, failsafe: &[Failsafe]) -> Vec<String>
             Selector::Router | Selector::Internet => false,
             Selector::Zone(zone) => carries(*zone),
             Selector::Device(at) => carries(intent.devices[at.0].zone),
+            Selector::Label(at) => {
+                let mut devices = intent.labels[at.0].devices.iter();
+                devices.any(|at| carries(intent.devices[at.0].zone))
+            }
         })
     };
     let kept = kept(intent, |rule| names(&rule.from) || names(&rule.to));
@@ -166,6 +170,7 @@ fn goes_on(intent: &Intent, device: &Device, failsafe: &[Failsafe]) -> Vec<Strin
             Selector::Router | Selector::Internet => false,
             Selector::Zone(zone) => *zone == device.zone,
             Selector::Device(at) => intent.devices[at.0].name == device.name,
+            Selector::Label(at) => intent.is_labelled(device, &intent.labels[at.0].label),
             Selector::Cidr(net) => device.addresses.iter().any(|it| net.contains(it)),
         })
     };

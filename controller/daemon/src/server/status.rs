@@ -194,6 +194,7 @@ impl View {
                 }),
                 last_seen,
                 quarantined: current.quarantined.devices.contains(&device.name),
+                labels: device.labels.clone(),
             });
         }
         Ok(devices)

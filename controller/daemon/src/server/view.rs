@@ -12,7 +12,11 @@ use wardline_datapath::{Reader, error::DatapathError};
 use wardline_policy::{document::Document, failsafe::Failsafe, limits::Limits};
 
 use crate::{
-    engine::{prepare::Compiled, refusal::Refusal, state::State},
+    engine::{
+        prepare::{Compiled, Fit},
+        refusal::Refusal,
+        state::State,
+    },
     parts::Parts,
     store::history::History,
     telemetry::events::Events,
@@ -78,7 +82,8 @@ impl View {
         let place = self.changes.place().await?;
         let compiled = self.read(move |view| {
             let current = view.state().snapshot;
-            let compiled = Compiled::of(policy, &current, &view.limits, &view.reader);
+            let compiled =
+                Compiled::of(policy, &current, &view.limits, &view.reader, Fit::AllPorts);
             drop(place);
             Ok(compiled.ok())
         });

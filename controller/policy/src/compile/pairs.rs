@@ -19,8 +19,9 @@ use crate::{
     words::service::Service,
 };
 
-/// The class of each device: devices that the same rules name on the same side share one, and its
-/// number is the lowest of theirs. 0: no rule names the device.
+/// The class of each device: devices that the same rules name on the same side, and that have the same
+/// of the labels that rules name, share one, and its number is the lowest of theirs. 0: no rule names
+/// the device.
 pub(super) fn classes(intent: &Intent, numbers: &[u32]) -> Vec<u32> {
     let mut named: Vec<Vec<u32>> = vec![Vec::new(); intent.devices.len()];
     for (index, rule) in intent.rules.iter().enumerate() {
@@ -31,6 +32,13 @@ pub(super) fn classes(intent: &Intent, numbers: &[u32]) -> Vec<u32> {
                     named[device.0].push((index * sides.len() + side) as u32);
                 }
             }
+        }
+    }
+    // A label counts once, in how many rules ever it stands.
+    let sides = intent.rules.len() * 3;
+    for (at, label) in intent.labels.iter().enumerate() {
+        for device in &label.devices {
+            named[device.0].push((sides + at) as u32);
         }
     }
     let mut lowest: HashMap<&[u32], u32> = HashMap::new();
@@ -61,6 +69,10 @@ pub(super) fn pairs(
     zone_of: &impl Fn(ZoneIndex) -> u16,
     clock: &Clock,
 ) -> Option<BTreeMap<(u32, u32), Intervals>> {
+    let labels = intent.labels.iter();
+    let labels: Vec<BTreeSet<u32>> = labels
+        .map(|label| label.devices.iter().map(|it| classes[it.0]).collect())
+        .collect();
     let names = |selectors: &[Selector]| -> BTreeSet<u32> {
         let mut names = BTreeSet::new();
         for selector in selectors {
@@ -72,6 +84,10 @@ pub(super) fn pairs(
                 }
                 Selector::Device(device) => {
                     names.insert(name(kind::CLASS, classes[device.0]));
+                }
+                Selector::Label(label) => {
+                    let classes = labels[label.0].iter();
+                    names.extend(classes.map(|class| name(kind::CLASS, *class)));
                 }
                 Selector::Internet => {
                     let regions = networks.internet.iter();

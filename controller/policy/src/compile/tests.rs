@@ -26,6 +26,81 @@ fn a_rule_between_a_zone_and_a_network_is_one_pair_however_many_devices() {
 }
 
 #[test]
+fn a_label_is_one_class_however_many_devices_have_it_and_rules_name_it() {
+    let with = |rules: usize| {
+        let change = |policy: &mut Policy| {
+            policy.zones[1]
+                .labels
+                .insert("ward".to_owned(), "3".to_owned());
+            for n in 1..=100 {
+                policy.devices.push(Device {
+                    name: format!("camera-{n}"),
+                    zone: "cameras".to_owned(),
+                    addresses: vec![format!("10.2.1.{n}")],
+                    ..Device::default()
+                });
+            }
+            for n in 0..rules {
+                policy.rules.push(Rule {
+                    name: format!("labelled-{n}"),
+                    from: vec!["label:ward=3".to_owned()],
+                    to: vec!["zone:pumps".to_owned()],
+                    services: vec![format!("tcp/{}", 1000 + n)],
+                    action: Action::Allow.into(),
+                    ..Rule::default()
+                });
+            }
+        };
+        Ward::new(change, &[])
+    };
+    let (none, many) = (with(0), with(50));
+    assert_eq!(many.tables.pairs.len(), none.tables.pairs.len() + 1);
+    let class = |ward: &Ward, address: [u8; 4]| ward.tables.addresses[&Address::v4(address)].class;
+    let one = class(&many, [10, 2, 1, 1]);
+    assert_ne!(one, 0);
+    assert_eq!(class(&many, [10, 2, 1, 100]), one);
+    assert_eq!(class(&none, [10, 2, 1, 1]), 0);
+    assert_eq!(class(&many, [10, 1, 0, 11]), 0, "a pump");
+}
+
+#[test]
+fn pairs_are_not_made_without_end() {
+    // 3000 devices that rules tell apart, and each may do something with each.
+    let change = |policy: &mut Policy| {
+        policy.zones[1]
+            .labels
+            .insert("ward".to_owned(), "3".to_owned());
+        for n in 0..3000 {
+            let name = format!("camera-{n}");
+            policy.rules.push(Rule {
+                name: format!("own-{n}"),
+                from: vec![format!("device:{name}")],
+                to: vec!["zone:pumps".to_owned()],
+                services: vec!["tcp/443".to_owned()],
+                action: Action::Allow.into(),
+                ..Rule::default()
+            });
+            policy.devices.push(Device {
+                name,
+                zone: "cameras".to_owned(),
+                addresses: vec![format!("10.2.{}.{}", n / 250 + 1, n % 250 + 1)],
+                ..Device::default()
+            });
+        }
+        policy.rules.push(Rule {
+            name: "all".to_owned(),
+            from: vec!["label:ward=3".to_owned()],
+            to: vec!["label:ward=3".to_owned()],
+            services: vec!["tcp/80".to_owned()],
+            action: Action::Allow.into(),
+            ..Rule::default()
+        });
+    };
+    let pairs = Ward::new(change, &[]).tables.pairs.len();
+    assert!((2 << 20..3 << 20).contains(&pairs), "{pairs}");
+}
+
+#[test]
 fn what_rules_have_in_common_is_kept_once() {
     let rule = |name: &str, from: Vec<String>, to: Vec<String>| Rule {
         name: name.to_owned(),

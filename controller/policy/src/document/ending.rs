@@ -36,10 +36,9 @@ impl EndingRule {
             to: self.to,
             services: self.services,
             action: Action::Allow.into(),
-            log: false,
             expires: Some(to_proto(self.expires)),
             keep_in_quarantine: self.keep_in_quarantine,
-            answers_from: Vec::new(),
+            ..Rule::default()
         };
         Edit {
             put: Some(Document {

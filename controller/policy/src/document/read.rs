@@ -10,10 +10,14 @@ use jiff::Timestamp;
 use wardline_proto::v1;
 
 mod devices;
+mod labels;
+mod notes;
 mod rules;
 
 use self::{
     devices::{Context, read_devices},
+    labels::Labels,
+    notes::check_notes,
     rules::{Ends, read_rules, read_services},
 };
 use super::{Document, excess, warnings::warnings};
@@ -38,7 +42,31 @@ impl Intent {
         limits: &Limits,
         now: Timestamp,
     ) -> Result<Self, Vec<Problem>> {
-        let mut problems = Problems::default();
+        Self::read(document, limits, now, Problems::default())
+    }
+
+    /// Reads a document that was accepted before, when less may have been demanded of one.
+    ///
+    /// # Errors
+    /// As [`from_policy`](Self::from_policy).
+    pub fn from_accepted(
+        document: &Document,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<Self, Vec<Problem>> {
+        let problems = Problems {
+            accepted: true,
+            ..Problems::default()
+        };
+        Self::read(document, limits, now, problems)
+    }
+
+    fn read(
+        document: &Document,
+        limits: &Limits,
+        now: Timestamp,
+        mut problems: Problems,
+    ) -> Result<Self, Vec<Problem>> {
         match read(document, limits, now, &mut problems) {
             Ok(intent) if problems.found.is_empty() => Ok(intent),
             Ok(_) | Err(Full) => Err(problems.found),
@@ -80,11 +108,13 @@ pub(super) fn read(
     };
     let mut devices = read_devices(&context, &device_names, problems)?;
     let services = read_services(document, problems)?;
+    let labels = Labels::of(document, &device_names);
     problems.extend(excess.iter().filter(|problem| problem.path == "rules"))?;
     let ends = Ends {
         zones: &zone_names,
         devices: &device_names,
         services: &services,
+        labels: &labels,
     };
     let mut rules = read_rules(document, &ends, problems)?;
 
@@ -98,6 +128,7 @@ pub(super) fn read(
         ports,
         devices,
         rules,
+        labels: labels.named,
         warnings: Vec::new(),
     };
     if problems.found.is_empty() {
@@ -145,6 +176,7 @@ fn read_zones(
         let fragments = drop_or_allow(zone.fragments, "fragments")?;
         let ip_options = drop_or_allow(zone.ip_options, "ip_options")?;
         let ethertypes = read_ethertypes(i, zone, problems)?;
+        check_notes(format_args!("zones[{i}]"), &zone.into(), problems)?;
         zones.push(Zone {
             name: zone.name.clone(),
             observe: mode == Ok(v1::ZoneMode::Observe),
@@ -153,6 +185,7 @@ fn read_zones(
             fragments,
             ip_options,
             ethertypes,
+            labels: zone.labels.clone(),
         });
     }
     Ok((zones, subnets))
@@ -337,6 +370,7 @@ fn read_ports(
             format_args!("ports[{i}].attach"),
             "auto, xdp, tc",
         )?;
+        check_notes(format_args!("ports[{i}]"), &port.into(), problems)?;
         read.ports.push(Port {
             pattern: Pattern(port.interface.clone()),
             zone,

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use wardline_proto::v1;
 
 use crate::{
-    intent::{Attach, DeviceIndex, Intent, Rule, Selector, ZoneIndex},
+    intent::{Attach, DeviceIndex, Intent, LabelIndex, Rule, Selector, ZoneIndex},
     limits::Limits,
     words::{mac::Mac, service::Service},
 };
@@ -102,6 +102,35 @@ rules[0].services[0]: no service "hl7"; there is "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
             |p| p.devices.extend_from_within(1..),
             r#"devices[2].name: "ehr" is the name of devices[1] already
 devices[2].addresses[0]: 10.9.0.5 is already of devices[1], "ehr""#,
+        ),
+        // Notes.
+        (
+            |p| p.rules[0].owner = "x".repeat(201),
+            "rules[0].owner: 201 characters; at most 200",
+        ),
+        (
+            |p| p.ports[1].ticket = "a\nb".to_owned(),
+            "ports[1].ticket: has control characters; leave them out",
+        ),
+        (
+            |p| p.devices[0].labels = (0..33).map(|i| (format!("k{i}"), "x".to_owned())).collect(),
+            "devices[0].labels: 33 labels; at most 32",
+        ),
+        (
+            |p| p.services[0].labels = labels(&[("a b", "x"), ("c", "")]),
+            r#"services[0].labels: the key "a b" has more than letters, digits, `.`, `_`, `-` and `/`
+services[0].labels.c: a label without a value; write KEY: VALUE"#,
+        ),
+        (
+            |p| {
+                p.zones[0].labels = labels(&[("ward", "3")]);
+                p.rules[0].from = ["label:ward", "label:ward=4", "label:site=x"]
+                    .map(str::to_owned)
+                    .to_vec();
+            },
+            r#"rules[0].from[0]: "ward" has no value; write label:KEY=VALUE
+rules[0].from[1]: no device and no zone has the label "ward=4"; of ward there is "3"
+rules[0].from[2]: no device and no zone has a label site; give it to one, or correct it here"#,
         ),
         // Zones.
         (
@@ -308,7 +337,7 @@ devices[1].addresses[1]: 10.20.1.11 is in 10.20.1.0/24 of zone "pumps", the devi
         ),
         (
             |p| p.rules[0].to[0] = "everyone".to_owned(),
-            r#"rules[0].to[0]: "everyone" is no selector; one of zone:NAME, device:NAME, cidr:PREFIX, internet, router, any"#,
+            r#"rules[0].to[0]: "everyone" is no selector; one of zone:NAME, device:NAME, label:KEY=VALUE, cidr:PREFIX, internet, router, any"#,
         ),
         (
             |p| p.rules[0].to[0] = "device:er".to_owned(),
@@ -565,6 +594,51 @@ proptest! {
     }
 }
 
+#[test]
+fn a_label_means_the_devices_that_have_it_themselves_or_by_their_zone() {
+    let mut policy = clinic();
+    policy.rules[0].from = vec!["label:ward=3".to_owned()];
+    policy.devices[1].labels = labels(&[("ward", "3")]);
+    assert_eq!(
+        labelled(&read(&policy)),
+        [("ward=3".to_owned(), vec!["ehr"])]
+    );
+    policy.zones[0].labels = labels(&[("ward", "3"), ("site", "north")]);
+    let all = vec!["ehr", "pump-1"];
+    assert_eq!(labelled(&read(&policy)), [("ward=3".to_owned(), all)]);
+    // A zone may have it before it has devices.
+    policy.rules[0].to = vec!["label:ward=4".to_owned()];
+    policy.zones[1].labels = labels(&[("ward", "4")]);
+    let intent = read(&policy);
+    assert_eq!(labelled(&intent)[1], ("ward=4".to_owned(), vec![]));
+    assert_eq!(intent.rules[0].to, [Selector::Label(LabelIndex(1))]);
+}
+
+fn labelled(intent: &Intent) -> Vec<(String, Vec<&str>)> {
+    let name = |at: &DeviceIndex| intent.devices[at.0].name.as_str();
+    let labels = intent.labels.iter();
+    let labels = labels.map(|it| (it.label.to_string(), it.devices.iter().map(name).collect()));
+    labels.collect()
+}
+
+fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+#[test]
+fn what_was_accepted_before_is_not_refused_for_the_length_of_its_notes() {
+    let mut policy = clinic();
+    policy.zones[0].description = "x".repeat(1001);
+    assert_eq!(
+        problems(&policy),
+        ["zones[0].description: 1001 characters; at most 1000"]
+    );
+    assert!(Intent::from_accepted(&policy, &LIMITS, Timestamp::UNIX_EPOCH).is_ok());
+}
+
 fn clinic() -> v1::Policy {
     let texts = |texts: &[&str]| {
         texts
@@ -618,7 +692,7 @@ fn clinic() -> v1::Policy {
                 macs: texts(&["02:00:00:00:01:01"]),
                 addresses: texts(&["10.20.1.11"]),
                 port: "lan1".to_owned(),
-                learn: None,
+                ..Default::default()
             },
             v1::Device {
                 name: "ehr".to_owned(),
@@ -630,6 +704,7 @@ fn clinic() -> v1::Policy {
         services: vec![v1::Service {
             name: "hl7".to_owned(),
             ports: texts(&["tcp/2575"]),
+            ..Default::default()
         }],
         rules: vec![
             v1::Rule {

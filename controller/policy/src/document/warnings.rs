@@ -25,16 +25,22 @@ pub(super) fn warnings(intent: &Intent, now: Timestamp) -> Vec<String> {
         .flat_map(|port| port.zone.iter().chain(port.vlans.values()))
         .copied()
         .collect();
-    let named: HashSet<ZoneIndex> = intent
+    let mut named: HashSet<ZoneIndex> = intent
         .rules
         .iter()
         .flat_map(Rule::selectors)
         .filter_map(|selector| match selector {
             Selector::Zone(zone) => Some(*zone),
             Selector::Device(device) => Some(intent.devices[device.0].zone),
-            Selector::Cidr(_) | Selector::Internet | Selector::Router | Selector::Any => None,
+            Selector::Label(_)
+            | Selector::Cidr(_)
+            | Selector::Internet
+            | Selector::Router
+            | Selector::Any => None,
         })
         .collect();
+    let labelled = intent.labels.iter().flat_map(|it| &it.devices);
+    named.extend(labelled.map(|device| intent.devices[device.0].zone));
     let mut ends = intent.rules.iter().flat_map(Rule::selectors);
     let names_internet = ends.any(|selector| *selector == Selector::Internet);
     for (at, zone) in intent.zones.iter().enumerate() {

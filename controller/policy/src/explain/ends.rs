@@ -24,7 +24,7 @@ use crate::{
     model::Model,
     numbers::{cidrs, number_of, numbered},
     snapshot::Snapshot,
-    words::problem::Problem,
+    words::{label::Label, problem::Problem},
 };
 
 pub(super) fn problem(path: &str, message: impl Into<String>) -> Problem {
@@ -133,6 +133,13 @@ impl<'a> Resolver<'a> {
                 let device = device.ok_or_else(|| problem(path, format!("no device {name:?}")))?;
                 (self.addresses(device, taken), format!("device {name:?}"))
             }
+            Some(("label", label)) => {
+                let label: Label = label
+                    .parse()
+                    .map_err(|message: String| problem(path, message))?;
+                let what = format!("a device with label {label}");
+                (self.labelled(&label, taken), what)
+            }
             Some(("cidr", prefix)) => {
                 let net: IpNet = prefix.parse().map_err(|_| {
                     let right = "write a prefix as cidr:10.20.0.0/16";
@@ -142,8 +149,8 @@ impl<'a> Resolver<'a> {
             }
             None | Some(_) => {
                 let address: IpAddr = text.parse().map_err(|_| {
-                    let right = "write an address, zone:NAME, device:NAME, cidr:PREFIX, \
-                                 internet, router or any";
+                    let right = "write an address, zone:NAME, device:NAME, \
+                                 label:KEY=VALUE, cidr:PREFIX, internet, router or any";
                     problem(path, format!("{text:?} is no end of a packet; {right}"))
                 })?;
                 taken.insert(address);
@@ -256,6 +263,37 @@ impl<'a> Resolver<'a> {
             let learners = learners.map(|device| Owner::Device(device)).take(2);
             for owner in learners.chain([Owner::Nobody]) {
                 found.extend(self.made_up(zone, v4, owner, taken));
+            }
+        }
+        found
+    }
+
+    /// A few candidates of each family: devices that have a label, of which those in quarantine come
+    /// last. Several, because both ends may have it.
+    fn labelled(&self, label: &Label, taken: &mut BTreeSet<IpAddr>) -> Vec<Candidate<'a>> {
+        let intent = &self.snapshot.intent;
+        let is_cut_off = |device: &Device| self.snapshot.quarantined.devices.contains(&device.name);
+        let devices = intent.devices.iter();
+        let mut devices: Vec<&'a Device> = devices
+            .filter(|device| intent.is_labelled(device, label))
+            .collect();
+        devices.sort_by_key(|device| is_cut_off(device));
+        let mut found: Vec<Candidate<'a>> = Vec::new();
+        for v4 in [true, false] {
+            let mut left = 2;
+            for device in &devices {
+                if left == 0 {
+                    break;
+                }
+                let known = self.known(device).find(|address| is_v4(*address) == v4);
+                let owner = Owner::Device(device);
+                let candidate = match known {
+                    Some(address) => Some(Candidate { address, owner }),
+                    None if device.learns(v4) => self.made_up(device.zone, v4, owner, taken),
+                    None => None,
+                };
+                left -= usize::from(candidate.is_some());
+                found.extend(candidate);
             }
         }
         found

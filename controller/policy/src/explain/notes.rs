@@ -147,7 +147,9 @@ impl Resolver<'_> {
                 let inside = all.into_iter().filter(|group| net.contains(group));
                 inside.chain(iter::once(net.network())).collect()
             }
-            Selector::Device(_) | Selector::Internet | Selector::Router => Vec::new(),
+            Selector::Device(_) | Selector::Label(_) | Selector::Internet | Selector::Router => {
+                Vec::new()
+            }
         }
     }
 }

@@ -115,6 +115,45 @@ fn drops_what_no_rule_allows() {
 }
 
 #[test]
+fn a_label_is_represented_by_a_device_that_has_it() {
+    let policy = POLICY
+        .replace(
+            "{name: cameras, subnets",
+            "{name: cameras, labels: {kind: eye}, subnets",
+        )
+        .replace("port: pump1}", "port: pump1, labels: {ward: '3'}}")
+        + "  - {name: seen, from: ['label:ward=3'], to: ['label:kind=eye'], services: [tcp/554], \
+           action: allow}\n";
+    let snapshot = snapshot_of(&policy, BTreeSet::new());
+    let ask = |from: &str, to: &str| {
+        let question = Question {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            service: "tcp/554".to_owned(),
+            ..Question::default()
+        };
+        explain(&snapshot, &question, &[], 1)
+    };
+    let answer = ask("label:ward=3", "label:kind=eye").unwrap();
+    assert_eq!(
+        (answer.reason, answer.rule.as_str()),
+        (Reason::Rule, "seen")
+    );
+    assert!(
+        answer.packet.contains("10.20.1.11:49152 → 10.20.2.21:554"),
+        "{answer:?}"
+    );
+    // No rule names this one, and nobody has the next.
+    let other = ask("device:pump-2", "label:kind=eye").unwrap();
+    assert_eq!(other.reason, Reason::NoRule);
+    let problem = problem_of(ask("label:ward=4", "any"));
+    assert_eq!(
+        problem.to_string(),
+        "from: a device with label ward=4 has no address to explain with"
+    );
+}
+
+#[test]
 fn drops_what_a_rule_denies_and_says_which() {
     drops(
         "device:camera-1",

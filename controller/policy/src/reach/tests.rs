@@ -29,6 +29,61 @@ fn intent(more: &str) -> Intent {
     Intent::from_policy(&policy, &Limits::default(), Timestamp::UNIX_EPOCH).unwrap()
 }
 
+#[test]
+fn a_label_is_an_end_and_its_devices_are_inside_it() {
+    let ward = |labels: &str, rule: &str| {
+        format!(
+            "version: 1
+zones:
+  - {{name: pumps, subnets: [10.1.0.0/16]}}
+  - {{name: cameras, subnets: [10.2.0.0/16], labels: {{site: north}}}}
+devices:
+  - {{name: pump-1, zone: pumps, addresses: [10.1.0.1], labels: {{ward: \"3\"}}}}
+  - {{name: pump-2, zone: pumps, addresses: [10.1.0.2], labels: {{{labels}}}}}
+  - {{name: server, zone: cameras, addresses: [10.2.0.1]}}
+rules:
+{rule}"
+        )
+    };
+    let allow = rule(
+        "a",
+        "\"label:ward=3\"",
+        "\"label:site=north\"",
+        "tcp/80",
+        "allow",
+    );
+    let (plain, both) = (ward("", &allow), ward("ward: \"3\"", &allow));
+    assert_eq!(
+        told(&ward("", "  []"), &plain),
+        ["+ label:ward=3 > label:site=north tcp/80 by a"]
+    );
+    assert_eq!(
+        told(&plain, &both),
+        ["+ device:pump-2 > label:site=north tcp/80 by a"]
+    );
+    assert_eq!(
+        told(&both, &plain),
+        ["- device:pump-2 > label:site=north tcp/80 by a"]
+    );
+    // What is denied to one of them is told as an exception, and a wider rule makes it idle.
+    let deny = rule("d", "device:pump-1", "any", "tcp/1-99", "deny");
+    assert_eq!(
+        told(&ward("", &deny), &ward("", &(deny.clone() + &allow))),
+        ["+ label:ward=3 > label:site=north tcp/80 by a but d"]
+    );
+    let wide = rule("w", "zone:pumps", "zone:cameras", "tcp/1-99", "allow");
+    let idle = idle(
+        &intent(&ward("", &(allow.clone() + &wide))),
+        Timestamp::now(),
+        &|| true,
+    )
+    .unwrap()
+    .into_iter()
+    .map(|it| (it.rule.to_owned(), it.covered_by.join(",")))
+    .collect::<Vec<_>>();
+    assert_eq!(idle, [("a".to_owned(), "w".to_owned())]);
+}
+
 fn rule(name: &str, from: &str, to: &str, services: &str, action: &str) -> String {
     format!(
         "  - {{name: {name}, from: [{from}], to: [{to}], services: [{services}], action: {action}}}\n"

@@ -31,6 +31,8 @@ pub(crate) struct Full;
 pub(crate) struct Problems {
     pub(crate) found: Vec<Problem>,
     pub(crate) comparisons: usize,
+    /// Whether the document was accepted before, when less was demanded of it.
+    pub(crate) accepted: bool,
 }
 
 impl Problems {
@@ -50,6 +52,18 @@ impl Problems {
             message,
         });
         if full { Err(Full) } else { Ok(()) }
+    }
+
+    /// Adds a problem that only keeps a new document from being accepted.
+    pub(crate) fn demand(
+        &mut self,
+        path: impl fmt::Display,
+        message: impl fmt::Display,
+    ) -> Result<(), Full> {
+        if self.accepted {
+            return Ok(());
+        }
+        self.add(path, message)
     }
 
     pub(crate) fn extend<'p>(

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use jiff::Timestamp;
-use wardline_proto::v1::{Action, Reason, Rule};
+use wardline_proto::v1::{Action, Device, Reason, Rule};
 
 use super::{Asks, Drop, End, Oracle, prefix_length, registry};
 use crate::link::plain;
@@ -149,10 +149,22 @@ impl Oracle<'_> {
                 None => selector == "any",
                 Some(("zone", name)) => zone == Some(name),
                 Some(("device", name)) => device.is_some_and(|device| device.name == name),
+                Some(("label", label)) => {
+                    device.is_some_and(|device| self.has_label(device, label))
+                }
                 Some(("cidr", prefix)) => prefix_length(prefix, plain(address)).is_some(),
                 Some(_) => false,
             },
         })
+    }
+
+    /// Whether a device has a label, or its zone has it.
+    fn has_label(&self, device: &Device, label: &str) -> bool {
+        let zones = self.policy.zones.iter();
+        let zone = zones.filter(|zone| zone.name == device.zone);
+        let labels = zone.map(|zone| &zone.labels).chain([&device.labels]);
+        let (key, value) = label.split_once('=').expect("a label has a value");
+        { labels }.any(|labels| labels.get(key).is_some_and(|it| it == value))
     }
 
     /// Whether an address is globally reachable and in no zone. What a NAT64 makes an IPv4 address

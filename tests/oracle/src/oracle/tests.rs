@@ -30,8 +30,7 @@ fn device(name: &str, zone: &str, macs: &str, addresses: &str) -> Device {
         zone: zone.to_owned(),
         macs: strings(macs),
         addresses: strings(addresses),
-        port: String::new(),
-        learn: None,
+        ..Device::default()
     }
 }
 
@@ -99,6 +98,7 @@ fn ward(rules: Vec<Rule>) -> Policy {
         services: vec![Service {
             name: "hl7".to_owned(),
             ports: strings("tcp/2575"),
+            ..Service::default()
         }],
         rules,
     }
@@ -423,6 +423,28 @@ fn observe_passes_what_is_dropped_when_both_zones_observe() {
         &from("lan1", STRANGER, "10.1.0.11", "10.2.0.21", HL7),
     );
     assert_eq!(to_camera, dropped(Reason::UnknownDevice, ""));
+}
+
+#[test]
+fn a_label_is_of_devices_and_of_the_devices_of_a_zone() {
+    let mut policy = ward(vec![rule(
+        "all",
+        Action::Allow,
+        "label:ward=3",
+        "any",
+        "hl7",
+    )]);
+    let pump = from("lan1", PUMP, "10.1.0.11", "192.0.2.5", HL7);
+    let label = ("ward".to_owned(), "3".to_owned());
+    assert_eq!(judge(&policy, &pump), dropped(Reason::NoRule, ""));
+    policy.devices[0].labels.extend([label.clone()]);
+    assert_eq!(judge(&policy, &pump), allowed("all"));
+    policy.devices[0]
+        .labels
+        .insert("ward".to_owned(), "4".to_owned());
+    assert_eq!(judge(&policy, &pump), dropped(Reason::NoRule, ""));
+    policy.zones[0].labels.extend([label]);
+    assert_eq!(judge(&policy, &pump), allowed("all"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use wardline_proto::v1;
 
-use super::{Ports, Subnets};
+use super::{Ports, Subnets, check_notes};
 use crate::{
     document::Document,
     intent::{Device, ZoneIndex, port_for},
@@ -59,6 +59,7 @@ pub(super) fn read_devices(
         if !device.port.is_empty() {
             check_port(i, device, zone, context, &mut claims, problems)?;
         }
+        check_notes(format_args!("devices[{i}]"), &device.into(), problems)?;
         if let Some(zone) = zone {
             let port = Some(device.port.clone()).filter(|port| !port.is_empty());
             devices.push(Device {
@@ -68,6 +69,7 @@ pub(super) fn read_devices(
                 addresses,
                 learn: device.learn.unwrap_or(true),
                 port,
+                labels: device.labels.clone(),
             });
         }
     }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use wardline_ebpf::packet::number;
 use wardline_proto::{time::from_proto, v1};
 
+use super::{Labels, check_notes};
 use crate::{
     document::Document,
     intent::{Action, DeviceIndex, Rule, Selector, ZoneIndex},
@@ -52,6 +53,7 @@ pub(super) fn read_services<'a>(
                 }
             }
         }
+        check_notes(format_args!("services[{i}]"), &service.into(), problems)?;
         if let Some(at) = names.find(&service.name) {
             ports[at] = own;
         }
@@ -64,6 +66,7 @@ pub(super) struct Ends<'a> {
     pub(super) zones: &'a Names<'a>,
     pub(super) devices: &'a Names<'a>,
     pub(super) services: &'a Services<'a>,
+    pub(super) labels: &'a Labels,
 }
 
 pub(super) fn read_rules(
@@ -112,6 +115,7 @@ pub(super) fn read_rules(
             )?;
         }
         let answers = read_answers(i, rule, (&to, &services), ends, problems)?;
+        check_notes(format_args!("rules[{i}]"), &rule.into(), problems)?;
         rules.push(Rule {
             name: rule.name.clone(),
             from,
@@ -149,7 +153,7 @@ fn read_answers(
             let single = net.addr().is_ipv4() && net.prefix_len() == 32;
             net.addr().is_multicast() || single || net.prefix_len() == 0
         }
-        Selector::Device(_) | Selector::Internet | Selector::Router => false,
+        Selector::Device(_) | Selector::Label(_) | Selector::Internet | Selector::Router => false,
     });
     if !asks_many && !to.is_empty() {
         problems.add(
@@ -203,6 +207,13 @@ fn read_list(
                 .devices
                 .read(name, path, problems)?
                 .map(|at| Selector::Device(DeviceIndex(at))),
+            Some(("label", label)) => match ends.labels.read(label) {
+                Ok(at) => Some(Selector::Label(at)),
+                Err(message) => {
+                    problems.add(path, message)?;
+                    None
+                }
+            },
             Some(("cidr", prefix)) => match parse_prefix(prefix) {
                 Ok(prefix) => Some(Selector::Cidr(prefix)),
                 Err(message) => {
@@ -235,7 +246,8 @@ fn no_selector(text: &str, ends: &Ends<'_>) -> String {
         return format!("{quoted} is no selector; did you mean \"cidr:{prefix}\"?");
     } else {
         return format!(
-            "{quoted} is no selector; one of zone:NAME, device:NAME, cidr:PREFIX, internet, router, any"
+            "{quoted} is no selector; one of zone:NAME, device:NAME, label:KEY=VALUE, \
+             cidr:PREFIX, internet, router, any"
         );
     };
     format!("{quoted} is no selector; did you mean \"{meant}{text}\"?")
