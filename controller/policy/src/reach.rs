@@ -307,13 +307,22 @@ impl<'a> View<'a> {
         Some(&devices[at])
     }
 
-    /// The devices that have a label that a rule names.
-    fn labelled(&self, label: &Label) -> impl Iterator<Item = &'a Device> + use<'a> {
+    /// The devices that have a label, also one that only rules of the other policy name.
+    fn labelled(&self, label: &Label) -> Vec<&'a Device> {
+        let (labels, all) = (&self.intent.labels, &self.intent.devices);
+        match labels.binary_search_by(|it| it.label.cmp(label)) {
+            Ok(at) => labels[at].devices.iter().map(|at| &all[at.0]).collect(),
+            Err(_) => {
+                let all = all.iter();
+                all.filter(|it| self.intent.is_labelled(it, label))
+                    .collect()
+            }
+        }
+    }
+
+    fn names_label(&self, label: &Label) -> bool {
         let labels = &self.intent.labels;
-        let at = labels.binary_search_by(|it| it.label.cmp(label)).ok();
-        let devices = at.into_iter().flat_map(|at| &labels[at].devices);
-        let all = &self.intent.devices;
-        devices.map(|at| &all[at.0])
+        labels.binary_search_by(|it| it.label.cmp(label)).is_ok()
     }
 
     /// The parts of a rule that affect decisions, in names that both policies know.
@@ -424,11 +433,17 @@ impl<'a> View<'a> {
                 }
             }
             Who::Label(label) => {
-                let mut zones = self.labelled(label).map(|device| device.zone);
-                if let Some(first) = zones.next()
-                    && zones.all(|zone| zone == first)
-                {
-                    around.push(Who::Zone(&self.intent.zones[first.0].name));
+                let devices = self.labelled(label);
+                if let [first, rest @ ..] = &devices[..] {
+                    let labels = self.intent.labels.iter().map(|it| &it.label);
+                    let has = |other: &Label| {
+                        let mut devices = devices.iter();
+                        other != label && devices.all(|it| self.intent.is_labelled(it, other))
+                    };
+                    around.extend(labels.filter(|other| has(other)).map(Who::Label));
+                    if rest.iter().all(|device| device.zone == first.zone) {
+                        around.push(Who::Zone(&self.intent.zones[first.zone.0].name));
+                    }
                 }
             }
             Who::Device(name) => {
@@ -547,7 +562,7 @@ impl<'a> View<'a> {
         match who {
             Who::Device(name) => self.device(name).is_none(),
             Who::Zone(name) => !self.intent.zones.iter().any(|zone| zone.name == name),
-            Who::Label(label) => self.labelled(label).next().is_none(),
+            Who::Label(label) => self.labelled(label).is_empty(),
             Who::Any | Who::Router | Who::Internet | Who::Cidr(_) => false,
         }
     }
@@ -593,7 +608,7 @@ impl<'a> View<'a> {
         };
         // A label means its devices.
         let of_label = |label: &Label, other: Who<'a>| {
-            let mut devices = self.labelled(label);
+            let mut devices = self.labelled(label).into_iter();
             devices.any(|device| self.overlap(Who::Device(&device.name), other))
         };
         match (one, other) {
@@ -642,7 +657,7 @@ impl<'a> View<'a> {
         }
         let nobody = |who: &Who<'a>| match who {
             Who::Zone(name) => self.is_empty(name),
-            Who::Label(label) => self.labelled(label).next().is_none(),
+            Who::Label(label) => self.labelled(label).is_empty(),
             Who::Any | Who::Router | Who::Internet | Who::Cidr(_) | Who::Device(_) => false,
         };
         if pairs.iter().all(|(from, to)| nobody(from) || nobody(to)) {
@@ -719,18 +734,20 @@ impl<'a> View<'a> {
 /// Adds the pairs of devices that are added, removed, or moved to other zones or addresses. Devices
 /// that change in the same way and that no rule names are one pair, for the first of them.
 fn moved<'a>(before: &View<'a>, after: &View<'a>, pairs: &mut BTreeMap<(Who<'a>, Who<'a>), usize>) {
-    let place = |view: &View<'a>, device: &'a Device| {
+    let place = |view: &View<'a>, other: &View<'a>, device: &'a Device| {
         let mut around = view.around(Who::Device(&device.name));
         around.remove(0);
+        // A label that rules of one policy name is no other place; those rules tell of it.
+        around.retain(|who| !matches!(who, Who::Label(label) if !other.names_label(label)));
         around
     };
     let mut alike: BTreeMap<[Option<Vec<Who<'a>>>; 2], Vec<&'a str>> = BTreeMap::new();
     for (one, other, is_new) in [(before, after, false), (after, before, true)] {
         for device in &one.intent.devices {
-            let here = place(one, device);
+            let here = place(one, other, device);
             let there = other
                 .device(&device.name)
-                .map(|device| place(other, device));
+                .map(|device| place(other, one, device));
             // Unchanged devices are skipped; others in both policies are handled from the old side.
             if there.as_ref() == Some(&here) || (is_new && there.is_some()) {
                 continue;

@@ -26,7 +26,7 @@ fn intent(more: &str) -> Intent {
     };
     let (policy, problems) = document::parse(&text);
     assert!(problems.is_empty(), "{problems:?}");
-    Intent::from_policy(&policy, &Limits::default(), Timestamp::UNIX_EPOCH).unwrap()
+    Intent::from_accepted(&policy, &Limits::default(), Timestamp::UNIX_EPOCH).unwrap()
 }
 
 #[test]
@@ -64,6 +64,26 @@ rules:
     assert_eq!(
         told(&both, &plain),
         ["- device:pump-2 > label:site=north tcp/80 by a"]
+    );
+    // Who is meant by another label than before, and all of them still, has lost nothing.
+    let other = rule(
+        "a",
+        "\"label:kind=p\"",
+        "\"label:site=north\"",
+        "tcp/80",
+        "allow",
+    );
+    let kinds = |rule: &str| {
+        let ward = ward("kind: p", rule);
+        ward.replace("{ward: \"3\"}", "{ward: \"3\", kind: p}")
+    };
+    assert_eq!(
+        told(&kinds(&allow), &kinds(&other)),
+        ["+ label:kind=p > label:site=north tcp/80 by a"]
+    );
+    assert_eq!(
+        told(&kinds(&other), &kinds(&allow)),
+        ["- label:kind=p > label:site=north tcp/80 by a"]
     );
     // What is denied to one of them is told as an exception, and a wider rule makes it idle.
     let deny = rule("d", "device:pump-1", "any", "tcp/1-99", "deny");
