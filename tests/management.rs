@@ -7,6 +7,7 @@ mod confirm;
 mod crash;
 mod damage;
 mod disk;
+mod documents;
 mod failsafe;
 mod interfaces;
 mod labels;

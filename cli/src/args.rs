@@ -272,17 +272,24 @@ impl Command {
 /// `plan`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Plan {
-    /// The document, YAML or JSON; - for standard input.
-    #[arg(short, long)]
-    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) files: Files,
+}
+
+/// The files of a document.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Files {
+    /// The document, YAML or JSON; - for standard input. May be repeated for a document in parts; a
+    /// folder is the .yaml, .yml and .json files in it and in its folders.
+    #[arg(short, long = "file", required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// `apply` and `put`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Apply {
-    /// The document, YAML or JSON; - for standard input.
-    #[arg(short, long)]
-    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) files: Files,
     #[command(flatten)]
     pub(crate) change: Change,
 }

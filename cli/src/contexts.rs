@@ -191,7 +191,7 @@ impl File {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_yaml_ng::from_str(&text)
+        serde_saphyr::from_str(&text)
             .map_err(|error| Failure::refused(format!("{}: {error}", place.display())))
     }
 
@@ -199,7 +199,7 @@ impl File {
     fn write(&self, place: &Path) -> Result<(), Failure> {
         let failed =
             |error: io::Error| Failure::failed(format!("can't write {}: {error}", place.display()));
-        let text = serde_yaml_ng::to_string(self)
+        let text = serde_saphyr::to_string(self)
             .map_err(|error| failed(io::Error::other(error.to_string())))?;
         if let Some(folder) = place.parent() {
             let mut builder = fs::DirBuilder::new();
@@ -342,11 +342,8 @@ mod tests {
         file.set("here", &connection("--server unix:///run/a.sock"))
             .expect("a context");
         file.current = Some("here".to_owned());
-        let text = serde_yaml_ng::to_string(&file).expect("YAML");
-        assert_eq!(
-            serde_yaml_ng::from_str::<File>(&text).expect("a file"),
-            file
-        );
+        let text = serde_saphyr::to_string(&file).expect("YAML");
+        assert_eq!(serde_saphyr::from_str::<File>(&text).expect("a file"), file);
         assert_eq!(
             uncoloured(&file.table()),
             "   NAME    SERVER                CERTIFICATE\n*  here    unix:///run/a.sock\n   \
@@ -386,7 +383,7 @@ mod tests {
             ("contexts: []", "invalid type"),
             ("- a", "invalid type"),
         ] {
-            let error = serde_yaml_ng::from_str::<File>(text)
+            let error = serde_saphyr::from_str::<File>(text)
                 .expect_err(text)
                 .to_string();
             assert!(error.contains(expected), "{error}");

@@ -1,49 +1,88 @@
-//! Documents from files: reads them, and reports all their problems.
+//! Documents from files and folders: reads them as one, and reports all their problems.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use tonic::{Code, Status};
+use tonic::{Code, Request, Response, Status};
 use wardline_proto::{
-    document::{self, Problem},
-    v1::{PlanRequest, Policy},
+    document::Problem,
+    parts::{Parts, Source},
+    v1::PlanRequest,
 };
 
 use crate::{
-    connect::{LARGEST_MESSAGE, connect},
+    connect::{Client, LARGEST_MESSAGE, connect},
     exit::{Failure, violations},
     humane,
     session::Session,
 };
 
+/// Most files of a document.
+const MOST_FILES: usize = 1000;
+/// Most folders within each other.
+const DEEPEST: usize = 16;
+/// How the names of files end that are parts of a document.
+const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
+
 /// Reads a whole document. If it has problems, asks the router for further ones.
 ///
 /// # Errors
-/// The file can't be read, or the document has problems.
-pub(crate) async fn whole(session: &Session, file: &Path) -> Result<Policy, Failure> {
-    let (policy, problems) = document::parse(&text(file)?);
-    if problems.is_empty() {
-        return Ok(policy);
+/// A file can't be read, or the document has problems.
+pub(crate) async fn whole(session: &Session, files: &[PathBuf]) -> Result<Parts, Failure> {
+    let parts = read_with(files, Parts::read)?;
+    if parts.is_whole() {
+        return Ok(parts);
     }
-    // Without any readable part there is nothing to ask about.
-    let readable = problems.iter().all(|problem| !problem.path.is_empty());
-    let further = if readable {
-        objections(session, policy).await
+    let further = if parts.is_readable() {
+        objections(session, &parts).await
     } else {
         Vec::new()
     };
-    Err(Failure::problems(&merged(problems, further)))
+    Err(Failure::problems(&parts.told(&further)))
 }
 
-/// The router's objections to a policy; none if it can't be asked.
-async fn objections(session: &Session, policy: Policy) -> Vec<Problem> {
+/// Reads a few objects.
+///
+/// # Errors
+/// A file can't be read, or the objects have problems.
+pub(crate) fn fragment(files: &[PathBuf]) -> Result<Parts, Failure> {
+    let parts = read_with(files, Parts::read_fragment)?;
+    if parts.is_whole() {
+        Ok(parts)
+    } else {
+        Err(Failure::problems(&parts.told(&[])))
+    }
+}
+
+/// Sends what was made of a document, and says of each objection where it is in the files.
+///
+/// # Errors
+/// The router can't be reached, refuses, or takes too long.
+pub(crate) async fn send<Q, A>(
+    session: &Session,
+    parts: &Parts,
+    question: Q,
+    call: impl AsyncFnOnce(Client, Request<Q>) -> Result<Response<A>, Status>,
+) -> Result<A, Failure> {
+    let answer = session.within(async {
+        let client = connect(&session.target).await?;
+        Ok(session.call(client, question, call).await)
+    });
+    answer
+        .await?
+        .map_err(|status| Failure::of(&status, |problem| parts.placed(problem)))
+}
+
+/// The router's objections to a document; none if it can't be asked.
+async fn objections(session: &Session, parts: &Parts) -> Vec<Problem> {
     let refusal = session.within(async {
         let client = connect(&session.target).await?;
         let request = PlanRequest {
-            policy: Some(policy),
+            policy: Some(parts.policy.clone()),
+            ..PlanRequest::default()
         };
         Ok(session
             .call(client, request, async |mut client, it| {
@@ -65,36 +104,94 @@ fn refers_to_document(status: &Status) -> bool {
     )
 }
 
-/// The problems of both. The router's problems at a place that could not be read are left out,
-/// because they only follow from that.
-fn merged(mut local: Vec<Problem>, router: Vec<Problem>) -> Vec<Problem> {
-    let follows = |problem: &Problem| {
-        local
-            .iter()
-            .any(|unread| match problem.path.strip_prefix(&unread.path) {
-                Some(rest) => rest.is_empty() || rest.starts_with(['.', '[']),
-                None => false,
-            })
-    };
-    let further: Vec<_> = router
-        .into_iter()
-        .filter(|problem| !follows(problem))
+fn read_with(
+    files: &[PathBuf],
+    read: impl FnOnce(&[Source<'_>]) -> Parts,
+) -> Result<Parts, Failure> {
+    let mut texts = Vec::new();
+    let mut room = LARGEST_MESSAGE;
+    for file in files_of(files)? {
+        let text = text_of(&file, room)?;
+        room -= text.len();
+        let name = match file.as_path() {
+            file if file == Path::new("-") => "standard input".to_owned(),
+            file => file.display().to_string(),
+        };
+        texts.push((name, text));
+    }
+    let sources: Vec<Source<'_>> = texts
+        .iter()
+        .map(|(name, text)| Source { name, text })
         .collect();
-    local.extend(further);
-    local
+    Ok(read(&sources))
+}
+
+/// The files that arguments mean: a folder is its files, by name.
+fn files_of(arguments: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for argument in arguments {
+        if argument == Path::new("-") || !argument.is_dir() {
+            files.push(argument.clone());
+            continue;
+        }
+        let before = files.len();
+        gather(argument, DEEPEST, &mut files)?;
+        if files.len() == before {
+            let folder = argument.display();
+            return Err(Failure::refused(format!(
+                "{folder}: no file in it ends in .yaml, .yml or .json"
+            )));
+        }
+    }
+    Ok(files)
+}
+
+fn gather(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let refused = |why: String| Failure::refused(format!("{}: {why}", folder.display()));
+    if depth == 0 {
+        return Err(refused(format!(
+            "more than {DEEPEST} folders within each other"
+        )));
+    }
+    let entries = fs::read_dir(folder).map_err(|error| refused(error.to_string()))?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(entry.map_err(|error| refused(error.to_string()))?.path());
+    }
+    paths.sort();
+    for path in paths {
+        let is_hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let is_part = path
+            .extension()
+            .is_some_and(|it| ENDINGS.iter().any(|ending| it == *ending));
+        if is_hidden {
+            continue;
+        }
+        if path.is_dir() {
+            gather(&path, depth - 1, files)?;
+        } else if is_part {
+            files.push(path);
+        }
+        if files.len() > MOST_FILES {
+            return Err(refused(format!("more than {MOST_FILES} files")));
+        }
+    }
+    Ok(())
 }
 
 /// The text of a file, or of standard input.
 ///
 /// # Errors
 /// It can't be read, is too large, or is not UTF-8.
-pub(crate) fn text(file: &Path) -> Result<String, Failure> {
+pub(crate) fn text_of(file: &Path, most: usize) -> Result<String, Failure> {
     if file == Path::new("-") {
-        return read("standard input", io::stdin().lock(), LARGEST_MESSAGE);
+        return read("standard input", io::stdin().lock(), most);
     }
     let name = file.display().to_string();
     let opened = File::open(file).map_err(|error| Failure::refused(format!("{name}: {error}")))?;
-    read(&name, opened, LARGEST_MESSAGE)
+    read(&name, opened, most)
 }
 
 fn read(name: &str, reader: impl Read, most: usize) -> Result<String, Failure> {
@@ -122,46 +219,10 @@ fn read(name: &str, reader: impl Read, most: usize) -> Result<String, Failure> {
 mod tests {
     use super::*;
 
-    fn problem(path: &str, message: &str) -> Problem {
-        Problem {
-            path: path.to_owned(),
-            message: message.to_owned(),
-        }
-    }
-
-    #[test]
-    fn what_follows_from_an_unread_place_is_left_out() {
-        let local = vec![
-            problem("devices[1]", "not a mapping"),
-            problem("version", "not a number"),
-        ];
-        let router = vec![
-            problem("version", "must be 1"),
-            problem("devices[1].name", "missing"),
-            problem("devices[10].zone", "no such zone"),
-            problem("rules[0].to[1]", "no such device"),
-        ];
-        let paths = |problems: Vec<Problem>| {
-            problems
-                .into_iter()
-                .map(|problem| problem.path)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            paths(merged(local, router)),
-            [
-                "devices[1]",
-                "version",
-                "devices[10].zone",
-                "rules[0].to[1]"
-            ]
-        );
-    }
-
     #[test]
     fn an_unreadable_document_is_refused() {
-        assert!(text(Path::new("/nonexistent/policy.yaml")).is_err());
-        assert!(text(Path::new("/")).is_err());
+        assert!(text_of(Path::new("/nonexistent/policy.yaml"), 10).is_err());
+        assert!(text_of(Path::new("/"), 10).is_err());
         let read = |bytes: &[u8]| read("x", bytes, 10);
         assert_eq!(
             read(b"\xff"),
@@ -172,5 +233,28 @@ mod tests {
             Err(Failure::refused("x: larger than 10 B"))
         );
         assert_eq!(read(b"version: 1").as_deref(), Ok("version: 1"));
+    }
+
+    #[test]
+    fn a_folder_is_its_files_and_those_of_its_folders_by_name() {
+        let folder = std::env::temp_dir().join(format!("wardctl-parts-{}", std::process::id()));
+        let inner = folder.join("ward-3");
+        fs::create_dir_all(&inner).expect("a folder");
+        let files_of = |folder: &Path| files_of(&[folder.to_owned()]);
+        assert!(files_of(&folder).is_err(), "none is in it");
+        for name in [
+            "b.yaml",
+            "a.json",
+            "ward-3/c.yml",
+            ".hidden.yaml",
+            "README.md",
+            "z.yaml~",
+        ] {
+            fs::write(folder.join(name), "").expect("a file");
+        }
+        let found = files_of(&folder).expect("files");
+        fs::remove_dir_all(&folder).expect("the folder");
+        let names = ["a.json", "b.yaml", "ward-3/c.yml"];
+        assert_eq!(found, names.map(|it| folder.join(it)));
     }
 }

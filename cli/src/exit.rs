@@ -96,7 +96,14 @@ impl Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        let problems = violations(&status);
+        Self::of(&status, Problem::clone)
+    }
+}
+
+impl Failure {
+    /// What a status says, with each problem that it lists put in other words.
+    pub(crate) fn of(status: &Status, placed: impl Fn(&Problem) -> Problem) -> Self {
+        let problems: Vec<_> = violations(status).iter().map(placed).collect();
         if !problems.is_empty() {
             return Self {
                 exit: exit(status.code()),
@@ -111,7 +118,7 @@ impl From<Status> for Failure {
         };
         // The cause of a broken connection is in the error's source.
         let told = match status.source() {
-            Some(_) => format!("{}: {}", status.message(), cause(&status)),
+            Some(_) => format!("{}: {}", status.message(), cause(status)),
             None => status.message().to_owned(),
         };
         let message = match (meaning, told.as_str()) {

@@ -7,7 +7,7 @@ use wardline_proto::v1::{
 
 use crate::{
     args::Plan,
-    document::whole,
+    document::{send, whole},
     exit::{Exit, Failure},
     humane::{printable, word},
     inspect, output,
@@ -21,11 +21,13 @@ use crate::{
 /// # Errors
 /// The document has problems, or the router does not answer.
 pub(crate) async fn plan(session: &Session, args: Plan) -> Result<Exit, Failure> {
-    let policy = Some(whole(session, &args.file).await?);
+    let parts = whole(session, &args.files.files).await?;
+    let policy = Some(parts.policy.clone());
     let request = PlanRequest { policy };
-    let plan = session
-        .ask(request, async |mut client, it| client.plan(it).await)
-        .await?;
+    let plan = send(session, &parts, request, async |mut client, it| {
+        client.plan(it).await
+    })
+    .await?;
     output::warn(&plan.warnings);
     output::answer(session.format, &plan, plan_text)
 }

@@ -2,16 +2,14 @@
 
 use serde_json::json;
 use wardline_proto::{
-    document::{parse_fragment, policy_to_json, policy_to_yaml, to_value},
-    v1::{
-        ApplyRequest, ChangeKind, ChangeResponse, EditRequest, GetPolicyRequest, ObjectChange,
-        Policy,
-    },
+    document::{policy_to_json, policy_to_yaml, to_value},
+    parts::Parts,
+    v1::{ApplyRequest, ChangeKind, ChangeResponse, EditRequest, GetPolicyRequest, ObjectChange},
 };
 
 use crate::{
     args::{Apply, Change, Delete, Format, Get},
-    document::{text, whole},
+    document::{fragment, send, whole},
     exit::{Exit, Failure},
     humane::{Clock, printable, time},
     output,
@@ -24,7 +22,8 @@ use crate::{
 /// # Errors
 /// The document has problems, or the router refuses or does not answer.
 pub(crate) async fn apply(session: &Session, args: Apply) -> Result<Exit, Failure> {
-    let policy = Some(whole(session, &args.file).await?);
+    let parts = whole(session, &args.files.files).await?;
+    let policy = Some(parts.policy.clone());
     let Change {
         confirm_within,
         why,
@@ -37,9 +36,10 @@ pub(crate) async fn apply(session: &Session, args: Apply) -> Result<Exit, Failur
         base,
         confirm_within_s,
     };
-    let change = session
-        .ask(request, async |mut client, it| client.apply(it).await)
-        .await?;
+    let change = send(session, &parts, request, async |mut client, it| {
+        client.apply(it).await
+    })
+    .await?;
     changed(session, &change)
 }
 
@@ -48,11 +48,8 @@ pub(crate) async fn apply(session: &Session, args: Apply) -> Result<Exit, Failur
 /// # Errors
 /// The fragment has problems, or the router refuses or does not answer.
 pub(crate) async fn put(session: &Session, args: Apply) -> Result<Exit, Failure> {
-    let (policy, problems) = parse_fragment(&text(&args.file)?);
-    if !problems.is_empty() {
-        return Err(Failure::problems(&problems));
-    }
-    edit(session, Some(policy), Vec::new(), args.change).await
+    let parts = fragment(&args.files.files)?;
+    edit(session, &parts, Vec::new(), args.change).await
 }
 
 /// Deletes a few objects.
@@ -60,7 +57,7 @@ pub(crate) async fn put(session: &Session, args: Apply) -> Result<Exit, Failure>
 /// # Errors
 /// The router refuses or does not answer.
 pub(crate) async fn delete(session: &Session, args: Delete) -> Result<Exit, Failure> {
-    edit(session, None, args.objects, args.change).await
+    edit(session, &Parts::default(), args.objects, args.change).await
 }
 
 /// Prints a document.
@@ -125,7 +122,7 @@ pub(crate) fn changed(session: &Session, change: &ChangeResponse) -> Result<Exit
 
 async fn edit(
     session: &Session,
-    put: Option<Policy>,
+    put: &Parts,
     delete: Vec<String>,
     change: Change,
 ) -> Result<Exit, Failure> {
@@ -136,15 +133,16 @@ async fn edit(
     } = change;
     let confirm_within_s = confirm_within.unwrap_or_default();
     let request = EditRequest {
-        put,
+        put: Some(put.policy.clone()),
         delete,
         reason: why.reason,
         base,
         confirm_within_s,
     };
-    let change = session
-        .ask(request, async |mut client, it| client.edit(it).await)
-        .await?;
+    let change = send(session, put, request, async |mut client, it| {
+        client.edit(it).await
+    })
+    .await?;
     changed(session, &change)
 }
 

@@ -16,7 +16,11 @@ use prost_reflect::{
     MessageDescriptor, Value,
 };
 
-use crate::{DESCRIPTOR_SET, time, tree, tree::Node, v1};
+use crate::{
+    DESCRIPTOR_SET, time,
+    tree::{self, Node, Placed},
+    v1,
+};
 
 pub use crate::render::{policy_to_json, policy_to_yaml, to_value, value_to_yaml};
 
@@ -43,20 +47,8 @@ impl fmt::Display for Problem {
 /// Returns the parts that could be read, and a problem for each of the others. The router checks
 /// whether names resolve, addresses parse and a version is given.
 pub fn parse(text: &str) -> (v1::Policy, Vec<Problem>) {
-    policy(text, |_| ())
-}
-
-/// Reads a few objects in the shape of a policy document; the version may be left out.
-pub fn parse_fragment(text: &str) -> (v1::Policy, Vec<Problem>) {
-    policy(text, |root| {
-        if let Node::Mapping(entries) = root
-            && !entries
-                .iter()
-                .any(|(key, _)| matches!(key, Node::Text(key) if key == "version"))
-        {
-            entries.push((Node::Text("version".to_owned()), Node::Integer(1)));
-        }
-    })
+    let (_, policy, problems) = read_part(text);
+    (policy, problems)
 }
 
 /// The descriptors of the whole API.
@@ -73,29 +65,35 @@ pub(crate) fn word(descriptor: &EnumDescriptor, name: &str) -> String {
         .to_ascii_lowercase()
 }
 
-fn policy(text: &str, complete: impl FnOnce(&mut Node)) -> (v1::Policy, Vec<Problem>) {
+/// Reads a text that is a document or a part of one, and keeps the tree, which knows where things are.
+pub(crate) fn read_part(text: &str) -> (Placed, v1::Policy, Vec<Problem>) {
     let mut walk = Walk {
         path: String::new(),
         problems: Vec::new(),
     };
-    let mut root = tree::read(text).unwrap_or_else(|error| {
+    let root = tree::read(text).unwrap_or_else(|error| {
         walk.problem(error);
-        Node::Mapping(Vec::new())
+        Placed {
+            node: Node::Mapping(Vec::new()),
+            line: 0,
+        }
     });
-    complete(&mut root);
-    if root == Node::Nothing {
-        walk.problem("the document is empty".to_owned());
-        return (v1::Policy::default(), walk.problems);
+    if root.node == Node::Nothing {
+        walk.problem(EMPTY.to_owned());
+        return (root, v1::Policy::default(), walk.problems);
     }
     let descriptor = POOL
         .get_message_by_name("wardline.v1.Policy")
         .expect("the proto file defines Policy");
-    let message = walk.message(&root, &descriptor);
+    let message = walk.message(&root.node, &descriptor);
     let policy = message
         .transcode_to()
         .expect("both sides are of one descriptor");
-    (policy, walk.problems)
+    (root, policy, walk.problems)
 }
+
+/// The problem of a text that says nothing.
+pub(crate) const EMPTY: &str = "the document is empty";
 
 struct Walk {
     path: String,
@@ -144,16 +142,18 @@ impl Walk {
                 ));
                 continue;
             };
-            let Some(field) = descriptor.get_field_by_name(name) else {
+            // Protobuf's JSON writes `dhcpServer` for `dhcp_server`.
+            let by_json = || descriptor.get_field_by_json_name(name);
+            let Some(field) = descriptor.get_field_by_name(name).or_else(by_json) else {
                 let message = unknown_field(name, descriptor);
                 self.at_field(&printable(name), |walk| walk.problem(message));
                 continue;
             };
             self.at_field(name, |walk| {
-                if !seen.insert(name) {
+                if !seen.insert(field.number()) {
                     walk.problem("given twice; the first one counts".to_owned());
-                } else if *value != Node::Nothing
-                    && let Some(value) = walk.field(value, &field)
+                } else if value.node != Node::Nothing
+                    && let Some(value) = walk.field(&value.node, &field)
                 {
                     message.set_field(&field, value);
                 }
@@ -177,8 +177,8 @@ impl Walk {
             return None;
         };
         // A value that can't be read keeps its place, so that paths match the document.
-        let value = |(i, node)| {
-            self.at(format_args!("[{i}]"), |walk| walk.value(node, &kind))
+        let value = |(i, node): (usize, &Placed)| {
+            self.at(format_args!("[{i}]"), |walk| walk.value(&node.node, &kind))
                 .unwrap_or_else(|| Value::default_value(&kind))
         };
         Some(Value::List(nodes.iter().enumerate().map(value).collect()))
@@ -202,7 +202,7 @@ impl Walk {
             self.at_field(&printable(key), |walk| {
                 if map.contains_key(&MapKey::String(key.clone())) {
                     walk.problem("given twice; the first one counts".to_owned());
-                } else if let Some(value) = walk.value(value, kind) {
+                } else if let Some(value) = walk.value(&value.node, kind) {
                     map.insert(MapKey::String(key.clone()), value);
                 }
             });
@@ -284,8 +284,14 @@ impl Walk {
             let named = descriptor.values().filter(|value| value.number() != 0);
             named.map(|value| (word(descriptor, value.name()), value.number()))
         };
+        // Protobuf's JSON writes `ACTION_ALLOW` for `allow`.
+        let by_name = |text: &String| descriptor.get_value_by_name(text).map(|it| it.number());
+        let by_name = |text: &String| by_name(text).filter(|number| *number != 0);
         if let Node::Text(text) = node
-            && let Some((_, number)) = words().find(|(word, _)| word == text)
+            && let Some(number) = words()
+                .find(|(word, _)| word == text)
+                .map(|(_, number)| number)
+                .or_else(|| by_name(text))
         {
             return Some(Value::EnumNumber(number));
         }
@@ -550,7 +556,7 @@ services:
         for (text, message) in [
             ("", "the document is empty"),
             ("# nothing\n", "the document is empty"),
-            ("version: 1\n  zones: []\n", "line 2 column 8"),
+            ("version: 1\n  zones: []\n", "line 2, column 8"),
             ("{\"version\": 1,, }", "line 1 column 15"),
             ("- version", "expected a mapping with version, zones,"),
         ] {
@@ -592,12 +598,46 @@ services:
     }
 
     #[test]
-    fn a_fragment_needs_no_version() {
-        let (fragment, problems) = parse_fragment("zones: [{name: a}]");
-        assert_eq!((fragment.version, problems), (1, vec![]));
-        assert_eq!(parse_fragment("version: 2").0.version, 2);
-        assert_eq!(parse("zones: [{name: a}]").0.version, 0);
-        assert_eq!(parse_fragment("").1[0].message, "the document is empty");
+    fn the_names_of_protobufs_json_are_read_too() {
+        let (ours, wrong) = parse(
+            "ports: [{interface: a, dhcp_server: true, attach: tc}]\n\
+             rules: [{name: r, action: allow, answers_from: [any]}]",
+        );
+        assert_eq!(wrong, []);
+        let theirs = r#"{"ports": [{"interface": "a", "dhcpServer": true, "attach": "ATTACH_TC"}],
+            "rules": [{"name": "r", "action": "ACTION_ALLOW", "answersFrom": ["any"]}]}"#;
+        assert_eq!(parse(theirs), (ours, vec![]));
+        assert_eq!(
+            problems("ports: [{dhcp_server: true, dhcpServer: true, attach: ATTACH_UNSPECIFIED}]"),
+            [
+                "ports[0].dhcpServer: given twice; the first one counts",
+                "ports[0].attach: expected auto or xdp or tc, found the text \"ATTACH_UNSPECIFIED\""
+            ]
+        );
+    }
+
+    #[test]
+    fn merge_keys_spare_words() {
+        let text = "
+devices:
+  - &pump {name: pump-1, zone: pumps, labels: {model: p7}, port: lan1}
+  - {<<: *pump, name: pump-2, port: lan2}
+  - <<: [*pump]
+    name: pump-3
+";
+        let (policy, problems) = parse(text);
+        assert_eq!(problems, []);
+        let of = |at: usize| {
+            let it: &v1::Device = &policy.devices[at];
+            (
+                it.name.as_str(),
+                it.zone.as_str(),
+                it.port.as_str(),
+                it.labels.len(),
+            )
+        };
+        assert_eq!(of(1), ("pump-2", "pumps", "lan2", 1));
+        assert_eq!(of(2), ("pump-3", "pumps", "lan1", 1));
     }
 
     #[test]

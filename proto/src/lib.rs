@@ -8,6 +8,7 @@ pub mod document;
 pub mod letters;
 #[cfg(test)]
 mod page;
+pub mod parts;
 mod render;
 pub mod time;
 mod tree;

@@ -54,7 +54,7 @@ const EXAMPLES: [(&str, &str); 59] = [
     ),
     (
         "Policy.rules",
-        "rules: [{name: pumps-to-ehr, from: [zone:pumps], to: [device:ehr], action: allow}]",
+        "rules: [{name: pumps-to-ehr, from: [zone:pumps], to: [device:ehr], services: [hl7], action: allow}]",
     ),
     ("Zone.name", "name: pumps"),
     ("Zone.description", "description: Infusion pumps"),

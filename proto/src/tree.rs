@@ -1,11 +1,12 @@
 //! Parses YAML or JSON to a tree of values, before their meaning is read.
 
-use std::{cell::Cell, fmt};
+use std::fmt;
 
 use serde::{
-    Deserializer,
-    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, SeqAccess, Visitor},
 };
+use serde_saphyr::{Spanned, options::DuplicateKeyPolicy};
 
 /// A value of a document. A mapping keeps its entries as written, so that duplicate keys can be
 /// reported.
@@ -16,15 +17,27 @@ pub(crate) enum Node {
     Integer(i128),
     Float(f64),
     Text(String),
-    List(Vec<Node>),
-    Mapping(Vec<(Node, Node)>),
+    List(Vec<Placed>),
+    Mapping(Vec<(Node, Placed)>),
 }
+
+/// A value, and the line where it begins; 0: not known, as for all of JSON.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Placed {
+    pub(crate) node: Node,
+    pub(crate) line: u64,
+}
+
+/// Most brackets and blocks within each other.
+const DEEPEST: usize = 64;
+/// Most aliases, and most merge keys.
+const MOST_ALIASES: usize = 100_000;
 
 /// Reads a text: JSON if it begins with `{` and is JSON, else YAML.
 ///
 /// # Errors
 /// What is wrong with the text, with line and column where the parser knows them.
-pub(crate) fn read(text: &str) -> Result<Node, String> {
+pub(crate) fn read(text: &str) -> Result<Placed, String> {
     let text = text.trim_start_matches('\u{feff}');
     if !text.trim_start().starts_with('{') {
         return yaml(text).map_err(|error| format!("not YAML: {error}"));
@@ -33,135 +46,114 @@ pub(crate) fn read(text: &str) -> Result<Node, String> {
     json(text).or_else(|error| yaml(text).map_err(|_| format!("not JSON: {error}")))
 }
 
-fn json(text: &str) -> Result<Node, serde_json::Error> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let node = Value { room: &room(text) }.deserialize(&mut reader)?;
-    reader.end()?;
-    Ok(node)
+fn json(text: &str) -> Result<Placed, serde_json::Error> {
+    let node = serde_json::from_str(text)?;
+    Ok(Placed { node, line: 0 })
 }
 
-fn yaml(text: &str) -> Result<Node, serde_yaml_ng::Error> {
-    if too_deep(text) {
-        return Err(serde_yaml_ng::Error::custom("nested too deeply"));
-    }
-    let mut documents = serde_yaml_ng::Deserializer::from_str(text);
-    let Some(first) = documents.next() else {
-        return Ok(Node::Nothing);
+fn yaml(text: &str) -> Result<Placed, serde_saphyr::Error> {
+    // A text has fewer values than bytes. Only aliases and merge keys make more of them, and those may
+    // make a few times as much as is written.
+    let written = text.len().saturating_add(16);
+    let room = text.len().saturating_mul(8).saturating_add(4096);
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: room,
+            max_nodes: room,
+            max_depth: DEEPEST,
+            max_aliases: MOST_ALIASES,
+            max_merge_keys: MOST_ALIASES,
+            max_anchors: MOST_ALIASES,
+            max_total_scalar_bytes: room,
+            max_recorded_anchor_events: written,
+            max_recorded_anchor_bytes: room,
+        },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: room },
+        // The walk that reads the meaning reports them, each with its path.
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        // Plain words are read as YAML 1.2 has them.
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+        reject_unsupported_tags: true,
+        with_snippet: false,
     };
-    let node = Value { room: &room(text) }.deserialize(first)?;
-    match documents.next() {
-        None => Ok(node),
-        Some(_) => Err(serde_yaml_ng::Error::custom("more than one document")),
+    serde_saphyr::from_str_with_options(text, options)
+}
+
+impl<'de> Deserialize<'de> for Placed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Node>::deserialize(deserializer)?;
+        Ok(Self {
+            node: spanned.value,
+            line: spanned.defined.line(),
+        })
     }
 }
 
-/// Whether brackets are nested deeper than any document needs. The scanner examines every open
-/// bracket for every token, so a text of open brackets would keep it busy for hours.
-fn too_deep(text: &str) -> bool {
-    const MOST: u32 = 256;
-    let mut depth = 0_u32;
-    text.bytes().any(|byte| {
-        match byte {
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        depth > MOST
-    })
-}
-
-/// The limit on the cost of a text's tree: one for each value and for each byte of text. Without
-/// aliases a tree costs less than two for each byte, so only aliases that multiply reach the limit,
-/// and the tree stays within a constant factor of the text.
-fn room(text: &str) -> Cell<usize> {
-    Cell::new(text.len().saturating_mul(8).saturating_add(4096))
-}
-
-#[derive(Clone, Copy)]
-struct Value<'a> {
-    room: &'a Cell<usize>,
-}
-
-impl Value<'_> {
-    fn charge<E: Error>(self, bytes: usize) -> Result<(), E> {
-        let left = self.room.get().checked_sub(bytes.saturating_add(1));
-        self.room
-            .set(left.ok_or_else(|| E::custom("aliases multiply the document"))?);
-        Ok(())
-    }
-
-    fn scalar<E: Error>(self, node: Node) -> Result<Node, E> {
-        self.charge(0)?;
-        Ok(node)
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Value)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_> {
-    type Value = Node;
+struct Value;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Value<'_> {
+impl<'de> Visitor<'de> for Value {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a value without a tag")
+        f.write_str("a value")
     }
 
     fn visit_unit<E: Error>(self) -> Result<Node, E> {
-        self.scalar(Node::Nothing)
+        Ok(Node::Nothing)
     }
 
     fn visit_none<E: Error>(self) -> Result<Node, E> {
-        self.scalar(Node::Nothing)
+        Ok(Node::Nothing)
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Node, E> {
-        self.scalar(Node::Bool(value))
+        Ok(Node::Bool(value))
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Node, E> {
-        self.scalar(Node::Integer(value.into()))
+        Ok(Node::Integer(value.into()))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Node, E> {
-        self.scalar(Node::Integer(value.into()))
+        Ok(Node::Integer(value.into()))
     }
 
     fn visit_i128<E: Error>(self, value: i128) -> Result<Node, E> {
-        self.scalar(Node::Integer(value))
+        Ok(Node::Integer(value))
     }
 
     fn visit_u128<E: Error>(self, value: u128) -> Result<Node, E> {
-        self.scalar(i128::try_from(value).map_or(Node::Float(value as f64), Node::Integer))
+        Ok(i128::try_from(value).map_or(Node::Float(value as f64), Node::Integer))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Node, E> {
-        self.scalar(Node::Float(value))
+        Ok(Node::Float(value))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Node, E> {
-        self.charge(value.len())?;
         Ok(Node::Text(value.to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
-        self.charge(0)?;
         let mut nodes = Vec::new();
-        while let Some(node) = list.next_element_seed(self)? {
+        while let Some(node) = list.next_element()? {
             nodes.push(node);
         }
         Ok(Node::List(nodes))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut mapping: A) -> Result<Node, A::Error> {
-        self.charge(0)?;
         let mut entries = Vec::new();
-        while let Some(key) = mapping.next_key_seed(self)? {
-            entries.push((key, mapping.next_value_seed(self)?));
+        while let Some(entry) = mapping.next_entry()? {
+            entries.push(entry);
         }
         Ok(Node::Mapping(entries))
     }
@@ -177,21 +169,50 @@ mod tests {
         Node::Text(value.to_owned())
     }
 
+    /// The value of a text, and an error.
+    fn read(text: &str) -> Result<Node, String> {
+        super::read(text).map(|it| it.node)
+    }
+
+    fn list(nodes: impl IntoIterator<Item = Node>) -> Node {
+        let placed = nodes.into_iter().map(|node| Placed { node, line: 0 });
+        Node::List(placed.collect())
+    }
+
+    /// A value without its lines.
+    fn bare(node: Node) -> Node {
+        let placed = |it: Placed| Placed {
+            node: bare(it.node),
+            line: 0,
+        };
+        match node {
+            Node::List(nodes) => Node::List(nodes.into_iter().map(placed).collect()),
+            Node::Mapping(entries) => {
+                let entries = entries.into_iter();
+                Node::Mapping(
+                    entries
+                        .map(|(key, value)| (bare(key), placed(value)))
+                        .collect(),
+                )
+            }
+            other => other,
+        }
+    }
+
     #[test]
     fn yaml_and_json_give_the_same_tree() {
+        let placed = |node| Placed { node, line: 0 };
+        let items = list([Node::Integer(-1), Node::Float(1.5), Node::Nothing]);
         let tree = Node::Mapping(vec![
-            (
-                text("a"),
-                Node::List(vec![Node::Integer(-1), Node::Float(1.5), Node::Nothing]),
-            ),
-            (text("b"), Node::Bool(true)),
+            (text("a"), placed(items)),
+            (text("b"), placed(Node::Bool(true))),
         ]);
         for same in [
             "a: [-1, 1.5, null]\nb: true\n",
             r#"{"a": [-1, 1.5, null], "b": true}"#,
             "\u{feff}\n{a: [-1, 1.5, ~], b: true}",
         ] {
-            assert_eq!(read(same).as_ref(), Ok(&tree), "{same}");
+            assert_eq!(read(same).map(bare).as_ref(), Ok(&tree), "{same}");
         }
     }
 
@@ -202,10 +223,11 @@ mod tests {
             ("yes", text("yes")),
             ("\"02:00:00:00:01:01\"", text("02:00:00:00:01:01")),
             ("2026-12-01T00:00:00Z", text("2026-12-01T00:00:00Z")),
-            (
-                "99999999999999999999999",
-                Node::Integer(99_999_999_999_999_999_999_999),
-            ),
+            ("017", text("017")),
+            ("1_000", text("1_000")),
+            ("off", text("off")),
+            ("02:00:00:00:01:01", text("02:00:00:00:01:01")),
+            ("!!str 3", text("3")),
         ] {
             assert_eq!(read(written), Ok(node), "{written}");
         }
@@ -221,8 +243,9 @@ mod tests {
     #[test]
     fn tells_line_and_column() {
         for (broken, place) in [
-            ("version: 1\nzones: [", "line 3 column 1"),
-            ("a: b: c\n", "line 1 column 5"),
+            ("version: 1\nzones: [", "line 2, column 8"),
+            ("a: b: c\n", "line 1, column 5"),
+            ("a: !foo 1\n", "line 1, column 9"),
             ("{\"version\": 1,\n \"zones\": [}", "line 2 column 12"),
         ] {
             let error = read(broken).expect_err(broken);
@@ -235,14 +258,27 @@ mod tests {
         assert!(
             read("a: 1\n---\nb: 2\n")
                 .expect_err("two documents")
-                .contains("more than one document")
+                .contains("multiple YAML documents")
         );
     }
 
     #[test]
     fn aliases_may_repeat_a_value() {
         let tree = read("a: &x [1, 2]\nb: *x\n").expect("an alias");
-        assert_eq!(read("a: [1, 2]\nb: [1, 2]\n"), Ok(tree));
+        assert_eq!(read("a: [1, 2]\nb: [1, 2]\n").map(bare), Ok(bare(tree)));
+    }
+
+    #[test]
+    fn a_value_has_its_line_also_where_an_alias_or_a_merge_brings_it() {
+        let lines = |text: &str| -> Vec<u64> {
+            let Ok(Node::Mapping(entries)) = read(text) else {
+                panic!("no mapping")
+            };
+            entries.into_iter().map(|(_, value)| value.line).collect()
+        };
+        assert_eq!(lines("a: 1\n\nb:\n  - x\n"), [1, 4]);
+        assert_eq!(lines("a: &x\n  c: 1\nb: *x\n"), [2, 2]);
+        assert_eq!(lines("{\"a\": 1}"), [0], "JSON");
     }
 
     #[test]
@@ -260,7 +296,9 @@ mod tests {
         let deep = "[".repeat(200_000);
         let dashes = "- ".repeat(200_000);
         let braces = "{\"a\":".repeat(200_000);
-        for hostile in [bomb, long, deep, dashes, braces] {
+        let keys = "a: 1, ".repeat(1000).replace('a', "aaaaaaaaaa");
+        let merges = format!("a: &a {{{keys}}}\nb: [{}]\n", "{<<: *a}, ".repeat(10_000));
+        for hostile in [bomb, long, deep, dashes, braces, merges] {
             let begin = Instant::now();
             assert!(read(&hostile).is_err());
             assert!(

@@ -240,7 +240,7 @@ fn a_neighbour_cannot_be_impersonated() {
     let link_local = lab.router().link_local("br0").unwrap();
     let guard = Guard::start(&lab, "");
     guard.apply(&policy(
-        "  - {name: all, from: [any, router], to: [any, router], action: allow}\n",
+        "  - {name: all, from: [any, router], to: [any, router], services: [tcp/*, udp/*, icmp/*, icmpv6/*], action: allow}\n",
     ));
     let (own, other) = (PUMP_2.mac(), PUMP_1.mac());
     let arp = |to: Mac, arp: Arp| Ethernet::new(to, own, arp);
@@ -459,7 +459,7 @@ devices:
   - {name: camera-1, zone: cameras, macs: ["02:00:00:00:02:21"], addresses: [10.20.2.21]}
   - {name: camera-2, zone: cameras, macs: ["02:00:00:00:02:22"], addresses: [10.20.2.22]}
 rules:
-  - {name: all, from: [any], to: [any], action: allow}
+  - {name: all, from: [any], to: [any], services: [tcp/*, udp/*, icmp/*, icmpv6/*], action: allow}
 "#;
 
 const CAMERA_1: Device = Device {

@@ -156,7 +156,7 @@ mod tests {
 
     fn intent(devices: &[&str]) -> Intent {
         let mut text = "version: 1\nzones: [{name: pumps, subnets: [10.0.0.0/24]}]\n".to_owned();
-        text += "rules: [{name: web, from: [zone:pumps], to: ['cidr:192.0.2.0/24'], action: allow}]\ndevices:\n";
+        text += "rules: [{name: web, from: [zone:pumps], to: ['cidr:192.0.2.0/24'], services: [tcp/443], action: allow}]\ndevices:\n";
         for (n, name) in (1..).zip(devices) {
             text += &format!("  - {{name: {name}, zone: pumps, addresses: [10.0.0.{n}]}}\n");
         }

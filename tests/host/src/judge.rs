@@ -48,7 +48,7 @@ impl Compiled {
         ids: &Ids,
     ) -> Self {
         let limits = limits();
-        let intent = Intent::from_policy(policy, &limits, clock.now).unwrap_or_else(|problems| {
+        let intent = Intent::from_accepted(policy, &limits, clock.now).unwrap_or_else(|problems| {
             panic!("{problems:#?}\n{}", document::policy_to_yaml(policy))
         });
         Self::intended(&intent, &Quarantine::default(), inventory, clock, ids)
@@ -66,7 +66,7 @@ impl Compiled {
         inventory: &Inventory,
         clock: Clock,
     ) -> Option<Self> {
-        let intent = Intent::from_policy(policy, &limits(), clock.now).ok()?;
+        let intent = Intent::from_accepted(policy, &limits(), clock.now).ok()?;
         Some(Self::intended(
             &intent,
             quarantined,

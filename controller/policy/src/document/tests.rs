@@ -132,6 +132,11 @@ services[0].labels.c: a label without a value; write KEY: VALUE"#,
 rules[0].from[1]: no device and no zone has the label "ward=4"; of ward there is "3"
 rules[0].from[2]: no device and no zone has a label site; give it to one, or correct it here"#,
         ),
+        (
+            |p| p.rules[0].services.clear(),
+            "rules[0].services: missing; an allow rule lists what it allows, as a service's name or \
+             tcp/443; everything is tcp/*, udp/*, icmp/* and icmpv6/*",
+        ),
         // Zones.
         (
             |p| p.zones[0].mode = 7,
@@ -541,7 +546,9 @@ fn only_a_service_that_names_a_tunnel_allows_it() {
         let mut policy = clinic();
         policy.rules[0].action = action.into();
         policy.rules[0].services = services.iter().map(|it| (*it).to_owned()).collect();
-        let intent = read(&policy);
+        // An allow rule without services is accepted no more, and goes on where it was.
+        let intent = Intent::from_accepted(&policy, &LIMITS, Timestamp::UNIX_EPOCH)
+            .expect("the document is right");
         let named = |rule: &&Rule| rule.name == policy.rules[0].name;
         let rules = intent.rules.iter().filter(named);
         let mut services = rules.flat_map(|rule| &rule.services);

@@ -262,6 +262,12 @@ fn read_rule_services(
     let mut services = Vec::with_capacity(rule.services.len());
     if rule.services.is_empty() {
         services.push(Service::ALL);
+        if rule.action == v1::Action::Allow as i32 {
+            let path = format_args!("rules[{i}].services");
+            let message = "missing; an allow rule lists what it allows, as a service's name or tcp/443; \
+                           everything is tcp/*, udp/*, icmp/* and icmpv6/*";
+            problems.demand(path, message)?;
+        }
     }
     for (j, text) in rule.services.iter().enumerate() {
         let path = format_args!("rules[{i}].services[{j}]");

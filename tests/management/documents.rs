@@ -1,0 +1,115 @@
+//! Documents in parts: files and folders are one, and each problem names its place.
+
+use std::fs;
+
+use wardline_tests::{
+    Answer,
+    ward::{Guard, Ward, policy, zone},
+};
+
+#[test]
+fn a_folder_is_one_document_and_problems_name_file_line_and_object() {
+    let ward = Ward::new("parts");
+    let guard = Guard::start(&ward.lab, "");
+    let ctl = &guard.ctl;
+    let folder = ward.lab.dir().join("policy.d");
+    fs::create_dir_all(folder.join("ward-3")).unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+    let whole = policy(&[zone(1, "", "")], "tcp/7");
+    let (zones, rest) = whole.split_at(whole.find("ports:").unwrap());
+    let devices = rest.find("devices:").unwrap();
+    write("10-zones.yaml", zones);
+    write("20-rest.yml", rest);
+    write("README.md", "not a part");
+    write("30-empty.yaml", "# nothing yet\n");
+    let more = "version: 1\ndevices:\n  - &camera {name: camera-1, zone: zone-1, labels: {kind: eye}, \
+                addresses: [10.20.1.21]}\n  - {<<: *camera, name: camera-2, addresses: [10.20.1.22]}\n";
+    write("ward-3/devices.yaml", more);
+    let file = |name: &str| folder.join(name).display().to_string();
+    let folder_name = folder.to_str().unwrap();
+
+    ctl.run(&["apply", "-f", folder_name])
+        .unwrap()
+        .ok()
+        .unwrap();
+    let got = ctl.json(&["get"]).unwrap();
+    assert_eq!(got["devices"][2]["name"], "camera-2", "{got:#}");
+    assert_eq!(got["devices"][2]["labels"]["kind"], "eye");
+    // The same from files, in whatever order.
+    let [zones_file, rest_file] = [file("10-zones.yaml"), file("20-rest.yml")];
+    let same = [
+        "apply",
+        "-f",
+        &file("ward-3"),
+        "-f",
+        &rest_file,
+        "-f",
+        &zones_file,
+    ];
+    ctl.run(&same).unwrap().ok().unwrap();
+
+    let refused = |answer: Answer| -> Vec<String> {
+        assert_eq!(answer.code, 4, "{answer:?}");
+        answer.stderr.lines().map(str::to_owned).collect()
+    };
+    let apply = || refused(ctl.run(&["apply", "-f", folder_name]).unwrap());
+    // What only the router can know is placed as well, and a duplicate names both places.
+    write(
+        "ward-3/devices.yaml",
+        &format!("{more}  - name: device-1\n    zone: zone-9\n    addresses: [10.20.1.23]\n"),
+    );
+    let line = rest[..devices].lines().count() + 2;
+    let here = file("ward-3/devices.yaml");
+    assert_eq!(
+        apply(),
+        [
+            format!(
+                "devices[2].name: \"device-1\" is the name of devices[0] ({}:{line}) already \
+                 (device device-1, {here}:5)",
+                rest_file
+            ),
+            format!(
+                "devices[2].zone: no zone \"zone-9\"; did you mean \"zone-1\"? \
+                 (device device-1, {here}:6)"
+            ),
+        ]
+    );
+    // What can't be read, too, beside what the router says of the rest.
+    write(
+        "ward-3/devices.yaml",
+        &format!(
+            "{more}  - {{name: camera-3, zone: 3}}\nrules:\n  - name: all\n    from: [any]\n    to: [router]\n    action: ACTION_ALLOW\n"
+        ),
+    );
+    assert_eq!(
+        apply(),
+        [
+            format!(
+                "devices[2].zone: expected text, found 3; put it in quotes (device camera-3, {here}:5)"
+            ),
+            format!(
+                "devices[2].addresses: missing, and so are macs; a device has addresses, a MAC, or both (device camera-3, {here}:5)"
+            ),
+            format!(
+                "rules[0].services: missing; an allow rule lists what it allows, as a service's name or tcp/443; everything is tcp/*, udp/*, icmp/* and icmpv6/* (rule all, {here}:7)"
+            ),
+        ]
+    );
+    write("ward-3/devices.yaml", "devices: [");
+    let lines = apply();
+    assert!(
+        lines[0].starts_with("error: not YAML: ") && lines[0].ends_with(&format!("({here})")),
+        "{lines:?}"
+    );
+    assert_eq!(
+        refused(ctl.run(&["put", "-f", &file("nowhere")]).unwrap()).len(),
+        1
+    );
+    assert_eq!(
+        ctl.json(&["get"]).unwrap()["devices"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+}
