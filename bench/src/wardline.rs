@@ -147,6 +147,7 @@ impl Wardline {
     pub(crate) fn plan(&mut self, policy: v1::Policy) -> Result<Duration> {
         let request = v1::PlanRequest {
             policy: Some(policy),
+            ..v1::PlanRequest::default()
         };
         let start = Instant::now();
         self.runtime.block_on(self.client.plan(request))?;

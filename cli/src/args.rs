@@ -236,6 +236,22 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it changes what is in force.
+    pub(crate) fn changes(&self) -> bool {
+        matches!(
+            self,
+            Self::Apply(_)
+                | Self::Put(_)
+                | Self::Delete(_)
+                | Self::Confirm(_)
+                | Self::Rollback(_)
+                | Self::Quarantine(_)
+                | Self::Release(_)
+                | Self::Grant(_)
+                | Self::Revoke(_)
+        )
+    }
+
     /// How long an answer may take unless `--timeout` says so.
     pub(crate) fn default_timeout(&self) -> Duration {
         match self {
@@ -272,8 +288,21 @@ impl Command {
 /// `plan`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Plan {
-    #[command(flatten)]
-    pub(crate) files: Files,
+    /// The document, YAML or JSON; - for standard input. May be repeated for a document in parts; a
+    /// folder is the .yaml, .yml and .json files in it and in its folders.
+    #[arg(
+        short,
+        long = "file",
+        required_unless_present = "delete",
+        value_name = "FILE"
+    )]
+    pub(crate) files: Vec<PathBuf>,
+    /// The files hold a few objects to add or replace, as for put.
+    #[arg(long, requires = "files")]
+    pub(crate) edit: bool,
+    /// Objects to delete, as for delete; may go with --edit.
+    #[arg(long, num_args = 1.., value_name = "KIND/NAME", value_parser = object)]
+    pub(crate) delete: Vec<String>,
 }
 
 /// The files of a document.

@@ -197,6 +197,7 @@ fn policy() -> Option<Policy> {
         target: contexts::target(&connection()?).ok()?,
         format: Format::Table,
         limit: PATIENCE,
+        changes: false,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -73,7 +73,7 @@ pub(crate) async fn send<Q, A>(
     });
     answer
         .await?
-        .map_err(|status| Failure::of(&status, |problem| parts.placed(problem)))
+        .map_err(|status| session.failed(&status, |problem| parts.placed(problem)))
 }
 
 /// The router's objections to a document; none if it can't be asked.

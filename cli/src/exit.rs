@@ -53,6 +53,14 @@ impl Failure {
         }
     }
 
+    /// Nobody knows whether what was asked for has happened: says how to find out.
+    pub(crate) fn maybe_done(mut self) -> Self {
+        let line = "the change may be in force all the same: `wardctl status` says which revision is, \
+                    `wardctl history` who made it";
+        self.lines.push(line.to_owned());
+        self
+    }
+
     /// The request makes no sense.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self {

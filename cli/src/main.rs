@@ -67,6 +67,7 @@ fn run(args: Args) -> Result<Exit, Failure> {
         limit: args
             .timeout
             .unwrap_or_else(|| args.command.default_timeout()),
+        changes: args.command.changes(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,13 +1,14 @@
 //! What a document would change: the router's plan, with the dangers first.
 
 use anstyle::{AnsiColor, Style};
-use wardline_proto::v1::{
-    ChangeKind, CutFlow, IdleRule, ObservedDrop, PlanRequest, PlanResponse, Reach,
+use wardline_proto::{
+    parts::Parts,
+    v1::{ChangeKind, CutFlow, IdleRule, ObservedDrop, PlanRequest, PlanResponse, Reach},
 };
 
 use crate::{
     args::Plan,
-    document::{send, whole},
+    document::{fragment, send, whole},
     exit::{Exit, Failure},
     humane::{printable, word},
     inspect, output,
@@ -21,9 +22,30 @@ use crate::{
 /// # Errors
 /// The document has problems, or the router does not answer.
 pub(crate) async fn plan(session: &Session, args: Plan) -> Result<Exit, Failure> {
-    let parts = whole(session, &args.files.files).await?;
+    let is_edit = args.edit || !args.delete.is_empty();
+    if is_edit && !args.edit && !args.files.is_empty() {
+        return Err(Failure::usage(
+            "with --delete, --edit says that the files hold a few objects",
+        ));
+    }
+    let parts = match (is_edit, args.files.is_empty()) {
+        (true, true) => Parts::default(),
+        (true, false) => fragment(&args.files)?,
+        (false, _) => whole(session, &args.files).await?,
+    };
     let policy = Some(parts.policy.clone());
-    let request = PlanRequest { policy };
+    let request = if is_edit {
+        PlanRequest {
+            put: policy,
+            delete: args.delete,
+            ..PlanRequest::default()
+        }
+    } else {
+        PlanRequest {
+            policy,
+            ..PlanRequest::default()
+        }
+    };
     let plan = send(session, &parts, request, async |mut client, it| {
         client.plan(it).await
     })
@@ -206,6 +228,7 @@ mod tests {
             change: change.into(),
             kind: kind.to_owned(),
             name: name.to_owned(),
+            ..ObjectChange::default()
         };
         let plan = PlanResponse {
             base: 7,

@@ -4,7 +4,10 @@ use serde_json::json;
 use wardline_proto::{
     document::{policy_to_json, policy_to_yaml, to_value},
     parts::Parts,
-    v1::{ApplyRequest, ChangeKind, ChangeResponse, EditRequest, GetPolicyRequest, ObjectChange},
+    v1::{
+        ApplyRequest, ChangeKind, ChangeResponse, EditRequest, FieldChange, GetPolicyRequest,
+        ObjectChange,
+    },
 };
 
 use crate::{
@@ -149,6 +152,9 @@ async fn edit(
 fn change_text(change: &ChangeResponse, clock: &Clock) -> String {
     let revision = change.revision;
     let mut text = match time(change.confirm_by.as_ref()) {
+        None if change.unchanged => {
+            format!("revision {revision} stays in force: there is nothing to change\n")
+        }
         None => format!("revision {revision}\n"),
         Some(by) => format!(
             "revision {revision}, taken back {} ({}) unless confirmed: wardctl confirm {revision}\n",
@@ -175,14 +181,50 @@ pub(crate) fn changes_text(changes: &[ObjectChange]) -> String {
         };
         vec![change, cell(&it.kind), cell(&it.name)]
     });
-    filled(table(&["CHANGE", "KIND", "NAME"]), rows, "changes")
+    let mut text = filled(table(&["CHANGE", "KIND", "NAME"]), rows, "changes");
+    for change in changes.iter().filter(|it| !it.fields.is_empty()) {
+        let (kind, name) = (&change.kind, printable(&change.name));
+        text += &format!("\n{kind} {name}:\n");
+        for FieldChange { field, old, new } in &change.fields {
+            let or_none = |text: &str| match text {
+                "" => "nothing".to_owned(),
+                text => printable(text),
+            };
+            text += &format!("  {field}: {} → {}\n", or_none(old), or_none(new));
+        }
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::table::uncoloured;
     use jiff::{Timestamp, tz::TimeZone};
 
     use super::*;
+
+    #[test]
+    fn what_an_altered_object_was_and_is_follows_the_list() {
+        let field = |field: &str, old: &str, new: &str| FieldChange {
+            field: field.to_owned(),
+            old: old.to_owned(),
+            new: new.to_owned(),
+        };
+        let change = ObjectChange {
+            change: ChangeKind::Change.into(),
+            kind: "rule".to_owned(),
+            name: "web".to_owned(),
+            fields: vec![
+                field("services", "[tcp/80]", "[tcp/443]"),
+                field("log", "", "true"),
+            ],
+        };
+        assert_eq!(
+            uncoloured(&changes_text(&[change])),
+            "CHANGE  KIND  NAME\nchange  rule  web\n\n\
+             rule web:\n  services: [tcp/80] → [tcp/443]\n  log: nothing → true\n"
+        );
+    }
 
     #[test]
     fn a_change_tells_its_revision_first() {
@@ -196,6 +238,9 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(change_text(&change, &clock), "revision 8\n");
+        change.unchanged = true;
+        let stays = "revision 8 stays in force: there is nothing to change\n";
+        assert_eq!(change_text(&change, &clock), stays);
         change.confirm_by = at(60);
         assert_eq!(
             change_text(&change, &clock),

@@ -3,7 +3,8 @@
 use std::{future::Future, time::Duration};
 
 use tokio::time;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
+use wardline_proto::document::Problem;
 
 use crate::{
     args::Format,
@@ -17,6 +18,8 @@ pub(crate) struct Session {
     pub(crate) target: Target,
     pub(crate) format: Format,
     pub(crate) limit: Duration,
+    /// Whether the command changes something, which then may have happened without an answer.
+    pub(crate) changes: bool,
 }
 
 impl Session {
@@ -31,9 +34,24 @@ impl Session {
     ) -> Result<A, Failure> {
         self.within(async {
             let client = connect(&self.target).await?;
-            Ok(self.call(client, question, call).await?)
+            let answer = self.call(client, question, call).await;
+            answer.map_err(|status| self.failed(&status, Problem::clone))
         })
         .await
+    }
+
+    /// Why a call failed. One that changes something and was not answered may have done so.
+    pub(crate) fn failed(&self, status: &Status, placed: impl Fn(&Problem) -> Problem) -> Failure {
+        let unanswered = matches!(
+            status.code(),
+            Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
+        );
+        let failure = Failure::of(status, placed);
+        if unanswered && self.changes {
+            failure.maybe_done()
+        } else {
+            failure
+        }
     }
 
     /// Sends one request on an open connection; errors are the router's own status.
@@ -75,7 +93,14 @@ impl Session {
         &self,
         answer: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        let late = |_| Failure::failed(format!("no answer within {:?}", self.limit));
+        let late = |_| {
+            let late = Failure::failed(format!("no answer within {:?}", self.limit));
+            if self.changes {
+                late.maybe_done()
+            } else {
+                late
+            }
+        };
         time::timeout(self.limit, answer)
             .await
             .unwrap_or_else(|elapsed| Err(late(elapsed)))

@@ -325,7 +325,11 @@ mod tests {
 
     fn plan(policy: v1::Policy) -> Vec<u8> {
         let policy = Some(policy);
-        v1::PlanRequest { policy }.encode_to_vec()
+        let request = v1::PlanRequest {
+            policy,
+            ..v1::PlanRequest::default()
+        };
+        request.encode_to_vec()
     }
 
     fn device(at: usize) -> v1::Device {

@@ -22,7 +22,7 @@ use crate::{
     v1,
 };
 
-pub use crate::render::{policy_to_json, policy_to_yaml, to_value, value_to_yaml};
+pub use crate::render::{differing, policy_to_json, policy_to_yaml, to_value, value_to_yaml};
 
 /// One thing that is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -32,6 +32,30 @@ pub fn policy_to_json(policy: &v1::Policy) -> String {
     to_json(&object(&dynamic(policy), Fields::Set), true) + "\n"
 }
 
+/// The fields in which two messages differ: name, old and new value as YAML on one line, empty for a
+/// default.
+pub fn differing<M: Message + Name>(old: &M, new: &M) -> Vec<(String, String, String)> {
+    let fields = |message: &M| match object(&dynamic(message), Fields::Set) {
+        Json::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    let (old, new) = (fields(old), fields(new));
+    let written = |value: Option<&Json>| {
+        let mut text = String::new();
+        if let Some(value) = value {
+            flow(value, Place::Block, &mut text);
+        }
+        text
+    };
+    let names = old
+        .keys()
+        .chain(new.keys().filter(|it| !old.contains_key(*it)));
+    let names = names.filter(|it| old.get(*it) != new.get(*it));
+    names
+        .map(|it| (it.clone(), written(old.get(it)), written(new.get(it))))
+        .collect()
+}
+
 /// A value as YAML: lists of scalars on one line, lists of objects one below the other.
 pub fn value_to_yaml(value: &Json) -> String {
     let mut out = String::new();
@@ -307,7 +331,7 @@ mod tests {
         };
         assert_eq!(
             to_value(&change).to_string(),
-            r#"{"revision":18446744073709551615,"confirm_by":null,"warnings":[],"name":"","expires":null}"#
+            r#"{"revision":18446744073709551615,"confirm_by":null,"warnings":[],"name":"","expires":null,"unchanged":false}"#
         );
     }
 
@@ -431,6 +455,30 @@ rules:
     expires: 2026-12-01T00:00:00Z
 "#
         );
+    }
+
+    #[test]
+    fn what_differs_is_told_field_by_field() {
+        let service = |ports: &[&str], owner: &str| v1::Service {
+            name: "hl7".to_owned(),
+            ports: ports.iter().map(|it| (*it).to_owned()).collect(),
+            owner: owner.to_owned(),
+            ..Default::default()
+        };
+        let (old, new) = (
+            service(&["tcp/2575"], ""),
+            service(&["tcp/2575", "tcp/*"], "netops"),
+        );
+        let told = differing(&old, &new);
+        let told: Vec<_> = told.iter().map(|(a, b, c)| [a.as_str(), b, c]).collect();
+        assert_eq!(
+            told,
+            [
+                ["ports", "[tcp/2575]", "[tcp/2575, tcp/*]"],
+                ["owner", "", "netops"]
+            ]
+        );
+        assert_eq!(differing(&old, &old), []);
     }
 
     #[test]

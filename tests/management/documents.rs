@@ -2,10 +2,88 @@
 
 use std::fs;
 
+use serde_json::{Value, json};
 use wardline_tests::{
     Answer,
     ward::{Guard, Ward, policy, zone},
 };
+
+#[test]
+fn a_plan_of_an_edit_is_what_the_edit_does_and_nothing_changes_twice() {
+    let ward = Ward::new("edits");
+    let guard = Guard::start(&ward.lab, "");
+    let ctl = &guard.ctl;
+    let document = policy(&[zone(1, "", "")], "tcp/7");
+    guard.apply(&document);
+    // The same again makes no revision.
+    let file = ward.lab.dir().join("fragment.yaml");
+    let path = file.to_str().unwrap();
+    fs::write(&file, &document).unwrap();
+    let again = ctl
+        .run(&["apply", "-f", path, "--confirm-within", "60s"])
+        .unwrap()
+        .ok()
+        .unwrap();
+    assert_eq!(
+        again,
+        "revision 1 stays in force: there is nothing to change\n"
+    );
+    assert_eq!(ctl.json(&["apply", "-f", path]).unwrap()["unchanged"], true);
+    assert_eq!(ctl.json(&["status"]).unwrap()["pending"], Value::Null);
+    assert_eq!(
+        ctl.json(&["history"]).unwrap()["revisions"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+
+    let nine = "rules: [{name: needed, from: [any], to: ['cidr:198.51.100.0/24'], services: [tcp/9], action: allow}]\n\
+                devices: [{name: printer, zone: zone-1, addresses: [10.20.1.30]}]\n";
+    fs::write(&file, nine).unwrap();
+    let plan = ctl.json(&["plan", "--edit", "-f", path]).unwrap();
+    assert_eq!(ctl.json(&["status"]).unwrap()["revision"], 1);
+    let changes = plan["changes"].clone();
+    assert_eq!(changes[0]["name"], "printer", "{plan:#}");
+    let fields = json!([
+        {"field": "to", "old": "[cidr:198.51.100.0/24, \"cidr:2001:db8:100::/64\"]", "new": "[cidr:198.51.100.0/24]"},
+        {"field": "services", "old": "[tcp/7]", "new": "[tcp/9]"},
+    ]);
+    assert_eq!(changes[1]["fields"], fields, "{plan:#}");
+    ctl.run(&["put", "-f", path]).unwrap().ok().unwrap();
+    assert_eq!(ctl.json(&["diff"]).unwrap()["changes"], changes);
+    assert_eq!(ctl.json(&["put", "-f", path]).unwrap()["unchanged"], true);
+
+    let plan = ctl
+        .json(&["plan", "--delete", "rule/needed", "device/printer"])
+        .unwrap();
+    let gone: Vec<_> = plan["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["change"].clone())
+        .collect();
+    assert_eq!(gone, [json!("remove"), json!("remove")]);
+    // A plan is refused as the edit would be.
+    for (arguments, line) in [
+        (
+            vec!["plan", "--delete", "zone/zone-1"],
+            "zone/zone-1: is used by device/device-1, device/printer, port/lan1",
+        ),
+        (
+            vec!["plan", "--delete", "rule/nobody"],
+            "rule/nobody: is not there",
+        ),
+    ] {
+        let answer = ctl.run(&arguments).unwrap();
+        assert_eq!(answer.code, 4, "{answer:?}");
+        assert!(answer.stderr.contains(line), "{answer:?}");
+    }
+    let mixed = ctl
+        .run(&["plan", "-f", path, "--delete", "rule/needed"])
+        .unwrap();
+    assert_eq!(mixed.code, 2, "{mixed:?}");
+}
 
 #[test]
 fn a_folder_is_one_document_and_problems_name_file_line_and_object() {

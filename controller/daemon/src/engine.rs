@@ -27,11 +27,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use wardline_datapath::{Reader, error::DatapathError, ring::Ring};
 use wardline_policy::{
-    document::{
-        Document as Policy,
-        edit::{self, Edit},
-        end_at,
-    },
+    document::{Document as Policy, diff, edit::Edit, end_at},
     intent::Device,
     inventory::Inventory,
     limits::Limits,
@@ -152,6 +148,9 @@ impl Engine {
             }
             None => self.prepare(policy, haste)?,
         };
+        if let Some(unchanged) = self.unchanged(&prepared) {
+            return Ok(unchanged);
+        }
         let applied = self
             .in_force
             .change(&Origin::Whole, prepared, &[], terms, author, haste)?;
@@ -580,6 +579,27 @@ impl Engine {
         }
     }
 
+    /// The answer to a change that changes nothing, if this is one: it makes no revision.
+    fn unchanged(&self, prepared: &Prepared) -> Option<Applied> {
+        let state = self.in_force.state.borrow();
+        let current = &state.snapshot;
+        let is_policy =
+            state.failure.is_none() && current.revision != 0 && current.policy.version != 0;
+        let is_same = || diff::changes(&current.policy, &prepared.policy).is_empty();
+        if !is_policy || !is_same() {
+            return None;
+        }
+        let mut warnings = prepared.intent.warnings.clone();
+        warnings.extend(state.unguarded());
+        Some(Applied {
+            revision: current.revision,
+            parent: current.revision,
+            confirm_by: None,
+            warnings,
+            unchanged: true,
+        })
+    }
+
     fn prepare(
         &mut self,
         policy: impl Into<Arc<Policy>>,
@@ -606,20 +626,15 @@ impl Engine {
     ) -> Result<Applied, Refusal> {
         self.accepts(terms)?;
         self.has_policy()?;
-        let mut policy = Policy::clone(&self.snapshot().policy);
-        let edited = edit::change(&mut policy, &edit).map_err(Refusal::of_edit)?;
-        let policy = Arc::new(policy);
-        let prepared = match self.prepare(Arc::clone(&policy), haste) {
-            Err(Refusal::Invalid(problems)) => {
-                let used = edit::used(&policy, &edit);
-                return Err(if used.is_empty() {
-                    Refusal::Invalid(edit::placed(&policy, &edited, problems))
-                } else {
-                    Refusal::Used(used)
-                });
-            }
-            prepared => prepared?,
-        };
+        let (policy, edited) = Refusal::or_edited(&self.snapshot().policy, &edit)?;
+        let prepared = self.prepare(Arc::clone(&policy), haste);
+        let prepared = prepared.map_err(|refusal| refusal.in_edit(&policy, &edit, &edited))?;
+        if haste == Haste::RecordedFirst
+            && facts.is_empty()
+            && let Some(unchanged) = self.unchanged(&prepared)
+        {
+            return Ok(unchanged);
+        }
         self.in_force
             .change(&Origin::Edit(edit), prepared, facts, terms, author, haste)
     }

@@ -140,7 +140,7 @@ fn the_audit_has_who_changed_what_and_who_was_refused() {
         "{}",
         ward.daemon.log()
     );
-    ward.ctl.apply(POLICY).unwrap().ok().unwrap();
+    ward.ctl.apply(&other).unwrap().ok().unwrap();
     assert_eq!(findings(&ward, &[]), "line 4: records 4 to 5 are missing\n");
     // Only a head that was noted elsewhere shows that the whole file was replaced.
     ward.daemon.terminate().unwrap();
@@ -170,7 +170,7 @@ fn a_change_that_a_crash_kept_from_the_audit_is_found_in_the_history() {
     });
     let reason = ["--reason", "ticket 17"];
     let file = ward.files.join("p.yaml");
-    fs::write(&file, POLICY).unwrap();
+    fs::write(&file, POLICY.replace("name: a", "name: b")).unwrap();
     let apply = [&["apply", "-f", file.to_str().unwrap()], &reason[..]].concat();
     ward.ctl.run(&apply).unwrap().ok().unwrap();
     ward.daemon.kill9().unwrap();
@@ -213,6 +213,8 @@ fn a_change_whose_client_is_gone_has_its_record_all_the_same() {
     ward.there(async || {
         for n in 0..20_u64 {
             let mut client = SegmentationClient::new(local(socket.clone()).await);
+            // What changes nothing makes no revision.
+            policy.zones[0].description = n.to_string();
             let request = v1::ApplyRequest {
                 policy: Some(policy.clone()),
                 reason: n.to_string(),

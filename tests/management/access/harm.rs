@@ -167,6 +167,7 @@ fn clients_that_mean_harm_leave_the_others_served() {
     };
     let request = v1::PlanRequest {
         policy: Some(small),
+        ..v1::PlanRequest::default()
     };
     let before = memory(&ward);
     let grown = on(&attacker, async || {

@@ -169,6 +169,7 @@ impl InForce {
             parent: current.revision,
             confirm_by,
             warnings,
+            unchanged: false,
         })
     }
 

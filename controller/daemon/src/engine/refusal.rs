@@ -4,7 +4,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use wardline_datapath::error::DatapathError;
-use wardline_policy::{document::edit, quarantine::Whom, words::problem::Problem};
+use wardline_policy::{
+    document::{
+        Document as Policy,
+        edit::{self, Edit, Edited},
+    },
+    quarantine::Whom,
+    words::problem::Problem,
+};
 
 use crate::store::error::StoreError;
 
@@ -119,8 +126,28 @@ impl Refusal {
         format!("{self}: {}", problems.join("; "))
     }
 
+    /// The document that an edit makes of another, and where its objects are.
+    pub(crate) fn or_edited(policy: &Policy, edit: &Edit) -> Result<(Arc<Policy>, Edited), Self> {
+        let mut policy = Policy::clone(policy);
+        let edited = edit::change(&mut policy, edit).map_err(Self::of_edit)?;
+        Ok((Arc::new(policy), edited))
+    }
+
+    /// Why an edited document is refused, as the author of the edit knows it.
+    pub(crate) fn in_edit(self, policy: &Policy, edit: &Edit, edited: &Edited) -> Self {
+        let Self::Invalid(problems) = self else {
+            return self;
+        };
+        let used = edit::used(policy, edit);
+        if used.is_empty() {
+            Self::Invalid(edit::placed(policy, edited, problems))
+        } else {
+            Self::Used(used)
+        }
+    }
+
     /// An edit that can't be made.
-    pub(super) fn of_edit(problems: Vec<Problem>) -> Self {
+    fn of_edit(problems: Vec<Problem>) -> Self {
         let missing = |problem: &Problem| problem.message == edit::MISSING;
         if problems.iter().all(missing) {
             Self::Missing(problems)

@@ -40,6 +40,8 @@ pub struct Applied {
     pub confirm_by: Option<Timestamp>,
     /// Warnings.
     pub warnings: Vec<String>,
+    /// Whether there was nothing to change.
+    pub unchanged: bool,
 }
 
 /// The conditions of a change of the document.

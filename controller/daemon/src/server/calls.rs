@@ -112,6 +112,7 @@ fn changed(applied: Applied) -> Response<v1::ChangeResponse> {
         revision: applied.revision,
         confirm_by: applied.confirm_by.map(to_proto),
         warnings: applied.warnings,
+        unchanged: applied.unchanged,
         ..v1::ChangeResponse::default()
     });
     response.extensions_mut().insert(revisions);
@@ -219,11 +220,30 @@ impl Segmentation for Service {
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
-        let policy = required(request.into_inner().policy)?;
-        let planned = self.view.read_in(&self.view.plans, move |view, wanted| {
-            view.plan(policy, wanted)
-        });
-        Ok(Response::new(planned.await?))
+        let v1::PlanRequest {
+            policy,
+            put,
+            delete,
+        } = request.into_inner();
+        let is_edit = put.is_some() || !delete.is_empty();
+        if policy.is_some() && is_edit {
+            let message = "a plan is of a document or of an edit, one of the two";
+            return Err(Status::invalid_argument(message));
+        }
+        let planned = if is_edit {
+            let edit = edit(v1::EditRequest {
+                put,
+                delete,
+                ..v1::EditRequest::default()
+            });
+            let plan = move |view: &View, wanted: &dyn Fn() -> bool| view.plan_edit(&edit, wanted);
+            self.view.read_in(&self.view.plans, plan).await?
+        } else {
+            let policy = required(policy)?;
+            let plan = move |view: &View, wanted: &dyn Fn() -> bool| view.plan(policy, wanted);
+            self.view.read_in(&self.view.plans, plan).await?
+        };
+        Ok(Response::new(planned))
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Answer<v1::ChangeResponse> {

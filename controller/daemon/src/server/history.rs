@@ -54,7 +54,7 @@ impl View {
         Ok(v1::GetPolicyResponse {
             revision,
             policy: None,
-            changes: diff::changes(&before, &policy),
+            changes: diff::in_full(&before, &policy),
         })
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use wardline_policy::{
-    document::diff,
+    document::{diff, edit::Edit},
     intent::{Intent, Zone},
     numbers::numbered,
     reach::{self, Reach, Who},
@@ -43,20 +43,36 @@ impl View {
         policy: v1::Policy,
         wanted: &dyn Fn() -> bool,
     ) -> Result<v1::PlanResponse, Refusal> {
-        let planned = self.planned(policy, wanted);
+        let planned = self.planned(policy.into(), wanted);
         give_back();
         planned
     }
 
+    /// What an edit of the document in force would change, and its effects.
+    ///
+    /// # Errors
+    ///
+    /// Why it would be refused, or that nobody waits for it any more.
+    pub(super) fn plan_edit(
+        &self,
+        edit: &Edit,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<v1::PlanResponse, Refusal> {
+        let (policy, edited) = Refusal::or_edited(&self.state().snapshot.policy, edit)?;
+        let planned = self.planned(Arc::clone(&policy), wanted);
+        give_back();
+        planned.map_err(|refusal| refusal.in_edit(&policy, edit, &edited))
+    }
+
     fn planned(
         &self,
-        policy: v1::Policy,
+        policy: Arc<v1::Policy>,
         wanted: &dyn Fn() -> bool,
     ) -> Result<v1::PlanResponse, Refusal> {
         let state = self.state();
         let current = Arc::clone(&state.snapshot);
         let (limits, reader) = (&self.limits, &self.reader);
-        let prepared = prepare(policy.into(), &current, limits, reader, Fit::AllPorts)?;
+        let prepared = prepare(policy, &current, limits, reader, Fit::AllPorts)?;
         let mut warnings = prepared.intent.warnings.clone();
         warnings.extend(state.unguarded_in(&prepared.intent));
         let now = Timestamp::now();
@@ -88,7 +104,7 @@ impl View {
         observed.truncate(LISTED);
         Ok(v1::PlanResponse {
             base: current.revision,
-            changes: diff::changes(&current.policy, &prepared.policy),
+            changes: diff::in_full(&current.policy, &prepared.policy),
             warnings,
             tables: self
                 .reader

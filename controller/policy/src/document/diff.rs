@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use wardline_proto::v1::{ChangeKind, ObjectChange, Policy};
+use wardline_proto::{
+    document::differing,
+    v1::{ChangeKind, FieldChange, ObjectChange, Policy},
+};
 
 /// The objects that differ between two documents: removals, then additions, then changes, each by
 /// kind and name.
@@ -39,6 +42,44 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<ObjectChange> {
     changes.sort_by_key(rank);
     changes
 }
+
+/// The objects that differ between two documents, and the fields that do, of as many as are listed in
+/// full.
+pub fn in_full(old: &Policy, new: &Policy) -> Vec<ObjectChange> {
+    macro_rules! fields {
+        ($list:ident, $name:ident, $wanted:expr) => {{
+            let find = |policy: &'_ Policy| {
+                let mut objects = policy.$list.iter();
+                objects.position(|it| it.$name == $wanted)
+            };
+            match (find(old), find(new)) {
+                (Some(was), Some(is)) => differing(&old.$list[was], &new.$list[is]),
+                _ => Vec::new(),
+            }
+        }};
+    }
+    let mut changes = changes(old, new);
+    let altered = changes.iter_mut();
+    let altered = altered.filter(|it| it.change() == ChangeKind::Change);
+    for change in altered.take(IN_FULL) {
+        let name = &change.name;
+        let fields = match change.kind.as_str() {
+            "zone" => fields!(zones, name, *name),
+            "port" => fields!(ports, interface, *name),
+            "device" => fields!(devices, name, *name),
+            "service" => fields!(services, name, *name),
+            _ => fields!(rules, name, *name),
+        };
+        change.fields = fields
+            .into_iter()
+            .map(|(field, old, new)| FieldChange { field, old, new })
+            .collect();
+    }
+    changes
+}
+
+/// Most objects whose fields are compared.
+const IN_FULL: usize = 1000;
 
 /// How many objects are added, changed and removed.
 pub fn extent(changes: &[ObjectChange]) -> Extent {
@@ -79,6 +120,7 @@ fn compare<T: PartialEq>(
             change: change.into(),
             kind: kind.to_owned(),
             name: name.to_owned(),
+            fields: Vec::new(),
         });
     };
     for (name, at) in &after {
@@ -122,6 +164,14 @@ mod tests {
             .into_iter()
             .map(|change| (change.change(), change.kind, change.name))
             .collect();
+        let full = in_full(&old, &new);
+        let field = FieldChange {
+            field: "description".to_owned(),
+            old: String::new(),
+            new: "x".to_owned(),
+        };
+        assert_eq!(full[2].fields, [field]);
+        assert_eq!(full[0].fields, []);
         let is = |change, kind: &str, name: &str| (change, kind.to_owned(), name.to_owned());
         assert_eq!(
             found,
