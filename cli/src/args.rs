@@ -205,6 +205,8 @@ pub(crate) enum Command {
     Revoke(Revoke),
     /// List every interface of the router: guarded how, or not and what follows
     Interfaces,
+    /// List the services that rules may name: those of the document, and those that are known anyway
+    Services,
     /// List the devices and where each was last seen
     Devices,
     /// List the live flows
@@ -273,6 +275,7 @@ impl Command {
             | Self::Release(_)
             | Self::Grant(_)
             | Self::Revoke(_)
+            | Self::Services
             | Self::Devices
             | Self::Flows(_)
             | Self::Counters

@@ -11,10 +11,11 @@ use clap_complete::{
     engine::{ArgValueCandidates, CompletionCandidate},
     env::Shells,
 };
-use wardline_proto::v1::{GetPolicyRequest, Policy};
+use wardline_proto::v1::{GetPolicyRequest, ListServicesRequest, Policy};
 
 use crate::{
     args::{Args, Connection, Format},
+    connect::Client,
     contexts,
     exit::{Exit, Failure},
     output,
@@ -129,9 +130,16 @@ fn ports() -> Vec<CompletionCandidate> {
     offered(|policy| policy.ports.iter().map(|it| it.interface.clone()).collect())
 }
 
-/// Services.
+/// Services, of the document and of the catalogue.
 fn services() -> Vec<CompletionCandidate> {
-    offered(|policy| policy.services.iter().map(|it| it.name.clone()).collect())
+    let asked = ask(async |session: &Session| {
+        let request = ListServicesRequest {};
+        let call = async |mut client: Client, it| client.list_services(it).await;
+        session.ask(request, call).await
+    });
+    let services = asked.map(|it| it.services).unwrap_or_default();
+    let names = services.into_iter().map(|it| it.name);
+    names.map(CompletionCandidate::new).collect()
 }
 
 /// Rules, which grants are too.
@@ -193,6 +201,16 @@ fn offered(names: impl Fn(&Policy) -> Vec<String>) -> Vec<CompletionCandidate> {
 }
 
 fn policy() -> Option<Policy> {
+    let asked = ask(async |session: &Session| {
+        let request = GetPolicyRequest::default();
+        let call = async |mut client: Client, it| client.get_policy(it).await;
+        session.ask(request, call).await
+    });
+    asked?.policy
+}
+
+/// Asks the router that the typed line would ask; none if it does not answer.
+fn ask<A>(question: impl AsyncFnOnce(&Session) -> Result<A, Failure>) -> Option<A> {
     let session = Session {
         target: contexts::target(&connection()?).ok()?,
         format: Format::Table,
@@ -203,9 +221,7 @@ fn policy() -> Option<Policy> {
         .enable_all()
         .build()
         .ok()?;
-    let request = GetPolicyRequest::default();
-    let asked = session.ask(request, async |mut client, it| client.get_policy(it).await);
-    runtime.block_on(asked).ok()?.policy
+    runtime.block_on(question(&session)).ok()
 }
 
 /// Which router the line that is being typed is for.

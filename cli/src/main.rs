@@ -28,6 +28,7 @@ mod output;
 mod plan;
 mod policy;
 mod revisions;
+mod services;
 mod session;
 mod setup;
 mod table;
@@ -94,6 +95,7 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Grant(args) => access::grant(session, args).await,
         Command::Revoke(args) => access::revoke(session, args).await,
         Command::Interfaces => interfaces::interfaces(session).await,
+        Command::Services => services::services(session).await,
         Command::Devices => inspect::devices(session).await,
         Command::Flows(args) => inspect::flows(session, args).await,
         Command::Counters => inspect::counters(session).await,

@@ -4,8 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 use wardline_tests::{
-    Answer,
-    ward::{Guard, Ward, policy, zone},
+    Answer, Outcome, TIMEOUT,
+    ward::{FAR, Guard, Ward, policy, zone},
 };
 
 #[test]
@@ -83,6 +83,56 @@ fn a_plan_of_an_edit_is_what_the_edit_does_and_nothing_changes_twice() {
         .run(&["plan", "-f", path, "--delete", "rule/needed"])
         .unwrap();
     assert_eq!(mixed.code, 2, "{mixed:?}");
+}
+
+#[test]
+fn a_service_of_the_catalogue_is_known_by_name_and_stays_a_name() {
+    let ward = Ward::new("services");
+    let device = ward.device(1);
+    ward.lab.settle().unwrap();
+    let (_hl7, _other) = (
+        ward.far.tcp_serve(2575).unwrap(),
+        ward.far.tcp_serve(7777).unwrap(),
+    );
+    let guard = Guard::start(&ward.lab, "");
+    let ctl = &guard.ctl;
+    let opens = |port| device.tcp_connect(FAR[0], port, TIMEOUT) == Outcome::Connected;
+    let document = policy(&[zone(1, "", "")], "hl7");
+    guard.apply(&document);
+    assert!(opens(2575) && !opens(7777));
+    assert_eq!(
+        ctl.json(&["get"]).unwrap()["rules"][0]["services"],
+        json!(["hl7"])
+    );
+    let of = |name: &str| -> Value {
+        let all = ctl.json(&["services"]).unwrap();
+        let all = all["services"].as_array().unwrap().clone();
+        all.into_iter().find(|it| it["name"] == name).unwrap()
+    };
+    let hl7 = of("hl7");
+    assert_eq!(hl7["ports"], json!(["tcp/2575"]));
+    assert!(
+        hl7["source"].as_str().unwrap().starts_with("IANA hl7"),
+        "{hl7}"
+    );
+
+    // The document's own name comes first, and can't be taken from under a rule that uses it.
+    guard.apply(&(document + "services: [{name: hl7, ports: [tcp/7777]}]\n"));
+    assert!(!opens(2575) && opens(7777));
+    assert_eq!(of("hl7")["source"], "document");
+    for command in [
+        &["delete", "service/hl7"][..],
+        &["plan", "--delete", "service/hl7"],
+    ] {
+        let answer = ctl.run(command).unwrap();
+        assert_eq!(answer.code, 4, "{answer:?}");
+        assert!(
+            answer
+                .stderr
+                .contains("service/hl7: is used by rule/needed"),
+            "{answer:?}"
+        );
+    }
 }
 
 #[test]

@@ -8,5 +8,6 @@ mod interfaces;
 pub mod metrics;
 mod plan;
 pub mod serve;
+mod services;
 mod status;
 pub mod view;

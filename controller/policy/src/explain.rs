@@ -32,6 +32,7 @@ use self::{
     place::Checkpoint,
 };
 use crate::{
+    catalogue,
     inventory::{Header, Link},
     numbers::numbered,
     snapshot::Snapshot,
@@ -209,8 +210,12 @@ fn services(snapshot: &Snapshot, text: &str) -> Result<Vec<u32>, Problem> {
         .iter()
         .find(|service| service.name == text);
     let Some(service) = known else {
-        let message = format!("no service {text:?}; write a service's name, or a port as tcp/443");
-        return Err(problem("service", message));
+        let Some(known) = catalogue::known(text) else {
+            let message =
+                format!("no service {text:?}; write a service's name, or a port as tcp/443");
+            return Err(problem("service", message));
+        };
+        return Ok(known.services().map(|service| service.first).collect());
     };
     let ports = service
         .ports

@@ -10,6 +10,7 @@
 //! are arguments. Equal arguments give equal answers, byte for byte.
 
 pub mod absent;
+pub mod catalogue;
 pub mod clock;
 pub mod compile;
 pub mod document;

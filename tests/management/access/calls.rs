@@ -19,6 +19,7 @@ const MATRIX: [(&str, &[&str]); 3] = [
             "wardline.v1.Segmentation/Explain",
             "wardline.v1.Segmentation/ListDevices",
             "wardline.v1.Segmentation/ListInterfaces",
+            "wardline.v1.Segmentation/ListServices",
             "wardline.v1.Segmentation/ListFlows",
             "wardline.v1.Segmentation/GetCounters",
             "wardline.v1.Segmentation/WatchEvents",

@@ -170,6 +170,9 @@ const PORTS: [&str; 18] = [
     "proto/132",
 ];
 
+/// Services that nobody declares.
+const KNOWN: [&str; 4] = ["dns", "http", "https", "ping"];
+
 const ASKS: [Asks; 16] = [
     Asks::Tcp(1),
     Asks::Tcp(79),
@@ -443,7 +446,8 @@ fn rules(
     ];
     let selectors = vec(selector, 1..=2).prop_map(distinct);
     let named = services.iter().map(|service| service.name.clone());
-    let service = select(named.chain(PORTS.map(str::to_owned)).collect::<Vec<_>>());
+    let written = PORTS.into_iter().chain(KNOWN).map(str::to_owned);
+    let service = select(named.chain(written).collect::<Vec<_>>());
     let services = vec(service, 0..=4).prop_map(distinct);
     let expires = option::weighted(0.3, select(vec![-3600, -1, 0, 1, 3600]));
     let rule = (

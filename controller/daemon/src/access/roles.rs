@@ -82,6 +82,7 @@ pub const CALLS: &[Call] = {
         changes("/wardline.v1.Segmentation/Revoke", Operator, Light),
         looks("/wardline.v1.Segmentation/ListDevices", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/ListInterfaces", Viewer, Light),
+        looks("/wardline.v1.Segmentation/ListServices", Viewer, Light),
         looks("/wardline.v1.Segmentation/ListFlows", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/GetCounters", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/WatchEvents", Viewer, Light),

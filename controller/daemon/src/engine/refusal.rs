@@ -130,6 +130,12 @@ impl Refusal {
     pub(crate) fn or_edited(policy: &Policy, edit: &Edit) -> Result<(Arc<Policy>, Edited), Self> {
         let mut policy = Policy::clone(policy);
         let edited = edit::change(&mut policy, edit).map_err(Self::of_edit)?;
+        // A service's name may be of the catalogue, too: a rule would go on with other ports.
+        let mut used = edit::used(&policy, edit);
+        used.retain(|it| it.path.starts_with("service/"));
+        if !used.is_empty() {
+            return Err(Self::Used(used));
+        }
         Ok((Arc::new(policy), edited))
     }
 

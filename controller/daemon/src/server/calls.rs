@@ -386,6 +386,14 @@ impl Segmentation for Service {
         Ok(Response::new(v1::ListInterfacesResponse { interfaces }))
     }
 
+    async fn list_services(
+        &self,
+        _: Request<v1::ListServicesRequest>,
+    ) -> Answer<v1::ListServicesResponse> {
+        let services = self.view.read(|view| Ok(view.services())).await?;
+        Ok(Response::new(v1::ListServicesResponse { services }))
+    }
+
     type ListFlowsStream = Many<v1::Flow>;
 
     async fn list_flows(

@@ -95,8 +95,7 @@ ports[1].zone: no zone "cameras"; there is "pumps", "servers""#,
         ),
         (
             |p| p.services[0].name = "x".repeat(64),
-            r#"services[0].name: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" has 64 characters; at most 63
-rules[0].services[0]: no service "hl7"; there is "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx""#,
+            r#"services[0].name: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" has 64 characters; at most 63"#,
         ),
         (
             |p| p.devices.extend_from_within(1..),
@@ -633,6 +632,24 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
         .collect()
+}
+
+#[test]
+fn a_service_of_the_catalogue_needs_no_declaration_and_the_documents_own_comes_first() {
+    let services = |policy: &v1::Policy| read(policy).rules[0].services.clone();
+    let mut policy = clinic();
+    policy.rules[0].services = vec!["dicom".to_owned()];
+    assert_eq!(
+        services(&policy),
+        [Service::of(6, 104, 104), Service::of(6, 11112, 11112)]
+    );
+    policy.services[0].name = "dicom".to_owned();
+    assert_eq!(services(&policy), [Service::of(6, 2575, 2575)]);
+    policy.rules[0].services = vec!["dicon".to_owned()];
+    assert_eq!(
+        problems(&policy),
+        [r#"rules[0].services[0]: no service "dicon"; did you mean "dicom"?"#]
+    );
 }
 
 #[test]

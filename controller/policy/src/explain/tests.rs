@@ -154,6 +154,19 @@ fn a_label_is_represented_by_a_device_that_has_it() {
 }
 
 #[test]
+fn a_service_of_the_catalogue_is_asked_for_by_its_name() {
+    let answer = ask("device:pump-1", "device:ehr", "https").unwrap();
+    assert_eq!(
+        (answer.reason, answer.rule.as_str()),
+        (Reason::Rule, "any-to-ehr-web")
+    );
+    assert_eq!(
+        problem_of(ask("device:pump-1", "device:ehr", "htps")).path,
+        "service"
+    );
+}
+
+#[test]
 fn drops_what_a_rule_denies_and_says_which() {
     drops(
         "device:camera-1",

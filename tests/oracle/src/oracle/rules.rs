@@ -197,8 +197,22 @@ impl Oracle<'_> {
         rule.services.is_empty() && implied
             || rule.services.iter().any(|text| match named(text) {
                 Some(service) => service.ports.iter().any(covers),
-                None => covers(text),
+                None => match known(text) {
+                    [] => covers(text),
+                    ports => ports.iter().any(|port| covers(&(*port).to_owned())),
+                },
             })
+    }
+}
+
+/// Services that rules may name although no document declares them, some of them.
+fn known(name: &str) -> &'static [&'static str] {
+    match name {
+        "dns" => &["udp/53", "tcp/53"],
+        "http" => &["tcp/80"],
+        "https" => &["tcp/443"],
+        "ping" => &["icmp/8", "icmpv6/128"],
+        _ => &[],
     }
 }
 

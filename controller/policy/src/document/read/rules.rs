@@ -9,6 +9,7 @@ use wardline_proto::{time::from_proto, v1};
 
 use super::{Labels, check_notes};
 use crate::{
+    catalogue::CATALOGUE,
     document::Document,
     intent::{Action, DeviceIndex, Rule, Selector, ZoneIndex},
     words::{
@@ -35,9 +36,16 @@ pub(super) fn read_services<'a>(
         document
             .services
             .iter()
-            .map(|service| service.name.as_str()),
+            .map(|service| service.name.as_str())
+            // The document's own names come before those of the catalogue.
+            .chain(CATALOGUE.iter().map(|known| known.name)),
     );
     let mut ports = vec![Vec::new(); names.sorted.len()];
+    for known in CATALOGUE {
+        if let Some(at) = names.find(known.name) {
+            ports[at] = known.services().collect();
+        }
+    }
     for (i, service) in document.services.iter().enumerate() {
         names.check(i, &service.name, problems)?;
         let mut own = Vec::with_capacity(service.ports.len());
