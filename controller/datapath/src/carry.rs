@@ -140,10 +140,10 @@ impl Datapath {
     }
 
     fn copy(&mut self, carrying: &mut Carrying, layout: &Layout, report: &mut Report) {
-        let (mut problems, mut learned_count) = (Vec::new(), 0);
+        let mut problems = Vec::new();
         let mut note = |done: Result<()>| problems.extend(done.err());
         let learned = self.copy_learned(&carrying.other, layout);
-        note(learned.map(|count| learned_count = count));
+        note(learned.map(|count| report.learned = count));
         note(self.copy_tables(&carrying.other, layout));
         fault::step("learned-carried");
         // The second time is short, so few flows open between it and the new programs.
@@ -156,7 +156,6 @@ impl Datapath {
         let left = get(&self.ebpf, "GAUGES", gauge::NOT_CARRIED);
         note(left.map(|left| report.left = left));
         report.flows = carrying.known.len();
-        report.learned = learned_count;
         let problems = problems.iter().map(DatapathError::to_string);
         report.problems.extend(problems);
     }
@@ -227,16 +226,17 @@ impl Datapath {
             let buckets = table.some(from, BUCKETS.min(table.entries - from))?;
             for flow in buckets.chunks(records.bucket).flat_map(|it| records.of(it)) {
                 let now = Known::of(&flow);
-                match known.insert(flow.key, now) {
-                    Some(before) if pass == Pass::Before => drop(known.insert(flow.key, before)),
-                    Some(before) if before == now => {}
-                    Some(before) => batch.push(before.since(&flow)),
-                    None if pass == Pass::Before => batch.push(flow),
-                    None => batch.push(Carried {
+                batch.push(match (known.get(&flow.key).copied(), pass) {
+                    (Some(_), Pass::Before) => continue,
+                    (Some(before), Pass::After) if before == now => continue,
+                    (Some(before), Pass::After) => before.since(&flow),
+                    (None, Pass::Before) => flow,
+                    (None, Pass::After) => Carried {
                         what: Carried::ADD,
                         ..flow
-                    }),
-                }
+                    },
+                });
+                known.insert(flow.key, now);
             }
             if batch.len() >= Carried::AT_ONCE as usize {
                 self.carry(&batch)?;

@@ -39,7 +39,15 @@ impl Datapath {
             return Ok(0);
         };
         let key = Conversion::same(size_of::<Address>());
-        let value = conversion(layout, "Learned").filter(|value| learned.fits(&key, value));
+        // Without one of these it is not known whose an address is, or for how long.
+        let whole = layout.structure("Learned").is_some_and(|it| {
+            let fields = [("holder", 8), ("last", 4), ("interface", 4)];
+            fields
+                .into_iter()
+                .all(|(name, size)| it.field(name, size).is_some())
+        });
+        let value = conversion(layout, "Learned");
+        let value = value.filter(|value| whole && learned.fits(&key, value));
         let Some(value) = value else {
             return Err(DatapathError::Incompatible(other.pin("LEARNED")));
         };
