@@ -81,6 +81,13 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                 )],
             ),
             (
+                "services",
+                &[(
+                    "services",
+                    "Which services may rules name, and where are their ports laid down?",
+                )],
+            ),
+            (
                 "devices",
                 &[(
                     "devices",

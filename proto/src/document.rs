@@ -200,10 +200,15 @@ impl Walk {
                 continue;
             };
             self.at_field(&printable(key), |walk| {
-                if map.contains_key(&MapKey::String(key.clone())) {
-                    walk.problem("given twice; the first one counts".to_owned());
-                } else if let Some(value) = walk.value(&value.node, kind) {
-                    map.insert(MapKey::String(key.clone()), value);
+                match map.entry(MapKey::String(key.clone())) {
+                    Entry::Occupied(_) => {
+                        walk.problem("given twice; the first one counts".to_owned());
+                    }
+                    Entry::Vacant(free) => {
+                        if let Some(value) = walk.value(&value.node, kind) {
+                            free.insert(value);
+                        }
+                    }
                 }
             });
         }

@@ -46,7 +46,7 @@ fn a_plan_of_an_edit_is_what_the_edit_does_and_nothing_changes_twice() {
     let changes = plan["changes"].clone();
     assert_eq!(changes[0]["name"], "printer", "{plan:#}");
     let fields = json!([
-        {"field": "to", "old": "[cidr:198.51.100.0/24, \"cidr:2001:db8:100::/64\"]", "new": "[cidr:198.51.100.0/24]"},
+        {"field": "to", "old": "[cidr:198.51.100.0/24, cidr:2001:db8:100::/64]", "new": "[cidr:198.51.100.0/24]"},
         {"field": "services", "old": "[tcp/7]", "new": "[tcp/9]"},
     ]);
     assert_eq!(changes[1]["fields"], fields, "{plan:#}");

@@ -350,10 +350,8 @@ fn devices(zones: Vec<Zone>) -> impl Strategy<Value = Vec<Device>> {
     );
     let all = ADDRESSES.to_vec();
     (vec(settings, 1..=6), Just(all).prop_shuffle()).prop_map(move |(settings, mut free)| {
-        let device = |(i, (zone, macs, addresses, bound, learn, labels)): (
-            usize,
-            (usize, usize, usize, bool, Option<bool>, Labels),
-        )| {
+        type Drawn = (usize, usize, usize, bool, Option<bool>, Labels);
+        let device = |(i, (zone, macs, addresses, bound, learn, labels)): (usize, Drawn)| {
             let zone = &zones[zone];
             let fits = |address: &IpAddr| {
                 let owners = owners(&zones, *address);
