@@ -169,6 +169,7 @@ fn questions(host: &Host, stop: &AtomicBool) -> (u32, u32) {
         let outcome = host.udp_exchange(FAR[0], 7, Duration::from_millis(200));
         asked += 1;
         answered += u32::from(outcome == Outcome::Connected);
+        thread::sleep(PAUSE);
     }
     (asked, answered)
 }
