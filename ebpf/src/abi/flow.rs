@@ -448,7 +448,7 @@ pub mod gauge {
     /// Tick until which the daemon vouches that an address of a live flow does not look idle. It is
     /// always near, because a daemon that has died keeps nothing recent.
     pub const LEARNED_KEPT: u32 = 5;
-    /// Which of [`Carried`] is carried next.
+    /// Which of [`Carried`](super::Carried) is carried next.
     pub const CARRIED: u32 = 6;
     /// Flows that could not be carried, for want of room.
     pub const NOT_CARRIED: u32 = 7;
