@@ -5,7 +5,7 @@
 //! with its path, and the rest is still returned, so that the router can check it too.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     fmt,
     fmt::Write as _,
     sync::LazyLock,
