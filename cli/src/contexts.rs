@@ -380,8 +380,8 @@ mod tests {
                 "contexts: {a: {server: unix:/x, cart: y}}",
                 "unknown field `cart`",
             ),
-            ("contexts: []", "invalid type"),
-            ("- a", "invalid type"),
+            ("contexts: []", "expected mapping"),
+            ("- a", "expected mapping"),
         ] {
             let error = serde_saphyr::from_str::<File>(text)
                 .expect_err(text)

@@ -157,7 +157,7 @@ fn topics() -> Vec<Topic> {
         ),
         topic(
             "Tunnels",
-            "What carries packets in packets is allowed only by a rule that names it. A rule without services and a \
+            "What carries packets in packets is allowed only by a rule that names it. A rule for all services and a \
              rule for `udp/*` do not.",
             tunnels::rows,
         ),

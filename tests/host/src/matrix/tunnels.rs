@@ -30,7 +30,7 @@ const DEFECT: &str = "a tunnel passes under a rule for everything";
 pub(crate) fn rows(t: &mut Table) {
     for (number, name) in PROTOCOLS {
         let to = |party: &Party, f| up(&PUMP, party, f, Upper::Bytes(number, vec![0x45; 32]));
-        t.both(&format!("{name}, protocol {number}, under a rule without services"), |c, f| {
+        t.both(&format!("{name}, protocol {number}, under a rule for all services"), |c, f| {
             c.mirrors(DEFECT);
             c.enters(LAN1, to(&ARCHIVE, f)).is(NO_RULE);
         });
@@ -40,10 +40,10 @@ pub(crate) fn rows(t: &mut Table) {
     t.both("a tunnel where a rule names it and another denies everything", |c, f| { c.enters(LAN1, up(&PUMP, &CLOSED, f, Upper::Bytes(47, vec![0; 32]))).is(DENIED_BY_RULE); });
     t.both("a tunnel from the uplink", |c, f| { c.leaves(LAN1, UPLINK, down(&VPN, &PUMP, f, Upper::Bytes(47, vec![0; 32]))).is(NO_RULE); });
     t.both("a tunnel to a network that a rule denies", |c, f| { c.enters(LAN1, up(&PUMP, &super::network::BLOCKED, f, Upper::Bytes(4, vec![0x45; 32]))).is(DENIED_BY_RULE); });
-    t.both("a protocol that is no tunnel, under a rule without services", |c, f| { c.enters(LAN1, up(&PUMP, &ARCHIVE, f, Upper::Bytes(50, vec![0; 32]))).is(RULE); });
+    t.both("a protocol that is no tunnel, under a rule for all services", |c, f| { c.enters(LAN1, up(&PUMP, &ARCHIVE, f, Upper::Bytes(50, vec![0; 32]))).is(RULE); });
 
     for (port, name) in PORTS {
-        t.both(&format!("{name}, udp/{port}, under a rule without services"), |c, f| {
+        t.both(&format!("{name}, udp/{port}, under a rule for all services"), |c, f| {
             c.mirrors(DEFECT);
             c.enters(LAN1, up(&PUMP, &ARCHIVE, f, udp(port))).is(NO_RULE);
         });
@@ -55,7 +55,7 @@ pub(crate) fn rows(t: &mut Table) {
         t.both(&format!("{name}, udp/{port}, where another rule denies everything"), |c, f| { c.enters(LAN1, up(&PUMP, &CLOSED, f, udp(port))).is(DENIED_BY_RULE); });
     }
     for port in [4788, 4790] {
-        t.case(format!("udp/{port}, beside a tunnel's port, under a rule without services")).enters(LAN1, up(&PUMP, &ARCHIVE, super::case::Family::V4, udp(port))).is(RULE);
+        t.case(format!("udp/{port}, beside a tunnel's port, under a rule for all services")).enters(LAN1, up(&PUMP, &ARCHIVE, super::case::Family::V4, udp(port))).is(RULE);
         t.case(format!("udp/{port}, beside a tunnel's port, under a rule for udp/*")).enters(LAN1, up(&PUMP, &MEDIA, super::case::Family::V4, udp(port))).is(RULE);
     }
     t.case("tcp/4789 is no tunnel").enters(LAN1, up(&PUMP, &ARCHIVE, super::case::Family::V4, super::network::syn(4789))).is(RULE);
