@@ -166,8 +166,10 @@ pub(crate) enum Format {
     Table,
     /// One JSON document; for events, one a line.
     Json,
-    /// The same as YAML.
+    /// The same in YAML; for events, a document each.
     Yaml,
+    /// Lists for spreadsheets, a line for each object.
+    Csv,
 }
 
 /// What to do.
@@ -356,6 +358,9 @@ pub(crate) struct Change {
         value_name = "REV"
     )]
     pub(crate) base: u64,
+    /// Make the change without a question. A terminal is told what the change does, and asked; a script never is.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// Why something is done; it may be left out.

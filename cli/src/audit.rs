@@ -18,6 +18,7 @@ use wardline_proto::{
 
 use crate::{
     args::{Audit, Format},
+    csv,
     exit::{Exit, Failure},
     humane::{Clock, printable},
     output,
@@ -43,6 +44,7 @@ pub(crate) async fn audit(session: &Session, args: Audit) -> Result<Exit, Failur
 
 async fn print(format: Format, mut lines: Lines) -> Result<Exit, Failure> {
     let clock = Clock::system();
+    let mut is_first = true;
     while let Some(line) = lines.next().await? {
         let text = match (format, read(&line)) {
             (Format::Table, Some((record, _))) => record_text(&record, &clock),
@@ -52,11 +54,20 @@ async fn print(format: Format, mut lines: Lines) -> Result<Exit, Failure> {
                 let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 format!("---\n{}", value_to_yaml(&value))
             }
+            (Format::Csv, Some((record, _))) => {
+                // Few records have one, and all lines have the same columns.
+                let record = Record {
+                    segment: None,
+                    ..record
+                };
+                csv::entry(&json!(record), std::mem::take(&mut is_first))?
+            }
+            (Format::Csv, None) => continue,
         };
         let done = match format {
             Format::Table => output::piece(&text)?,
             // An export has the same bytes as the stored records.
-            Format::Json | Format::Yaml => output::plain(&text)?,
+            Format::Json | Format::Yaml | Format::Csv => output::plain(&text)?,
         };
         if done == ControlFlow::Break(()) {
             break;
@@ -83,7 +94,7 @@ async fn verify(format: Format, mut lines: Lines, noted: Option<Head>) -> Result
             output::text(&whole(count, segments, &begins, &last))?;
         }
         Format::Table => {}
-        Format::Json | Format::Yaml => {
+        Format::Json | Format::Yaml | Format::Csv => {
             let value = json!({
                 "records": count,
                 "segments": segments,

@@ -125,7 +125,7 @@ fn read(path: &Path) -> Result<Contents, Failure> {
 fn tell(format: Format, path: &Path, contents: &Contents) -> Result<Exit, Failure> {
     match format {
         Format::Table => output::text(&text(path, contents, &Clock::system())),
-        Format::Json | Format::Yaml => output::value(format, &value(path, contents)),
+        Format::Json | Format::Yaml | Format::Csv => output::value(format, &value(path, contents)),
     }
 }
 

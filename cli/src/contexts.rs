@@ -273,7 +273,7 @@ impl File {
 
     fn list(&self, format: Format) -> Result<Exit, Failure> {
         match format {
-            Format::Json | Format::Yaml => {
+            Format::Json | Format::Yaml | Format::Csv => {
                 let context = |(name, target): (&String, &Target)| {
                     json!({
                         "name": name, "server": target.server, "ca": target.ca,

@@ -72,7 +72,7 @@ pub(crate) async fn flows(session: &Session, args: Limit) -> Result<Exit, Failur
     session.within(all).await?;
     match session.format {
         Format::Table => output::styled(&flows_text(&flows)),
-        format @ (Format::Json | Format::Yaml) => {
+        format @ (Format::Json | Format::Yaml | Format::Csv) => {
             let flows: Vec<Value> = flows.iter().map(to_value).collect();
             output::value(format, &json!({ "flows": flows }))
         }

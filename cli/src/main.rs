@@ -13,6 +13,7 @@ mod backup;
 mod complete;
 mod connect;
 mod contexts;
+mod csv;
 mod document;
 mod duration;
 mod events;

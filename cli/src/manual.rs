@@ -30,7 +30,8 @@ your user id. Another router is asked over TCP with mutual TLS; who you are is t
 ## Output
 
 `-o table` is for people, and its layout may change. For scripts use `-o json` or `-o yaml`: they print the answer's fields as
-the API has them, every field present. Answers go to standard output, warnings and errors to standard error, one problem a line.
+the API has them, every field present. `-o csv` prints a line for each object of a list, with the same names as heading; cells that a
+spreadsheet would take for formulas begin with an apostrophe. Answers go to standard output, warnings and errors to standard error, one problem a line.
 ";
 
 /// The meaning of each exit code.

@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind, Write},
     ops::ControlFlow,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use prost::{Message, Name};
@@ -14,6 +15,7 @@ use wardline_proto::{
 
 use crate::{
     args::Format,
+    csv,
     exit::{Exit, Failure},
     humane::printable,
 };
@@ -29,7 +31,7 @@ pub(crate) fn answer<M: Message + Name>(
 ) -> Result<Exit, Failure> {
     match format {
         Format::Table => styled(&table(message)),
-        Format::Json | Format::Yaml => value(format, &to_value(message)),
+        Format::Json | Format::Yaml | Format::Csv => value(format, &to_value(message)),
     }
 }
 
@@ -41,6 +43,7 @@ pub(crate) fn value(format: Format, value: &Value) -> Result<Exit, Failure> {
     match format {
         Format::Json | Format::Table => text(&(to_json(value, true) + "\n")),
         Format::Yaml => text(&value_to_yaml(value)),
+        Format::Csv => text(&csv::lines(value)?),
     }
 }
 
@@ -73,6 +76,11 @@ pub(crate) fn entry<M: Message + Name>(
         Format::Table => piece(&line(message)),
         Format::Json => plain(&(to_json(&to_value(message), false) + "\n")),
         Format::Yaml => plain(&format!("---\n{}", value_to_yaml(&to_value(message)))),
+        Format::Csv => {
+            static HAS_HEADING: AtomicBool = AtomicBool::new(false);
+            let is_first = !HAS_HEADING.swap(true, Ordering::Relaxed);
+            plain(&csv::entry(&to_value(message), is_first)?)
+        }
     }
 }
 

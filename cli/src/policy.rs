@@ -6,7 +6,7 @@ use wardline_proto::{
     parts::Parts,
     v1::{
         ApplyRequest, ChangeKind, ChangeResponse, EditRequest, FieldChange, GetPolicyRequest,
-        ObjectChange,
+        ObjectChange, PlanRequest,
     },
 };
 
@@ -16,6 +16,7 @@ use crate::{
     exit::{Exit, Failure},
     humane::{Clock, printable, time},
     output,
+    plan::agreed,
     session::Session,
     table::{cell, filled, judged, table},
 };
@@ -26,18 +27,23 @@ use crate::{
 /// The document has problems, or the router refuses or does not answer.
 pub(crate) async fn apply(session: &Session, args: Apply) -> Result<Exit, Failure> {
     let parts = whole(session, &args.files.files).await?;
-    let policy = Some(parts.policy.clone());
     let Change {
         confirm_within,
         why,
         base,
+        yes,
     } = args.change;
-    let confirm_within_s = confirm_within.unwrap_or_default();
+    let plan = PlanRequest {
+        policy: Some(parts.policy.clone()),
+        ..PlanRequest::default()
+    };
+    let asked = agreed(session, &parts, plan, yes).await?;
     let request = ApplyRequest {
-        policy,
+        policy: Some(parts.policy.clone()),
         reason: why.reason,
-        base,
-        confirm_within_s,
+        // What was told is true of this revision only.
+        base: if base == 0 { asked } else { base },
+        confirm_within_s: confirm_within.unwrap_or_default(),
     };
     let change = send(session, &parts, request, async |mut client, it| {
         client.apply(it).await
@@ -81,6 +87,11 @@ pub(crate) async fn get(session: &Session, args: Get) -> Result<Exit, Failure> {
     output::text(&match session.format {
         Format::Json => policy_to_json(&policy),
         Format::Table | Format::Yaml => policy_to_yaml(&policy),
+        Format::Csv => {
+            return Err(Failure::usage(
+                "a document is no list; -o yaml and -o json print it whole",
+            ));
+        }
     })
 }
 
@@ -133,14 +144,20 @@ async fn edit(
         confirm_within,
         why,
         base,
+        yes,
     } = change;
-    let confirm_within_s = confirm_within.unwrap_or_default();
+    let plan = PlanRequest {
+        put: Some(put.policy.clone()),
+        delete: delete.clone(),
+        ..PlanRequest::default()
+    };
+    let asked = agreed(session, put, plan, yes).await?;
     let request = EditRequest {
         put: Some(put.policy.clone()),
         delete,
         reason: why.reason,
-        base,
-        confirm_within_s,
+        base: if base == 0 { asked } else { base },
+        confirm_within_s: confirm_within.unwrap_or_default(),
     };
     let change = send(session, put, request, async |mut client, it| {
         client.edit(it).await

@@ -51,7 +51,7 @@ pub(crate) fn tls(format: Format, asked: &Tls) -> Result<Exit, Failure> {
     write(&directory, &files, &asked.owner)?;
     match format {
         Format::Table => output::text(&told(&directory, asked, &made)),
-        Format::Json | Format::Yaml => {
+        Format::Json | Format::Yaml | Format::Csv => {
             let names = files.iter().map(|file| directory.join(&file.name));
             let value = json!({
                 "files": names.collect::<Vec<PathBuf>>(),

@@ -1,6 +1,10 @@
 //! Documents in parts: files and folders are one, and each problem names its place.
 
-use std::fs;
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 use wardline_tests::{
@@ -240,4 +244,101 @@ fn a_folder_is_one_document_and_problems_name_file_line_and_object() {
             .len(),
         3
     );
+}
+
+/// Runs `wardctl` at a terminal of its own, where somebody types this.
+fn at_a_terminal(guard: &Guard, arguments: &str, typed: &str) -> String {
+    let command = format!(
+        "{} --server {} {arguments}",
+        guard.ctl.binary().display(),
+        guard.ctl.server()
+    );
+    let mut script = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    script
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(typed.as_bytes())
+        .unwrap();
+    let output = script.wait_with_output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_terminal_is_told_of_dangers_and_asked() {
+    let ward = Ward::new("asked");
+    ward.lab.settle().unwrap();
+    let guard = Guard::start(&ward.lab, "");
+    let revision = || {
+        guard.ctl.json(&["status"]).unwrap()["revision"]
+            .as_u64()
+            .unwrap()
+    };
+    guard.apply(&policy(&[zone(1, "", "")], "tcp/7"));
+    let file = ward.lab.dir().join("next.yaml");
+    let wide =
+        "  - {name: wide, from: [zone:zone-1], to: [router], services: [tcp/22], action: allow}\n";
+    fs::write(&file, policy(&[zone(1, "", "")], "tcp/7") + wide).unwrap();
+    let apply = format!("apply -f {}", file.display());
+
+    let said = at_a_terminal(&guard, &apply, "n\n");
+    assert!(
+        said.contains("1 to add") && said.contains("make this change? [y/N]"),
+        "{said}"
+    );
+    assert!(said.contains("nothing was changed"), "{said}");
+    assert_eq!(revision(), 1);
+    let said = at_a_terminal(&guard, &apply, "y\n");
+    assert!(said.contains("revision 2"), "{said}");
+    assert_eq!(revision(), 2);
+    let said = at_a_terminal(&guard, "delete rule/wide --yes", "");
+    assert!(
+        !said.contains("[y/N]") && said.contains("revision 3"),
+        "{said}"
+    );
+    // What changes nothing needs no question.
+    guard
+        .ctl
+        .run(&["apply", "-f", file.to_str().unwrap()])
+        .unwrap()
+        .ok()
+        .unwrap();
+    let said = at_a_terminal(&guard, &apply, "");
+    assert!(said.contains("there is nothing to change"), "{said}");
+}
+
+#[test]
+fn lists_are_printed_as_csv() {
+    let ward = Ward::new("csv");
+    ward.lab.settle().unwrap();
+    let guard = Guard::start(&ward.lab, "");
+    guard.apply(&policy(&[zone(1, "", "")], "tcp/7"));
+    let csv = |arguments: &[&str]| {
+        let arguments = [&["-o", "csv"], arguments].concat();
+        guard.ctl.run(&arguments).unwrap()
+    };
+    let devices = csv(&["devices"]).ok().unwrap();
+    let mut lines = devices.lines();
+    let heading = lines.next().unwrap();
+    assert!(
+        heading.starts_with("name,zone,macs,addresses,port,last_seen"),
+        "{heading}"
+    );
+    assert!(
+        lines.next().unwrap().starts_with("device-1,zone-1,"),
+        "{devices}"
+    );
+    let history = csv(&["history"]).ok().unwrap();
+    assert_eq!(history.lines().count(), 2, "{history}");
+    let audit = csv(&["audit"]).ok().unwrap();
+    assert!(audit.starts_with("sequence,time,actor,"), "{audit}");
+    let counters = csv(&["counters"]).ok().unwrap();
+    assert!(counters.contains("\nrules,needed,"), "{counters}");
+    let refused = csv(&["get"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
 }
