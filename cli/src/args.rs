@@ -434,6 +434,9 @@ pub(crate) struct Explain {
     /// The packet's source port [default: an ephemeral one].
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub(crate) source_port: u16,
+    /// The MAC that the packet comes from [default: the source's, or one that no device has].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) mac: String,
 }
 
 /// A device, or a port.

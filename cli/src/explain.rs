@@ -22,6 +22,7 @@ pub(crate) async fn explain(session: &Session, args: Explain) -> Result<Exit, Fa
         service: args.service,
         port: args.port,
         source_port: args.source_port.into(),
+        mac: args.mac,
     };
     let question = request.clone();
     let answer = session

@@ -37,6 +37,7 @@ use crate::{
     numbers::numbered,
     snapshot::Snapshot,
     words::{
+        mac::Mac,
         problem::Problem,
         reason::reason_word,
         service::{Service, service_text},
@@ -57,6 +58,8 @@ pub struct Question {
     pub port: String,
     /// The source port; 0: an ephemeral one.
     pub source_port: u32,
+    /// The MAC that the packet comes from; empty: one of the source's.
+    pub mac: String,
 }
 
 /// What would happen to the packet.
@@ -115,19 +118,31 @@ pub fn explain(
     let to = resolver.ends("to", &question.to, &mut taken);
     let services = services(snapshot, &question.service);
     let source_port = source_port(question.source_port);
-    let (from, to, services, source_port) = match (from, to, services, source_port) {
-        (Ok(from), Ok(to), Ok(services), Ok(source_port)) => (from, to, services, source_port),
-        (from, to, services, source_port) => {
-            let problems = [from.err(), to.err(), services.err(), source_port.err()];
+    let mac = sender(&question.mac);
+    let (from, to, services, source_port, mac) = match (from, to, services, source_port, mac) {
+        (Ok(from), Ok(to), Ok(services), Ok(source_port), Ok(mac)) => {
+            (from, to, services, source_port, mac)
+        }
+        (from, to, services, source_port, mac) => {
+            let problems = [
+                from.err(),
+                to.err(),
+                services.err(),
+                source_port.err(),
+                mac.err(),
+            ];
             return Err(problems.into_iter().flatten().collect());
         }
     };
     let (from, to, service) = choose(&from, &to, &services).map_err(|problem| vec![problem])?;
     resolver.presume(from);
     resolver.presume(to);
-    let asked = resolver
+    let mut asked = resolver
         .asked(from, to, service, source_port, &question.port)
         .map_err(|problem| vec![problem])?;
+    if let Some(mac) = mac {
+        asked.send_from(mac).map_err(|problem| vec![problem])?;
+    }
     let verdict = resolver.judge(&asked.packet, &asked);
     let notes = resolver.notes(&asked, &verdict, from, to);
     Ok(Answer {
@@ -146,6 +161,23 @@ struct Asked<'a> {
     checkpoint: Checkpoint,
     /// The interface through which it enters or leaves there.
     link: &'a Link,
+}
+
+impl Asked<'_> {
+    /// Lets the packet come from this MAC.
+    fn send_from(&mut self, mac: Mac) -> Result<(), Problem> {
+        let enters = matches!(self.checkpoint, Checkpoint::Enters { .. });
+        if !enters || self.link.header == Header::Bare {
+            let message = format!(
+                "the packet is judged at {}, where its sender's MAC is not seen; --port names the port \
+                 that it enters",
+                self.link.name
+            );
+            return Err(problem("mac", message));
+        }
+        self.packet.source_mac = mac;
+        Ok(())
+    }
 }
 
 impl<'a> Resolver<'a> {
@@ -226,6 +258,15 @@ fn services(snapshot: &Snapshot, text: &str) -> Result<Vec<u32>, Problem> {
         return Err(problem("service", format!("service {text:?} has no ports")));
     }
     Ok(keys)
+}
+
+fn sender(mac: &str) -> Result<Option<Mac>, Problem> {
+    if mac.is_empty() {
+        return Ok(None);
+    }
+    let mac = mac.parse();
+    mac.map(Some)
+        .map_err(|error| problem("mac", format!("{error}")))
 }
 
 fn source_port(port: u32) -> Result<u16, Problem> {

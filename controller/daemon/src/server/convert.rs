@@ -51,6 +51,7 @@ pub(crate) fn question(request: v1::ExplainRequest) -> Question {
         service,
         port,
         source_port,
+        mac,
     } = request;
     Question {
         from,
@@ -58,6 +59,7 @@ pub(crate) fn question(request: v1::ExplainRequest) -> Question {
         service,
         port,
         source_port,
+        mac,
     }
 }
 

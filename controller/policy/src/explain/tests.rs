@@ -620,8 +620,36 @@ fn ask_at(from: &str, to: &str, service: &str, port: &str) -> Result<Answer, Vec
         service: service.into(),
         port: port.into(),
         source_port: 0,
+        ..Question::default()
     };
     explain(&snapshot(), &question, &[], 1)
+}
+
+#[test]
+fn a_mac_counts_as_the_kernel_sees_it() {
+    let ask = |from: &str, to: &str, mac: &str| {
+        let question = Question {
+            from: from.into(),
+            to: to.into(),
+            service: "hl7".into(),
+            mac: mac.into(),
+            ..Question::default()
+        };
+        explain(&snapshot(), &question, &[], 1)
+    };
+    let pump = |mac: &str| ask("device:pump-1", "device:ehr", mac).unwrap().reason;
+    assert_eq!(pump("02:00:00:00:01:11"), Reason::Rule);
+    assert_eq!(pump("02-00-00-00-01-11"), Reason::Rule);
+    assert_eq!(pump("02:00:00:00:99:99"), Reason::UnknownDevice);
+    // That of a camera.
+    assert_ne!(pump("02:00:00:00:02:21"), Reason::Rule);
+    let path = |answer: Result<Answer, Vec<Problem>>| answer.unwrap_err()[0].path.clone();
+    assert_eq!(path(ask("device:pump-1", "device:ehr", "02:00")), "mac");
+    // Nobody sees the MAC of what comes from outside.
+    assert_eq!(
+        path(ask("device:ehr", "device:pump-1", "02:00:00:00:01:11")),
+        "mac"
+    );
 }
 
 #[track_caller]
