@@ -579,9 +579,10 @@ impl Engine {
         }
     }
 
-    /// The answer to a change that changes nothing, if this is one: it makes no revision.
-    fn unchanged(&self, prepared: &Prepared) -> Option<Applied> {
-        let state = self.in_force.state.borrow();
+    /// The answer to a change that changes nothing, if this is one: it makes no revision. Ports are looked
+    /// at again, because somebody may have mended what one of them lacked.
+    fn unchanged(&mut self, prepared: &Prepared) -> Option<Applied> {
+        let state = self.in_force.state.borrow().clone();
         let current = &state.snapshot;
         let is_policy =
             state.failure.is_none() && current.revision != 0 && current.policy.version != 0;
@@ -589,6 +590,9 @@ impl Engine {
         if !is_policy || !is_same() {
             return None;
         }
+        self.in_force.guard();
+        let state = self.in_force.state.borrow();
+        let current = &state.snapshot;
         let mut warnings = prepared.intent.warnings.clone();
         warnings.extend(state.unguarded());
         Some(Applied {

@@ -96,8 +96,8 @@ fn pairs_are_not_made_without_end() {
             ..Rule::default()
         });
     };
-    let pairs = Ward::new(change, &[]).tables.pairs.len();
-    assert!((2 << 20..3 << 20).contains(&pairs), "{pairs}");
+    // Whoever compiles it refuses it, then.
+    assert_eq!(Ward::new(change, &[]).tables.pairs.len(), 0);
 }
 
 #[test]

@@ -352,8 +352,8 @@ devices[1].addresses[1]: 10.20.1.11 is in 10.20.1.0/24 of zone "pumps", the devi
             r#"rules[0].to[0]: "10.0.0.1/8" has host bits set; the prefix is 10.0.0.0/8"#,
         ),
         (
-            |p| p.rules[0].services[1] = "https".to_owned(),
-            r#"rules[0].services[1]: no service "https"; there is "hl7""#,
+            |p| p.rules[0].services[1] = "posgresql".to_owned(),
+            r#"rules[0].services[1]: no service "posgresql"; did you mean "postgresql"?"#,
         ),
         (
             |p| p.rules[0].services[1] = "tcp/65536".to_owned(),

@@ -67,7 +67,7 @@ rules:
   - {name: outside-only, from: [zone:pumps], to: [internet], services: [tcp/9443], action: deny}
   - {name: everywhere, from: [zone:pumps], to: [any], services: [tcp/9443], action: allow}
   # tunnels
-  - {name: all-of-archive, from: [zone:pumps], to: [device:archive], services: ["tcp/*", "udp/*", "icmp/*", "icmpv6/*", proto/50], action: allow}
+  - {name: all-of-archive, from: [zone:pumps], to: [device:archive], services: ["tcp/*", "udp/*", "icmp/*", "icmpv6/*", proto/50, proto/132], action: allow}
   - {name: all-udp-of-media, from: [zone:pumps], to: [device:media], services: ["udp/*"], action: allow}
   - {name: tunnels-to-vpn, from: [zone:pumps], to: [device:vpn], services: [tunnels], action: allow}
   - {name: tunnels-to-closed, from: [zone:pumps], to: [device:closed], services: [tunnels], action: allow}
