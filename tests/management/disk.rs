@@ -2,7 +2,10 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use wardline_tests::{Outcome, TIMEOUT, eventually, ward::FAR};
+use wardline_tests::{
+    Outcome, TIMEOUT, eventually,
+    ward::{FAR, PATIENCE},
+};
 
 use super::damage::Clinic;
 
@@ -131,7 +134,7 @@ fn a_full_disk_keeps_no_unconfirmed_change_in_force() {
     assert!(full.is_err());
 
     let closes = || clinic.one.tcp_connect(FAR[0], 8, TIMEOUT) != Outcome::Connected;
-    assert!(eventually(8 * TIMEOUT, closes), "{:#}", clinic.status());
+    assert!(eventually(PATIENCE, closes), "{:#}", clinic.status());
     assert_eq!(Clinic::reaches(&clinic.one), [true, false]);
     assert!(clinic.status()["pending"].is_null());
     clinic.guard.ctl.run(&CUT).unwrap().ok().unwrap();
