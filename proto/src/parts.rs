@@ -35,6 +35,12 @@ struct Part {
     begins: [usize; LISTS.len()],
 }
 
+/// Whether a path leads into a document; a request has other fields, too.
+fn is_of_document(path: &str) -> bool {
+    let field = path.split(['.', '[']).next().unwrap_or_default();
+    ["", "version"].contains(&field) || LISTS.contains(&field)
+}
+
 /// The lists of a document.
 const LISTS: [&str; 5] = ["zones", "ports", "devices", "services", "rules"];
 
@@ -96,7 +102,7 @@ impl Parts {
         let message = self.place_all(&problem.message);
         match (self.locate(&problem.path), &self.parts[..]) {
             ((Some(part), path), _) => self.parts[part].told(&path, &message),
-            ((None, path), [part]) => part.told(&path, &message),
+            ((None, path), [part]) if is_of_document(&path) => part.told(&path, &message),
             ((None, path), _) => Problem { path, message },
         }
     }

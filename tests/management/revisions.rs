@@ -147,7 +147,7 @@ fn an_edit_changes_a_few_objects_and_can_be_taken_back() {
     assert_eq!(rules(ctl, &["4"]), ["needed", "nine"]);
     assert_eq!(rules(ctl, &["3"]), ["needed"]);
     let changes = ctl.json(&["diff", "4"]).unwrap();
-    let change = json!([{"change": "add", "kind": "rule", "name": "nine"}]);
+    let change = json!([{"change": "add", "kind": "rule", "name": "nine", "fields": []}]);
     assert_eq!(changes["changes"], change);
     assert_eq!(
         ctl.json(&["history", "--limit", "1"]).unwrap()["revisions"][0]["revision"],
