@@ -8,6 +8,7 @@
 
 mod access;
 mod args;
+mod ask;
 mod audit;
 mod backup;
 mod complete;

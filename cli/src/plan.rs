@@ -1,15 +1,13 @@
 //! What a document would change: the router's plan, with the dangers first.
 
-use std::io::{self, IsTerminal as _, Write as _};
-
-use anstyle::{AnsiColor, Style};
 use wardline_proto::{
     parts::Parts,
-    v1::{ChangeKind, CutFlow, IdleRule, ObservedDrop, PlanRequest, PlanResponse, Reach},
+    v1::{CutFlow, IdleRule, ObservedDrop, PlanRequest, PlanResponse, Reach},
 };
 
 use crate::{
     args::Plan,
+    ask::{DANGER, counts_text},
     document::{fragment, send, whole},
     exit::{Exit, Failure},
     humane::{printable, word},
@@ -54,70 +52,6 @@ pub(crate) async fn plan(session: &Session, args: Plan) -> Result<Exit, Failure>
     .await?;
     output::warn(&plan.warnings);
     output::answer(session.format, &plan, plan_text)
-}
-
-/// Most dangers that are told before a question.
-const TOLD: usize = 5;
-
-/// Tells a person at a terminal what a change would do, and asks whether to make it. Returns the revision that
-/// the answer is about; 0: nobody was asked. A script is not asked.
-///
-/// # Errors
-/// The change would be refused, the router does not answer, or the answer is no.
-pub(crate) async fn agreed(
-    session: &Session,
-    parts: &Parts,
-    request: PlanRequest,
-    yes: bool,
-) -> Result<u64, Failure> {
-    let at_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
-    if yes || !at_terminal {
-        return Ok(0);
-    }
-    let plan = send(session, parts, request, async |mut client, it| {
-        client.plan(it).await
-    })
-    .await?;
-    if plan.changes.is_empty() {
-        return Ok(plan.base);
-    }
-    output::warn(&plan.warnings);
-    let asked = format!("{}make this change? [y/N] ", in_short(&plan));
-    let failed = |error: io::Error| Failure::failed(format!("can't ask: {error}"));
-    let mut out = anstream::stderr().lock();
-    out.write_all(asked.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(failed)?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(failed)?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(plan.base),
-        _ => Err(Failure::refused("nothing was changed")),
-    }
-}
-
-/// What a person should know before the answer: how much changes, and the first dangers.
-fn in_short(plan: &PlanResponse) -> String {
-    let mut text = counts_text(plan);
-    for danger in plan.dangers.iter().take(TOLD) {
-        text += &format!("{DANGER}!{DANGER:#} {}\n", printable(danger));
-    }
-    let more = plan.dangers.len().saturating_sub(TOLD);
-    if more != 0 {
-        text += &format!("and {more} more; `wardctl plan` tells all\n");
-    }
-    text
-}
-
-fn counts_text(plan: &PlanResponse) -> String {
-    let count = |kind| plan.changes.iter().filter(|it| it.change() == kind).count();
-    format!(
-        "against revision {}: {} to add, {} to change, {} to remove\n",
-        plan.base,
-        count(ChangeKind::Add),
-        count(ChangeKind::Change),
-        count(ChangeKind::Remove),
-    )
 }
 
 fn plan_text(plan: &PlanResponse) -> String {
@@ -166,8 +100,6 @@ fn plan_text(plan: &PlanResponse) -> String {
     }
     text
 }
-
-const DANGER: Style = AnsiColor::Red.on_default().bold();
 
 fn reach_text(reach: &[Reach]) -> String {
     let rows = reach.iter().map(|it| {
@@ -276,7 +208,7 @@ fn idle_text(idle: &[IdleRule]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wardline_proto::v1::{ObjectChange, Reason, TableStatus};
+    use wardline_proto::v1::{ChangeKind, ObjectChange, Reason, TableStatus};
 
     use super::*;
     use crate::table::uncoloured;

@@ -12,11 +12,11 @@ use wardline_proto::{
 
 use crate::{
     args::{Apply, Change, Delete, Format, Get},
+    ask::agreed,
     document::{fragment, send, whole},
     exit::{Exit, Failure},
     humane::{Clock, printable, time},
     output,
-    plan::agreed,
     session::Session,
     table::{cell, filled, judged, table},
 };

@@ -7,6 +7,7 @@
 
 pub mod grants;
 mod guard;
+mod hooks;
 pub mod hooks_first;
 mod in_force;
 mod lost;

@@ -15,16 +15,16 @@ mod tables;
 use std::{collections::HashMap, mem};
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use wardline_ebpf::abi::{Carried, FlowKey, gauge};
+use wardline_ebpf::abi::{Carried, gauge};
 
 use self::records::Records;
 use crate::{
     Datapath,
+    carrying::{Carrying, Known},
     error::{DatapathError, Result, program_error},
     fault,
     layout::Layout,
     maps::{get, program, set, write},
-    other::Other,
     slots::grace,
 };
 
@@ -44,50 +44,6 @@ pub struct Report {
     pub learned: usize,
     /// What could not be taken over, and why.
     pub problems: Vec<String>,
-}
-
-/// Another version, while what it has is taken over.
-pub(crate) struct Carrying {
-    other: Other,
-    /// The form of its tables; none: nothing of them is taken over.
-    layout: Option<Layout>,
-    /// What its flows had counted when they were carried.
-    known: HashMap<FlowKey, Known>,
-}
-
-/// What a flow had when it was carried.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Known {
-    packets: [u32; 2],
-    bytes: [u64; 2],
-    state: u32,
-}
-
-impl Known {
-    fn of(flow: &Carried) -> Self {
-        Self {
-            packets: flow.packets,
-            bytes: flow.bytes,
-            state: flow.state,
-        }
-    }
-
-    /// What has been counted since, of a flow that is the same or has begun anew.
-    fn since(self, flow: &Carried) -> Carried {
-        let begun_anew = (0..2).any(|leg| flow.packets[leg] < self.packets[leg]);
-        let before = match begun_anew {
-            true => ([0; 2], [0; 2]),
-            false => (self.packets, self.bytes),
-        };
-        Carried {
-            packets: [0, 1].map(|leg| flow.packets[leg] - before.0[leg]),
-            bytes: [0, 1].map(|leg| flow.bytes[leg].saturating_sub(before.1[leg])),
-            counted_packets: 0,
-            counted_bytes: 0,
-            what: Carried::SINCE,
-            ..*flow
-        }
-    }
 }
 
 /// Which flows are carried.

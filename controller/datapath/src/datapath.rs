@@ -20,7 +20,7 @@ use wardline_policy::tables::Tables;
 
 use crate::{
     attach::Hooks,
-    carry::Carrying,
+    carrying::Carrying,
     error::{DatapathError, Result, map_error, program_error},
     maps::{get, program, set},
     other::Other,

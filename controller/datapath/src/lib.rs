@@ -8,6 +8,7 @@ mod announcements;
 pub mod attach;
 mod bpf;
 pub mod carry;
+mod carrying;
 mod datapath;
 mod down;
 pub mod error;

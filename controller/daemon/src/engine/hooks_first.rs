@@ -16,10 +16,9 @@ use wardline_policy::{
 };
 
 use super::{
-    guard::{self, way},
-    in_force::guards_nothing,
+    hooks::{attach, observes, way},
     lost,
-    state::State,
+    state::{State, guards_nothing},
 };
 
 /// How long an interface may be missing in lists, or have another name there, after it was met.
@@ -82,7 +81,7 @@ impl HooksFirst {
         self.hooks.look();
         let way = way(ports.len());
         for (link, port) in ports {
-            if let Err(error) = guard::attach(&self.hooks, way, link, port) {
+            if let Err(error) = attach(&self.hooks, way, link, port) {
                 debug!(port = link.name, error, "not guarded at once");
             }
         }
@@ -114,5 +113,5 @@ impl HooksFirst {
 /// the tables are right.
 fn dropping_port<'a>(intent: &'a Intent, link: &Link) -> Option<&'a Port> {
     let port = intent.port_for(&link.name)?;
-    (!guard::observes(intent, port)).then_some(port)
+    (!observes(intent, port)).then_some(port)
 }

@@ -37,7 +37,7 @@ use super::{
     quarantine::Known,
     records::{Change, Records},
     refusal::Refusal,
-    state::{Attached, PortState, Shut, State},
+    state::{Attached, PortState, Shut, State, guards_nothing},
     terms::{Applied, Author, Terms},
 };
 use crate::{
@@ -567,11 +567,6 @@ fn base_of(known: &mut Option<Arc<Base>>, current: &Snapshot) -> Arc<Base> {
     let base = known
         .get_or_insert_with(|| Arc::new(Base::of(&current.intent, &current.ids, &current.clock)));
     Arc::clone(base)
-}
-
-/// Whether there is no policy, and nothing in its place, so that no hook is the daemon's matter.
-pub(super) fn guards_nothing(snapshot: &Snapshot) -> bool {
-    snapshot.revision == 0 && snapshot.policy.version == 0
 }
 
 /// The names of the interfaces that a policy guards, and of those that it has guarded and that are

@@ -12,7 +12,7 @@ use wardline_datapath::{
 use wardline_policy::{inventory::Link, snapshot::Snapshot};
 
 use super::{
-    guard::way,
+    hooks::way,
     state::{Attached, PortState, Shut},
 };
 

@@ -12,6 +12,11 @@ use wardline_policy::{
 use super::{pending::Pending, records::Grants};
 use crate::store::{enforced::Enforced, owed::Owed};
 
+/// Whether there is no policy, and nothing in its place, so that no hook is the daemon's matter.
+pub(super) fn guards_nothing(snapshot: &Snapshot) -> bool {
+    snapshot.revision == 0 && snapshot.policy.version == 0
+}
+
 /// The state that the engine published last. Never changed, only replaced.
 #[derive(Clone, Debug)]
 pub struct State {
