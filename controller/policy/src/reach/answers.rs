@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Reach, View, Who};
+use super::{Reach, Who, view::View};
 use crate::words::service::{Service, UDP};
 
 /// Who may answer whom, and the rules that let them.
