@@ -31,6 +31,9 @@ pub(crate) fn lines(answer: &Value) -> Result<String, Failure> {
         flatten("", answer, &mut row);
         rows.push(row);
     }
+    if rows.is_empty() {
+        return Ok(String::new());
+    }
     let mut columns: Vec<&str> = Vec::new();
     for (name, _) in rows.iter().flatten() {
         if !columns.contains(&name.as_str()) {
@@ -45,10 +48,7 @@ pub(crate) fn lines(answer: &Value) -> Result<String, Failure> {
             .map(|it| cell(it).map_or("", |(_, cell)| cell));
         cells.map(str::to_owned).collect()
     });
-    match rows.is_empty() {
-        true => Ok(String::new()),
-        false => written(std::iter::once(heading).chain(cells)),
-    }
+    written(std::iter::once(heading).chain(cells))
 }
 
 /// One entry of a stream, whose fields are always the same; the first one has the heading.
