@@ -62,7 +62,8 @@ pub(crate) fn run(root: &Path, names: &[String]) -> anyhow::Result<ExitCode> {
 /// When the tests could not be built or started.
 pub(crate) fn run_long(root: &Path) -> anyhow::Result<ExitCode> {
     setup::run(root)?;
-    finish(outcome(root, &["live::ports::".to_owned()], true)?)
+    let names = ["live::ports::", "many_of_the_worst_plans"].map(str::to_owned);
+    finish(outcome(root, &names, true)?)
 }
 
 fn finish(outcome: Outcome) -> anyhow::Result<ExitCode> {
