@@ -6,6 +6,7 @@ mod certificates;
 mod first_day;
 mod harm;
 mod metrics;
+mod python;
 
 use std::{
     path::PathBuf,

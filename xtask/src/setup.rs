@@ -40,6 +40,14 @@ const TEST_PROGRAMS: [(&str, &str, &str); 5] = [
     ("radvd", "--version", "radvd"),
 ];
 
+/// The code generator and the libraries of a client in Python. Without them, its test is skipped.
+const PYTHON_PACKAGES: [&str; 4] = [
+    "protobuf-compiler",
+    "protobuf-compiler-grpc",
+    "python3-grpcio",
+    "python3-protobuf",
+];
+
 /// Where distributions install a complete LLVM of the wanted version.
 const LLVM_PREFIXES: [&str; 3] = ["/usr/lib/llvm-22", "/usr/lib64/llvm22", "/usr/lib/llvm22"];
 
@@ -86,6 +94,12 @@ fn wanted_packages(root: &Path) -> Vec<&'static str> {
         if !runs(program, argument) {
             wanted.push(package);
         }
+    }
+    // The generator itself has no harmless argument.
+    if !runs("/usr/bin/python3", "-cimport grpc, google.protobuf")
+        || !Path::new("/usr/bin/grpc_python_plugin").exists()
+    {
+        wanted.extend(PYTHON_PACKAGES);
     }
     wanted
 }

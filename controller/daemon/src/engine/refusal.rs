@@ -19,7 +19,7 @@ use crate::store::error::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The document has problems.
-    #[error("the document has {} problems", .0.len())]
+    #[error("the document has problems")]
     Invalid(Vec<Problem>),
     /// The document exceeds limits; one problem with numbers for each.
     #[error("the policy does not fit the tables")]
@@ -45,7 +45,7 @@ pub enum Refusal {
     #[error("not there: {}", .0.iter().map(|it| it.path.as_str()).collect::<Vec<_>>().join(", "))]
     Missing(Vec<Problem>),
     /// Objects that can't be deleted, because others refer to them.
-    #[error("{} objects are used", .0.len())]
+    #[error("objects that others refer to can't be deleted")]
     Used(Vec<Problem>),
     /// Another change waits for its confirmation.
     #[error(

@@ -176,6 +176,17 @@ fn terms(base: u64, confirm_within_s: u32) -> Terms {
 
 /// A refusal with one violation for each problem.
 fn violations(code: Code, message: String, problems: Vec<Problem>) -> Status {
+    // Many clients show nothing but the message.
+    let message = match &problems[..] {
+        [first, rest @ ..] if !message.contains(&first.path) => {
+            let more = match rest.len() {
+                0 => String::new(),
+                count => format!(" (and {count} more)"),
+            };
+            format!("{message}: {}: {}{more}", first.path, first.message)
+        }
+        _ => message,
+    };
     let more = problems.len().saturating_sub(MOST_PROBLEMS);
     let mut violations: Vec<FieldViolation> = problems
         .into_iter()
@@ -195,11 +206,8 @@ fn required(policy: Option<v1::Policy>) -> Result<v1::Policy, Status> {
             path: "policy".to_owned(),
             message: "is missing".to_owned(),
         };
-        violations(
-            Code::InvalidArgument,
-            "the document has 1 problem".to_owned(),
-            vec![problem],
-        )
+        let message = "the document has problems".to_owned();
+        violations(Code::InvalidArgument, message, vec![problem])
     })
 }
 

@@ -32,7 +32,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 use wardline_proto::{DESCRIPTOR_SET, v1::segmentation_server::SegmentationServer};
 
-use super::calls::Service;
+use super::{authority::Authorities, calls::Service};
 use crate::{
     access::{
         gate::{self, Keeper},
@@ -303,6 +303,7 @@ async fn accept_unix(listener: UnixListener, server: mpsc::Sender<Connection>) {
         let server = server.clone();
         greetings.spawn(async move {
             let ends = std::future::pending();
+            let stream = Authorities::after(PREFACE.len(), stream);
             let connection = Connection::begin(stream, peer, place, ends);
             if let Ok(Ok(connection)) = timeout(GREETING, connection).await {
                 // The server accepts no more connections while it stops.
