@@ -12,6 +12,7 @@ mod failsafe;
 mod interfaces;
 mod labels;
 mod logs;
+mod mud;
 mod parts;
 mod plan;
 mod ports;

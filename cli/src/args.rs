@@ -219,6 +219,9 @@ pub(crate) enum Command {
     Events(Events),
     /// Show who changed what and who was refused; with --verify, check that no record was tampered with
     Audit(Audit),
+    /// Take over what a vendor says that a device needs (MUD, RFC 8520)
+    #[command(subcommand)]
+    Mud(Mud),
     /// Save all that a new router needs to go on from; wardlined --restore takes it
     Backup(Backup),
     /// Remember several routers and how to reach them, and choose one
@@ -253,13 +256,14 @@ impl Command {
                 | Self::Release(_)
                 | Self::Grant(_)
                 | Self::Revoke(_)
+                | Self::Mud(Mud::Import(MudImport { plan: false, .. }))
         )
     }
 
     /// How long an answer may take unless `--timeout` says so.
     pub(crate) fn default_timeout(&self) -> Duration {
         match self {
-            Self::Plan(_) | Self::Apply(_) | Self::Put(_) | Self::Audit(_) => {
+            Self::Plan(_) | Self::Apply(_) | Self::Put(_) | Self::Audit(_) | Self::Mud(_) => {
                 Duration::from_secs(120)
             }
             // The history of a large policy, over a slow line.
@@ -361,6 +365,68 @@ pub(crate) struct Change {
     /// Make the change without a question. A terminal is told what the change does, and asked; a script never is.
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+/// `mud`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Mud {
+    /// Show what a file would allow here, and why not the rest; changes nothing
+    Check(MudCheck),
+    /// Put the rules of a file in force; a later version of the file replaces them
+    Import(MudImport),
+}
+
+/// A MUD file and its signature.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MudFile {
+    /// The file, as the vendor publishes it.
+    pub(crate) file: PathBuf,
+    /// The signature over it: CMS in DER, which vendors publish as .p7s.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) signature: Option<PathBuf>,
+}
+
+/// Whom a MUD file is for.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+pub(crate) struct MudSubject {
+    /// A device; it gets the labels mud and mud-maker, which the rules name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
+    /// The devices that have this label instead.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Option<String>,
+}
+
+/// `mud check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MudCheck {
+    #[command(flatten)]
+    pub(crate) file: MudFile,
+    #[command(flatten)]
+    pub(crate) subject: MudSubject,
+    /// Show what it would allow if somebody approved of it.
+    #[arg(long)]
+    pub(crate) approved: bool,
+}
+
+/// `mud import`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("whom").args(["device", "label"]).required(true))]
+pub(crate) struct MudImport {
+    #[command(flatten)]
+    pub(crate) file: MudFile,
+    #[command(flatten)]
+    pub(crate) subject: MudSubject,
+    /// Why you approve of a file without a signature, or of the addresses in a file; for the history and the
+    /// audit.
+    #[arg(long, value_name = "REASON", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) approve: Option<String>,
+    /// Show what the import would change, as plan does; changes nothing.
+    #[arg(long)]
+    pub(crate) plan: bool,
+    #[command(flatten)]
+    pub(crate) change: Change,
 }
 
 /// Why something is done; it may be left out.

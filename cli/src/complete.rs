@@ -38,7 +38,7 @@ type Names = fn() -> Vec<CompletionCandidate>;
 type Offers = &'static [(&'static str, Names)];
 
 /// A command, or one within another, and the names that its arguments take.
-const OFFERED: [(&[&str], Offers); 8] = [
+const OFFERED: [(&[&str], Offers); 10] = [
     (
         &["explain"],
         &[
@@ -60,6 +60,8 @@ const OFFERED: [(&[&str], Offers); 8] = [
     (&["release"], &[("device", devices), ("port", ports)]),
     (&["delete"], &[("objects", objects)]),
     (&["revoke"], &[("name", rules)]),
+    (&["mud", "check"], &[("device", devices)]),
+    (&["mud", "import"], &[("device", devices)]),
     (&["context", "use"], &[("name", contexts)]),
     (&["context", "delete"], &[("name", contexts)]),
 ];

@@ -26,6 +26,7 @@ mod interfaces;
 mod manpages;
 #[cfg(test)]
 mod manual;
+mod mud;
 mod output;
 mod plan;
 mod policy;
@@ -86,6 +87,7 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Apply(args) => policy::apply(session, args).await,
         Command::Put(args) => policy::put(session, args).await,
         Command::Delete(args) => policy::delete(session, args).await,
+        Command::Mud(command) => mud::mud(session, command).await,
         Command::Get(args) => policy::get(session, args).await,
         Command::Diff(args) => policy::diff(session, args).await,
         Command::Confirm(args) => revisions::confirm(session, args).await,

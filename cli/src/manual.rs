@@ -184,6 +184,23 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                     "Both go in one change.",
                 )],
             ),
+            (
+                "mud",
+                &[
+                    (
+                        "mud check bulb.json",
+                        "What the vendor's file would allow here, and why not the rest.",
+                    ),
+                    (
+                        "mud import bulb.json --signature bulb.p7s --device bulb-1",
+                        "Makes rules of it; the device gets the labels that they name.",
+                    ),
+                    (
+                        "mud import bulb.json --label model=b7 --approve \"read it, NET-7\" --plan",
+                        "What the file would change, if you approved of it without a signature.",
+                    ),
+                ],
+            ),
             ("confirm", &[("confirm", "Keeps the change that waits.")]),
             (
                 "rollback",

@@ -50,8 +50,16 @@ pub(crate) async fn plan(session: &Session, args: Plan) -> Result<Exit, Failure>
         client.plan(it).await
     })
     .await?;
+    tell(session, &plan)
+}
+
+/// Prints a plan.
+///
+/// # Errors
+/// Standard output can't be written.
+pub(crate) fn tell(session: &Session, plan: &PlanResponse) -> Result<Exit, Failure> {
     output::warn(&plan.warnings);
-    output::answer(session.format, &plan, plan_text)
+    output::answer(session.format, plan, plan_text)
 }
 
 fn plan_text(plan: &PlanResponse) -> String {

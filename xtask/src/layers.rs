@@ -36,6 +36,11 @@ const LAYERS: &[Layer] = &[
         why: "from a document to tables and verdicts, by arguments alone",
     },
     Layer {
+        name: "wardline-mud",
+        builds_on: &["wardline-proto"],
+        why: "from a vendor's file to a document's rules, by arguments alone",
+    },
+    Layer {
         name: "wardline-datapath",
         builds_on: &["wardline-ebpf", "wardline-policy"],
         why: "it puts tables into the kernel and knows neither clients nor the store",
@@ -45,6 +50,7 @@ const LAYERS: &[Layer] = &[
         builds_on: &[
             "wardline-datapath",
             "wardline-ebpf",
+            "wardline-mud",
             "wardline-policy",
             "wardline-proto",
         ],
@@ -162,6 +168,26 @@ const RULES: &[Rule] = &[
         ],
         except: &[],
         why: "the time is an argument of whatever decides by it",
+    },
+    Rule {
+        layer: "wardline-mud",
+        paths: &[
+            "std::fs",
+            "std::env",
+            "std::process",
+            "std::io",
+            "std::os",
+            "std::thread",
+            "std::net::TcpListener",
+            "std::net::TcpStream",
+            "std::net::UdpSocket",
+            "std::time::SystemTime",
+            "std::time::Instant",
+            "jiff::Timestamp::now",
+            "jiff::Zoned::now",
+        ],
+        except: &[],
+        why: "a vendor's file is judged by arguments alone, and fetches nothing",
     },
     Rule {
         layer: "wardline-policy",

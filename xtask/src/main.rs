@@ -10,6 +10,7 @@ mod kernels;
 mod layers;
 mod ledger;
 mod matrix;
+mod mud_corpus;
 mod package;
 mod pages;
 mod setup;
@@ -81,6 +82,11 @@ enum Command {
     },
     /// Checks that no crate or module depends on what its layer may not have.
     Layers,
+    /// Imports every MUD file of a folder into a site of its own, and prints what became of each entry.
+    MudCorpus {
+        /// The folder; signatures (.p7s) and certificates (.pem) are beside the files.
+        folder: PathBuf,
+    },
     /// Runs every check that a change must pass, then says what failed.
     Ci,
 }
@@ -107,6 +113,7 @@ fn run(root: &Path, command: Command) -> anyhow::Result<ExitCode> {
         Command::Layers => layers::check::run(root)?,
         Command::Pages => pages::run(root)?,
         Command::Matrix => matrix::run(root)?,
+        Command::MudCorpus { folder } => mud_corpus::run(&folder)?,
         // These end with their own summary, and return its exit code.
         Command::Test { names } => return test::run(root, &names),
         Command::Long => return test::run_long(root),

@@ -14,10 +14,12 @@ use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
 mod file;
 pub mod identity;
+pub mod mud;
 
 use self::{
     file::{File, Place},
     identity::{Identity, Pattern},
+    mud::Mud,
 };
 
 /// Guards the ports of this router as the policy in force says.
@@ -115,6 +117,8 @@ pub struct Config {
     pub audit: Segments,
     /// How much of the history is kept.
     pub history: Kept,
+    /// What the site says about MUD files.
+    pub mud: Mud,
     /// Hosts that may always reach the router.
     pub failsafe: Vec<Failsafe>,
 }
@@ -399,6 +403,7 @@ impl fmt::Display for Config {
             log,
             audit,
             history,
+            mud,
             failsafe,
         } = self;
         writeln!(
@@ -478,7 +483,13 @@ impl fmt::Display for Config {
             bytes,
         } = history;
         writeln!(f, "[history]\nkeep_revisions = {revisions}")?;
-        writeln!(f, "keep_days = {days}\nkeep_bytes = {bytes}")
+        writeln!(f, "keep_days = {days}\nkeep_bytes = {bytes}")?;
+        let Mud { trust, router_is } = mud;
+        writeln!(f, "[mud]\nrouter_is = {router_is:?}")?;
+        match trust {
+            Some(trust) => writeln!(f, "trust = {trust:?}"),
+            None => Ok(()),
+        }
     }
 }
 

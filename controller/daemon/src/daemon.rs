@@ -178,6 +178,7 @@ impl Running {
         let audit = Audit::closed(&config.state_dir, config.audit);
         let router = config.router.clone();
         let keep = config.history;
+        let mud = Arc::new(config.mud.clone());
         let failsafe = config.failsafe.as_slice().into();
         let history = before.history.clone();
         let (engine, ring, changes) = load(config, before, parts.clone()).await?;
@@ -187,6 +188,7 @@ impl Running {
             router,
             limits: *engine.limits(),
             failsafe,
+            mud,
             states: engine.states(),
             reader: engine.reader(),
             parts: parts.clone(),

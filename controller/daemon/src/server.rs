@@ -7,6 +7,7 @@ mod convert;
 mod history;
 mod interfaces;
 pub mod metrics;
+mod mud;
 mod plan;
 pub mod serve;
 mod services;

@@ -1,4 +1,4 @@
-//! Writes the seed corpus into `corpus/parse` and `corpus/decide` of this folder.
+//! Writes the seed corpus into `corpus/parse`, `corpus/decide` and `corpus/mud` of this folder.
 
 use std::{fs, io, path::Path};
 
@@ -7,6 +7,7 @@ fn main() -> io::Result<()> {
     for (target, seeds) in [
         ("parse", wardline_fuzz::parse_seeds()),
         ("decide", wardline_fuzz::decide_seeds()),
+        ("mud", wardline_fuzz::mud_seeds()),
     ] {
         let folder = corpus.join(target);
         fs::create_dir_all(&folder)?;

@@ -2,6 +2,10 @@
 //!
 //! The naive reader, the random policies and the random frames are those of the oracle.
 
+mod vendors;
+
+pub use vendors::{mud, mud_seeds};
+
 use std::{collections::BTreeSet, net::IpAddr};
 
 use wardline_ebpf::{

@@ -20,6 +20,7 @@ const MATRIX: [(&str, &[&str]); 3] = [
             "wardline.v1.Segmentation/ListDevices",
             "wardline.v1.Segmentation/ListInterfaces",
             "wardline.v1.Segmentation/ListServices",
+            "wardline.v1.Segmentation/CheckMud",
             "wardline.v1.Segmentation/ListFlows",
             "wardline.v1.Segmentation/GetCounters",
             "wardline.v1.Segmentation/WatchEvents",
@@ -47,6 +48,7 @@ const MATRIX: [(&str, &[&str]); 3] = [
             "wardline.v1.Segmentation/Confirm",
             "wardline.v1.Segmentation/Rollback",
             "wardline.v1.Segmentation/GetBackup",
+            "wardline.v1.Segmentation/ImportMud",
         ],
     ),
 ];

@@ -20,7 +20,7 @@ use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
 use super::{
     Api, Config, ConfigError, Kept, Log, LogFormat, Metrics, OnFailure, Role, RoleMatch, Segments,
-    Tls, identity::PatternError,
+    Tls, identity::PatternError, mud::Mud,
 };
 
 /// The whole file.
@@ -76,6 +76,9 @@ pub(super) struct File {
     /// is in force, and what `rollback` returns to, always stays.
     #[serde(default)]
     history: FileHistory,
+    /// Vendors' descriptions of devices (MUD, RFC 8520): who may sign them, and what the router is for devices.
+    #[serde(default)]
+    mud: FileMud,
 }
 
 /// Who may always reach the router.
@@ -178,6 +181,22 @@ struct FileHistory {
     ///
     /// Example: `history.keep_bytes = 268435456`
     keep_bytes: Option<Spanned<i64>>,
+}
+
+/// Vendors' descriptions of devices.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileMud {
+    /// The certificates of whom the site trusts to sign MUD files, in PEM. Without it no signature holds, and
+    /// each file needs somebody's approval. Read again for each file.
+    ///
+    /// Example: `mud.trust = "/etc/wardline/mud-trust.pem"`
+    trust: Option<Spanned<PathBuf>>,
+    /// The classes of controllers that the router itself is in. At most 32.
+    ///
+    /// Example: `mud.router_is = ["urn:ietf:params:mud:dns", "urn:ietf:params:mud:ntp"]`
+    #[serde(default)]
+    router_is: Vec<Spanned<String>>,
 }
 
 /// How much the tables hold.
@@ -288,6 +307,7 @@ impl File {
             log: self.log.into_log(place)?,
             audit: self.audit.into_segments(place)?,
             history: self.history.into_kept(place)?,
+            mud: self.mud.into_mud(place)?,
             failsafe: failsafes(self.failsafe, place)?,
         })
     }
@@ -390,6 +410,39 @@ impl FileHistory {
             revisions: place.or(self.keep_revisions, 1..=1 << 20, revisions)?,
             days: place.or(self.keep_days, 0..=36_500, days)?,
             bytes: place.or(self.keep_bytes, 1 << 16..=u32::MAX, bytes)?,
+        })
+    }
+}
+
+/// Most classes that the router is in, and most bytes of one.
+const MOST_CLASSES: usize = 32;
+const LONGEST_CLASS: usize = 200;
+
+impl FileMud {
+    fn into_mud(self, place: &Place<'_>) -> Result<Mud, ConfigError> {
+        let trust = match self.trust {
+            Some(trust) if !trust.get_ref().is_absolute() => {
+                return Err(place.wrong(&trust, "not an absolute path"));
+            }
+            trust => trust.map(Spanned::into_inner),
+        };
+        for (at, class) in self.router_is.iter().enumerate() {
+            let name = class.get_ref();
+            let fits = name.len() <= LONGEST_CLASS && name.bytes().all(|it| it.is_ascii_graphic());
+            if !fits || !name.contains(':') {
+                return Err(place.wrong(class, "not a URI, as urn:ietf:params:mud:dns"));
+            }
+            if at >= MOST_CLASSES {
+                return Err(place.wrong(class, format_args!("more than {MOST_CLASSES} classes")));
+            }
+        }
+        Ok(Mud {
+            trust,
+            router_is: self
+                .router_is
+                .into_iter()
+                .map(Spanned::into_inner)
+                .collect(),
         })
     }
 }

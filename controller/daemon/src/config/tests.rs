@@ -60,6 +60,9 @@ keep_segments = 2
 keep_revisions = 7
 keep_days = 0
 keep_bytes = 65536
+[mud]
+trust = "/etc/mud.pem"
+router_is = ["urn:ietf:params:mud:dns"]
 "#;
 
 #[test]
@@ -95,6 +98,11 @@ fn reads_every_key() {
         bytes: 65_536,
     };
     assert_eq!(config.history, kept);
+    let mud = Mud {
+        trust: Some(PathBuf::from("/etc/mud.pem")),
+        router_is: vec!["urn:ietf:params:mud:dns".to_owned()],
+    };
+    assert_eq!(config.mud, mud);
 }
 
 #[test]
@@ -208,6 +216,14 @@ fn refuses_with_file_line_and_key() {
         (
             "[audit]\nkeep_segments = 1",
             "f.toml:2: audit.keep_segments: 1 is not from 2 to 1000",
+        ),
+        (
+            "[mud]\ntrust = \"mud.pem\"",
+            "f.toml:2: mud.trust: not an absolute path",
+        ),
+        (
+            "[mud]\nrouter_is = [\"dns\"]",
+            "f.toml:2: mud.router_is: not a URI",
         ),
         (
             "[history]\nkeep_bytes = 1",

@@ -16,6 +16,7 @@ use wardline_proto::{
 
 use super::{
     convert::{edit, explained, question},
+    mud::Asked,
     view::View,
 };
 use crate::{
@@ -400,6 +401,59 @@ impl Segmentation for Service {
     ) -> Answer<v1::ListServicesResponse> {
         let services = self.view.read(|view| Ok(view.services())).await?;
         Ok(Response::new(v1::ListServicesResponse { services }))
+    }
+
+    async fn check_mud(
+        &self,
+        request: Request<v1::CheckMudRequest>,
+    ) -> Answer<v1::CheckMudResponse> {
+        let request = request.into_inner();
+        let checked = self.view.check_mud(Asked {
+            file: request.file,
+            signature: request.signature,
+            device: request.device,
+            label: request.label,
+            is_approved: request.approve,
+        });
+        Ok(Response::new(checked.await?.into()))
+    }
+
+    async fn import_mud(
+        &self,
+        mut request: Request<v1::ImportMudRequest>,
+    ) -> Answer<v1::ImportMudResponse> {
+        let message = std::mem::take(request.get_mut());
+        if message.device.is_empty() && message.label.is_empty() {
+            return Err(Status::invalid_argument(
+                "name the device or the label that the file is for",
+            ));
+        }
+        let checked = self.view.check_mud(Asked {
+            file: message.file,
+            signature: message.signature,
+            device: message.device,
+            label: message.label,
+            is_approved: !message.approve.is_empty(),
+        });
+        let checked = checked.await?;
+        // The audit has it also of a file that is not believed.
+        let reason = checked.reason(&message.approve, &message.reason);
+        let author = author(&request, "mud", &reason)?;
+        checked.believed()?;
+        // What was checked is true of this revision only.
+        let base = if message.base == 0 {
+            checked.base
+        } else {
+            message.base
+        };
+        let (terms, edit) = (terms(base, message.confirm_within_s), checked.edit());
+        let change = self.change(move |engine| engine.edit(edit, &terms, &author));
+        let (metadata, change, extensions) = change.await?.into_parts();
+        let answer = v1::ImportMudResponse {
+            checked: Some(checked.into()),
+            change: Some(change),
+        };
+        Ok(Response::from_parts(metadata, answer, extensions))
     }
 
     type ListFlowsStream = Many<v1::Flow>;

@@ -12,6 +12,7 @@ use wardline_datapath::{Reader, error::DatapathError};
 use wardline_policy::{document::Document, failsafe::Failsafe, limits::Limits};
 
 use crate::{
+    config::mud::Mud,
     engine::{
         prepare::{Compiled, Fit},
         refusal::Refusal,
@@ -31,6 +32,8 @@ pub struct View {
     pub limits: Limits,
     /// Hosts that may always reach the router.
     pub failsafe: Arc<[Failsafe]>,
+    /// What the site says about MUD files.
+    pub mud: Arc<Mud>,
     /// The states that the engine publishes.
     pub states: watch::Receiver<State>,
     /// The kernel's maps.
