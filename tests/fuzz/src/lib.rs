@@ -6,7 +6,7 @@ mod vendors;
 
 pub use vendors::{mud, mud_seeds};
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use wardline_ebpf::{
     abi::{Address, Reason, Settings, gauge, zone},
@@ -134,7 +134,7 @@ pub fn decide(data: &[u8]) {
     let policy = policy(u16::from_be_bytes(*number));
     let inventory = judge::inventory(&INTERFACES, &ROUTER);
     let clock = judge::clock(NOW);
-    let compiled = Compiled::of_valid(&policy, &BTreeSet::new(), &inventory, clock);
+    let compiled = Compiled::of_valid(&policy, &Default::default(), &inventory, clock);
     let Some(compiled) = compiled else { return };
     let model = judge::model_for(&compiled, Settings::for_flows(64));
     let places = places();

@@ -46,8 +46,14 @@ pub fn mud(data: &[u8]) {
     }
     for rule in &imported.put.rules {
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        assert!(rule.name.len() <= 63 && rule.name.chars().all(fits), "{rule:?}");
-        assert!(rule.description.chars().all(|c| !c.is_control()), "{rule:?}");
+        assert!(
+            rule.name.len() <= 63 && rule.name.chars().all(fits),
+            "{rule:?}"
+        );
+        assert!(
+            rule.description.chars().all(|c| !c.is_control()),
+            "{rule:?}"
+        );
         assert!(rule.labels.values().all(|it| it.len() <= 63), "{rule:?}");
         assert!(!rule.services.is_empty() && !rule.from.is_empty() && !rule.to.is_empty());
     }
