@@ -209,6 +209,8 @@ pub(crate) enum Command {
     Interfaces,
     /// List the services that rules may name: those of the document, and those that are known anyway
     Services,
+    /// List the names in rules, with the addresses that resolvers have given for them
+    Names,
     /// List the devices and where each was last seen
     Devices,
     /// List the live flows
@@ -282,6 +284,7 @@ impl Command {
             | Self::Grant(_)
             | Self::Revoke(_)
             | Self::Services
+            | Self::Names
             | Self::Devices
             | Self::Flows(_)
             | Self::Counters
@@ -686,7 +689,7 @@ fn word(text: &str) -> Result<String, String> {
 
 /// Checks the form `KIND/NAME`; only the router knows whether the object exists.
 fn object(text: &str) -> Result<String, String> {
-    const KINDS: [&str; 5] = ["zone", "port", "device", "service", "rule"];
+    const KINDS: [&str; 6] = ["zone", "port", "device", "service", "rule", "resolver"];
     match text.split_once('/') {
         Some((kind, name)) if KINDS.contains(&kind) && !name.is_empty() => Ok(text.to_owned()),
         _ => Err(format!(

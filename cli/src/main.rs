@@ -27,6 +27,7 @@ mod manpages;
 #[cfg(test)]
 mod manual;
 mod mud;
+mod names;
 mod output;
 mod plan;
 mod policy;
@@ -100,6 +101,7 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Revoke(args) => access::revoke(session, args).await,
         Command::Interfaces => interfaces::interfaces(session).await,
         Command::Services => services::services(session).await,
+        Command::Names => names::names(session).await,
         Command::Devices => inspect::devices(session).await,
         Command::Flows(args) => inspect::flows(session, args).await,
         Command::Counters => inspect::counters(session).await,

@@ -89,6 +89,13 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                 )],
             ),
             (
+                "names",
+                &[(
+                    "names",
+                    "Which addresses do the names in rules have, from whom, and until when?",
+                )],
+            ),
+            (
                 "devices",
                 &[(
                     "devices",

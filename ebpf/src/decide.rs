@@ -20,11 +20,14 @@ mod dhcp;
 mod enter;
 mod failsafe;
 mod hosted;
+mod inquire;
 mod learn;
 mod leave;
+mod named;
 mod observe;
 mod options;
 mod parts;
+mod resolve;
 mod rewritten;
 mod start;
 mod steps;
@@ -40,11 +43,14 @@ pub use self::{
     enter::enter,
     failsafe::{apply_failsafe, has_failsafe},
     hosted::leave_hosted,
+    inquire::note_inquiry,
     learn::learn,
     leave::leave,
+    named::{ask_names, judge_name},
     observe::apply_observe,
     options::read_options,
     parts::note_first,
+    resolve::{note_address, read_resolution, take_address},
     rewritten::note_admission,
     start::{start_egress, start_ingress, start_unreadable},
     steps::{Answer, Fate, Steps, finish, note},
@@ -150,6 +156,26 @@ impl<B: Bytes + ?Sized, T: Lookup + ?Sized> Steps for Host<'_, B, T> {
 
     fn ask_policy(&mut self) {
         ask_policy(self.tables, self.work);
+    }
+
+    fn ask_names(&mut self) {
+        ask_names(self.tables, self.work, |work, selector| {
+            judge_name(self.tables, work, selector);
+        });
+    }
+
+    fn note_inquiry(&mut self) {
+        note_inquiry(self.bytes, self.tables, self.work);
+    }
+
+    fn read_resolution(&mut self) {
+        let (bytes, tables) = (self.bytes, self.tables);
+        let take = |work: &Work, at| {
+            take_address(bytes, at, work, |selector| {
+                note_address(tables, work, selector);
+            });
+        };
+        read_resolution(self.bytes, self.tables, self.work, take);
     }
 
     fn find_question(&mut self) {

@@ -8,7 +8,7 @@ use core::mem::offset_of;
 
 use crate::abi::{
     Address, Askings, Bucket, Clients, Counter, Flow, FlowEnds, FlowEntry, Fragment, FragmentKey,
-    Learned, Seen, Settings,
+    Learned, Named, Resolved, Seen, Settings,
 };
 
 /// A field of a structure.
@@ -61,6 +61,8 @@ structures! {
     FlowEnds { addresses, devices, rule, until, would, packets, bytes }
     Learned { holder, last, interface, zone, reserved }
     Seen { last, interface }
+    Resolved { selectors, until }
+    Named { address, resolver, asker, until, reserved }
     Clients { hashes, last }
     Askings { places, rules, until }
     FragmentKey { source, destination, bind, identification, vlan, protocol }
@@ -69,7 +71,7 @@ structures! {
     Settings {
         buckets, flows, flows_per_device, unlisted, jiffies_per_second, tcp_unanswered,
         tcp_established, tcp_closing, udp, udp_answered, icmp, learned, fragment, failsafe, control,
-        control_in_quarantine, learned_per_device, learned_per_port, seed,
+        control_in_quarantine, learned_per_device, learned_per_port, addresses_per_name, name_least, seed,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     decide::Work,
     flows,
     lookup::Lookup,
+    names,
     packet::{Bytes, Packet, Shape, number},
 };
 
@@ -45,6 +46,8 @@ pub fn may_forward<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         && plain
         && matches!(packet.shape, Shape::Tcp | Shape::Udp)
         && packet.hop_limit > 1
+        // Answers of resolvers are read where they leave.
+        && (packet.shape != Shape::Udp || packet.source_port != names::PORT)
         && !packet.source.is_link_local()
         && !packet.destination.is_link_local()
         && has_no_trailer(packet)

@@ -22,6 +22,8 @@ pub mod forward;
 pub mod guards;
 pub mod learning;
 pub mod lookup;
+pub mod name_buffer;
+pub mod names;
 pub mod packet;
 pub mod policy;
 
@@ -58,11 +60,15 @@ mod pod {
         abi::Forwarding,
         abi::FragmentKey,
         abi::Interval,
+        abi::Inquiry,
         abi::Mac,
+        abi::NameText,
+        abi::Named,
         abi::Port,
         abi::PrefixKey,
         abi::Routes,
         abi::Set,
         abi::Settings,
+        abi::Watched,
     );
 }

@@ -2,9 +2,11 @@
 
 use crate::abi::{
     Address, AddressKey, Askings, Bucket, Clients, Denial, End, Failsafe, Forwarding, Fragment,
-    FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes, Seen, Set, Settings,
+    FragmentKey, Inquiry, Interval, Learned, Mac, Named, Port, PrefixKey, Quota, Resolved, Routes,
+    Seen, Set, Settings, Watched,
 };
 use crate::cell::{Cell32, Cell64};
+use crate::name_buffer::NameBuffer;
 
 /// The tables of both slots, and the state that packets leave behind.
 ///
@@ -108,6 +110,26 @@ pub trait Lookup {
     /// A note of a flow that was opened a moment ago, by index:
     /// [`rewritten`](crate::decide) says what it holds.
     fn admission(&self, index: u32) -> Option<&Cell64>;
+    /// Whether the policy names a resolver with this address.
+    fn is_resolver(&self, key: &AddressKey) -> bool;
+    /// The selectors of a name, which begins at an offset of the buffer.
+    fn watched(&self, slot: u32, name: &NameBuffer, at: usize) -> Option<&Watched>;
+    /// How much the senders have asked that share a cell: `tick << 32 | count`.
+    fn inquirer(&self, cell: u32) -> Option<&Cell64>;
+    /// Notes a question to a resolver; false when there is no room.
+    fn note_inquiry(&self, hash: u64, inquiry: &Inquiry) -> bool;
+    /// A question to a resolver that was noted.
+    fn inquiry(&self, hash: u64) -> Option<&Inquiry>;
+    /// Forgets a question to a resolver.
+    fn forget_inquiry(&self, hash: u64);
+    /// The selectors that an address is known for. With `makes`, a place for them if there is none.
+    fn resolved(&self, address: &Address, makes: bool) -> Option<&Resolved>;
+    /// Forgets an address.
+    fn forget_resolved(&self, address: &Address);
+    /// An address of a selector, by [`named_key`](crate::abi::named_key).
+    fn named(&self, key: u64) -> Option<&Named>;
+    /// Puts an address of a selector in its place; false when there is no room.
+    fn name_address(&self, key: u64, named: &Named) -> bool;
     /// Where a device was last seen.
     fn seen(&self, device: u32) -> Option<&Seen>;
 }

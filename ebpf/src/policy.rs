@@ -3,7 +3,7 @@
 use crate::{
     abi::{
         ASKS, Address, AddressKey, End, Interval, KEPT, MAX_ZONES, PrefixKey, ROUTER, RULE_FLAGS,
-        Reason, holding_device, mac_key, pair_bit, pair_key, zone,
+        Reason, Set, holding_device, kind, mac_key, name, pair_bit, pair_key, zone,
     },
     cell::Cell32,
     lookup::Lookup,
@@ -72,23 +72,7 @@ pub fn judge<T: Lookup + ?Sized>(
             let Some(set) = tables.pair(pair_key(slot, opener | kept, other)) else {
                 continue;
             };
-            // Finds the interval of the service: the last that starts at or before it.
-            scratch.store(0);
-            let narrow = |step: usize| {
-                let next = scratch.load().wrapping_add(1 << step);
-                if next < set.count
-                    && let Some(interval) = tables.interval(set.first.wrapping_add(next))
-                    && interval.start <= service
-                {
-                    scratch.store(next);
-                }
-            };
-            // Only a few sets are that large.
-            if set.count > 1 << FEW {
-                (FEW..STEPS).rev().for_each(narrow);
-            }
-            (0..FEW).rev().for_each(narrow);
-            let Some(interval) = tables.interval(set.first.wrapping_add(scratch.load())) else {
+            let Some(interval) = find_interval(tables, set, service, scratch) else {
                 continue;
             };
             if interval.deny != 0 && tick < interval.deny_until {
@@ -123,6 +107,95 @@ pub fn judge<T: Lookup + ?Sized>(
         best.rule = 0;
     }
     best
+}
+
+/// Finds the interval of a service in a set: the last that starts at or before it.
+#[inline(always)]
+fn find_interval<'a, T: Lookup + ?Sized>(
+    tables: &'a T,
+    set: &Set,
+    service: u32,
+    scratch: &Cell32,
+) -> Option<&'a Interval> {
+    scratch.store(0);
+    let narrow = |step: usize| {
+        let next = scratch.load().wrapping_add(1 << step);
+        if next < set.count
+            && let Some(interval) = tables.interval(set.first.wrapping_add(next))
+            && interval.start <= service
+        {
+            scratch.store(next);
+        }
+    };
+    // Only a few sets are that large.
+    if set.count > 1 << FEW {
+        (FEW..STEPS).rev().for_each(narrow);
+    }
+    (0..FEW).rev().for_each(narrow);
+    tables.interval(set.first.wrapping_add(scratch.load()))
+}
+
+/// Whether an address may have names: it is no device's, not the router's, in no network behind a guarded port, and
+/// in no zone but one that has all that is elsewhere.
+#[inline(always)]
+pub fn may_have_names(end: &End) -> bool {
+    end.device == 0
+        && (end.zone == 0 || end.flags & End::ELSEWHERE != 0)
+        && end.flags & (End::GUARDED | End::CONNECTED | End::SHARED) == 0
+}
+
+/// Whether a decision leaves it to the names of the other end: no rule has allowed or denied.
+#[inline(always)]
+pub fn is_undecided(decision: &Decision) -> bool {
+    match decision.reason {
+        Reason::NoRule | Reason::Expired => true,
+        // A rule that denies has an end.
+        Reason::Quarantined => decision.until == 0,
+        _ => false,
+    }
+}
+
+/// Improves a decision that has allowed nothing, or what another name of the other end has allowed, by
+/// what rules say about one more name of it. No rule denies by name.
+#[expect(clippy::too_many_arguments, reason = "each is asked for once")]
+#[inline(always)]
+pub fn judge_name<T: Lookup + ?Sized>(
+    tables: &T,
+    slot: u32,
+    from: &End,
+    selector: u32,
+    service: u32,
+    tick: u32,
+    scratch: &Cell32,
+    best: &mut Decision,
+) {
+    let kept = (from.flags & End::QUARANTINED) as u32 * KEPT;
+    for from_kind in 0..4 {
+        let opener = from.name(from_kind);
+        if opener == 0 {
+            continue;
+        }
+        let other = name(kind::DOMAIN, selector);
+        let Some(set) = tables.pair(pair_key(slot, opener | kept, other)) else {
+            continue;
+        };
+        let Some(interval) = find_interval(tables, set, service, scratch) else {
+            continue;
+        };
+        if interval.allow == 0 {
+            continue;
+        }
+        if tick >= interval.allow_until {
+            if matches!(best.reason, Reason::NoRule) {
+                best.reason = Reason::Expired;
+                best.rule = interval.allow;
+            }
+        } else if !matches!(best.reason, Reason::Rule) || is_better(best, interval) {
+            best.reason = Reason::Rule;
+            best.rule = interval.allow;
+            best.until = interval.allow_until;
+        }
+    }
 }
 
 /// Whether an interval's allow counts more than what was found before: it lasts longer, or as long
@@ -201,7 +274,7 @@ pub fn find_end<T: Lookup + ?Sized>(
             end.device = device;
             end.zone = known.zone;
             end.class = known.class;
-            end.flags = known.flags;
+            end.flags = known.flags | end.flags & End::NAMES;
             end.from |= known.from;
             end.to |= known.to;
         }

@@ -548,7 +548,7 @@ services:
             let expected = format!("{written}: unknown field; did you mean {meant}?");
             assert_eq!(problems(&format!("{written}: []")), [expected]);
         }
-        let all = "known are version, zones, ports, devices, services, rules";
+        let all = "known are version, zones, ports, devices, services, rules, resolvers";
         assert_eq!(problems("x: 1"), [format!("x: unknown field; {all}")]);
         assert_eq!(
             problems("\"a\\nb\": 1"),
@@ -742,12 +742,17 @@ devices:
             devices in prop::collection::vec(device(), 0..3),
             services in prop::collection::vec((text(), texts()), 0..3),
             rules in prop::collection::vec(rule(), 0..3),
+            resolvers in prop::collection::vec((text(), text()), 0..3),
         ) -> v1::Policy {
+            let resolvers = resolvers.into_iter();
+            let resolvers = resolvers
+                .map(|(address, description)| v1::Resolver { address, description })
+                .collect();
             let services =
                 services.into_iter().map(|(name, ports)| v1::Service {
                     name, ports, ..Default::default()
                 }).collect();
-            v1::Policy { version, zones, ports, devices, services, rules }
+            v1::Policy { version, zones, ports, devices, services, rules, resolvers }
         }
     }
 

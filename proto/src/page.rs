@@ -16,7 +16,7 @@ const NOTICE: &str = "\n<!-- Made by `cargo xtask pages` from proto/policy.md, f
                       proto/wardline/v1/segmentation.proto, and from the examples in proto/src/page.rs. -->\n";
 
 /// The messages, with their headings and the document around an object of each.
-const OBJECTS: [(&str, &str, &str); 7] = [
+const OBJECTS: [(&str, &str, &str); 8] = [
     ("Policy", "The document", "{}"),
     ("Zone", "zones", "zones: [{}]"),
     ("Port", "ports", "ports: [{}]"),
@@ -24,10 +24,11 @@ const OBJECTS: [(&str, &str, &str); 7] = [
     ("Device", "devices", "devices: [{}]"),
     ("Service", "services", "services: [{}]"),
     ("Rule", "rules", "rules: [{}]"),
+    ("Resolver", "resolvers", "resolvers: [{}]"),
 ];
 
 /// The fields that a document must have.
-const REQUIRED: [&str; 12] = [
+const REQUIRED: [&str; 13] = [
     "Policy.version",
     "Zone.name",
     "Port.interface",
@@ -40,10 +41,11 @@ const REQUIRED: [&str; 12] = [
     "Rule.from",
     "Rule.to",
     "Rule.action",
+    "Resolver.address",
 ];
 
 /// An example of each field.
-const EXAMPLES: [(&str, &str); 59] = [
+const EXAMPLES: [(&str, &str); 62] = [
     ("Policy.version", "version: 1"),
     ("Policy.zones", "zones: [{name: pumps}]"),
     ("Policy.ports", "ports: [{interface: lan1, zone: pumps}]"),
@@ -56,6 +58,9 @@ const EXAMPLES: [(&str, &str); 59] = [
         "Policy.rules",
         "rules: [{name: pumps-to-ehr, from: [zone:pumps], to: [device:ehr], services: [hl7], action: allow}]",
     ),
+    ("Policy.resolvers", "resolvers: [{address: 192.0.2.53}]"),
+    ("Resolver.address", "address: 192.0.2.53"),
+    ("Resolver.description", "description: The clinic's own"),
     ("Zone.name", "name: pumps"),
     ("Zone.description", "description: Infusion pumps"),
     ("Zone.mode", "mode: observe"),

@@ -42,7 +42,14 @@ fn is_of_document(path: &str) -> bool {
 }
 
 /// The lists of a document.
-const LISTS: [&str; 5] = ["zones", "ports", "devices", "services", "rules"];
+const LISTS: [&str; 6] = [
+    "zones",
+    "ports",
+    "devices",
+    "services",
+    "rules",
+    "resolvers",
+];
 
 impl Parts {
     /// Reads a document in parts. Each part may have the version, and one of them must.
@@ -136,6 +143,7 @@ impl Parts {
         self.policy.devices.extend(policy.devices);
         self.policy.services.extend(policy.services);
         self.policy.rules.extend(policy.rules);
+        self.policy.resolvers.extend(policy.resolvers);
     }
 
     fn found(&mut self, part: usize, path: &str, message: String) {
@@ -226,7 +234,11 @@ impl Part {
         let Node::List(objects) = &field(&self.root, list)?.node else {
             return None;
         };
-        let name = if list == "ports" { "interface" } else { "name" };
+        let name = match list {
+            "ports" => "interface",
+            "resolvers" => "address",
+            _ => "name",
+        };
         match &field(objects.get(position)?, name)?.node {
             Node::Text(name) => Some(format!("{} {name}", list.strip_suffix('s')?)),
             _ => None,
@@ -269,6 +281,7 @@ fn counts(policy: &Policy) -> [usize; LISTS.len()] {
         policy.devices.len(),
         policy.services.len(),
         policy.rules.len(),
+        policy.resolvers.len(),
     ]
 }
 

@@ -417,6 +417,7 @@ mod tests {
                 }),
                 ..Default::default()
             }],
+            resolvers: Vec::new(),
         };
         assert_eq!(
             policy_to_yaml(&policy),

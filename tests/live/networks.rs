@@ -12,6 +12,7 @@ mod leases;
 mod link_local;
 mod machine;
 mod macvlan;
+mod names;
 mod nat;
 mod rollout;
 mod search;

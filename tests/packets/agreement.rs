@@ -6,7 +6,8 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use wardline_datapath::Hook;
+use wardline_datapath::{Hook, names::Known};
+use wardline_ebpf::abi::Named;
 use wardline_host_tests::{
     bench::INTERFACES,
     judge::{At, Compiled, host, model, shown},
@@ -34,6 +35,20 @@ fn kernel_agrees_with_the_host() {
             datapath.put(1, &compiled.tables).unwrap();
             datapath.forget().unwrap();
             let model = model(&compiled);
+            let told = compiled.told().into_iter();
+            let known: Vec<Known> = told
+                .map(|(selector, address)| {
+                    assert!(model.name(address, selector, u32::MAX));
+                    let until = u32::MAX;
+                    let named = Named {
+                        address,
+                        until,
+                        ..Named::default()
+                    };
+                    Known { selector, named }
+                })
+                .collect();
+            datapath.reader().restore_names(&known).unwrap();
             for (number, probe) in (20_000..).zip(&probes) {
                 let Some((at, frame)) = shown(&compiled, probe, number) else {
                     continue;

@@ -60,6 +60,7 @@ pub(super) fn bench(router: &[IpAddr]) -> Bench {
         learned_per_device: 16,
         learned_per_port: 1024,
         rules: 256,
+        ..Limits::default()
     });
     let clock = Clock {
         now: NOW,

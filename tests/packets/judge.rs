@@ -109,6 +109,7 @@ pub(crate) fn timeouts() -> Timeouts {
         udp_answered: second(180),
         icmp: second(30),
         adoption: second(10),
+        names: second(60),
     }
 }
 

@@ -450,6 +450,8 @@ impl fmt::Display for Config {
             control_in_quarantine,
             learned_per_device,
             learned_per_port,
+            names,
+            addresses_per_name,
             rules,
         } = limits;
         writeln!(f, "[limits]\ndevices = {devices}\nflows = {flows}")?;
@@ -458,6 +460,10 @@ impl fmt::Display for Config {
         writeln!(f, "control_in_quarantine = {control_in_quarantine}")?;
         writeln!(f, "learned_per_device = {learned_per_device}")?;
         writeln!(f, "learned_per_port = {learned_per_port}")?;
+        writeln!(
+            f,
+            "names = {names}\naddresses_per_name = {addresses_per_name}"
+        )?;
         writeln!(f, "[timeouts]")?;
         for (key, time) in [
             ("tcp_unanswered", timeouts.tcp_unanswered),
@@ -467,6 +473,7 @@ impl fmt::Display for Config {
             ("udp_answered", timeouts.udp_answered),
             ("icmp", timeouts.icmp),
             ("adoption", timeouts.adoption),
+            ("names", timeouts.names),
         ] {
             writeln!(f, "{key} = {}", time.as_secs())?;
         }

@@ -12,7 +12,7 @@ pub mod restore;
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -151,6 +151,7 @@ struct Running {
     exchanging: JoinHandle<()>,
     watching: JoinHandle<()>,
     learning: JoinHandle<()>,
+    naming: JoinHandle<()>,
     copying: JoinHandle<()>,
     timing: JoinHandle<()>,
     dropping: JoinHandle<()>,
@@ -177,6 +178,7 @@ impl Running {
         let metrics_at = config.metrics.listen;
         let audit = Audit::closed(&config.state_dir, config.audit);
         let router = config.router.clone();
+        let state_dir = config.state_dir.clone();
         let keep = config.history;
         let mud = Arc::new(config.mud.clone());
         let failsafe = config.failsafe.as_slice().into();
@@ -240,7 +242,8 @@ impl Running {
             recording: tokio::spawn(keeper.keep(served.clone())),
             draining: tokio::spawn(events.drain(ring, stop.clone())),
             following: tokio::spawn(follow_routes(handle.clone(), stop.clone())),
-            learning: tokio::spawn(keep_learned(learned, stop.clone())),
+            learning: tokio::spawn(keep_learned(learned.clone(), stop.clone())),
+            naming: tokio::spawn(keep_names(learned, state_dir, stop.clone())),
             watching: tokio::spawn(service::watch(handle.clone(), stop.clone())),
             timing: tokio::spawn(clock::follow(handle.clone(), history, stop.clone())),
             meeting: tokio::spawn(meet(first.clone(), changes.appeared, stop.clone())),
@@ -288,6 +291,7 @@ impl Running {
         let _ = timeout(Duration::from_secs(5), self.opening.database).await;
         let _ = timeout(Duration::from_secs(5), self.opening.audit).await;
         let _ = timeout(Duration::from_secs(5), self.dropping).await;
+        let _ = timeout(Duration::from_secs(5), self.naming).await;
         if let Some(measuring) = self.measuring {
             measuring.await?;
         }
@@ -488,6 +492,41 @@ async fn keep_learned(view: View, stop: CancellationToken) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "learned addresses are not gone through"),
             Err(error) => warn!(%error, "learned addresses are not gone through"),
+        }
+    }
+}
+
+/// How often names are gone through, and what is known of them kept for the time after a reboot.
+const NAMES: Duration = Duration::from_secs(10);
+
+/// Goes through names now and then, and at the end.
+async fn keep_names(view: View, state_dir: PathBuf, stop: CancellationToken) {
+    let mut due = tokio::time::interval(NAMES);
+    let mut before = Vec::new();
+    loop {
+        let ends = tokio::select! {
+            () = stop.cancelled() => true,
+            _ = due.tick() => false,
+        };
+        let (view, state_dir) = (view.clone(), state_dir.clone());
+        let work = move || {
+            let kept = view.keep_names(&state_dir, &mut before);
+            (kept, before)
+        };
+        match spawn_blocking(work).await {
+            Ok((kept, now)) => {
+                if let Err(error) = kept {
+                    warn!(%error, "names are not gone through");
+                }
+                before = now;
+            }
+            Err(error) => {
+                warn!(%error, "names are not gone through");
+                before = Vec::new();
+            }
+        }
+        if ends {
+            return;
         }
     }
 }

@@ -11,6 +11,7 @@ mod hooks;
 pub mod hooks_first;
 mod in_force;
 mod lost;
+mod names;
 pub mod pending;
 pub(crate) mod prepare;
 mod quarantine;

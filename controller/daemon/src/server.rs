@@ -8,6 +8,7 @@ mod history;
 mod interfaces;
 pub mod metrics;
 mod mud;
+mod names;
 mod plan;
 pub mod serve;
 mod services;

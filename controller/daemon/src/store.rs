@@ -23,6 +23,7 @@ pub mod enforced;
 pub mod error;
 pub mod folder;
 pub mod history;
+pub mod names;
 pub mod owed;
 pub mod rebuild;
 pub mod restore;

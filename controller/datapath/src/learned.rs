@@ -15,7 +15,9 @@ use aya::{
     maps::{Array, MapData, MapError},
 };
 use wardline_ebpf::{
-    abi::{Address, TICK_SHIFT, gauge, held_by, held_key, holder, holding_device, learned_index},
+    abi::{
+        Address, Named, TICK_SHIFT, gauge, held_by, held_key, holder, holding_device, learned_index,
+    },
     learning::PLACES,
 };
 use wardline_policy::explain::Learned;
@@ -24,6 +26,7 @@ use crate::{
     Reader,
     error::{DatapathError, Result, map_error},
     maps::{duplicate, remove_if_there},
+    names::{Places, selectors},
 };
 
 /// The call `bpf_map_update_elem` changes only an entry that exists.
@@ -75,6 +78,8 @@ pub struct LearnedNow {
     /// Tick and interface where each device was last seen.
     seen: Array<MapData, [u32; 2]>,
     per_device: u32,
+    resolved: BpfHashMap<Address, Places>,
+    named: BpfHashMap<u64, Named>,
     failed: RefCell<Option<DatapathError>>,
 }
 
@@ -137,6 +142,18 @@ impl Learned for LearnedNow {
         let words = self.get("LEARNED", &self.table, &address)?;
         Some(Entry::from(words).interface)
     }
+
+    fn names(&self, address: Address) -> Vec<(u32, u32)> {
+        let places = self.get("RESOLVED", &self.resolved, &address);
+        places.map(|it| selectors(&it)).unwrap_or_default()
+    }
+
+    fn named(&self, selector: u32) -> Vec<(IpAddr, u32)> {
+        let entries = self.named.iter();
+        let entries = entries.filter_map(|entry| self.noted("NAMED", entry));
+        let own = entries.filter(|(key, _)| (key >> 32) as u32 == selector);
+        own.map(|(_, it)| (it.address.into(), it.until)).collect()
+    }
 }
 
 impl Reader {
@@ -179,6 +196,8 @@ impl Reader {
             places: self.owned("HELD")?,
             seen: self.owned_array("SEEN")?,
             per_device: self.settings()?.learned_per_device.min(PLACES),
+            resolved: self.owned("RESOLVED")?,
+            named: self.owned("NAMED")?,
             failed: RefCell::default(),
         })
     }
@@ -308,13 +327,13 @@ impl Reader {
     }
 
     /// A hash, to write to.
-    fn owned<K: Pod, V: Pod>(&self, name: &'static str) -> Result<BpfHashMap<K, V>> {
+    pub(crate) fn owned<K: Pod, V: Pod>(&self, name: &'static str) -> Result<BpfHashMap<K, V>> {
         let map = duplicate(name, self.map(name)?)?;
         map.try_into().map_err(map_error(name))
     }
 
     /// An array, to write to.
-    fn owned_array<V: Pod>(&self, name: &'static str) -> Result<Array<MapData, V>> {
+    pub(crate) fn owned_array<V: Pod>(&self, name: &'static str) -> Result<Array<MapData, V>> {
         let map = duplicate(name, self.map(name)?)?;
         map.try_into().map_err(map_error(name))
     }

@@ -24,6 +24,7 @@ pub mod links;
 pub mod listening;
 pub mod load;
 mod maps;
+pub mod names;
 mod nat;
 mod netlink;
 mod numbering;

@@ -16,7 +16,7 @@ use aya::{
     programs::{ProgramError, SchedClassifier, Xdp},
 };
 use rustix::rand::{GetRandomFlags, getrandom};
-use wardline_ebpf::abi::{ABI_VERSION, Set, Settings, TICK_SHIFT, UNLISTED};
+use wardline_ebpf::abi::{ABI_VERSION, NAMED_WAYS, Set, Settings, TICK_SHIFT, UNLISTED};
 use wardline_policy::limits::Limits;
 
 use crate::{
@@ -229,6 +229,8 @@ impl Datapath {
             control_in_quarantine: limits.control_in_quarantine,
             learned_per_device: limits.learned_per_device,
             learned_per_port: limits.learned_per_port,
+            addresses_per_name: limits.addresses_per_name.next_multiple_of(NAMED_WAYS),
+            name_least: ticks(timeouts.names),
             seed,
         };
         let mut layout = [0u8; ROOM];

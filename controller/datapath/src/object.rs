@@ -72,8 +72,12 @@ pub(crate) fn pinned() -> Result<BTreeMap<String, Form>> {
     Ok(forms.collect())
 }
 
+/// Addresses that all names together may have: eight for each of as many names as there may be, unless
+/// that is changed. Few names have many.
+const NAMED: u32 = 131_072;
+
 /// The maps whose size depends on the limits. All others have the size that the object gives.
-pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 14] {
+pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 18] {
     // Policy tables hold two revisions.
     let both = |entries: u32| entries.saturating_mul(2);
     // Routers and rules add addresses of their own.
@@ -97,6 +101,10 @@ pub(crate) fn entries(limits: &Limits) -> [(&'static str, u32); 14] {
         ("ASKINGS", limits.devices + 2),
         ("LEARNED", learned),
         ("HELD", learned),
+        ("NAMES", limits.names),
+        ("NAMES_OF_OTHER", limits.names),
+        ("NAMED", NAMED),
+        ("RESOLVED", NAMED),
         ("SEEN", limits.devices + 2),
         ("RULES", limits.rules + 1),
     ]

@@ -38,7 +38,7 @@ pub struct Fill {
 }
 
 /// The only maps that a reader opens.
-const READ: [&str; 11] = [
+const READ: [&str; 13] = [
     "CLOCK",
     "FLOWS",
     "FORWARDED",
@@ -46,7 +46,9 @@ const READ: [&str; 11] = [
     "HELD",
     "LEARNED",
     "LEARNED_AT",
+    "NAMED",
     "REASONS",
+    "RESOLVED",
     "RULES",
     "SEEN",
     "SETTINGS",
@@ -249,6 +251,12 @@ impl Reader {
             used: u64::from(self.gauge(gauge::LEARNED)?).min(max),
             max,
         });
+        let max = self.size("NAMED");
+        fill.push(Fill {
+            name: "name_addresses",
+            used: u64::from(self.gauge(gauge::NAMED)?).min(max),
+            max,
+        });
         Ok(fill)
     }
 
@@ -283,6 +291,7 @@ impl Reader {
                 tables.prefixes.len() + tables.shares.len(),
                 one("PREFIXES"),
             ),
+            fill("names", tables.names.len(), self.size("NAMES")),
             fill("places", tables.places.len(), one("PLACES")),
             fill("pairs", tables.pairs.len(), one("PAIRS")),
             fill("intervals", intervals.values().sum(), one("INTERVALS")),

@@ -14,8 +14,8 @@ use aya::maps::{MapError, PerCpuArray, lpm_trie::Key};
 use jiff::Timestamp;
 use rustix::thread::{MembarrierCommand, membarrier};
 use wardline_ebpf::abi::{
-    Address, AddressKey, Counter, EPOCH_CELLS, End, INTERFACES, MAX_ZONES, Mac, Port, PrefixKey,
-    Set,
+    Address, AddressKey, Counter, EPOCH_CELLS, End, INTERFACES, MAX_ZONES, Mac, NameText, Port,
+    PrefixKey, Set, Watched,
 };
 use wardline_policy::{
     tables::{Amendment, Intervals, Tables},
@@ -30,6 +30,11 @@ use crate::{
     maps::{array, clear_hash, get, hash, remove_if_there, retry, set, write},
     reader::Fill,
 };
+
+/// The map of the names of a slot.
+fn names_of(slot: u32) -> &'static str {
+    if slot == 0 { "NAMES" } else { "NAMES_OF_OTHER" }
+}
 
 /// Waits until all programs that run now have ended: then entries that they could see may be
 /// changed.
@@ -249,6 +254,8 @@ impl Datapath {
         clear_hash::<u32, End>(&mut self.ebpf, "DEVICES", |key| key & 1 == slot)?;
         let of_slot = |key: &AddressKey| key.slot == u64::from(slot);
         clear_hash::<AddressKey, End>(&mut self.ebpf, "ADDRESSES", of_slot)?;
+        clear_hash::<AddressKey, u32>(&mut self.ebpf, "RESOLVERS", of_slot)?;
+        clear_hash::<NameText, Watched>(&mut self.ebpf, names_of(slot), |_| true)?;
         let map = self
             .ebpf
             .map_mut("PREFIXES")
@@ -383,16 +390,15 @@ impl Datapath {
         written += hash(ebpf, "DEVICES", &old.devices, &tables.devices, |device| {
             device << 1 | slot
         })?;
-        written += hash(
-            ebpf,
-            "ADDRESSES",
-            &old.addresses,
-            &tables.addresses,
-            |address| AddressKey {
-                address: *address,
-                slot: u64::from(slot),
-            },
-        )?;
+        let key = |address: &Address| AddressKey {
+            address: *address,
+            slot: u64::from(slot),
+        };
+        written += hash(ebpf, "ADDRESSES", &old.addresses, &tables.addresses, key)?;
+        written += hash(ebpf, names_of(slot), &old.names, &tables.names, |name| {
+            *name
+        })?;
+        written += hash(ebpf, "RESOLVERS", &old.resolvers, &tables.resolvers, key)?;
         fault::point("half-filled");
         written += hash(ebpf, "PAIRS", old_sets, sets, |(from, to)| {
             top | u64::from(*from) << 32 | u64::from(*to)

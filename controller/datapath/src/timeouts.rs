@@ -1,8 +1,8 @@
-//! How long flows live without a packet.
+//! How long flows live without a packet, and what else lasts for a time.
 
 use std::time::Duration;
 
-/// How long flows live without a packet.
+/// How long flows live without a packet, and what else lasts for a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP before the answer.
@@ -19,6 +19,8 @@ pub struct Timeouts {
     pub icmp: Duration,
     /// How long after a port is first guarded it adopts flows that were running; zero: not at all.
     pub adoption: Duration,
+    /// How long an address that a resolver has given for a name counts at least.
+    pub names: Duration,
 }
 
 impl Default for Timeouts {
@@ -31,6 +33,7 @@ impl Default for Timeouts {
             udp_answered: Duration::from_secs(180),
             icmp: Duration::from_secs(30),
             adoption: Duration::from_secs(10),
+            names: Duration::from_secs(60),
         }
     }
 }

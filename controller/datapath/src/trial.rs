@@ -3,7 +3,8 @@
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use wardline_ebpf::abi::{
-    ADMISSIONS, ASKINGS, Address, Bucket, EventKey, FragmentKey, IDENTIFIERS, gauge,
+    ADMISSIONS, ASKINGS, Address, Bucket, EventKey, FragmentKey, IDENTIFIERS, INQUIRERS, Inquiry,
+    KNOWN_FOR, Named, gauge,
 };
 
 use crate::{
@@ -103,6 +104,10 @@ impl Datapath {
         clear_hash::<u32, [u64; 2 * ASKINGS]>(&mut self.ebpf, "ASKINGS", |_| true)?;
         clear_hash::<u64, [u64; 2 * ASKINGS]>(&mut self.ebpf, "UNLISTED_ASKINGS", |_| true)?;
         clear_hash::<FragmentKey, [u64; 2]>(&mut self.ebpf, "FRAGMENTS", |_| true)?;
+        clear_hash::<Address, [u32; 2 * KNOWN_FOR]>(&mut self.ebpf, "RESOLVED", |_| true)?;
+        clear_hash::<u64, Named>(&mut self.ebpf, "NAMED", |_| true)?;
+        clear_hash::<u64, Inquiry>(&mut self.ebpf, "INQUIRIES", |_| true)?;
+        clear_array(&mut self.ebpf, "INQUIRERS_AT", INQUIRERS, 0u64)?;
         for index in self.reader.counted_learned()? {
             set(&mut self.ebpf, "LEARNED_AT", index, 0u32)?;
         }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use wardline_ebpf::abi::{
-    Address, End, Mac, Port, ROUTER, behind_key, ethertype_key, mac_key, zone,
+    Address, End, Mac, NameText, Port, ROUTER, Watched, behind_key, ethertype_key, mac_key, zone,
 };
 
 mod networks;
@@ -27,7 +27,7 @@ use crate::{
     clock::Clock,
     intent::{Device, Intent, ZoneIndex},
     inventory::{Header, Inventory, Link},
-    numbers::{Ids, number_of, numbered},
+    numbers::{Ids, domains, number_of, numbered},
     quarantine::Quarantine,
     tables::{Amendment, NoRoom, Tables},
     words::{mac::mac_number, problem::Problem},
@@ -109,13 +109,14 @@ impl Base {
             .collect();
         let zone_of = |index: ZoneIndex| zone_numbers[index.0];
         let mut tables = Tables::default();
-        zones(intent, &zone_of, &mut tables);
+        names(intent, ids, &mut tables);
         let networks = Networks::of(intent, ids, &zone_of);
         let classes = classes(intent, &device_numbers);
         let pairs = pairs(intent, ids, &classes, &networks, &zone_of, clock);
         let is_excessive = pairs.is_none();
         tables.pairs = Arc::new(pairs.unwrap_or_default());
         let kinds = Kinds::of(&tables.pairs);
+        zones(intent, &zone_of, &kinds, &mut tables);
         tables.zones.insert(0, kinds.any());
         tables.shares = networks.shares.clone();
         let mut base = Self {
@@ -265,6 +266,10 @@ impl Base {
             if zone == networks::SHARED {
                 flags |= End::SHARED;
             }
+            let settings = tables.zones.get(&u32::from(zone)).copied().unwrap_or(0);
+            if zone != 0 && settings & zone::HAS_PORTS == 0 && self.networks.is_elsewhere(net) {
+                flags |= End::ELSEWHERE;
+            }
             let end = self.kinds.mark(End {
                 zone: if zone == networks::SHARED { 0 } else { zone },
                 region,
@@ -391,7 +396,24 @@ fn router_macs(inventory: &Inventory, tables: &mut Tables) {
     }
 }
 
-fn zones(intent: &Intent, zone_of: &impl Fn(ZoneIndex) -> u16, tables: &mut Tables) {
+/// The names that rules select, and who is believed about them.
+fn names(intent: &Intent, ids: &Ids, tables: &mut Tables) {
+    let mut names: BTreeMap<NameText, Watched> = BTreeMap::new();
+    for domain in domains(intent) {
+        let number = number_of(ids, numbered::NAME, &domain.to_string());
+        let watched = names.entry(domain.text()).or_default();
+        if domain.is_below() {
+            watched.below = number;
+        } else {
+            watched.exact = number;
+        }
+    }
+    tables.names = Arc::new(names);
+    let resolvers = intent.resolvers.iter();
+    tables.resolvers = resolvers.map(|it| (Address::from(*it), 1)).collect();
+}
+
+fn zones(intent: &Intent, zone_of: &impl Fn(ZoneIndex) -> u16, kinds: &Kinds, tables: &mut Tables) {
     let answers = intent.rules.iter().any(|rule| !rule.answers.is_empty());
     for (index, wanted) in intent.zones.iter().enumerate() {
         let number = zone_of(ZoneIndex(index));
@@ -407,6 +429,8 @@ fn zones(intent: &Intent, zone_of: &impl Fn(ZoneIndex) -> u16, tables: &mut Tabl
             (wanted.fragments, zone::FRAGMENTS),
             (wanted.ip_options, zone::IP_OPTIONS),
             (answers, zone::ANSWERS),
+            (!tables.names.is_empty(), zone::NAMES),
+            (kinds.any_reaches_names(), zone::ANY_NAMES),
         ] {
             if set {
                 settings |= bit;

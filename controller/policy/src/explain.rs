@@ -47,8 +47,8 @@ use crate::{
 /// The packet that a question describes, in the words of a document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {
-    /// `device:NAME`, `zone:NAME`, `label:KEY=VALUE`, `cidr:PREFIX`, `internet`, `router`, `any`, or an
-    /// address.
+    /// `device:NAME`, `zone:NAME`, `label:KEY=VALUE`, `cidr:PREFIX`, `internet`, `router`, `any`, a name
+    /// of DNS with or without `name:`, or an address.
     pub from: String,
     /// The same.
     pub to: String,
@@ -96,6 +96,10 @@ pub trait Learned {
     fn seen(&self, device: u32) -> Option<u32>;
     /// The number of the interface where an address was learned.
     fn learned_at(&self, address: Address) -> Option<u32>;
+    /// The selectors of the names that an address has, each with the tick at which that ends.
+    fn names(&self, address: Address) -> Vec<(u32, u32)>;
+    /// The addresses of a selector, and the tick at which each ends.
+    fn named(&self, selector: u32) -> Vec<(IpAddr, u32)>;
 }
 
 /// Judges the packet that a question describes. `tick` is the current tick.

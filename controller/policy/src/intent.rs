@@ -8,7 +8,7 @@ use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::words::{interface::Pattern, label::Label, mac::Mac, service::Service};
+use crate::words::{domain::Domain, interface::Pattern, label::Label, mac::Mac, service::Service};
 
 /// A policy that is consistent: every reference exists, no address is in two zones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Intent {
     pub rules: Vec<Rule>,
     /// The labels that rules name; by key and value.
     pub labels: Vec<Labelled>,
+    /// Whose answers are believed besides the router's; sorted.
+    pub resolvers: Vec<IpAddr>,
     /// What is accepted but deserves a look; sorted.
     pub warnings: Vec<String>,
 }
@@ -171,6 +173,8 @@ pub enum Selector {
     Cidr(IpNet),
     /// Globally reachable unicast addresses that are in no zone; never a device's or the router's.
     Internet,
+    /// What a name stands for, by the answers of resolvers; never a device, a zone or the router.
+    Name(Domain),
     /// The router itself.
     Router,
     /// Every device and address except the router.

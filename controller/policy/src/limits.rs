@@ -17,6 +17,10 @@ pub struct Limits {
     pub learned_per_device: u32,
     /// Learned addresses that all devices at one port may have in each family.
     pub learned_per_port: u32,
+    /// Names of a policy.
+    pub names: u32,
+    /// Addresses that one name may have.
+    pub addresses_per_name: u32,
     /// Rules of a policy.
     pub rules: u32,
 }
@@ -31,6 +35,8 @@ impl Default for Limits {
             control_in_quarantine: 10,
             learned_per_device: 16,
             learned_per_port: 1024,
+            names: 16_384,
+            addresses_per_name: 1024,
             rules: 131_072,
         }
     }

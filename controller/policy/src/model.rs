@@ -8,12 +8,14 @@ use std::{
 use wardline_ebpf::{
     abi::{
         ADMISSIONS, Address, AddressKey, Askings, Bucket, Clients, Denial, End, Failsafe,
-        Forwarding, Fragment, FragmentKey, Interval, Learned, Mac, Port, PrefixKey, Quota, Routes,
-        Seen, Set, Settings, UNLISTED, gauge, learned_index,
+        Forwarding, Fragment, FragmentKey, INQUIRERS, Inquiry, Interval, Learned, Mac, NAME_BYTES,
+        NameText, Named, Port, PrefixKey, Quota, Resolved, Routes, Seen, Set, Settings, UNLISTED,
+        Watched, gauge, learned_index,
     },
     cell::{Cell32, Cell64},
     learning,
     lookup::Lookup,
+    name_buffer::NameBuffer,
     policy::{self, Question},
 };
 
@@ -38,6 +40,10 @@ pub struct Model<'a> {
     learned_at: HashMap<u32, Cell32>,
     fragments: Vec<OnceCell<Noted>>,
     admissions: Vec<Cell64>,
+    inquirers: Vec<Cell64>,
+    inquiries: Room<u64, Inquiry>,
+    resolved: Room<Address, Resolved>,
+    named: Room<u64, Named>,
     seen: Seen,
     tick: Cell<u32>,
     adopts_until: Cell<u32>,
@@ -140,6 +146,10 @@ impl<'a> Model<'a> {
             learned_at: learned_at.collect(),
             fragments: (0..ROOM).map(|_| OnceCell::new()).collect(),
             admissions: (0..ADMISSIONS).map(|_| Cell64::default()).collect(),
+            inquirers: (0..INQUIRERS).map(|_| Cell64::default()).collect(),
+            inquiries: Room::new(),
+            resolved: Room::new(),
+            named: Room::new(),
             seen: Seen::default(),
             tick: Cell::new(1),
             adopts_until: Cell::new(0),
@@ -165,6 +175,20 @@ impl<'a> Model<'a> {
     /// Adopts running flows until a tick, on every port.
     pub fn adopt_until(&self, tick: u32) {
         self.adopts_until.set(tick);
+    }
+
+    /// Lets an address be one of a selector until a tick; false when there is no room.
+    pub fn name(&self, address: Address, selector: u32, until: u32) -> bool {
+        let Some(resolved) = self.resolved(&address, true) else {
+            return false;
+        };
+        let mut places = resolved.selectors.iter().zip(&resolved.until);
+        let free = places.find(|(there, _)| [0, selector].contains(&there.load()));
+        if let Some((there, end)) = free {
+            there.store(selector);
+            end.store(until);
+        }
+        free.is_some()
     }
 
     fn noted(&self, key: &FragmentKey) -> Option<&Noted> {
@@ -398,6 +422,55 @@ impl Lookup for Model<'_> {
 
     fn admission(&self, index: u32) -> Option<&Cell64> {
         self.admissions.get(index as usize)
+    }
+
+    fn is_resolver(&self, key: &AddressKey) -> bool {
+        self.tables.resolvers.contains_key(&key.address)
+    }
+
+    fn watched(&self, _slot: u32, name: &NameBuffer, at: usize) -> Option<&Watched> {
+        let mut text = [0; NAME_BYTES];
+        for (to, from) in text.iter_mut().zip(at..NAME_BYTES) {
+            *to = name.byte(from);
+        }
+        self.tables.names.get(&NameText(text))
+    }
+
+    fn inquirer(&self, cell: u32) -> Option<&Cell64> {
+        self.inquirers.get(cell as usize)
+    }
+
+    fn note_inquiry(&self, hash: u64, inquiry: &Inquiry) -> bool {
+        self.inquiries.remove(&hash);
+        self.inquiries.add(hash, *inquiry)
+    }
+
+    fn inquiry(&self, hash: u64) -> Option<&Inquiry> {
+        self.inquiries.find(&hash)
+    }
+
+    fn forget_inquiry(&self, hash: u64) {
+        self.inquiries.remove(&hash);
+    }
+
+    fn resolved(&self, address: &Address, makes: bool) -> Option<&Resolved> {
+        if makes {
+            self.resolved.add(*address, Resolved::default());
+        }
+        self.resolved.find(address)
+    }
+
+    fn forget_resolved(&self, address: &Address) {
+        self.resolved.remove(address);
+    }
+
+    fn named(&self, key: u64) -> Option<&Named> {
+        self.named.find(&key)
+    }
+
+    fn name_address(&self, key: u64, named: &Named) -> bool {
+        self.named.remove(&key);
+        self.named.add(key, *named)
     }
 
     fn seen(&self, _device: u32) -> Option<&Seen> {

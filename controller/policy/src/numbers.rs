@@ -8,7 +8,7 @@ use wardline_ebpf::abi::{ASKS, LOG, MAX_ZONES, ROUTER};
 use crate::{
     intent::{self, Intent, Selector},
     limits::Limits,
-    words::problem::Problem,
+    words::{domain::Domain, problem::Problem},
 };
 
 /// Kinds of numbers in [`Ids`].
@@ -18,6 +18,7 @@ pub mod numbered {
     pub const DEVICE: &str = "device";
     pub const RULE: &str = "rule";
     pub const CIDR: &str = "cidr";
+    pub const NAME: &str = "name";
 }
 
 /// Numbers for everything that the tables name by number.
@@ -38,6 +39,7 @@ pub fn number(intent: &Intent, ids: &Ids, limits: &Limits) -> Result<Ids, Vec<Pr
                 .map(|device| device.name.clone())
                 .collect(),
             numbered::RULE => intent.rules.iter().map(|rule| rule.name.clone()).collect(),
+            numbered::NAME => domains(intent).iter().map(ToString::to_string).collect(),
             _ => cidrs(intent).iter().map(ToString::to_string).collect(),
         }
     };
@@ -46,8 +48,17 @@ pub fn number(intent: &Intent, ids: &Ids, limits: &Limits) -> Result<Ids, Vec<Pr
         (numbered::DEVICE, ROUTER + 1, limits.devices),
         (numbered::RULE, 1, limits.rules),
         (numbered::CIDR, 1, 1 << 24),
+        // Far more than there may be at a time: what is known of a name must not become another's.
+        (numbered::NAME, 1, 1 << 24),
     ];
     let mut problems = Vec::new();
+    let named = domains(intent).len();
+    if named > limits.names as usize {
+        problems.push(Problem {
+            path: "rules".to_owned(),
+            message: format!("{named} names, but limits.names is {}", limits.names),
+        });
+    }
     let mut numbered = Ids::new();
     for (kind, first, count) in kinds {
         let wanted = names(kind);
@@ -112,6 +123,10 @@ pub fn is_numbered(intent: &Intent, ids: &Ids, limits: &Limits) -> bool {
         && cidrs(intent)
             .iter()
             .all(|net| has(numbered::CIDR, &net.to_string()))
+        && domains(intent)
+            .iter()
+            .all(|name| has(numbered::NAME, &name.to_string()))
+        && domains(intent).len() <= limits.names as usize
         && fits(numbered::DEVICE, limits.devices)
         && fits(numbered::RULE, limits.rules)
 }
@@ -122,6 +137,17 @@ pub(crate) fn cidrs(intent: &Intent) -> BTreeSet<IpNet> {
     selectors
         .filter_map(|selector| match selector {
             Selector::Cidr(net) => Some(*net),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The `name:` selectors, once each.
+pub(crate) fn domains(intent: &Intent) -> BTreeSet<&Domain> {
+    let selectors = intent.rules.iter().flat_map(intent::Rule::selectors);
+    selectors
+        .filter_map(|selector| match selector {
+            Selector::Name(name) => Some(name),
             _ => None,
         })
         .collect()

@@ -19,6 +19,7 @@ use self::view::View;
 use crate::{
     intent::{Action, Device, Intent},
     words::{
+        domain::Domain,
         label::Label,
         service::{Service, meets, without},
     },
@@ -41,6 +42,8 @@ pub enum Who<'a> {
     Label(&'a Label),
     /// A device.
     Device(&'a str),
+    /// What a name stands for.
+    Name(&'a Domain),
 }
 
 /// A difference between two policies: what a pair of ends may do in only one of them.
@@ -295,6 +298,7 @@ impl std::fmt::Display for Who<'_> {
             Self::Label(label) => write!(f, "label:{label}"),
             Self::Device(name) => write!(f, "device:{name}"),
             Self::Cidr(net) => write!(f, "cidr:{net}"),
+            Self::Name(name) => write!(f, "name:{name}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The kernel's own code judges by policy. Of place only this is checked: whether the sender's MAC
 //! still belongs to its device, on an interface that is still guarded.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use wardline_ebpf::{
     abi::{Address, End, Flow, Port, ROUTER, Reason, Settings, behind_key, mac_key, zone},
@@ -18,6 +18,8 @@ pub struct Replay<'a> {
     tables: &'a Tables,
     model: Model<'a>,
     tick: u32,
+    /// The selectors of the names of addresses.
+    names: HashMap<Address, Vec<u32>>,
 }
 
 /// A flow as policy sees it: the opener first.
@@ -64,6 +66,14 @@ impl<'a> Replay<'a> {
             tables,
             model,
             tick,
+            names: HashMap::new(),
+        }
+    }
+
+    /// Takes account of what is known of names: addresses, each with the number of a selector.
+    pub fn know(&mut self, names: impl IntoIterator<Item = (Address, u32)>) {
+        for (address, selector) in names {
+            self.names.entry(address).or_default().push(selector);
         }
     }
 
@@ -112,7 +122,15 @@ impl<'a> Replay<'a> {
             is_the_routers,
         };
         let place = Cell32::default();
-        let decision = policy::judge(&self.model, 0, &from, &to, asked.service, self.tick, &place);
+        let (model, tick) = (&self.model, self.tick);
+        let mut decision = policy::judge(model, 0, &from, &to, asked.service, tick, &place);
+        if policy::is_undecided(&decision) && policy::may_have_names(&to) {
+            let names = self.names.get(&Address::from(asked.addresses[1]));
+            for selector in names.into_iter().flatten() {
+                let (service, best) = (asked.service, &mut decision);
+                policy::judge_name(model, 0, &from, *selector, service, tick, &place, best);
+            }
+        }
         let reason = match decision.reason {
             reason @ (Reason::Rule | Reason::Quarantined) => reason,
             _ if self.observes(&[from, to]) => Reason::Observed,

@@ -92,7 +92,12 @@ impl Snapshot {
 
 /// The names that numbers stand for.
 fn names(ids: &Ids) -> BTreeMap<(&'static str, u32), String> {
-    let kinds = [numbered::ZONE, numbered::DEVICE, numbered::RULE];
+    let kinds = [
+        numbered::ZONE,
+        numbered::DEVICE,
+        numbered::RULE,
+        numbered::NAME,
+    ];
     let names = ids.iter().filter_map(|((kind, name), number)| {
         let kind = kinds.into_iter().find(|known| known == kind)?;
         Some(((kind, *number), name.clone()))

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use wardline_ebpf::abi::{Address, End, Interval, Mac, Port, mac_key};
+use wardline_ebpf::abi::{Address, End, Interval, Mac, NameText, Port, Watched, mac_key};
 
 use crate::{intent, words::mac::mac_number};
 
@@ -33,6 +33,10 @@ pub struct Tables {
     /// What pairs of names may do; the opener's name has [`KEPT`](wardline_ebpf::abi::KEPT) in
     /// pairs that hold while an end is in quarantine. Tables of the same intent share them.
     pub pairs: Arc<BTreeMap<(u32, u32), Intervals>>,
+    /// Names, with the selectors that each stands in. Tables of the same intent share them.
+    pub names: Arc<BTreeMap<NameText, Watched>>,
+    /// Whose answers are believed besides the router's.
+    pub resolvers: BTreeMap<Address, u32>,
     /// Ports for which there is no room, by number.
     pub refused: BTreeMap<u32, NoRoom>,
     /// Ports at which nothing passes, by number.

@@ -452,6 +452,12 @@ pub mod gauge {
     pub const CARRIED: u32 = 6;
     /// Flows that could not be carried, for want of room.
     pub const NOT_CARRIED: u32 = 7;
+    /// Addresses of names for which there was no room.
+    pub const NAMES_NO_ROOM: u32 = 8;
+    /// Addresses of names that were forgotten before their end, for want of places.
+    pub const NAMES_CUT_SHORT: u32 = 9;
+    /// Addresses of names.
+    pub const NAMED: u32 = 10;
     /// Cells.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 11;
 }

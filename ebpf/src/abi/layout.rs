@@ -34,6 +34,7 @@ const HASHES: &[(u32, u64)] = &[
     (17, 0xa7ea_d0a3_ce8c_642a),
     (18, 0x9f4d_e911_9e86_f049),
     (19, 0x9f39_bdc2_b8d3_1a3e),
+    (20, 0x93d7_a20c_7344_cf15),
 ];
 
 /// What is wrong with the layout, for the developer who changed it.

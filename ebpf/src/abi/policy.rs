@@ -110,6 +110,10 @@ pub mod zone {
     pub const IP_OPTIONS: u32 = 32;
     /// Some rule lets others answer what goes to groups.
     pub const ANSWERS: u32 = 64;
+    /// Some rule names others by their names.
+    pub const NAMES: u32 = 128;
+    /// Such a rule is for any opener but the router.
+    pub const ANY_NAMES: u32 = 256;
 
     /// The value at index 0, which no zone has: the kinds of pairs that exist with `any` as the
     /// opener and as the other end. They hold for every end but the router, besides its own
@@ -220,6 +224,10 @@ impl End {
     pub const CONNECTED: u16 = 16;
     /// Of a prefix: several zones have it, and only its device tells of which one an address is.
     pub const SHARED: u16 = 32;
+    /// Some rule lets it open flows to ends that are known by their names.
+    pub const NAMES: u16 = 64;
+    /// Of a prefix: its zone has all addresses that are in no other, and no port. So nothing inside is meant.
+    pub const ELSEWHERE: u16 = 128;
     /// It may take addresses of either family.
     pub const LEARNS: u16 = Self::LEARNS_V4 | Self::LEARNS_V6;
 
@@ -268,6 +276,9 @@ pub mod kind {
     pub const ZONE: u32 = 2;
     /// A region of addresses.
     pub const REGION: u32 = 3;
+    /// A name of DNS, as a rule selects it. Only the other end has names of this kind, any number of
+    /// them, and no [`pair_bit`](super::pair_bit) stands for them.
+    pub const DOMAIN: u32 = 4;
 }
 
 /// A name of an end: its kind and its number.

@@ -46,6 +46,10 @@ pub struct Settings {
     pub learned_per_device: u32,
     /// Learned addresses that all devices at one port may have in each family.
     pub learned_per_port: u32,
+    /// Addresses that one name of the policy may have; a multiple of [`NAMED_WAYS`](super::NAMED_WAYS).
+    pub addresses_per_name: u32,
+    /// Ticks for which an address of a name counts at least.
+    pub name_least: u32,
     /// Seed of the flow table's hash; secret, so that an attacker can't aim flows at one bucket.
     pub seed: u64,
 }
@@ -100,6 +104,8 @@ impl Settings {
             control_in_quarantine: 10,
             learned_per_device: 16,
             learned_per_port: 1024,
+            addresses_per_name: 1024,
+            name_least: ticks(60),
             seed: 0x5eed,
         }
     }

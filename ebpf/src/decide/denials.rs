@@ -2,6 +2,7 @@
 
 use super::{
     ask::may_open_flow,
+    named::is_open,
     work::{Verdict, Work},
 };
 use crate::{
@@ -176,6 +177,8 @@ pub(super) fn is_lasting(work: &Work) -> bool {
     let (from, to) = (&work.packet.source, &work.packet.destination);
     lasts
         && work.settings & zone::ANSWERS == 0
+        // A name may have the address in the next moment.
+        && !is_open(work)
         && !from.is_link_local()
         && !to.is_link_local()
         && work.is_ingress()

@@ -4,9 +4,12 @@ use super::{
     answers::{answers, asks, may_answer},
     apply::retry_reversed,
     control::{is_charged, is_dhcp},
+    inquire::inquires,
     learn::claims,
+    named::may_be_named,
     observe::observes,
     options::has_options,
+    resolve::resolves,
     rewritten::is_to_be_noted,
     work::{Verdict, Work},
 };
@@ -110,6 +113,8 @@ pub trait Steps {
     fn admit(&mut self) -> Answer;
     /// Runs [`ask_policy`](super::ask_policy).
     fn ask_policy(&mut self);
+    /// Runs [`ask_names`](super::ask_names).
+    fn ask_names(&mut self);
     /// Runs [`find_question`](super::find_question).
     fn find_question(&mut self);
     /// Runs [`note_question`](super::note_question).
@@ -126,6 +131,10 @@ pub trait Steps {
     fn note_first(&mut self) -> Answer;
     /// Runs [`note_admission`](super::note_admission).
     fn note_admission(&mut self);
+    /// Runs [`note_inquiry`](super::note_inquiry).
+    fn note_inquiry(&mut self);
+    /// Runs [`read_resolution`](super::read_resolution).
+    fn read_resolution(&mut self);
     /// Runs [`apply_observe`](super::apply_observe).
     fn apply_observe(&mut self) -> Answer;
     /// Runs [`note_denial`](super::note_denial).
@@ -165,6 +174,15 @@ fn check_control<S: Steps>(steps: &mut S) -> Answer {
     }
 }
 
+/// The steps that ask policy about a flow as its ends are.
+#[inline(always)]
+fn ask<S: Steps>(steps: &mut S) {
+    steps.ask_policy();
+    if steps.work().is_some_and(may_be_named) {
+        steps.ask_names();
+    }
+}
+
 /// Judges a packet: runs the steps that follow the first, whose answer was `started`.
 #[inline(always)]
 pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
@@ -186,9 +204,9 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
         answer = steps.admit();
     }
     if answer.goes_on() {
-        steps.ask_policy();
+        ask(steps);
         if steps.work().is_some_and(retry_reversed) {
-            steps.ask_policy();
+            ask(steps);
         }
         if steps.work().is_some_and(may_answer) {
             steps.find_question();
@@ -208,6 +226,7 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
         return Answer::NO_MEMORY;
     };
     let denied = work.lasting_denial != 0;
+    let (inquires, resolves) = (inquires(work), resolves(work));
     if answer.passes() && work.packet.fragment.is_first() {
         answer = steps.note_first();
     }
@@ -216,6 +235,12 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     }
     if answer.passes() && steps.work().is_some_and(asks) {
         steps.note_question();
+    }
+    if answer.passes() && inquires {
+        steps.note_inquiry();
+    }
+    if answer.passes() && resolves {
+        steps.read_resolution();
     }
     if !answer.passes() && steps.work().is_some_and(observes) {
         answer = steps.apply_observe();
@@ -288,6 +313,10 @@ mod tests {
             self.step("ask_policy");
         }
 
+        fn ask_names(&mut self) {
+            self.step("ask_names");
+        }
+
         fn find_question(&mut self) {
             self.step("find_question");
         }
@@ -320,6 +349,14 @@ mod tests {
 
         fn note_admission(&mut self) {
             self.step("note_admission");
+        }
+
+        fn note_inquiry(&mut self) {
+            self.step("note_inquiry");
+        }
+
+        fn read_resolution(&mut self) {
+            self.step("read_resolution");
         }
 
         fn apply_observe(&mut self) -> Answer {

@@ -5,6 +5,7 @@ use crate::{
     cell::{Cell32, Cell64},
     flows::{self, Opening, Sought},
     guards::Sender,
+    names::Message,
     packet::{Bytes, Framed, Packet},
     policy::{self, Decision},
 };
@@ -172,6 +173,8 @@ pub struct Work {
     pub(super) claim: Address,
     /// Where the options of a DHCP message are that matter; see [`dhcp`](super::dhcp).
     pub(super) options: Options,
+    /// A question to a resolver, or its answer.
+    pub(super) message: Message,
 }
 
 /// What is known of the options of a DHCP message while they are read.

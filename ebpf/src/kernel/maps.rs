@@ -10,13 +10,14 @@ use wardline_ebpf::{
     abi::{
         ADMISSIONS, Address, AddressKey, Askings, Bucket, Clients, Counter, DENIAL_SETS,
         DENIAL_WAYS, DENIALS_AT, Denial, EPOCH_CELLS, End, Event, EventBudget, EventKey,
-        EventLimit, FAILSAFES, FAR, Failsafe, Forwarding, Fragment, FragmentKey, INTERFACES,
-        Interval, Learned, MAX_ZONES, Mac, Port, PrefixKey, Quota, Reason, Routes, Seen, Set,
-        Settings, TICK_SHIFT, gauge,
+        EventLimit, FAILSAFES, FAR, Failsafe, Forwarding, Fragment, FragmentKey, INQUIRERS,
+        INTERFACES, Inquiry, Interval, Learned, MAX_ZONES, Mac, NameText, Named, Port, PrefixKey,
+        Quota, Reason, Resolved, Routes, Seen, Set, Settings, TICK_SHIFT, Watched, gauge,
     },
     cell::{Cell32, Cell64, opaque},
     learning,
     lookup::Lookup,
+    name_buffer::NameBuffer,
     policy::{self, Question},
 };
 
@@ -103,6 +104,25 @@ static LEARNED: HashMap<Address, Learned, 1024> = HashMap::new();
 static HELD: HashMap<u64, Address, 1024> = HashMap::new();
 #[btf_map]
 static LEARNED_AT: Array<Cell32, { (INTERFACES * 2) as usize }> = Array::new();
+/// Names of the policy, one map for each slot: a key can't have a slot, because it is a part of a
+/// longer name.
+#[btf_map]
+static NAMES: HashMap<NameText, Watched, 1024, GROWS> = HashMap::new();
+#[btf_map]
+static NAMES_OF_OTHER: HashMap<NameText, Watched, 1024, GROWS> = HashMap::new();
+#[btf_map]
+static RESOLVERS: HashMap<AddressKey, u32, 256, GROWS> = HashMap::new();
+#[btf_map]
+static INQUIRERS_AT: Array<Cell64, { INQUIRERS as usize }> = Array::new();
+#[btf_map]
+static INQUIRIES: LruHashMap<u64, Inquiry, 65536> = LruHashMap::new();
+#[btf_map]
+static RESOLVED: HashMap<Address, Resolved, 1024, GROWS> = HashMap::new();
+#[btf_map]
+static NAMED: HashMap<u64, Named, 1024, GROWS> = HashMap::new();
+/// Always zero: an address without selectors is made of it, because the stack has no room for one.
+#[btf_map]
+static UNNAMED: PerCpuArray<Resolved, 1> = PerCpuArray::new();
 #[btf_map]
 static SEEN: Array<Seen, 1024> = Array::new();
 
@@ -416,6 +436,75 @@ impl Lookup for Maps {
     #[inline(always)]
     fn admission(&self, index: u32) -> Option<&Cell64> {
         found!(NOTES.get_ptr(index))
+    }
+
+    #[inline(always)]
+    fn is_resolver(&self, key: &AddressKey) -> bool {
+        RESOLVERS.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn watched(&self, slot: u32, name: &NameBuffer, at: usize) -> Option<&Watched> {
+        let name = (&raw const *name).cast::<u8>();
+        // SAFETY: a buffer is twice as long as a name, the offset below the length of one, and bytes
+        // have no alignment.
+        let name: &NameText = unsafe { &*name.add(at & 0xff).cast() };
+        if slot == 0 {
+            found!(NAMES.get_ptr(name))
+        } else {
+            found!(NAMES_OF_OTHER.get_ptr(name))
+        }
+    }
+
+    #[inline(always)]
+    fn inquirer(&self, cell: u32) -> Option<&Cell64> {
+        found!(INQUIRERS_AT.get_ptr(cell))
+    }
+
+    #[inline(always)]
+    fn note_inquiry(&self, hash: u64, inquiry: &Inquiry) -> bool {
+        INQUIRIES.insert(hash, inquiry, BPF_ANY as u64).is_ok()
+    }
+
+    #[inline(always)]
+    fn inquiry(&self, hash: u64) -> Option<&Inquiry> {
+        found!(INQUIRIES.get_ptr(hash))
+    }
+
+    #[inline(always)]
+    fn forget_inquiry(&self, hash: u64) {
+        // It may have been evicted.
+        let _gone = INQUIRIES.remove(hash);
+    }
+
+    #[inline(always)]
+    fn resolved(&self, address: &Address, makes: bool) -> Option<&Resolved> {
+        if let Some(resolved) = found!(RESOLVED.get_ptr(address)) {
+            return Some(resolved);
+        }
+        if !makes {
+            return None;
+        }
+        let unnamed: &Resolved = found!(UNNAMED.get_ptr(0))?;
+        // Another processor may be faster, so what the attempt gives does not matter.
+        let _there = RESOLVED.insert(address, unnamed, BPF_NOEXIST as u64);
+        found!(RESOLVED.get_ptr(address))
+    }
+
+    #[inline(always)]
+    fn forget_resolved(&self, address: &Address) {
+        // Another processor may have removed it first.
+        let _gone = RESOLVED.remove(address);
+    }
+
+    #[inline(always)]
+    fn named(&self, key: u64) -> Option<&Named> {
+        found!(NAMED.get_ptr(key))
+    }
+
+    #[inline(always)]
+    fn name_address(&self, key: u64, named: &Named) -> bool {
+        NAMED.insert(key, named, BPF_ANY as u64).is_ok()
     }
 
     #[inline(always)]

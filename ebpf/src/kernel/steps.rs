@@ -34,6 +34,7 @@ macro_rules! hook {
         $hook:ident of $context:ty, $frame:ident, $index:ident,
         pull: $pull:ident, read_options: $read_options:ident,
         read_dhcp: $read_dhcp:ident,
+        names: {$(note_inquiry: $note_inquiry:ident)? $(read_resolution: $read_resolution:ident)?},
         $place:ident: $place_step:ident, $(hosted: $hosted:ident,)?
         admit: $admit:ident, apply_failsafe: $apply_failsafe:ident
     ) => {
@@ -51,6 +52,24 @@ macro_rules! hook {
                 decide::read_dhcp(&$frame(context), &Maps, &mut desk.work)
             }
         }
+        $(step! {
+            /// A question to a resolver.
+            $note_inquiry(context: *mut $context), $index, |desk| {
+                $pull(context, desk.work.packet.end);
+                decide::note_inquiry(&$frame(context), &Maps, &mut desk.work);
+                None
+            }
+        })?
+        $(step! {
+            /// An answer of a resolver.
+            $read_resolution(context: *mut $context), $index, |desk| {
+                $pull(context, desk.work.packet.end);
+                decide::read_resolution(&$frame(context), &Maps, &desk.work, |_, at| {
+                    take_address(context, at);
+                });
+                None
+            }
+        })?
         step! {
             /// Place and control.
             $place_step(context: *mut $context), $index,
@@ -123,6 +142,23 @@ macro_rules! hook {
             }
 
             #[inline(always)]
+            fn ask_names(&mut self) {
+                ask_names($index);
+            }
+
+            #[inline(always)]
+            fn note_inquiry(&mut self) {
+                // Questions are noted where they enter.
+                $($note_inquiry(self.0);)?
+            }
+
+            #[inline(always)]
+            fn read_resolution(&mut self) {
+                // Answers are read where they leave.
+                $($read_resolution(self.0);)?
+            }
+
+            #[inline(always)]
             fn find_question(&mut self) {
                 find_question($index);
             }
@@ -179,6 +215,7 @@ hook! {
     /// Packets that enter, at XDP.
     Xdp of xdp_md, xdp_frame, ENTERING,
     pull: xdp_pull, read_options: xdp_read_options, read_dhcp: xdp_read_dhcp,
+    names: {note_inquiry: xdp_note_inquiry},
     enter: xdp_enter, admit: xdp_admit, apply_failsafe: xdp_apply_failsafe
 }
 
@@ -186,6 +223,7 @@ hook! {
     /// Packets that enter, at TC.
     TcIngress of __sk_buff, tc_frame, ENTERING,
     pull: tc_pull, read_options: tc_enter_read_options, read_dhcp: tc_enter_read_dhcp,
+    names: {note_inquiry: tc_enter_note_inquiry},
     enter: tc_enter, admit: tc_enter_admit, apply_failsafe: tc_enter_apply_failsafe
 }
 
@@ -193,6 +231,7 @@ hook! {
     /// Packets that leave, at TC.
     TcEgress of __sk_buff, tc_frame, LEAVING,
     pull: tc_pull, read_options: tc_leave_read_options, read_dhcp: tc_leave_read_dhcp,
+    names: {read_resolution: tc_leave_read_resolution},
     leave: tc_leave, hosted: tc_leave_hosted, admit: tc_leave_admit, apply_failsafe: tc_leave_apply_failsafe
 }
 
@@ -257,6 +296,59 @@ step! {
     ask_policy(index: u32), index, |desk| {
         decide::ask_policy(&Maps, &mut desk.work);
         None
+    }
+}
+
+step! {
+    /// Asks policy about the names of the other end.
+    ask_names(index: u32), index, |desk| {
+        decide::ask_names(&Maps, &mut desk.work, |_, selector| {
+            judge_name(index, selector);
+        });
+        None
+    }
+}
+
+/// Asks policy about one name of the other end. A function of its own, because the verifier would
+/// follow the search for each name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_name(index: u32, selector: u32) -> u32 {
+    match desk(index) {
+        Some(desk) => {
+            decide::judge_name(&Maps, &mut desk.work, selector);
+            1
+        }
+        None => 0,
+    }
+}
+
+/// Takes the address in a record of an answer. A function of its own for the same reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_address(context: *mut __sk_buff, at: u32) -> u32 {
+    match desk(LEAVING) {
+        Some(desk) => {
+            let frame = tc_frame(context);
+            decide::take_address(&frame, at, &desk.work, |selector| {
+                note_address(selector);
+            });
+            1
+        }
+        None => 0,
+    }
+}
+
+/// Notes an address of a selector. A function of its own for the same reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_address(selector: u32) -> u32 {
+    match desk(LEAVING) {
+        Some(desk) => {
+            decide::note_address(&Maps, &desk.work, selector);
+            1
+        }
+        None => 0,
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::{
 use wardline_ebpf::abi::Reason;
 use wardline_oracle::{
     oracle::Oracle,
-    random::{self, CONNECTED, NOW, ROUTER, ROUTER_MAC},
+    random::{self, CONNECTED, NOW, ROUTER, ROUTER_MAC, TOLD},
 };
 use wardline_proto::v1;
 
@@ -34,6 +34,9 @@ fn host_agrees_with_the_oracle() {
         let compiled = Compiled::new(&policy, &inventory, judge::clock(NOW));
         let mut oracle = Oracle::new(&policy, &ROUTER);
         oracle.own(ROUTER_MAC);
+        for (name, address) in TOLD {
+            oracle.tell(name, address);
+        }
         for (interface, network) in CONNECTED {
             oracle.connect(interface, network);
         }
@@ -44,7 +47,11 @@ fn host_agrees_with_the_oracle() {
             let Some((at, frame)) = judge::shown(&compiled, probe, number) else {
                 continue;
             };
-            let said = judge::host(&judge::model(&compiled), at, &frame);
+            let model = judge::model(&compiled);
+            for (selector, address) in compiled.told() {
+                assert!(model.name(address, selector, u32::MAX));
+            }
+            let said = judge::host(&model, at, &frame);
             let expected = oracle.judge(probe);
             let rule = compiled.rule(said.rule);
             prop_assert!(

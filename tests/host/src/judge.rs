@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use wardline_ebpf::{
-    abi::{Reason, Settings, TICK_SHIFT},
+    abi::{Address, Reason, Settings, TICK_SHIFT},
     decide::{self, Work},
 };
 use wardline_oracle::{
     oracle::{Entry, Probe},
-    random::{self, CONNECTED, ROUTER_MAC},
+    random::{self, CONNECTED, ROUTER_MAC, TOLD},
     sequence::{From, Where},
 };
 use wardline_policy::{
@@ -22,7 +22,7 @@ use wardline_policy::{
     numbers::{self, Ids, numbered},
     quarantine::Quarantine,
     tables::Tables,
-    words::mac::Mac,
+    words::{domain::Domain, mac::Mac},
 };
 use wardline_proto::{document, v1};
 
@@ -107,6 +107,22 @@ impl Compiled {
         rules
             .find(|(_, known)| **known == number)
             .map(|((_, name), _)| name.as_str())
+    }
+
+    /// What resolvers have told of the names that the policy has: the number of a selector, and an
+    /// address.
+    pub fn told(&self) -> Vec<(u32, Address)> {
+        let names = self
+            .ids
+            .iter()
+            .filter(|((kind, _), _)| kind == numbered::NAME);
+        let told = names.flat_map(|((_, selector), number)| {
+            let selector: Domain = selector.parse().unwrap();
+            let own = TOLD.into_iter();
+            let own = own.filter(move |(name, _)| selector.covers(&name.parse().unwrap()));
+            own.map(|(_, address)| (*number, Address::from(address)))
+        });
+        told.collect()
     }
 
     /// The oracle's place, with interfaces by index.

@@ -18,6 +18,7 @@ mod ipv6;
 mod leaving;
 mod link;
 mod link_local;
+mod names;
 mod nat;
 pub mod network;
 mod observe;
@@ -171,6 +172,12 @@ fn topics() -> Vec<Topic> {
             "`internet` means what IANA's registries call globally reachable unicast, and what is in no zone; what a NAT64 \
              makes of an IPv4 address is what that one is.",
             internet::rows,
+        ),
+        topic(
+            "Names",
+            "A rule with `name:` allows the addresses that a device's resolver has given it: the router, or `media`, which the \
+             policy names. Messages of DNS are at port 53; only an answer that was asked for counts.",
+            names::rows,
         ),
         topic(
             "Mode observe",

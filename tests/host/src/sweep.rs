@@ -5,12 +5,13 @@ use std::cell::Cell;
 use wardline_ebpf::{
     abi::{
         Address, AddressKey, Askings, Bucket, Clients, Denial, End, Failsafe, FlowKey, Forwarding,
-        Fragment, FragmentKey, Interval, Learned, Mac, NEVER, Port, PrefixKey, Quota, Routes, Seen,
-        Set, Settings, gauge,
+        Fragment, FragmentKey, Inquiry, Interval, Learned, Mac, NEVER, Named, Port, PrefixKey,
+        Quota, Resolved, Routes, Seen, Set, Settings, Watched, gauge,
     },
     cell::{Cell32, Cell64},
     flows::{self, Found, Opening, Sought},
     lookup::Lookup,
+    name_buffer::NameBuffer,
     packet::number,
 };
 
@@ -327,6 +328,42 @@ impl Lookup for Tables<'_> {
 
     fn admission(&self, _: u32) -> Option<&Cell64> {
         None
+    }
+
+    fn is_resolver(&self, _: &AddressKey) -> bool {
+        false
+    }
+
+    fn watched(&self, _: u32, _: &NameBuffer, _: usize) -> Option<&Watched> {
+        None
+    }
+
+    fn inquirer(&self, _: u32) -> Option<&Cell64> {
+        None
+    }
+
+    fn note_inquiry(&self, _: u64, _: &Inquiry) -> bool {
+        false
+    }
+
+    fn inquiry(&self, _: u64) -> Option<&Inquiry> {
+        None
+    }
+
+    fn forget_inquiry(&self, _: u64) {}
+
+    fn resolved(&self, _: &Address, _: bool) -> Option<&Resolved> {
+        None
+    }
+
+    fn forget_resolved(&self, _: &Address) {}
+
+    fn named(&self, _: u64) -> Option<&Named> {
+        None
+    }
+
+    fn name_address(&self, _: u64, _: &Named) -> bool {
+        false
     }
 
     fn seen(&self, _: u32) -> Option<&Seen> {

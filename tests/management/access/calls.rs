@@ -21,6 +21,7 @@ const MATRIX: [(&str, &[&str]); 3] = [
             "wardline.v1.Segmentation/ListInterfaces",
             "wardline.v1.Segmentation/ListServices",
             "wardline.v1.Segmentation/CheckMud",
+            "wardline.v1.Segmentation/ListNames",
             "wardline.v1.Segmentation/ListFlows",
             "wardline.v1.Segmentation/GetCounters",
             "wardline.v1.Segmentation/WatchEvents",

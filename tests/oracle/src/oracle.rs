@@ -132,6 +132,8 @@ pub struct Oracle<'a> {
     apart: BTreeSet<String>,
     /// Interfaces that a bridge joins to one link.
     joined: BTreeSet<String>,
+    /// Addresses that resolvers have given for names.
+    told: Vec<(String, IpAddr)>,
     quarantined: BTreeSet<String>,
     /// Ports in quarantine.
     ports_cut: BTreeSet<String>,
@@ -164,6 +166,7 @@ impl<'a> Oracle<'a> {
             connected: Vec::new(),
             apart: BTreeSet::new(),
             joined: BTreeSet::new(),
+            told: Vec::new(),
             quarantined: BTreeSet::new(),
             ports_cut: BTreeSet::new(),
             only_kept: false,
@@ -191,6 +194,11 @@ impl<'a> Oracle<'a> {
     pub fn connect(&mut self, interface: &str, network: &str) {
         let connected = (interface.to_owned(), network.to_owned());
         self.connected.push(connected);
+    }
+
+    /// Says that a resolver has given an address for a name.
+    pub fn tell(&mut self, name: &str, address: IpAddr) {
+        self.told.push((name.to_owned(), address));
     }
 
     /// Says that no bridge or the like passes on frames through an interface.

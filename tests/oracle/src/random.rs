@@ -202,6 +202,26 @@ pub fn policy_of(seed: &[u8; 32]) -> Policy {
     tree.expect("a policy").current()
 }
 
+/// Names that resolvers have given addresses for: outside, in zones, behind ports, of the router.
+pub const TOLD: [(&str, IpAddr); 8] = [
+    ("a.example", v4(192, 0, 2, 10)),
+    ("b.a.example", v4(192, 0, 2, 10)),
+    ("b.a.example", v4(192, 0, 2, 11)),
+    ("c.b.a.example", v4(192, 0, 2, 11)),
+    ("a.example", v4(10, 1, 0, 10)),
+    ("b.a.example", v4(172, 16, 0, 1)),
+    ("c.b.a.example", v4(10, 3, 255, 254)),
+    ("a.example", v6(0, 0, 10)),
+];
+/// Selectors of them, and one that nothing is known of.
+const NAMES: [&str; 5] = [
+    "name:a.example",
+    "name:b.a.example",
+    "name:*.a.example",
+    "name:*.b.a.example",
+    "name:other.example",
+];
+
 /// A valid document with two to four zones.
 pub fn policy() -> impl Strategy<Value = Policy> {
     (2..=ZONES.len())
@@ -220,6 +240,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                         devices,
                         services,
                         rules,
+                        resolvers: Vec::new(),
                     }
                 })
             })
@@ -411,6 +432,18 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
     })
 }
 
+/// One end, with a name instead of some ends, or beside them.
+fn with_name(mut to: Vec<String>, name: Option<&str>, deny: bool) -> Vec<String> {
+    if let Some(name) = name.filter(|_| !deny) {
+        to.truncate(1);
+        if to[0] == "any" || to[0].starts_with("cidr:") {
+            to.clear();
+        }
+        to.push(name.to_owned());
+    }
+    to
+}
+
 fn rules(
     zones: &[Zone],
     devices: &[Device],
@@ -443,6 +476,8 @@ fn rules(
         3 => Just("any".to_owned()),
     ];
     let selectors = vec(selector, 1..=2).prop_map(distinct);
+    // Only where they may stand: an end of allow rules has one more.
+    let name = option::weighted(0.25, select(NAMES.to_vec()));
     let named = services.iter().map(|service| service.name.clone());
     let written = PORTS.into_iter().chain(KNOWN).map(str::to_owned);
     let service = select(named.chain(written).collect::<Vec<_>>());
@@ -456,12 +491,13 @@ fn rules(
         any::<bool>(),
         expires,
         weighted(0.3),
+        name,
     );
     vec(rule, 0..=12).prop_map(|rules| {
-        let rule = |(i, (from, to, services, deny, log, expires, kept))| Rule {
+        let rule = |(i, (from, to, services, deny, log, expires, kept, name))| Rule {
             name: format!("rule-{i}"),
             from,
-            to,
+            to: with_name(to, name, deny),
             services,
             action: if deny { Action::Deny } else { Action::Allow }.into(),
             log,
@@ -475,7 +511,9 @@ fn rules(
         let mut rules: Vec<Rule> = rules.into_iter().enumerate().map(rule).collect();
         // At most one, so that it is known which counts.
         if let Some(rule) = rules.iter_mut().find(|rule| may_be_answered(rule)) {
-            rule.answers_from = rule.to.clone();
+            // A name stands for nobody who answers.
+            let answers = rule.to.iter().filter(|it| !it.starts_with("name:"));
+            rule.answers_from = answers.cloned().collect();
         }
         rules
     })

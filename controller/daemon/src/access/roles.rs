@@ -85,6 +85,7 @@ pub const CALLS: &[Call] = {
         looks("/wardline.v1.Segmentation/ListServices", Viewer, Light),
         looks("/wardline.v1.Segmentation/CheckMud", Viewer, Heavy),
         changes("/wardline.v1.Segmentation/ImportMud", Admin, Heavy),
+        looks("/wardline.v1.Segmentation/ListNames", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/ListFlows", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/GetCounters", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/WatchEvents", Viewer, Light),

@@ -232,6 +232,15 @@ enum Limit {
     ///
     /// Example: `limits.learned_per_port = 4096`
     LearnedPerPort,
+    /// Names in the rules of a policy.
+    ///
+    /// Example: `limits.names = 4096`
+    Names,
+    /// Addresses that one of these names may have at a time; rounded up to sixteens. A further one takes the place
+    /// of the one that ends first.
+    ///
+    /// Example: `limits.addresses_per_name = 256`
+    AddressesPerName,
     /// Rules of a policy.
     ///
     /// Example: `limits.rules = 20000`
@@ -270,6 +279,11 @@ enum Timeout {
     ///
     /// Example: `timeouts.adoption = 10`
     Adoption,
+    /// How long an address counts at least that a resolver has given for a name, and half of that beyond the time that the
+    /// resolver has set.
+    ///
+    /// Example: `timeouts.names = 60`
+    Names,
 }
 
 impl File {
@@ -458,6 +472,8 @@ fn limits(file: &BTreeMap<Limit, Spanned<i64>>, place: &Place<'_>) -> Result<Lim
             Limit::ControlInQuarantine => (&mut limits.control_in_quarantine, 1..=1 << 20),
             Limit::LearnedPerDevice => (&mut limits.learned_per_device, 1..=64),
             Limit::LearnedPerPort => (&mut limits.learned_per_port, 1..=1 << 24),
+            Limit::Names => (&mut limits.names, 1..=1 << 20),
+            Limit::AddressesPerName => (&mut limits.addresses_per_name, 16..=1 << 16),
             Limit::Rules => (&mut limits.rules, 1..=1 << 20),
         };
         *field = place.number(value, bounds)?;
@@ -480,6 +496,7 @@ fn timeouts(
             Timeout::UdpAnswered => &mut timeouts.udp_answered,
             Timeout::Icmp => &mut timeouts.icmp,
             Timeout::Adoption => &mut timeouts.adoption,
+            Timeout::Names => &mut timeouts.names,
         };
         let least = u32::from(*timeout != Timeout::Adoption);
         *field = Duration::from_secs(place.number(value, least..=WEEK)?.into());

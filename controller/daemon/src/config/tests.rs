@@ -42,6 +42,8 @@ control = 20
 control_in_quarantine = 2
 learned_per_device = 2
 learned_per_port = 3
+names = 4
+addresses_per_name = 32
 rules = 20
 [timeouts]
 tcp_unanswered = 1
@@ -84,6 +86,8 @@ fn reads_every_key() {
         control_in_quarantine: 2,
         learned_per_device: 2,
         learned_per_port: 3,
+        names: 4,
+        addresses_per_name: 32,
         rules: 20,
     };
     assert_eq!(config.limits, limits);

@@ -134,7 +134,7 @@ fn goes_on_at(intent: &Intent, name: &str, failsafe: &[Failsafe]) -> Vec<String>
     let names = |selectors: &[Selector]| {
         selectors.iter().any(|selector| match selector {
             Selector::Any | Selector::Cidr(_) => true,
-            Selector::Router | Selector::Internet => false,
+            Selector::Router | Selector::Internet | Selector::Name(_) => false,
             Selector::Zone(zone) => carries(*zone),
             Selector::Device(at) => carries(intent.devices[at.0].zone),
             Selector::Label(at) => {
@@ -167,7 +167,7 @@ fn goes_on(intent: &Intent, device: &Device, failsafe: &[Failsafe]) -> Vec<Strin
     let names = |selectors: &[Selector]| {
         selectors.iter().any(|selector| match selector {
             Selector::Any => true,
-            Selector::Router | Selector::Internet => false,
+            Selector::Router | Selector::Internet | Selector::Name(_) => false,
             Selector::Zone(zone) => *zone == device.zone,
             Selector::Device(at) => intent.devices[at.0].name == device.name,
             Selector::Label(at) => intent.is_labelled(device, &intent.labels[at.0].label),

@@ -224,6 +224,7 @@ impl Engine {
         let (limits, reader) = (&self.config.limits, self.in_force.datapath.reader());
         let prepared = prepare(Arc::clone(policy), &base, limits, reader, Fit::SomePorts)?;
         if self.in_force.datapath.is_first() {
+            self.restore_names(&prepared.ids);
             let ports = fresh_ports(&self.snapshot(), &prepared);
             self.in_force.datapath.hooks().adopt(ports);
         }
@@ -322,7 +323,10 @@ fn raised(limits: Limits, policy: &Policy) -> Limits {
         }
         limit.max(count)
     };
+    let ends = policy.rules.iter().flat_map(|rule| &rule.to);
+    let names: BTreeSet<&String> = ends.filter(|it| it.starts_with("name:")).collect();
     Limits {
+        names: at_least("names", limits.names, names.len()),
         devices: at_least("devices", limits.devices, policy.devices.len()),
         rules: at_least("rules", limits.rules, policy.rules.len()),
         ..limits

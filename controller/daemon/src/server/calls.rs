@@ -395,6 +395,11 @@ impl Segmentation for Service {
         Ok(Response::new(v1::ListInterfacesResponse { interfaces }))
     }
 
+    async fn list_names(&self, _: Request<v1::ListNamesRequest>) -> Answer<v1::ListNamesResponse> {
+        let names = self.view.read(View::names).await?;
+        Ok(Response::new(v1::ListNamesResponse { names }))
+    }
+
     async fn list_services(
         &self,
         _: Request<v1::ListServicesRequest>,

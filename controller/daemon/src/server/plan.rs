@@ -77,7 +77,10 @@ impl View {
         warnings.extend(state.unguarded_in(&prepared.intent));
         let now = Timestamp::now();
         let tick = self.reader.tick()?;
-        let next = Replay::new(&prepared.tables, tick);
+        let mut next = Replay::new(&prepared.tables, tick);
+        // Also what is over, because a flow that is open goes on.
+        let known = self.reader.known_names()?.into_iter();
+        next.know(known.map(|it| (it.named.address, it.selector)));
         let intents = [&current.intent, &prepared.intent];
         let named = intents.map(|it| reach::pairs_named(it)).into_iter().max();
         let (mut reach, idle) = if named > Some(reach::MOST_PAIRS) {

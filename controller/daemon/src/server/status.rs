@@ -34,6 +34,7 @@ impl View {
         if lost != 0 {
             warnings.push(format!("{lost} events were lost: the ring was full"));
         }
+        warnings.extend(self.name_warnings()?);
         warnings.extend(state.unguarded());
         let tables = self.reader.fill(&current.tables)?;
         for fill in tables.iter().filter(|it| it.used * 10 >= it.max * 9) {

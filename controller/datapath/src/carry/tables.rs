@@ -21,11 +21,13 @@ enum Key {
 }
 
 /// Hashes whose entries are copied: name, keys, structure of the values.
-const HASHES: [(&str, Key, &str); 4] = [
+const HASHES: [(&str, Key, &str); 6] = [
     ("FRAGMENTS", Key::Structure("FragmentKey"), "Fragment"),
     ("UNLISTED_CLIENTS", Key::Number(8), "Clients"),
     ("ASKINGS", Key::Number(4), "Askings"),
     ("UNLISTED_ASKINGS", Key::Number(8), "Askings"),
+    ("RESOLVED", Key::Structure("Address"), "Resolved"),
+    ("NAMED", Key::Number(8), "Named"),
 ];
 /// Arrays by device, and the structure of their values.
 const ARRAYS: [(&str, &str); 2] = [("SEEN", "Seen"), ("CLIENTS", "Clients")];

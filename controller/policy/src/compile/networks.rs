@@ -26,6 +26,8 @@ pub(super) struct Networks {
     /// By prefix: zone or [`SHARED`], region. Two prefixes never overlap in part: they are disjoint, or one is
     /// inside the other.
     pub(super) prefixes: BTreeMap<(Address, u8), (u16, u32)>,
+    /// The subnets of zones.
+    subnets: BTreeSet<(Address, u8)>,
     /// As [`Tables::shares`](crate::tables::Tables::shares).
     pub(super) shares: BTreeMap<(u16, (Address, u8)), End>,
     /// Regions inside a `cidr:`, its own included.
@@ -107,6 +109,7 @@ impl Networks {
         }
         Self {
             prefixes,
+            subnets: zones.into_keys().collect(),
             shares: shares(&owners),
             inside,
             internet,
@@ -126,6 +129,14 @@ impl Networks {
         });
         own.chain(more)
             .map(|(prefix, (zone, region))| ((prefix, zone), region))
+    }
+
+    /// Whether an address of a prefix is in a zone only because that one has all addresses.
+    pub(super) fn is_elsewhere(&self, prefix: (Address, u8)) -> bool {
+        let closest = around(prefix, |outer| {
+            self.subnets.contains(&outer).then_some(outer.1)
+        });
+        closest.is_some_and(|length| length == 0 || length == 96 && prefix.0.is_v4())
     }
 
     /// The region of a device's address, which is never of the internet.

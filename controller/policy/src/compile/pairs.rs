@@ -1,7 +1,7 @@
 //! Rules as pairs of names, each with the intervals of services that it may use.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -92,6 +92,10 @@ pub(super) fn pairs(
                 Selector::Internet => {
                     let regions = networks.internet.iter();
                     names.extend(regions.map(|region| name(kind::REGION, *region)));
+                }
+                Selector::Name(domain) => {
+                    let number = number_of(ids, numbered::NAME, &domain.to_string());
+                    names.insert(name(kind::DOMAIN, number));
                 }
                 Selector::Cidr(net) => {
                     let inside = networks.inside.get(net).into_iter().flatten();
@@ -242,18 +246,25 @@ pub(super) fn intervals(rules: &[&Judged<'_>]) -> Vec<Interval> {
 pub(super) struct Kinds {
     pub(super) from: HashMap<u32, u16>,
     pub(super) to: HashMap<u32, u16>,
+    /// The names of those who may reach others by their names.
+    by_name: HashSet<u32>,
 }
 
 impl Kinds {
     pub(super) fn of(pairs: &BTreeMap<(u32, u32), Intervals>) -> Self {
         let (mut from, mut to) = (HashMap::new(), HashMap::new());
+        let mut by_name = HashSet::new();
         // Every kept pair also exists without the mark.
         for (opener, other) in pairs.keys().filter(|(opener, _)| opener & KEPT == 0) {
+            if other >> 28 == kind::DOMAIN {
+                by_name.insert(*opener);
+                continue;
+            }
             let bit = pair_bit(opener >> 28, other >> 28);
             *from.entry(*opener).or_default() |= bit;
             *to.entry(*other).or_default() |= bit;
         }
-        Self { from, to }
+        Self { from, to, by_name }
     }
 
     /// Which pairs there are with `any` on either side: stored once, not in each end, so that a
@@ -264,14 +275,27 @@ impl Kinds {
         zone::pairs_of_any(bits(&self.from), bits(&self.to))
     }
 
+    /// Whether rules let everything but the router reach others by their names.
+    pub(super) fn any_reaches_names(&self) -> bool {
+        self.by_name.contains(&name(kind::ANY, 1))
+    }
+
     /// Marks an end with the pairs that exist with its own names.
     pub(super) fn mark(&self, end: End) -> End {
-        let (mut from, mut to) = (0, 0);
+        let (mut from, mut to, mut flags) = (0, 0, end.flags);
         for kind in [kind::CLASS, kind::ZONE, kind::REGION] {
             let name = end.name(kind);
             from |= self.from.get(&name).copied().unwrap_or(0);
             to |= self.to.get(&name).copied().unwrap_or(0);
+            if self.by_name.contains(&name) {
+                flags |= End::NAMES;
+            }
         }
-        End { from, to, ..end }
+        End {
+            from,
+            to,
+            flags,
+            ..end
+        }
     }
 }

@@ -31,6 +31,13 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<ObjectChange> {
         &new.services,
         |service| &service.name,
     );
+    compare(
+        &mut changes,
+        "resolver",
+        &old.resolvers,
+        &new.resolvers,
+        |resolver| &resolver.address,
+    );
     compare(&mut changes, "rule", &old.rules, &new.rules, |rule| {
         &rule.name
     });
@@ -68,6 +75,7 @@ pub fn in_full(old: &Policy, new: &Policy) -> Vec<ObjectChange> {
             "port" => fields!(ports, interface, *name),
             "device" => fields!(devices, name, *name),
             "service" => fields!(services, name, *name),
+            "resolver" => fields!(resolvers, address, *name),
             _ => fields!(rules, name, *name),
         };
         change.fields = fields

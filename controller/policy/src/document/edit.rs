@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use prost::Message as _;
-use wardline_proto::v1::{Device, EditRequest, Policy, Port, Rule, Service, Zone};
+use wardline_proto::v1::{Device, EditRequest, Policy, Port, Resolver, Rule, Service, Zone};
 
 use super::Document;
 use crate::words::problem::Problem;
@@ -100,6 +100,7 @@ pub fn change(policy: &mut Policy, edit: &Edit) -> Result<Edited, Vec<Problem>> 
     merge.objects("device", &mut policy.devices, &put.devices);
     merge.objects("service", &mut policy.services, &put.services);
     merge.objects("rule", &mut policy.rules, &put.rules);
+    merge.objects("resolver", &mut policy.resolvers, &put.resolvers);
     if problems.is_empty() {
         Ok(edited)
     } else {
@@ -123,6 +124,7 @@ pub fn placed(policy: &Policy, edited: &Edited, problems: Vec<Problem>) -> Vec<P
             "port" => &policy.ports.get(position)?.interface,
             "device" => &policy.devices.get(position)?.name,
             "service" => &policy.services.get(position)?.name,
+            "resolver" => &policy.resolvers.get(position)?.address,
             _ => &policy.rules.get(position)?.name,
         };
         Some(format!("{kind}/{name}{rest}"))
@@ -199,7 +201,7 @@ pub fn used(policy: &Policy, edit: &Edit) -> Vec<Problem> {
 /// The message about an object that is not there.
 pub const MISSING: &str = "is not there";
 
-const KINDS: [&str; 5] = ["zone", "port", "device", "service", "rule"];
+const KINDS: [&str; 6] = ["zone", "port", "device", "service", "rule", "resolver"];
 
 /// An object with a name that is unique among its kind.
 trait Named: Clone + PartialEq {
@@ -216,7 +218,7 @@ macro_rules! named {
     };
 }
 
-named!(Zone: name, Port: interface, Device: name, Service: name, Rule: name);
+named!(Zone: name, Port: interface, Device: name, Service: name, Rule: name, Resolver: address);
 
 struct Merge<'a> {
     gone: BTreeMap<&'a str, Vec<(usize, &'a str)>>,
@@ -390,7 +392,7 @@ mod tests {
         assert_eq!(
             refused(&edit(vec![], &["flow/1"])),
             [
-                "delete[0]: \"flow/1\" is no KIND/NAME; KIND is one of zone, port, device, service, rule"
+                "delete[0]: \"flow/1\" is no KIND/NAME; KIND is one of zone, port, device, service, rule, resolver"
             ]
         );
     }

@@ -11,12 +11,14 @@ use wardline_proto::v1;
 
 mod devices;
 mod labels;
+mod names;
 mod notes;
 mod rules;
 
 use self::{
     devices::{Context, read_devices},
     labels::Labels,
+    names::{check_nesting, read_resolvers},
     notes::check_notes,
     rules::{Ends, read_rules, read_services},
 };
@@ -110,6 +112,7 @@ pub(super) fn read(
     let services = read_services(document, problems)?;
     let labels = Labels::of(document, &device_names);
     problems.extend(excess.iter().filter(|problem| problem.path == "rules"))?;
+    let resolvers = read_resolvers(document, problems)?;
     let ends = Ends {
         zones: &zone_names,
         devices: &device_names,
@@ -117,6 +120,7 @@ pub(super) fn read(
         labels: &labels,
     };
     let mut rules = read_rules(document, &ends, problems)?;
+    check_nesting(&rules, problems)?;
 
     let mut ports = ports.ports;
     zones.sort_by(|a, b| a.name.cmp(&b.name));
@@ -129,6 +133,7 @@ pub(super) fn read(
         devices,
         rules,
         labels: labels.named,
+        resolvers,
         warnings: Vec::new(),
     };
     if problems.found.is_empty() {

@@ -21,6 +21,8 @@ const LIMITS: Limits = Limits {
     control_in_quarantine: 10,
     learned_per_device: 16,
     learned_per_port: 1024,
+    names: 16,
+    addresses_per_name: 64,
     rules: 1000,
 };
 
@@ -341,7 +343,7 @@ devices[1].addresses[1]: 10.20.1.11 is in 10.20.1.0/24 of zone "pumps", the devi
         ),
         (
             |p| p.rules[0].to[0] = "everyone".to_owned(),
-            r#"rules[0].to[0]: "everyone" is no selector; one of zone:NAME, device:NAME, label:KEY=VALUE, cidr:PREFIX, internet, router, any"#,
+            r#"rules[0].to[0]: "everyone" is no selector; one of zone:NAME, device:NAME, label:KEY=VALUE, cidr:PREFIX, name:NAME, internet, router, any"#,
         ),
         (
             |p| p.rules[0].to[0] = "device:er".to_owned(),
@@ -565,7 +567,7 @@ fn only_a_service_that_names_a_tunnel_allows_it() {
 proptest! {
     #[test]
     fn order_means_nothing(policy in Just(clinic()).prop_flat_map(|policy| {
-        let v1::Policy { version, zones, ports, devices, services, rules } = policy;
+        let v1::Policy { version, zones, ports, devices, services, rules, resolvers } = policy;
         (
             Just(zones).prop_shuffle(),
             Just(ports).prop_shuffle(),
@@ -581,7 +583,7 @@ proptest! {
                     rule.services.reverse();
                 });
             }
-            v1::Policy { version, zones, ports, devices, services, rules }
+            v1::Policy { version, zones, ports, devices, services, rules, resolvers: resolvers.clone() }
         })
     })) {
         prop_assert_eq!(read(&policy), read(&clinic()));
@@ -747,6 +749,7 @@ fn clinic() -> v1::Policy {
                 ..Default::default()
             },
         ],
+        ..Default::default()
     }
 }
 
@@ -777,4 +780,82 @@ fn net(text: &str) -> IpNet {
 
 fn names<T>(items: &[T], name: impl Fn(&T) -> &str) -> Vec<&str> {
     items.iter().map(name).collect()
+}
+
+#[test]
+fn a_name_may_only_stand_where_it_can_be_kept() {
+    let with = |change: &dyn Fn(&mut v1::Policy)| {
+        let mut policy = clinic();
+        policy.rules[0].to = vec!["name:Updates.Vendor.example".to_owned()];
+        change(&mut policy);
+        policy
+    };
+    let policy = with(&|_| ());
+    let name = "updates.vendor.example".parse().expect("a name");
+    assert_eq!(read(&policy).rules[0].to, [Selector::Name(name)]);
+    let refused = |change: &dyn Fn(&mut v1::Policy), told: &str| {
+        let found = problems(&with(change));
+        assert!(
+            found.first().is_some_and(|it| it.contains(told)),
+            "{found:?}"
+        );
+    };
+    refused(
+        &|it| it.rules[0].from = vec!["name:a.example".to_owned()],
+        "rules[0].from[0]: a name may only stand in `to`",
+    );
+    refused(
+        &|it| it.rules[0].action = v1::Action::Deny.into(),
+        "rules[0].to[0]: a name is for allow rules",
+    );
+    refused(
+        &|it| it.rules[0].to = vec!["name:10.0.0.1".to_owned()],
+        "did you mean \"cidr:10.0.0.1/32\"?",
+    );
+    let nested = ["*.e", "*.d.e", "*.c.d.e", "a.c.d.e"].map(|it| format!("name:{it}"));
+    assert!(problems(&with(&|it| it.rules[0].to = nested.to_vec())).is_empty());
+    let deeper = ["*.e", "*.d.e", "*.c.d.e", "*.b.c.d.e"].map(|it| format!("name:{it}"));
+    assert!(problems(&with(&|it| it.rules[0].to = deeper.to_vec())).is_empty());
+    let deepest = [&deeper[..], &["name:a.b.c.d.e".to_owned()]].concat();
+    refused(
+        &|it| it.rules[0].to.clone_from(&deepest),
+        "name:a.b.c.d.e is inside 4 others",
+    );
+}
+
+#[test]
+fn resolvers_are_addresses_of_single_hosts() {
+    let with = |addresses: &[&str]| {
+        let resolver = |address: &&str| v1::Resolver {
+            address: (*address).to_owned(),
+            ..Default::default()
+        };
+        v1::Policy {
+            resolvers: addresses.iter().map(resolver).collect(),
+            ..clinic()
+        }
+    };
+    let intent = read(&with(&["2001:db8::53", "192.0.2.53"]));
+    assert_eq!(intent.resolvers.len(), 2);
+    for (addresses, told) in [
+        (
+            &["resolver.example"][..],
+            "resolvers[0].address: \"resolver.example\" is no address",
+        ),
+        (&["224.0.0.251"], "is not the address of one host"),
+        (
+            &["192.0.2.53", "192.0.2.53"],
+            "resolvers[1].address: \"192.0.2.53\" is listed twice",
+        ),
+        (
+            &["192.0.2.53"; 65],
+            "65 resolvers; a document has at most 64",
+        ),
+    ] {
+        let found = problems(&with(addresses));
+        assert!(
+            found.first().is_some_and(|it| it.contains(told)),
+            "{found:?}"
+        );
+    }
 }

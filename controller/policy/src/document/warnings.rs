@@ -35,6 +35,7 @@ pub(super) fn warnings(intent: &Intent, now: Timestamp) -> Vec<String> {
             Selector::Label(_)
             | Selector::Cidr(_)
             | Selector::Internet
+            | Selector::Name(_)
             | Selector::Router
             | Selector::Any => None,
         })

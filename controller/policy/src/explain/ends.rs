@@ -22,9 +22,9 @@ use crate::{
     internet,
     inventory::Inventory,
     model::Model,
-    numbers::{cidrs, number_of, numbered},
+    numbers::{cidrs, domains, number_of, numbered},
     snapshot::Snapshot,
-    words::{label::Label, problem::Problem},
+    words::{domain::Domain, label::Label, problem::Problem},
 };
 
 pub(super) fn problem(path: &str, message: impl Into<String>) -> Problem {
@@ -147,10 +147,14 @@ impl<'a> Resolver<'a> {
                 })?;
                 (self.inside(net), format!("{net}"))
             }
+            Some(("name", name)) => (self.named(path, name, taken)?, String::new()),
+            None if text.contains('.') && text.parse::<IpAddr>().is_err() => {
+                (self.named(path, text, taken)?, String::new())
+            }
             None | Some(_) => {
                 let address: IpAddr = text.parse().map_err(|_| {
-                    let right = "write an address, zone:NAME, device:NAME, \
-                                 label:KEY=VALUE, cidr:PREFIX, internet, router or any";
+                    let right = "write an address, zone:NAME, device:NAME, label:KEY=VALUE, \
+                                 cidr:PREFIX, name:NAME, internet, router or any";
                     problem(path, format!("{text:?} is no end of a packet; {right}"))
                 })?;
                 taken.insert(address);
@@ -168,6 +172,43 @@ impl<'a> Resolver<'a> {
         } else {
             Ok(found)
         }
+    }
+
+    /// The addresses that a name of the policy has.
+    fn named(
+        &self,
+        path: &str,
+        text: &str,
+        taken: &mut BTreeSet<IpAddr>,
+    ) -> Result<Vec<Candidate<'a>>, Problem> {
+        let name: Domain = text
+            .parse()
+            .map_err(|message: String| problem(path, message))?;
+        let name = name.to_string();
+        let number = number_of(&self.snapshot.ids, numbered::NAME, &name);
+        let mut names = domains(&self.snapshot.intent).into_iter();
+        if number == 0 || !names.any(|it| it.to_string() == name) {
+            let message =
+                format!("no rule has name:{name}; `wardctl names` lists those that rules have");
+            return Err(problem(path, message));
+        }
+        let mut known = self.learned.named(number);
+        known.retain(|(_, until)| self.tick < *until);
+        known.sort_unstable();
+        if known.is_empty() {
+            let message = format!(
+                "no answer for name:{name} was seen yet, or all are over; a device has to ask its resolver"
+            );
+            return Err(problem(path, message));
+        }
+        let candidates = known.into_iter().map(|(address, _)| {
+            taken.insert(address);
+            Candidate {
+                address,
+                owner: self.owner(address),
+            }
+        });
+        Ok(candidates.collect())
     }
 
     pub(super) fn router(&self) -> Vec<Candidate<'a>> {
@@ -440,8 +481,13 @@ impl<'a> Resolver<'a> {
         policy::is_in(&self.model, 0, &around, zone, &address.into())
     }
 
-    /// Lets a device that learns its addresses claim this one.
+    /// Lets a device that learns its addresses claim this one; any other address has its names.
     pub(super) fn presume(&self, candidate: &Candidate<'_>) {
+        let address = Address::from(candidate.address);
+        for (selector, until) in self.learned.names(address) {
+            // There is room, because no address has more names.
+            let _there = self.model.name(address, selector, until);
+        }
         if let Owner::Device(device) = candidate.owner
             && (device.learns(is_v4(candidate.address)) || is_link_local(candidate.address))
         {
@@ -460,6 +506,19 @@ impl<'a> Resolver<'a> {
             };
             let _ = self.model.note_learned(&address, claim.granted());
         }
+    }
+
+    /// The names of the policy that an address has now, as rules select them.
+    pub(super) fn names_of(&self, address: IpAddr) -> Vec<String> {
+        let known = self.learned.names(address.into()).into_iter();
+        let known = known.filter(|(_, until)| self.tick < *until);
+        let names = known.map(|(selector, _)| self.snapshot.name(numbered::NAME, selector));
+        let mut names: Vec<String> = names
+            .filter(|name| !name.is_empty())
+            .map(|name| format!("name:{name}"))
+            .collect();
+        names.sort();
+        names
     }
 
     /// What the tables say that an address stands for.

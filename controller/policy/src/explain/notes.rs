@@ -6,7 +6,7 @@
 use std::{iter, net::IpAddr};
 
 use ipnet::IpNet;
-use wardline_ebpf::{abi::Reason, decide::Verdict, packet::number};
+use wardline_ebpf::{abi::Reason, decide::Verdict, packet::number, policy};
 
 use super::{
     Asked,
@@ -39,11 +39,31 @@ impl Resolver<'_> {
         let notes = [
             self.masqueraded(asked, from),
             self.answering(asked, verdict, to),
+            self.known_as(to),
             membership(&asked.packet, verdict),
             in_ipv6(&asked.packet),
         ];
         let notes = notes.into_iter().flatten();
         notes.map(|note| format!("; {note}")).collect()
+    }
+
+    /// Which names of the policy an address has.
+    fn known_as(&self, to: &Candidate<'_>) -> Option<String> {
+        let names = self.names_of(to.address);
+        if names.is_empty() {
+            return None;
+        }
+        let names = names.join(", ");
+        let address = to.address;
+        Some(match to.owner {
+            Owner::Nobody if policy::may_have_names(&self.end(address)) => {
+                format!("{address} is what resolvers say of {names}")
+            }
+            _ => format!(
+                "resolvers say {address} of {names}, which counts for nothing: it is the router's, a \
+                 device's or a zone's"
+            ),
+        })
     }
 
     /// The verdict on what the router's NAT may make of a packet from elsewhere.
@@ -147,9 +167,11 @@ impl Resolver<'_> {
                 let inside = all.into_iter().filter(|group| net.contains(group));
                 inside.chain(iter::once(net.network())).collect()
             }
-            Selector::Device(_) | Selector::Label(_) | Selector::Internet | Selector::Router => {
-                Vec::new()
-            }
+            Selector::Device(_)
+            | Selector::Label(_)
+            | Selector::Internet
+            | Selector::Name(_)
+            | Selector::Router => Vec::new(),
         }
     }
 }

@@ -77,6 +77,14 @@ impl<const N: usize> Learned for [(IpAddr, u32); N] {
     fn learned_at(&self, _address: Address) -> Option<u32> {
         None
     }
+
+    fn names(&self, _address: Address) -> Vec<(u32, u32)> {
+        Vec::new()
+    }
+
+    fn named(&self, _selector: u32) -> Vec<(IpAddr, u32)> {
+        Vec::new()
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::{
     intent::{Action, Device, Intent, Rule, Selector},
     internet,
     words::{
+        domain::Domain,
         label::Label,
         service::{Service, covers, meets, merge, without},
     },
@@ -28,6 +29,8 @@ pub(super) struct View<'a> {
     /// The lengths of the prefixes that rules name.
     lengths: BTreeSet<(bool, u8)>,
     nets: BTreeSet<IpNet>,
+    /// The names below which rules name all others.
+    below: HashMap<&'a str, &'a Domain>,
     /// The addresses of devices; none when no rule in effect names the internet.
     owned: Option<BTreeSet<IpAddr>>,
     /// The deny rules in effect.
@@ -53,6 +56,7 @@ impl<'a> View<'a> {
             by_pair: HashMap::new(),
             lengths: BTreeSet::new(),
             nets: BTreeSet::new(),
+            below: HashMap::new(),
             owned: None,
             denies: Vec::new(),
         };
@@ -76,6 +80,9 @@ impl<'a> View<'a> {
                             .insert((net.addr().is_ipv4(), net.prefix_len()));
                         view.nets.insert(*net);
                     }
+                    Selector::Name(domain) if domain.is_below() => {
+                        view.below.insert(domain.name(), domain);
+                    }
                     Selector::Internet if view.owned.is_none() => {
                         let addresses = intent.devices.iter().flat_map(|it| &it.addresses);
                         view.owned = Some(addresses.copied().collect());
@@ -85,6 +92,7 @@ impl<'a> View<'a> {
                     | Selector::Router
                     | Selector::Zone(_)
                     | Selector::Label(_)
+                    | Selector::Name(_)
                     | Selector::Device(_) => {}
                 }
             }
@@ -141,7 +149,7 @@ impl<'a> View<'a> {
         )
     }
 
-    pub(super) fn who(&self, selector: &Selector) -> Who<'a> {
+    pub(super) fn who(&self, selector: &'a Selector) -> Who<'a> {
         match selector {
             Selector::Any => Who::Any,
             Selector::Router => Who::Router,
@@ -150,6 +158,7 @@ impl<'a> View<'a> {
             Selector::Device(device) => Who::Device(&self.intent.devices[device.0].name),
             Selector::Label(label) => Who::Label(&self.intent.labels[label.0].label),
             Selector::Cidr(net) => Who::Cidr(*net),
+            Selector::Name(name) => Who::Name(name),
         }
     }
 
@@ -236,6 +245,10 @@ impl<'a> View<'a> {
                 if self.is_internet(net) {
                     around.push(Who::Internet);
                 }
+            }
+            Who::Name(domain) => {
+                let wider = domain.around().filter_map(|name| self.below.get(name));
+                around.extend(wider.map(|domain| Who::Name(domain)));
             }
             Who::Label(label) => {
                 let devices = self.labelled(label);
@@ -368,7 +381,7 @@ impl<'a> View<'a> {
             Who::Device(name) => self.device(name).is_none(),
             Who::Zone(name) => !self.intent.zones.iter().any(|zone| zone.name == name),
             Who::Label(label) => self.labelled(label).is_empty(),
-            Who::Any | Who::Router | Who::Internet | Who::Cidr(_) => false,
+            Who::Any | Who::Router | Who::Internet | Who::Name(_) | Who::Cidr(_) => false,
         }
     }
 
@@ -393,7 +406,7 @@ impl<'a> View<'a> {
         denies.map(|rule| rule.name.as_str()).collect()
     }
 
-    fn names_part_of(&self, selectors: &[Selector], whole: Who<'a>) -> bool {
+    fn names_part_of(&self, selectors: &'a [Selector], whole: Who<'a>) -> bool {
         let mut ends = selectors.iter().map(|it| self.who(it));
         ends.any(|who| self.overlap(whole, who))
     }
@@ -425,6 +438,13 @@ impl<'a> View<'a> {
             (Who::Router, other) => other == Who::Router,
             (one, Who::Router) => one == Who::Router,
             (Who::Any, _) | (_, Who::Any) | (Who::Internet, Who::Internet) => true,
+            // A name stands for no device and nothing in a zone.
+            (Who::Name(_), Who::Label(_) | Who::Zone(_) | Who::Device(_))
+            | (Who::Label(_) | Who::Zone(_) | Who::Device(_), Who::Name(_)) => false,
+            (Who::Name(a), Who::Name(b)) => a.covers(b) || b.covers(a),
+            // It may stand for any other address.
+            (Who::Name(_), Who::Internet | Who::Cidr(_))
+            | (Who::Internet | Who::Cidr(_), Who::Name(_)) => true,
             (Who::Label(label), other) | (other, Who::Label(label)) => of_label(label, other),
             (Who::Internet, Who::Cidr(net)) | (Who::Cidr(net), Who::Internet) => {
                 internet::meets(net) && self.zone_around(net).is_none()
@@ -468,7 +488,12 @@ impl<'a> View<'a> {
         let nobody = |who: &Who<'a>| match who {
             Who::Zone(name) => self.is_empty(name),
             Who::Label(label) => self.labelled(label).is_empty(),
-            Who::Any | Who::Router | Who::Internet | Who::Cidr(_) | Who::Device(_) => false,
+            Who::Any
+            | Who::Router
+            | Who::Internet
+            | Who::Name(_)
+            | Who::Cidr(_)
+            | Who::Device(_) => false,
         };
         if pairs.iter().all(|(from, to)| nobody(from) || nobody(to)) {
             return never("nobody is in its zones, or has its labels".to_owned());

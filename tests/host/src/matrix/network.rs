@@ -88,7 +88,12 @@ rules:
   - {name: who-is, from: [zone:pumps], to: [router, zone:pumps], services: [udp/47808], action: allow}
   - {name: who-is-in-pumps, from: [zone:pumps], to: [zone:pumps], services: [udp/47809], action: allow}
   - {name: wake, from: [zone:pumps, router], to: ["cidr:10.20.1.0/24", "cidr:fd20:0:0:1::/64"], services: [udp/9], action: allow}
+  # names
+  - {name: updates, from: [zone:pumps], to: ["name:updates.vendor.example"], services: [tcp/7443, tcp/9443], action: allow}
+  - {name: mirrors, from: [zone:pumps], to: ["name:*.mirrors.example"], services: [tcp/7444], action: allow}
+  - {name: was-updated, from: [zone:pumps], to: ["name:updates.vendor.example"], services: [tcp/7446], action: allow, expires: "2020-01-01T00:00:00Z"}
   - {name: not-that-group, from: [any], to: ["cidr:239.9.0.0/16", "cidr:ff15::9:0/112"], action: deny}
+resolvers: [{address: 10.20.9.12}, {address: "fd20:0:0:9::12"}]
 "#;
 
 /// Interfaces of the router: those that the policy guards, and an uplink.

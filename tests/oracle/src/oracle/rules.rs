@@ -152,9 +152,45 @@ impl Oracle<'_> {
                 Some(("label", label)) => {
                     device.is_some_and(|device| self.has_label(device, label))
                 }
+                Some(("name", name)) => {
+                    let inside = device.is_some() || self.is_inside(address);
+                    !inside && !self.is_connected(address) && self.is_told(name, address)
+                }
                 Some(("cidr", prefix)) => prefix_length(prefix, plain(address)).is_some(),
                 Some(_) => false,
             },
+        })
+    }
+
+    /// Whether an address is in a zone other than one that has all addresses and no port.
+    fn is_inside(&self, address: IpAddr) -> bool {
+        let zones = self.policy.zones.iter();
+        let lengths = zones.filter_map(|zone| {
+            let subnets = zone.subnets.iter();
+            let length = subnets.filter_map(|it| prefix_length(it, address)).max()?;
+            let ports = &self.policy.ports;
+            let tagged = |name: &String| {
+                ports
+                    .iter()
+                    .flat_map(|it| &it.vlans)
+                    .any(|it| it.zone == *name)
+            };
+            let has_ports = ports.iter().any(|it| it.zone == zone.name) || tagged(&zone.name);
+            Some((length, has_ports))
+        });
+        lengths
+            .max()
+            .is_some_and(|(length, has_ports)| length > 0 || has_ports)
+    }
+
+    /// Whether a resolver has given an address for a name, or for one below it.
+    fn is_told(&self, selector: &str, address: IpAddr) -> bool {
+        self.told.iter().any(|(name, told)| {
+            let is_it = match selector.strip_prefix("*.") {
+                Some(above) => name.strip_suffix(above).is_some_and(|it| it.ends_with('.')),
+                None => name == selector,
+            };
+            *told == address && is_it
         })
     }
 

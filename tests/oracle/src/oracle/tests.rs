@@ -101,6 +101,7 @@ fn ward(rules: Vec<Rule>) -> Policy {
             ..Service::default()
         }],
         rules,
+        resolvers: Vec::new(),
     }
 }
 

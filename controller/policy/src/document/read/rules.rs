@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use wardline_ebpf::packet::number;
 use wardline_proto::{time::from_proto, v1};
 
-use super::{Labels, check_notes};
+use super::{Labels, check_notes, names::check_names};
 use crate::{
     catalogue::CATALOGUE,
     document::Document,
@@ -122,6 +122,7 @@ pub(super) fn read_rules(
                 "is for allow rules; a deny rule holds in quarantine anyway",
             )?;
         }
+        check_names(i, rule, problems)?;
         let answers = read_answers(i, rule, (&to, &services), ends, problems)?;
         check_notes(format_args!("rules[{i}]"), &rule.into(), problems)?;
         rules.push(Rule {
@@ -161,7 +162,11 @@ fn read_answers(
             let single = net.addr().is_ipv4() && net.prefix_len() == 32;
             net.addr().is_multicast() || single || net.prefix_len() == 0
         }
-        Selector::Device(_) | Selector::Label(_) | Selector::Internet | Selector::Router => false,
+        Selector::Device(_)
+        | Selector::Label(_)
+        | Selector::Internet
+        | Selector::Name(_)
+        | Selector::Router => false,
     });
     if !asks_many && !to.is_empty() {
         problems.add(
@@ -229,6 +234,13 @@ fn read_list(
                     None
                 }
             },
+            Some(("name", name)) => match name.parse() {
+                Ok(name) => Some(Selector::Name(name)),
+                Err(message) => {
+                    problems.add(path, message)?;
+                    None
+                }
+            },
             None | Some(_) => {
                 problems.add(path, no_selector(text, ends))?;
                 None
@@ -255,7 +267,7 @@ fn no_selector(text: &str, ends: &Ends<'_>) -> String {
     } else {
         return format!(
             "{quoted} is no selector; one of zone:NAME, device:NAME, label:KEY=VALUE, \
-             cidr:PREFIX, internet, router, any"
+             cidr:PREFIX, name:NAME, internet, router, any"
         );
     };
     format!("{quoted} is no selector; did you mean \"{meant}{text}\"?")

@@ -22,6 +22,14 @@ impl Learned for SeenAt {
     fn learned_at(&self, _address: Address) -> Option<u32> {
         Some(self.0)
     }
+
+    fn names(&self, _address: Address) -> Vec<(u32, u32)> {
+        Vec::new()
+    }
+
+    fn named(&self, _selector: u32) -> Vec<(IpAddr, u32)> {
+        Vec::new()
+    }
 }
 
 #[test]
@@ -165,4 +173,83 @@ fn an_answer_to_a_question_says_which_rule_lets_it_pass() {
         let note = answer.packet.find("; if ").map(|at| &answer.packet[at..]);
         assert_eq!(note, told.as_deref(), "{}", answer.packet);
     }
+}
+
+/// Resolvers have given these addresses for each name, until a tick.
+struct Told(&'static [(&'static str, u32)]);
+
+impl Learned for Told {
+    fn device(&self, _address: Address) -> Option<u32> {
+        None
+    }
+
+    fn addresses(&self, _device: u32) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
+    fn seen(&self, _device: u32) -> Option<u32> {
+        None
+    }
+
+    fn learned_at(&self, _address: Address) -> Option<u32> {
+        None
+    }
+
+    fn names(&self, address: Address) -> Vec<(u32, u32)> {
+        let told = self.named(1).into_iter();
+        let told = told.filter(|(it, _)| Address::from(*it) == address);
+        told.map(|(_, until)| (1, until)).collect()
+    }
+
+    fn named(&self, selector: u32) -> Vec<(IpAddr, u32)> {
+        let told = self.0.iter().filter(|_| selector == 1);
+        told.map(|(address, until)| (address.parse().unwrap(), *until))
+            .collect()
+    }
+}
+
+#[test]
+fn a_name_is_asked_about_by_what_resolvers_have_told() {
+    let rules = "  - {name: updates, from: [zone:pumps], to: ['name:updates.vendor.example'], services: [tcp/8443], action: allow}\n";
+    let snapshot = snapshot_of(&(POLICY.to_owned() + rules), BTreeSet::new());
+    let ask = |to: &str, told: &Told| {
+        let question = Question {
+            from: "device:pump-1".into(),
+            to: to.into(),
+            service: "tcp/8443".into(),
+            ..Question::default()
+        };
+        explain(&snapshot, &question, told, 10).map_err(|it| it[0].to_string())
+    };
+    let told = Told(&[("198.51.100.9", 9), ("198.51.100.7", 11)]);
+    for to in [
+        "name:Updates.vendor.example",
+        "updates.vendor.example",
+        "198.51.100.7",
+    ] {
+        let answer = ask(to, &told).unwrap();
+        assert_eq!((answer.reason, &*answer.rule), (Reason::Rule, "updates"));
+        let note = "; 198.51.100.7 is what resolvers say of name:updates.vendor.example";
+        assert!(answer.packet.ends_with(note), "{}", answer.packet);
+    }
+    let over = ask("198.51.100.9", &told).unwrap();
+    assert_eq!(over.reason, Reason::NoRule);
+    // A device's address is no name's.
+    let inside = ask("name:updates.vendor.example", &Told(&[("10.20.9.10", 99)])).unwrap();
+    assert_eq!(inside.reason, Reason::NoRule);
+    assert!(
+        inside.packet.contains("counts for nothing"),
+        "{}",
+        inside.packet
+    );
+    let unseen = ask("updates.vendor.example", &Told(&[("198.51.100.9", 9)])).unwrap_err();
+    assert!(
+        unseen.contains("no answer for name:updates.vendor.example was seen"),
+        "{unseen}"
+    );
+    let unknown = ask("other.example", &told).unwrap_err();
+    assert!(
+        unknown.contains("no rule has name:other.example"),
+        "{unknown}"
+    );
 }
