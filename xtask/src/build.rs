@@ -69,10 +69,24 @@ fn show_sizes(wardlined: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// When the source does not compile.
 pub(crate) fn build(root: &Path, what: &str, arguments: &[&str]) -> anyhow::Result<Programs> {
+    build_with(root, what, arguments, &[])
+}
+
+/// The same, with variables in cargo's environment.
+///
+/// # Errors
+/// When the source does not compile.
+pub(crate) fn build_with(
+    root: &Path,
+    what: &str,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> anyhow::Result<Programs> {
     step::title(what);
     let mut cargo = step::cargo("build");
     cargo
         .args(arguments)
+        .envs(variables.iter().copied())
         .arg("--message-format=json-render-diagnostics")
         .current_dir(root);
     let mut child = cargo

@@ -14,6 +14,7 @@
 mod archive;
 mod boot;
 mod check;
+mod cross;
 mod licences;
 mod life;
 mod router;
@@ -48,6 +49,9 @@ pub(crate) struct Wanted {
     /// Also boot a Debian that has it, with systemd and the oldest kernel, in QEMU.
     #[arg(long)]
     boot: bool,
+    /// Make the package for arm64; on another machine, with Debian's compilers for it.
+    #[arg(long, conflicts_with_all = ["life", "boot"])]
+    arm64: bool,
     /// Take the programs from a folder instead of building them for release.
     #[arg(long, value_name = "DIRECTORY")]
     built: Option<PathBuf>,
@@ -57,6 +61,8 @@ pub(crate) struct Wanted {
 pub(crate) struct Package {
     deb: PathBuf,
     tarball: PathBuf,
+    /// What Debian calls the machines that it is for.
+    architecture: &'static str,
 }
 
 /// Makes the package, and checks it if that is wanted.
@@ -66,6 +72,7 @@ pub(crate) struct Package {
 pub(crate) fn run(root: &Path, wanted: &Wanted) -> anyhow::Result<()> {
     let programs = match &wanted.built {
         Some(directory) => found(directory)?,
+        None if wanted.arm64 && !cfg!(target_arch = "aarch64") => cross::arm64(root)?,
         None => build::release(root)?,
     };
     let package = make(root, &programs, version())?;
@@ -144,15 +151,6 @@ fn time(root: &Path) -> anyhow::Result<u64> {
         .trim()
         .parse()
         .context("the last commit has no time; set SOURCE_DATE_EPOCH")
-}
-
-/// What Debian calls the architecture that the programs are for: this machine's.
-fn architecture() -> anyhow::Result<&'static str> {
-    match env::consts::ARCH {
-        "x86_64" => Ok("amd64"),
-        "aarch64" => Ok("arm64"),
-        other => bail!("there is no package for {other}"),
-    }
 }
 
 /// Runs a command that must succeed, and returns what it printed.

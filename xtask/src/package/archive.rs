@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    Package, architecture, output,
+    Package, output,
     stage::{MAINTAINER, Stage, folder, mode},
 };
 
@@ -21,11 +21,12 @@ const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 /// # Errors
 /// When a tool refuses.
 pub(super) fn write(root: &Path, stage: &Stage, to: &Path) -> anyhow::Result<Package> {
-    let architecture = architecture()?;
+    let architecture = stage.architecture;
     let version = &stage.version;
     let package = Package {
         deb: to.join(format!("wardline_{version}_{architecture}.deb")),
         tarball: to.join(format!("wardline-{version}-{architecture}.tar.gz")),
+        architecture,
     };
     let tree = &stage.tree;
     let mut tar = Command::new("tar");
@@ -50,7 +51,7 @@ pub(super) fn write(root: &Path, stage: &Stage, to: &Path) -> anyhow::Result<Pac
         .replace("{version}", version)
         .replace("{architecture}", architecture)
         .replace("{maintainer}", MAINTAINER)
-        .replace("{libraries}", &libraries(tree, &to.join("shlibs"))?)
+        .replace("{libraries}", &libraries(stage, &to.join("shlibs"))?)
         .replace("{size}", &size.to_string());
     for (name, text, bits) in [
         ("control", text, 0o644),
@@ -81,7 +82,7 @@ pub(super) fn write(root: &Path, stage: &Stage, to: &Path) -> anyhow::Result<Pac
 }
 
 /// What the programs are linked with, as Debian's packages and versions.
-fn libraries(tree: &Path, scratch: &Path) -> anyhow::Result<String> {
+fn libraries(stage: &Stage, scratch: &Path) -> anyhow::Result<String> {
     folder(&scratch.join("debian"))?;
     fs::write(
         scratch.join("debian/control"),
@@ -89,8 +90,9 @@ fn libraries(tree: &Path, scratch: &Path) -> anyhow::Result<String> {
     )?;
     let mut shlibs = Command::new("dpkg-shlibdeps");
     shlibs.arg("-O").current_dir(scratch);
+    shlibs.env("DEB_HOST_ARCH", stage.architecture);
     for program in ["usr/sbin/wardlined", "usr/bin/wardctl"] {
-        shlibs.arg(format!("-e{}", tree.join(program).display()));
+        shlibs.arg(format!("-e{}", stage.tree.join(program).display()));
     }
     let told = output(&mut shlibs)?;
     let (_, libraries) = told

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{bail, ensure};
 
-use super::{Package, Stage, architecture, archive, home, output, time, version};
+use super::{Package, Stage, archive, home, output, time, version};
 use crate::{build::Programs, setup, step};
 
 /// What must be in the package, with its mode.
@@ -117,7 +117,7 @@ fn fields(package: &Package) -> anyhow::Result<()> {
     for (name, expected) in [
         ("Package", "wardline"),
         ("Version", version()),
-        ("Architecture", architecture()?),
+        ("Architecture", package.architecture),
     ] {
         let told = field(name)?;
         ensure!(told.trim() == expected, "{name} is {told}");

@@ -10,12 +10,11 @@ use std::{
 use anyhow::{Context as _, ensure};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
 
-/// The crates that are programs, and for which platform each is looked at. What the kernel runs is none of
-/// the router's own platform.
-const PROGRAMS: [(&str, Option<&str>); 3] = [
-    ("wardline-daemon", Some("x86_64-unknown-linux-gnu")),
-    ("wardline-cli", Some("x86_64-unknown-linux-gnu")),
-    ("aya-ebpf", None),
+/// The crates that are programs, and whether each runs on the router's own platform; the kernel's do not.
+const PROGRAMS: [(&str, bool); 3] = [
+    ("wardline-daemon", true),
+    ("wardline-cli", true),
+    ("aya-ebpf", false),
 ];
 
 /// How the files begin that a crate puts its licence into.
@@ -25,10 +24,14 @@ const FILES: [&str; 4] = ["LICENSE", "LICENCE", "COPYING", "NOTICE"];
 ///
 /// # Errors
 /// When a crate names no licence, or cargo can't tell.
-pub(super) fn page(root: &Path) -> anyhow::Result<String> {
+pub(super) fn page(root: &Path, architecture: &str) -> anyhow::Result<String> {
+    let router = match architecture {
+        "arm64" => "aarch64-unknown-linux-gnu",
+        _ => "x86_64-unknown-linux-gnu",
+    };
     let mut crates: BTreeMap<(String, String), (String, Vec<String>)> = BTreeMap::new();
-    for (program, platform) in PROGRAMS {
-        let metadata = metadata(root, platform)?;
+    for (program, on_router) in PROGRAMS {
+        let metadata = metadata(root, on_router.then_some(router))?;
         for package in linked(&metadata, program)? {
             // Those of this project are under the licences of the whole.
             if package.source.is_none() {

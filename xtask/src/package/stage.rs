@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::{licences, output};
+use super::{cross, licences, output};
 use crate::{build::Programs, step};
 
 /// Pages for operators, which are worth having where there is no network.
@@ -43,6 +43,8 @@ pub(super) struct Stage {
     pub(super) version: String,
     /// The time of every file, in seconds since 1970.
     pub(super) time: u64,
+    /// What Debian calls the machines that its programs are for.
+    pub(super) architecture: &'static str,
 }
 
 impl Stage {
@@ -64,6 +66,7 @@ impl Stage {
             tree: tree.to_owned(),
             version: version.to_owned(),
             time,
+            architecture: cross::architecture(&programs.wardlined)?,
         };
         stage.programs(programs)?;
         stage.pages(root, programs)?;
@@ -78,7 +81,7 @@ impl Stage {
             (&programs.wardctl, "usr/bin/wardctl"),
         ] {
             let at = self.place(to)?;
-            let mut strip = Command::new("strip");
+            let mut strip = cross::tool("strip", self.architecture);
             strip.args(["--strip-unneeded", "--remove-section=.comment"]);
             step::succeeded("strip", strip.arg("-o").arg(&at).arg(from).status()?)?;
             mode(&at, 0o755)?;
@@ -88,13 +91,14 @@ impl Stage {
 
     /// Manual pages and scripts of shells, as the programs say them.
     fn pages(&self, root: &Path, programs: &Programs) -> anyhow::Result<()> {
-        let daemon = output(Command::new(&programs.wardlined).arg("--man"))?;
+        let daemon = output(cross::run(&programs.wardlined, self.architecture).arg("--man"))?;
         self.packed("usr/share/man/man8/wardlined.8", daemon.as_bytes())?;
         let scratch = self.tree.with_extension("man");
         if scratch.exists() {
             fs::remove_dir_all(&scratch)?;
         }
-        output(Command::new(&programs.wardctl).arg("man").arg(&scratch))?;
+        let wardctl = || cross::run(&programs.wardctl, self.architecture);
+        output(wardctl().arg("man").arg(&scratch))?;
         for entry in fs::read_dir(&scratch)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -104,7 +108,7 @@ impl Stage {
             )?;
         }
         for (shell, at) in SHELLS {
-            let script = output(Command::new(&programs.wardctl).args(["completions", shell]))?;
+            let script = output(wardctl().args(["completions", shell]))?;
             self.file(at, script.as_bytes(), 0o644)?;
         }
         for page in PAGES {
@@ -130,6 +134,14 @@ impl Stage {
                 format!("{DOC}/examples/clinic.yaml"),
             ),
             (
+                root.join("proto/wardline/v1/segmentation.proto"),
+                "usr/share/wardline/proto/wardline/v1/segmentation.proto".to_owned(),
+            ),
+            (
+                root.join("examples/python/wardline_client.py"),
+                format!("{DOC}/examples/wardline_client.py"),
+            ),
+            (
                 packaging.join("debian/lintian-overrides"),
                 "usr/share/lintian/overrides/wardline".to_owned(),
             ),
@@ -140,7 +152,7 @@ impl Stage {
         ] {
             self.copy(&from, &to)?;
         }
-        let licences = licences::page(root)?;
+        let licences = licences::page(root, self.architecture)?;
         self.packed(&format!("{DOC}/crates"), licences.as_bytes())?;
         let news = fs::read(root.join("CHANGELOG.md"))?;
         self.packed(&format!("{DOC}/NEWS.md"), &news)?;
