@@ -377,6 +377,31 @@ pub(crate) enum Mud {
     Check(MudCheck),
     /// Put the rules of a file in force; a later version of the file replaces them
     Import(MudImport),
+    /// Show what a device did beside what its file says: used, unused, undeclared
+    Assess(MudAssess),
+    /// Write a file of what a device did, to correct and to ask its vendor about
+    Draft(MudDraft),
+}
+
+/// `mud assess`.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct MudAssess {
+    /// The device.
+    pub(crate) device: Option<String>,
+    /// Each device that has a file.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// `mud draft`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MudDraft {
+    /// The device.
+    pub(crate) device: String,
+    /// The URL that the file is to have [default: https://draft.invalid/DEVICE].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) url: String,
 }
 
 /// A MUD file and its signature.

@@ -38,7 +38,7 @@ type Names = fn() -> Vec<CompletionCandidate>;
 type Offers = &'static [(&'static str, Names)];
 
 /// A command, or one within another, and the names that its arguments take.
-const OFFERED: [(&[&str], Offers); 10] = [
+const OFFERED: [(&[&str], Offers); 12] = [
     (
         &["explain"],
         &[
@@ -62,6 +62,8 @@ const OFFERED: [(&[&str], Offers); 10] = [
     (&["revoke"], &[("name", rules)]),
     (&["mud", "check"], &[("device", devices)]),
     (&["mud", "import"], &[("device", devices)]),
+    (&["mud", "assess"], &[("device", devices)]),
+    (&["mud", "draft"], &[("device", devices)]),
     (&["context", "use"], &[("name", contexts)]),
     (&["context", "delete"], &[("name", contexts)]),
 ];

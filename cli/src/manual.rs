@@ -206,6 +206,14 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                         "mud import bulb.json --label model=b7 --approve \"read it, NET-7\" --plan",
                         "What the file would change, if you approved of it without a signature.",
                     ),
+                    (
+                        "mud assess bulb-1",
+                        "What the bulb did that its file does not say, and what of the file it never uses.",
+                    ),
+                    (
+                        "mud draft bulb-1 > bulb.json",
+                        "A file of what the bulb did, to correct by hand.",
+                    ),
                 ],
             ),
             ("confirm", &[("confirm", "Keeps the change that waits.")]),

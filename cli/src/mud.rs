@@ -6,13 +6,13 @@ use wardline_proto::{
     document::to_value,
     parts::Parts,
     v1::{
-        CheckMudRequest, CheckMudResponse, ImportMudRequest, MudOutcome, MudTrust, PlanRequest,
-        PlanResponse,
+        AssessMudRequest, AssessMudResponse, CheckMudRequest, CheckMudResponse, DraftMudRequest,
+        ImportMudRequest, MudOutcome, MudTrust, PlanRequest, PlanResponse, Verdict,
     },
 };
 
 use crate::{
-    args::{Change, Format, Mud, MudCheck, MudFile, MudImport},
+    args::{Change, Format, Mud, MudAssess, MudCheck, MudDraft, MudFile, MudImport},
     ask::agreed,
     document::send,
     exit::{Exit, Failure},
@@ -34,6 +34,8 @@ pub(crate) async fn mud(session: &Session, command: Mud) -> Result<Exit, Failure
     match command {
         Mud::Check(args) => check(session, args).await,
         Mud::Import(args) => import(session, args).await,
+        Mud::Assess(args) => assess(session, args).await,
+        Mud::Draft(args) => draft(session, args).await,
     }
 }
 
@@ -125,6 +127,83 @@ async fn import(session: &Session, args: MudImport) -> Result<Exit, Failure> {
     output::value(session.format, &value)
 }
 
+async fn assess(session: &Session, args: MudAssess) -> Result<Exit, Failure> {
+    let request = AssessMudRequest {
+        device: args.device.unwrap_or_default(),
+    };
+    let answer = session
+        .ask(request, async |mut client, it| client.assess_mud(it).await)
+        .await?;
+    let without = answer.without.iter();
+    let without = without.map(|it| format!("{it} has no rule of a MUD file"));
+    output::warn(&without.collect::<Vec<_>>());
+    output::answer(session.format, &answer, assessed_text)
+}
+
+async fn draft(session: &Session, args: MudDraft) -> Result<Exit, Failure> {
+    let request = DraftMudRequest {
+        device: args.device,
+        url: args.url,
+    };
+    let answer = session
+        .ask(request, async |mut client, it| client.draft_mud(it).await)
+        .await?;
+    // It is a file in JSON, whatever the format of answers is.
+    output::text(&answer.file)
+}
+
+fn assessed_text(assessed: &AssessMudResponse) -> String {
+    let mut text = String::new();
+    for (what, list) in [("used", &assessed.used), ("unused", &assessed.unused)] {
+        let rows = list.iter().map(|it| {
+            vec![
+                judged(what, what == "used"),
+                cell(&it.device),
+                cell(&it.rule),
+                cell(it.from.join(" ")),
+                cell(it.to.join(" ")),
+                cell(it.services.join(" ")),
+                cell(it.packets.to_string()),
+            ]
+        });
+        let headings = [
+            "RULES", "DEVICE", "RULE", "FROM", "TO", "SERVICES", "PACKETS>",
+        ];
+        text += &filled(table(&headings), rows, &format!("{what} rules"));
+        text += "\n";
+    }
+    let rows = assessed.undeclared.iter().map(|it| {
+        vec![
+            judged(
+                word(it.verdict().as_str_name(), "VERDICT_"),
+                it.verdict() == Verdict::Pass,
+            ),
+            cell(&it.device),
+            cell(word(it.direction().as_str_name(), "MUD_DIRECTION_")),
+            cell(&it.peer),
+            cell(&it.service),
+            cell(word(it.reason().as_str_name(), "REASON_")),
+            cell(&it.rule),
+            cell(it.count.to_string()),
+        ]
+    });
+    let headings = [
+        "UNDECLARED",
+        "DEVICE",
+        "DIRECTION",
+        "PEER",
+        "SERVICE",
+        "REASON",
+        "RULE",
+        "COUNT>",
+    ];
+    text += &filled(table(&headings), rows, "undeclared traffic");
+    if assessed.more != 0 {
+        text += &format!("and {} more kinds\n", assessed.more);
+    }
+    text
+}
+
 async fn ask(session: &Session, request: CheckMudRequest) -> Result<CheckMudResponse, Failure> {
     session
         .ask(request, async |mut client, it| client.check_mud(it).await)
@@ -210,10 +289,35 @@ fn text(checked: &CheckMudResponse) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wardline_proto::v1::{MudAce, MudDirection};
+    use wardline_proto::v1::{MudAce, MudDirection, MudUndeclared, Reason};
 
     use super::*;
     use crate::table::uncoloured;
+
+    #[test]
+    fn what_is_undeclared_follows_what_is_used() {
+        let assessed = AssessMudResponse {
+            undeclared: vec![MudUndeclared {
+                device: "bulb".to_owned(),
+                direction: MudDirection::FromDevice.into(),
+                peer: "192.0.2.7".to_owned(),
+                service: "tcp/23".to_owned(),
+                verdict: Verdict::Drop.into(),
+                reason: Reason::NoRule.into(),
+                count: 3,
+                ..MudUndeclared::default()
+            }],
+            more: 2,
+            ..AssessMudResponse::default()
+        };
+        assert_eq!(
+            uncoloured(&assessed_text(&assessed)),
+            "no used rules\n\nno unused rules\n\n\
+             UNDECLARED  DEVICE  DIRECTION    PEER       SERVICE  REASON   RULE  COUNT\n\
+             drop        bulb    from_device  192.0.2.7  tcp/23   no_rule            3\n\
+             and 2 more kinds\n"
+        );
+    }
 
     #[test]
     fn an_entry_is_a_line_with_its_reason() {

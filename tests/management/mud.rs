@@ -4,8 +4,8 @@ use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
 use wardline_tests::{
-    Host, Outcome, TIMEOUT,
-    ward::{FAR, Guard, Ward, policy, v4, zone},
+    Host, Outcome, TIMEOUT, eventually,
+    ward::{FAR, Guard, PATIENCE, Ward, policy, v4, zone},
 };
 
 const SIGNED: &[u8] = include_bytes!("mud/lamp.json");
@@ -136,6 +136,59 @@ fn each_abstraction_of_a_file_passes_both_ways_and_nothing_more() {
     );
     assert!(lamp.ping(&v4(3)));
     assert!(other.ping_within(&v4(1), TIMEOUT) != Outcome::Connected);
+
+    // What the lamp did beside its file: what it used, what not, and what it was refused.
+    let dropped = |told: &Value| {
+        let mut all = told["undeclared"].as_array().unwrap().iter();
+        let wanted = |it: &&Value| it["service"] == "tcp/8085" && it["verdict"] == "drop";
+        all.find(wanted).cloned()
+    };
+    let mut assessed = Value::Null;
+    let told_of = eventually(PATIENCE, || {
+        assessed = ctl.json(&["mud", "assess", "device-1"]).unwrap();
+        dropped(&assessed).is_some()
+    });
+    assert!(told_of, "{assessed:#}");
+    let undeclared = dropped(&assessed).unwrap();
+    assert_eq!(
+        (&undeclared["peer"], &undeclared["direction"]),
+        (&json!("device:device-2"), &json!("from_device"))
+    );
+    assert_eq!(undeclared["reason"], "no_rule");
+    let rules = |list: &str| -> Vec<String> {
+        let list = assessed[list].as_array().unwrap().iter();
+        list.map(|it| {
+            it["rule"]
+                .as_str()
+                .unwrap()
+                .rsplit('.')
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
+    };
+    for used in ["hub", "logs", "mesh", "service", "colour", "ping"] {
+        assert!(rules("used").iter().any(|it| it == used), "{assessed:#}");
+    }
+    assert!(rules("unused").is_empty(), "{assessed:#}");
+    assert_eq!(
+        ctl.json(&["mud", "assess", "--all"]).unwrap()["used"],
+        assessed["used"]
+    );
+    // A file of what it did is one that can be checked.
+    let draft = ctl
+        .run(&["mud", "draft", "device-1"])
+        .unwrap()
+        .ok()
+        .unwrap();
+    let draft = put(&ward, "draft.json", draft.as_bytes());
+    let checked = ctl.json(&["mud", "check", &draft, "--approved"]).unwrap();
+    assert!(checked["aces"].as_array().unwrap().len() > 3, "{checked:#}");
+    assert!(
+        outcomes(&checked).iter().all(|it| it.1 == "imported"),
+        "{checked:#}"
+    );
 
     // Who approves, and why, is in the history and in the audit; then the address counts.
     let told = ctl

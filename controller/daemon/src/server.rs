@@ -1,5 +1,6 @@
 //! The API and the metrics: reads requests, calls the engine, and returns its answers.
 
+mod assess;
 mod authority;
 mod backup;
 pub mod calls;

@@ -9,6 +9,7 @@
 
 mod anchors;
 mod answers;
+mod draft;
 mod entry;
 mod file;
 mod import;
@@ -25,8 +26,10 @@ mod tests;
 
 pub use self::{
     anchors::Anchors,
+    draft::{Other, Seen, draft},
     file::LARGEST_FILE,
     import::{Imported, Refused, Request, Subject, Trust, import},
     profile::{Default, Outcome, Told},
     signature::{LARGEST_SIGNATURE, Signer},
+    site::is_rule_of,
 };

@@ -252,3 +252,13 @@ pub(crate) fn subject_of(rule: &Rule) -> Option<&str> {
     };
     end.map(String::as_str)
 }
+
+/// Whether a rule came of the file of a device with these labels, its zone's among them.
+pub fn is_rule_of<'a>(
+    rule: &Rule,
+    mut labels: impl Iterator<Item = (&'a String, &'a String)>,
+) -> bool {
+    let label = subject_of(rule).and_then(|it| it.strip_prefix("label:"));
+    let label = label.and_then(|it| it.split_once('='));
+    label.is_some_and(|(key, value)| labels.any(|it| it.0 == key && it.1 == value))
+}

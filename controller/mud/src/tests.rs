@@ -1,6 +1,7 @@
 //! What comes of files, as a site sees it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod drafts;
 mod meaning;
 mod random;
 mod signed;

@@ -22,6 +22,8 @@ const MATRIX: [(&str, &[&str]); 3] = [
             "wardline.v1.Segmentation/ListServices",
             "wardline.v1.Segmentation/CheckMud",
             "wardline.v1.Segmentation/ListNames",
+            "wardline.v1.Segmentation/AssessMud",
+            "wardline.v1.Segmentation/DraftMud",
             "wardline.v1.Segmentation/ListFlows",
             "wardline.v1.Segmentation/GetCounters",
             "wardline.v1.Segmentation/WatchEvents",

@@ -86,6 +86,8 @@ pub const CALLS: &[Call] = {
         looks("/wardline.v1.Segmentation/CheckMud", Viewer, Heavy),
         changes("/wardline.v1.Segmentation/ImportMud", Admin, Heavy),
         looks("/wardline.v1.Segmentation/ListNames", Viewer, Heavy),
+        looks("/wardline.v1.Segmentation/AssessMud", Viewer, Heavy),
+        looks("/wardline.v1.Segmentation/DraftMud", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/ListFlows", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/GetCounters", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/WatchEvents", Viewer, Light),

@@ -461,6 +461,28 @@ impl Segmentation for Service {
         Ok(Response::from_parts(metadata, answer, extensions))
     }
 
+    async fn assess_mud(
+        &self,
+        request: Request<v1::AssessMudRequest>,
+    ) -> Answer<v1::AssessMudResponse> {
+        let device = request.into_inner().device;
+        let read = self
+            .view
+            .read_in(&self.view.documents, move |view, _| view.assess(&device));
+        Ok(Response::new(read.await?))
+    }
+
+    async fn draft_mud(
+        &self,
+        request: Request<v1::DraftMudRequest>,
+    ) -> Answer<v1::DraftMudResponse> {
+        let v1::DraftMudRequest { device, url } = request.into_inner();
+        let read = self.view.read_in(&self.view.documents, move |view, _| {
+            view.draft_mud(&device, &url)
+        });
+        Ok(Response::new(read.await?))
+    }
+
     type ListFlowsStream = Many<v1::Flow>;
 
     async fn list_flows(
