@@ -10,6 +10,7 @@ mod disk;
 mod documents;
 mod failsafe;
 mod interfaces;
+mod journal;
 mod labels;
 mod logs;
 mod mud;

@@ -13,6 +13,10 @@ use wardline_proto::audit::Head;
 
 use crate::duration;
 
+mod events;
+
+pub(crate) use self::events::{Dropped, Events, Moment};
+
 /// Control a Wardline router: zones, devices, and what may talk to what.
 #[derive(Debug, Parser)]
 #[command(
@@ -197,6 +201,8 @@ pub(crate) enum Command {
     Diff(Get),
     /// Ask for the verdict on a packet that would open a flow; exit code 3 if it is dropped
     Explain(Explain),
+    /// Say what was dropped lately of a device, why, and what would allow it
+    Why(Dropped),
     /// Cut a device or a port off, both directions, until it is released
     Quarantine(Quarantine),
     /// End a quarantine
@@ -279,6 +285,7 @@ impl Command {
             | Self::Get(_)
             | Self::Diff(_)
             | Self::Explain(_)
+            | Self::Why(_)
             | Self::Quarantine(_)
             | Self::Release(_)
             | Self::Grant(_)
@@ -597,17 +604,6 @@ pub(crate) struct Revoke {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) why: Why,
-}
-
-/// `events`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Events {
-    /// How far back to begin, among the events that are kept [default: all of them].
-    #[arg(long, value_parser = duration::seconds::<u64>, value_name = "DURATION")]
-    pub(crate) since: Option<u64>,
-    /// Then show new events as they happen, until interrupted.
-    #[arg(short = 'F', long)]
-    pub(crate) follow: bool,
 }
 
 /// `audit`.

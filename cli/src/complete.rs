@@ -38,7 +38,19 @@ type Names = fn() -> Vec<CompletionCandidate>;
 type Offers = &'static [(&'static str, Names)];
 
 /// A command, or one within another, and the names that its arguments take.
-const OFFERED: [(&[&str], Offers); 12] = [
+const OFFERED: [(&[&str], Offers); 14] = [
+    (&["why"], &[("device", devices), ("peer", devices)]),
+    (
+        &["events"],
+        &[
+            ("devices", devices),
+            ("zones", zones),
+            ("rules", rules),
+            ("services", services),
+            ("peers", devices),
+            ("interfaces", ports),
+        ],
+    ),
     (
         &["explain"],
         &[
@@ -127,6 +139,11 @@ fn script_of(shell: Shell) -> Result<String, Failure> {
 /// Devices.
 fn devices() -> Vec<CompletionCandidate> {
     offered(|policy| policy.devices.iter().map(|it| it.name.clone()).collect())
+}
+
+/// Zones.
+fn zones() -> Vec<CompletionCandidate> {
+    offered(|policy| policy.zones.iter().map(|it| it.name.clone()).collect())
 }
 
 /// Interfaces of guarded ports.

@@ -7,7 +7,7 @@ use wardline_proto::{
     document::to_value,
     v1::{
         Attached, BrokenPart, DeviceStatus, Failsafe, Flow, GetCountersRequest,
-        GetCountersResponse, GetStatusRequest, GetStatusResponse, InterfaceStatus,
+        GetCountersResponse, GetStatusRequest, GetStatusResponse, InterfaceStatus, JournalStatus,
         ListDevicesRequest, ListFlowsRequest, PortStatus, Shut, TableStatus,
     },
 };
@@ -144,6 +144,11 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
     text += &failsafe_text(&status.failsafe);
     text += &broken_text(&status.broken, clock);
     text += &exposed_text(&status.interfaces);
+    text += &status
+        .journal
+        .as_ref()
+        .map(|journal| journal_text(journal, clock))
+        .unwrap_or_default();
     if status.revision == 0 && status.ports.is_empty() {
         return text;
     }
@@ -196,6 +201,26 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
     text += "\n";
     text += &tables_text(&status.tables);
     text
+}
+
+/// How full the journal of events is, one line.
+fn journal_text(journal: &JournalStatus, clock: &Clock) -> String {
+    let oldest = time(journal.oldest.as_ref()).map(|at| format!(" since {}", clock.local(at)));
+    let mut text = format!(
+        "journal   {} events{}, {} of {}, {} days",
+        journal.events,
+        oldest.unwrap_or_default(),
+        bytes(journal.bytes),
+        bytes(journal.max_bytes),
+        journal.days
+    );
+    if journal.forgotten != 0 {
+        text += &format!("; {} had to go early, no room", journal.forgotten);
+    }
+    if journal.lost != 0 {
+        text += &format!("; {} were not recorded", journal.lost);
+    }
+    text + "\n"
 }
 
 /// The interfaces that are not guarded and expose something, one line.
@@ -443,6 +468,15 @@ mod tests {
             unrecorded: vec![],
             clock_doubt: String::new(),
             interfaces: vec![exposing("wan0")],
+            journal: Some(JournalStatus {
+                events: 1200,
+                oldest: at(0),
+                bytes: 1 << 20,
+                max_bytes: 256 << 20,
+                days: 30,
+                lost: 0,
+                forgotten: 7,
+            }),
         };
         assert_eq!(
             uncoloured(&status_text(&status, &clock())),
@@ -453,7 +487,9 @@ mod tests {
              cut off   camera-1, port lan1, port lan7\n\
              failsafe  10.0.9.5/32, fd00::/64 → router  tcp/22\n\
              broken    listener, 1m ago, tried again in 4s: no such address\n\
-             exposed   wan0; see wardctl interfaces\n\n\
+             exposed   wan0; see wardctl interfaces\n\
+             journal   1200 events since 1970-01-01 00:00:00, 1.0 MiB of 256.0 MiB, 30 days; 7 had to \
+             go early, no room\n\n\
              PORT  ZONE   ATTACHED         REASON\n\
              lan1  pumps  tc, quarantined  no native XDP\n\n\
              GRANT  FROM  TO          SERVICES  ENDS\n\

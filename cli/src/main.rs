@@ -36,6 +36,7 @@ mod services;
 mod session;
 mod setup;
 mod table;
+mod why;
 
 use std::process::ExitCode;
 
@@ -95,6 +96,7 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Rollback(args) => revisions::rollback(session, args).await,
         Command::History(args) => revisions::history(session, args).await,
         Command::Explain(args) => explain::explain(session, args).await,
+        Command::Why(args) => why::why(session, args).await,
         Command::Quarantine(args) => access::quarantine(session, args).await,
         Command::Release(args) => access::release(session, args).await,
         Command::Grant(args) => access::grant(session, args).await,

@@ -114,6 +114,19 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                 )],
             ),
             (
+                "why",
+                &[
+                    (
+                        "why pump-1",
+                        "Pump 1 does not work: what of it was dropped since yesterday, and what would allow it?",
+                    ),
+                    (
+                        "why pump-1 ehr --since 1h",
+                        "The same, only between the pump and the server, in the last hour.",
+                    ),
+                ],
+            ),
+            (
                 "events",
                 &[
                     (
@@ -123,6 +136,10 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                     (
                         "events --since 1s --follow",
                         "What is dropped now, until you interrupt it.",
+                    ),
+                    (
+                        "events --device pump-1 --since 1d --verdict drop",
+                        "What was dropped from and to a pump since yesterday.",
                     ),
                     (
                         "events -F -o json",

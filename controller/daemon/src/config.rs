@@ -119,8 +119,28 @@ pub struct Config {
     pub history: Kept,
     /// What the site says about MUD files.
     pub mud: Mud,
+    /// How much of the journal of events is kept.
+    pub journal: Bounds,
     /// Hosts that may always reach the router.
     pub failsafe: Vec<Failsafe>,
+}
+
+/// How much of the journal of events is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// So many bytes on the disk.
+    pub bytes: u64,
+    /// Events of so many days.
+    pub days: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            bytes: 256 << 20,
+            days: 30,
+        }
+    }
 }
 
 /// How much of the audit is kept.
@@ -404,6 +424,7 @@ impl fmt::Display for Config {
             audit,
             history,
             mud,
+            journal,
             failsafe,
         } = self;
         writeln!(
@@ -493,10 +514,16 @@ impl fmt::Display for Config {
         writeln!(f, "keep_days = {days}\nkeep_bytes = {bytes}")?;
         let Mud { trust, router_is } = mud;
         writeln!(f, "[mud]\nrouter_is = {router_is:?}")?;
-        match trust {
-            Some(trust) => writeln!(f, "trust = {trust:?}"),
-            None => Ok(()),
+        if let Some(trust) = trust {
+            writeln!(f, "trust = {trust:?}")?;
         }
+        let Bounds { bytes, days } = journal;
+        let (unit, shift) = [("GiB", 30), ("MiB", 20)]
+            .into_iter()
+            .find(|(_, shift)| bytes % (1 << shift) == 0)
+            .unwrap_or(("KiB", 10));
+        writeln!(f, "[journal]\nsize = \"{}{unit}\"", bytes >> shift)?;
+        writeln!(f, "days = {days}")
     }
 }
 

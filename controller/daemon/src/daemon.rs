@@ -33,7 +33,9 @@ use wardline_datapath::{
 };
 
 use self::{
-    afterwards::{Database, begin, keep_copy, keep_history, open_audit, open_database},
+    afterwards::{
+        Database, begin, keep_copy, keep_history, keep_journal, open_audit, open_database,
+    },
     before::Look,
 };
 use crate::{
@@ -154,6 +156,9 @@ struct Running {
     naming: JoinHandle<()>,
     copying: JoinHandle<()>,
     timing: JoinHandle<()>,
+    /// Ends the journal: no event is recorded any more.
+    drained: CancellationToken,
+    journaling: JoinHandle<()>,
     dropping: JoinHandle<()>,
     opening: Opening,
     certificates: Arc<OnceLock<Certificates>>,
@@ -199,10 +204,11 @@ impl Running {
             changes: Places::default(),
             plans: Places::default(),
             documents: Places::default(),
+            journals: Places::default(),
             backups: Places::default(),
         };
         let (handle, engine) = thread::run(engine)?;
-        let (stop, served) = (CancellationToken::new(), CancellationToken::new());
+        let [stop, served, drained] = [(); 3].map(|()| CancellationToken::new());
         let copying = keep_copy(copies, view.states.clone(), parts.clone(), stop.clone());
         let copying = tokio::spawn(copying);
         let database = Database {
@@ -222,6 +228,8 @@ impl Running {
             audit,
         };
         let learned = view.clone();
+        let (states, reader) = (view.states.clone(), Arc::clone(&view.reader));
+        let journal_parts = parts.clone();
         let certificates = Arc::new(OnceLock::new());
         let metrics = Metrics {
             view,
@@ -240,7 +248,13 @@ impl Running {
                 async move { serve::serve(service, doors, keeper, stop).await }
             }),
             recording: tokio::spawn(keeper.keep(served.clone())),
-            draining: tokio::spawn(events.drain(ring, stop.clone())),
+            journaling: tokio::spawn(keep_journal(
+                events.journal().clone(),
+                states.clone(),
+                journal_parts,
+                drained.clone(),
+            )),
+            draining: tokio::spawn(events.drain(ring, reader, stop.clone())),
             following: tokio::spawn(follow_routes(handle.clone(), stop.clone())),
             learning: tokio::spawn(keep_learned(learned.clone(), stop.clone())),
             naming: tokio::spawn(keep_names(learned, state_dir, stop.clone())),
@@ -253,6 +267,7 @@ impl Running {
             dropping,
             opening,
             certificates,
+            drained,
             stop,
             served,
             engine,
@@ -296,6 +311,8 @@ impl Running {
             measuring.await?;
         }
         self.draining.await??;
+        self.drained.cancel();
+        let _ = timeout(Duration::from_secs(5), self.journaling).await;
         // After the last change.
         let _ = timeout(Duration::from_secs(5), self.copying).await;
         ended??;

@@ -19,6 +19,8 @@ pub enum Part {
     Database,
     /// The audit.
     Audit,
+    /// The journal of events.
+    Journal,
     /// The Unix socket of the API.
     Socket,
     /// The certificates of the API.
@@ -48,11 +50,12 @@ pub struct Parts {
 
 impl Part {
     /// All parts.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Policy,
         Self::Copy,
         Self::Database,
         Self::Audit,
+        Self::Journal,
         Self::Socket,
         Self::Certificates,
         Self::Listener,
@@ -67,6 +70,7 @@ impl fmt::Display for Part {
             Self::Copy => "copy",
             Self::Database => "database",
             Self::Audit => "audit",
+            Self::Journal => "journal",
             Self::Socket => "socket",
             Self::Certificates => "certificates",
             Self::Listener => "listener",

@@ -31,7 +31,7 @@ pub mod retention;
 pub mod revision;
 mod rows;
 pub mod salvage;
-mod schema;
+pub(crate) mod schema;
 
 use self::{
     enforced::Enforced,

@@ -3,9 +3,12 @@
 
 pub mod event;
 pub mod events;
+pub mod filter;
+pub mod journal;
 mod kept;
 mod log;
 mod named;
 pub mod observed;
 pub mod output;
 mod repeats;
+mod service_names;

@@ -202,6 +202,22 @@ impl Reader {
         })
     }
 
+    /// The device that has learned an address; a link-local one comes with its link.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn holder(&self, address: Address) -> Result<Option<u32>> {
+        match self.owned::<Address, Words>("LEARNED")?.get(&address, 0) {
+            Ok(words) => {
+                let device = holding_device(Entry::from(words).holder);
+                Ok((device != 0).then_some(device))
+            }
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(map_error("LEARNED")(source)),
+        }
+    }
+
     /// Keeps addresses of live flows recent, forgets those that are idle for long, and corrects the
     /// counts; `ports` are the guarded interfaces. Has to be called every thirty seconds.
     ///

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use wardline_ebpf::abi::Failsafe;
+use wardline_ebpf::abi::{Address, End, Failsafe};
 
 use crate::{
     clock::Clock,
@@ -79,6 +79,24 @@ impl Snapshot {
     /// The name for a number, even if only an earlier revision had it; empty: none.
     pub fn name(&self, kind: &'static str, number: u32) -> &str {
         self.names.get(&(kind, number)).map_or("", String::as_str)
+    }
+
+    /// What the tables say of an address: its device, and its zone; none: they do not know it. What the
+    /// kernel has learned is not in them.
+    pub fn end(&self, address: Address) -> Option<End> {
+        let amended = self.amended.addresses.get(&address);
+        let exact = amended.or_else(|| self.tables.addresses.get(&address));
+        exact.or_else(|| self.prefix(address)).copied()
+    }
+
+    /// The longest prefix that has an address.
+    fn prefix(&self, address: Address) -> Option<&End> {
+        let number = u128::from_be_bytes(address.octets());
+        (0..=128u32).rev().find_map(|length| {
+            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+            let network = Address::v6(&(number & mask).to_be_bytes());
+            self.tables.prefixes.get(&(network, length as u8))
+        })
     }
 
     /// The name of an interface; empty when it is gone.

@@ -1,5 +1,6 @@
 //! The notations in a policy document: each module reads and writes one kind of word.
 
+pub mod cure;
 pub mod domain;
 pub mod interface;
 pub mod label;

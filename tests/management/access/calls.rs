@@ -17,6 +17,7 @@ const MATRIX: [(&str, &[&str]); 3] = [
             "wardline.v1.Segmentation/GetPolicy",
             "wardline.v1.Segmentation/ListRevisions",
             "wardline.v1.Segmentation/Explain",
+            "wardline.v1.Segmentation/ExplainDrops",
             "wardline.v1.Segmentation/ListDevices",
             "wardline.v1.Segmentation/ListInterfaces",
             "wardline.v1.Segmentation/ListServices",

@@ -144,8 +144,8 @@ fn certificates_change_without_a_restart() {
         let channel = connect("127.0.0.1", tls).await.unwrap();
         let mut client = SegmentationClient::new(channel);
         let request = v1::WatchEventsRequest {
-            since_s: 0,
             follow: true,
+            ..Default::default()
         };
         let mut events = client.watch_events(request).await.unwrap().into_inner();
         replace(&clients, &pem);

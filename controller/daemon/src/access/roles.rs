@@ -76,6 +76,7 @@ pub const CALLS: &[Call] = {
         looks("/wardline.v1.Segmentation/GetPolicy", Viewer, Heavy),
         looks("/wardline.v1.Segmentation/ListRevisions", Viewer, Light),
         looks("/wardline.v1.Segmentation/Explain", Viewer, Light),
+        looks("/wardline.v1.Segmentation/ExplainDrops", Viewer, Light),
         acts("/wardline.v1.Segmentation/Quarantine", Operator, Light),
         acts("/wardline.v1.Segmentation/Release", Operator, Light),
         changes("/wardline.v1.Segmentation/Grant", Operator, Light),

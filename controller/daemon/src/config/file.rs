@@ -19,8 +19,8 @@ use wardline_ebpf::abi::FAILSAFES;
 use wardline_policy::{failsafe::Failsafe, limits::Limits};
 
 use super::{
-    Api, Config, ConfigError, Kept, Log, LogFormat, Metrics, OnFailure, Role, RoleMatch, Segments,
-    Tls, identity::PatternError, mud::Mud,
+    Api, Bounds, Config, ConfigError, Kept, Log, LogFormat, Metrics, OnFailure, Role, RoleMatch,
+    Segments, Tls, identity::PatternError, mud::Mud,
 };
 
 /// The whole file.
@@ -79,6 +79,10 @@ pub(super) struct File {
     /// Vendors' descriptions of devices (MUD, RFC 8520): who may sign them, and what the router is for devices.
     #[serde(default)]
     mud: FileMud,
+    /// How much of the journal of events is kept. When there is no room, those that make the most noise lose
+    /// their oldest events first.
+    #[serde(default)]
+    journal: FileJournal,
 }
 
 /// Who may always reach the router.
@@ -197,6 +201,21 @@ struct FileMud {
     /// Example: `mud.router_is = ["urn:ietf:params:mud:dns", "urn:ietf:params:mud:ntp"]`
     #[serde(default)]
     router_is: Vec<Spanned<String>>,
+}
+
+/// How much of the journal of events is kept.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileJournal {
+    /// What it may take on the disk: a whole number of `KiB`, `MiB` or `GiB`, from 8 MiB to 1024 GiB. A million
+    /// events take about 200 MiB.
+    ///
+    /// Example: `journal.size = "1GiB"`
+    size: Option<Spanned<String>>,
+    /// Events of so many days are kept.
+    ///
+    /// Example: `journal.days = 90`
+    days: Option<Spanned<i64>>,
 }
 
 /// How much the tables hold.
@@ -322,6 +341,7 @@ impl File {
             audit: self.audit.into_segments(place)?,
             history: self.history.into_kept(place)?,
             mud: self.mud.into_mud(place)?,
+            journal: self.journal.into_bounds(place)?,
             failsafe: failsafes(self.failsafe, place)?,
         })
     }
@@ -459,6 +479,32 @@ impl FileMud {
                 .collect(),
         })
     }
+}
+
+impl FileJournal {
+    fn into_bounds(self, place: &Place<'_>) -> Result<Bounds, ConfigError> {
+        let Bounds { bytes, days } = Bounds::default();
+        let bytes = match self.size {
+            None => bytes,
+            Some(size) => size_of_text(size.get_ref()).ok_or_else(|| {
+                place.wrong(&size, "not a size from 8MiB to 1024GiB, as 256MiB or 1GiB")
+            })?,
+        };
+        Ok(Bounds {
+            bytes,
+            days: place.or(self.days, 1..=3650, days)?,
+        })
+    }
+}
+
+/// The bytes that a text means, if they are enough for a journal and not too many.
+fn size_of_text(text: &str) -> Option<u64> {
+    let (number, shift) = [("KiB", 10), ("MiB", 20), ("GiB", 30)]
+        .into_iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))?;
+    let number: u64 = number.trim_end().parse().ok()?;
+    let bytes = number.checked_mul(1 << shift)?;
+    (8 << 20..=1 << 40).contains(&bytes).then_some(bytes)
 }
 
 fn limits(file: &BTreeMap<Limit, Spanned<i64>>, place: &Place<'_>) -> Result<Limits, ConfigError> {

@@ -65,6 +65,9 @@ keep_bytes = 65536
 [mud]
 trust = "/etc/mud.pem"
 router_is = ["urn:ietf:params:mud:dns"]
+[journal]
+size = "9000KiB"
+days = 3
 "#;
 
 #[test]
@@ -107,6 +110,8 @@ fn reads_every_key() {
         router_is: vec!["urn:ietf:params:mud:dns".to_owned()],
     };
     assert_eq!(config.mud, mud);
+    let (bytes, days) = (9000 << 10, 3);
+    assert_eq!(config.journal, Bounds { bytes, days });
 }
 
 #[test]
@@ -125,6 +130,14 @@ fn refuses_with_file_line_and_key() {
             "f.toml:1: rooter: unknown field `rooter`, expected one of",
         ),
         ("router = ''", "f.toml:1: router: not a name"),
+        (
+            "router = 'x'\n[journal]\nsize = '8MB'",
+            "f.toml:3: journal.size: not a size from 8MiB to 1024GiB",
+        ),
+        (
+            "router = 'x'\njournal.size = '1MiB'",
+            "f.toml:2: journal.size: not a size",
+        ),
         (
             "router = 'x'\nstate_dir = 'a'",
             "f.toml:2: state_dir: not an absolute path",

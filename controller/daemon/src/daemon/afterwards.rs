@@ -1,4 +1,4 @@
-//! What the daemon keeps trying once ports are guarded: the copy, the database, the audit.
+//! What the daemon keeps trying once ports are guarded: the copy, the database, the audit, the journal.
 
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::{
         history::History,
         retention::{Dropped, drop_old},
     },
+    telemetry::journal::Journal,
     thread::Handle,
 };
 
@@ -230,6 +231,17 @@ pub(super) async fn keep_history(
             () = sleep(DAILY) => {}
         }
     }
+}
+
+/// Writes the journal of events. While the wall clock is not believed, no event is old.
+pub(super) async fn keep_journal(
+    journal: Journal,
+    states: watch::Receiver<State>,
+    parts: Parts,
+    stop: CancellationToken,
+) {
+    let trusts_clock = move || states.borrow().clock_doubt.is_none();
+    journal.keep(parts, trusts_clock, stop).await;
 }
 
 /// Adds records for revisions that have none because of a crash.

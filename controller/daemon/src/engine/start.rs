@@ -38,7 +38,7 @@ use crate::{
     config::{Config, OnFailure},
     parts::{Part, Parts},
     store::{enforced::Enforced, history::History},
-    telemetry::events::Events,
+    telemetry::{events::Events, journal::Journal},
 };
 
 /// What is known of the time before the start.
@@ -104,7 +104,7 @@ impl Engine {
         let (state, states) = watch::channel(state);
         let on_failure = config.on_failure;
         let first = HooksFirst::new(hooks, states.clone());
-        let events = Events::new(states);
+        let events = Events::new(states, Journal::new(&config.state_dir, config.journal));
         let mut engine = Self {
             config,
             in_force: InForce {

@@ -2,9 +2,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
-use tokio::sync::broadcast::error::RecvError;
-use tokio_stream::{Stream, StreamExt as _};
+use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use wardline_datapath::observe;
@@ -176,7 +174,7 @@ fn terms(base: u64, confirm_within_s: u32) -> Terms {
 }
 
 /// A refusal with one violation for each problem.
-fn violations(code: Code, message: String, problems: Vec<Problem>) -> Status {
+pub(super) fn violations(code: Code, message: String, problems: Vec<Problem>) -> Status {
     // Many clients show nothing but the message.
     let message = match &problems[..] {
         [first, rest @ ..] if !message.contains(&first.path) => {
@@ -212,8 +210,8 @@ fn required(policy: Option<v1::Policy>) -> Result<v1::Policy, Status> {
     })
 }
 
-type Answer<T> = Result<Response<T>, Status>;
-type Many<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Answer<T> = Result<Response<T>, Status>;
+pub(super) type Many<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Segmentation for Service {
@@ -326,6 +324,14 @@ impl Segmentation for Service {
             let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>();
             violations(Code::InvalidArgument, message.join("; "), problems)
         })
+    }
+
+    async fn explain_drops(
+        &self,
+        request: Request<v1::ExplainDropsRequest>,
+    ) -> Answer<v1::ExplainDropsResponse> {
+        let response = self.view.explain_drops(request.into_inner()).await?;
+        Ok(Response::new(response))
     }
 
     // A quarantine does not wait until interfaces are listed.
@@ -509,38 +515,7 @@ impl Segmentation for Service {
         &self,
         request: Request<v1::WatchEventsRequest>,
     ) -> Answer<Self::WatchEventsStream> {
-        let request = request.into_inner();
-        let since = match request.since_s {
-            0 => None,
-            seconds => {
-                let ago = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
-                Timestamp::now().checked_sub(ago).ok()
-            }
-        };
-        let (kept, mut next) = self.view.events.watch(since);
-        let kept = tokio_stream::iter(kept.into_iter().map(|event| Ok(v1::Event::from(&*event))));
-        if !request.follow {
-            return Ok(Response::new(Box::pin(kept)));
-        }
-        let (send, receive) = tokio::sync::mpsc::channel(256);
-        tokio::spawn(async move {
-            loop {
-                let event = match next.recv().await {
-                    Ok(event) => Ok(v1::Event::from(&*event)),
-                    // A client that reads too slowly gets an error, so that it knows of the gap.
-                    Err(RecvError::Lagged(lost)) => Err(Status::data_loss(format!(
-                        "{lost} events came faster than read"
-                    ))),
-                    Err(RecvError::Closed) => return,
-                };
-                let ends = event.is_err();
-                if send.send(event).await.is_err() || ends {
-                    return;
-                }
-            }
-        });
-        let next = tokio_stream::wrappers::ReceiverStream::new(receive);
-        Ok(Response::new(Box::pin(kept.chain(next))))
+        self.view.watch(request.into_inner()).await
     }
 
     type ReadAuditStream = Many<v1::AuditEntry>;

@@ -26,7 +26,10 @@ use crate::{
     },
     parts::{Broken, Part},
     store::revision::Revision,
-    telemetry::event::{Event, Verdict},
+    telemetry::{
+        event::{Event, Verdict},
+        journal::Journal,
+    },
 };
 
 /// How full a table is, as the proto has it.
@@ -258,6 +261,10 @@ impl From<&Event> for v1::Event {
             source_port: event.source_port.into(),
             observed: event.observed,
             message: event.message.clone(),
+            peer: event.peer.clone(),
+            peer_zone: event.peer_zone.clone(),
+            towards: event.towards,
+            service_name: event.service_name.clone(),
         }
     }
 }
@@ -269,6 +276,20 @@ impl From<Entry> for v1::AuditEntry {
             Entry::Head(head) => (String::new(), head),
         };
         Self { line, head }
+    }
+}
+
+/// How full the journal is.
+pub(super) fn journal(journal: &Journal) -> v1::JournalStatus {
+    let (fill, bounds) = (journal.fill(), journal.bounds());
+    v1::JournalStatus {
+        events: fill.events,
+        oldest: fill.oldest.map(to_proto),
+        bytes: fill.bytes,
+        max_bytes: bounds.bytes,
+        days: bounds.days,
+        lost: journal.lost(),
+        forgotten: fill.forgotten,
     }
 }
 

@@ -222,6 +222,13 @@ impl Metrics {
             "Entries that the table can hold",
             tables(|table| table.max),
         );
+        let fill = self.view.events.journal().fill();
+        for (name, help, value) in [
+            ("journal_events", "Events in the journal", fill.events),
+            ("journal_size", "Bytes of the journal", fill.bytes),
+        ] {
+            gauges(name, help, vec![(Vec::new(), number(value))]);
+        }
         let mut counters = |name: &str, help: &str, unit, values: Vec<(Labels, u64)>| {
             let family = Family::<Labels, Counter>::default();
             for (labels, value) in values {
@@ -270,6 +277,10 @@ impl Metrics {
         events.inc_by(u64::from(lost));
         let help = "Events that the kernel could not hand over";
         registry.register("events_lost", help, events);
+        let unwritten = Counter::<u64>::default();
+        unwritten.inc_by(self.view.events.journal().lost());
+        let help = "Events that are not in the journal: it could not be written in time";
+        registry.register("journal_events_lost", help, unwritten);
         if let Some(certificates) = self.certificates.get() {
             let left = Gauge::<i64>::default();
             left.set(certificates.end().as_second() - Timestamp::now().as_second());

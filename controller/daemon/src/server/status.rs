@@ -14,7 +14,9 @@ use wardline_policy::{
 use wardline_proto::{time::to_proto, v1};
 
 use super::{
-    convert::{broken, described, failsafe, grant, pending, port, reason_number, table_status},
+    convert::{
+        broken, described, failsafe, grant, journal, pending, port, reason_number, table_status,
+    },
     view::View,
 };
 use crate::engine::refusal::Refusal;
@@ -35,6 +37,12 @@ impl View {
             warnings.push(format!("{lost} events were lost: the ring was full"));
         }
         warnings.extend(self.name_warnings()?);
+        let unwritten = self.events.journal().lost();
+        if unwritten != 0 {
+            warnings.push(format!(
+                "{unwritten} events are not in the journal: it could not be written in time"
+            ));
+        }
         warnings.extend(state.unguarded());
         let tables = self.reader.fill(&current.tables)?;
         for fill in tables.iter().filter(|it| it.used * 10 >= it.max * 9) {
@@ -61,6 +69,7 @@ impl View {
             failsafe: self.failsafe.iter().map(failsafe).collect(),
             broken: self.parts.broken().iter().map(broken).collect(),
             interfaces: Vec::new(),
+            journal: Some(journal(self.events.journal())),
             unrecorded: state.owed.iter().map(|it| it.revision).collect(),
             clock_doubt: state.clock_doubt.as_deref().unwrap_or_default().to_owned(),
         })

@@ -50,6 +50,8 @@ pub struct View {
     pub plans: Places,
     /// Limits how many earlier documents are read at the same time.
     pub documents: Places,
+    /// Limits how many pages of the journal are read at the same time.
+    pub journals: Places,
     /// Limits how many backups are made at the same time.
     pub backups: Places,
 }

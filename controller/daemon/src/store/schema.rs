@@ -59,7 +59,7 @@ const PORTS: &str = "
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes directory and file accessible to their owner only, before SQLite writes anything.
-pub(super) fn create(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn create(path: &Path) -> Result<(), StoreError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let failed = |path: &Path| {
         let path = path.to_owned();

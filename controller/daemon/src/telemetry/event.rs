@@ -3,9 +3,14 @@
 use jiff::Timestamp;
 use wardline_ebpf::abi::Reason;
 
+/// What the router itself is called as the other end of a packet.
+pub const ROUTER_NAME: &str = "router";
+
 /// An event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
+    /// Its place among all events: the microsecond, or the next one that is free.
+    pub id: i64,
     /// When.
     pub time: Timestamp,
     /// What happened to the packet.
@@ -14,10 +19,17 @@ pub struct Event {
     pub reason: Option<Reason>,
     /// The rule that decided; empty: none did.
     pub rule: String,
-    /// The device that sent the packet; empty: unknown.
+    /// The device that sent the packet, or for a packet towards a device from elsewhere that device;
+    /// empty: unknown.
     pub device: String,
     /// The device's zone, or the port's.
     pub zone: String,
+    /// The other end: its device, else its address, else its MAC.
+    pub peer: String,
+    /// The zone of the other end; empty: it is in none.
+    pub peer_zone: String,
+    /// Whether the packet goes towards `device`; then `peer` has sent it.
+    pub towards: bool,
     /// Where the packet entered or left.
     pub interface: String,
     /// The VLAN id; 0: untagged.
@@ -28,6 +40,10 @@ pub struct Event {
     pub destination: String,
     /// The service that the packet asks for, as a policy writes it.
     pub service: String,
+    /// The key of that service; none: the packet's ports could not be read, or it has none.
+    pub asked: Option<u32>,
+    /// The name of that service: the document's, else the catalogue's; empty: it has none.
+    pub service_name: String,
     /// Packets that this event stands for.
     pub count: u64,
     /// How many destinations those packets had: address and service; more than a few are an estimate.
@@ -45,13 +61,13 @@ pub struct Event {
 }
 
 /// What happened to a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// The event is not about a packet.
     #[default]
-    None,
+    None = 0,
     /// It passed.
-    Pass,
+    Pass = 1,
     /// It was dropped.
-    Drop,
+    Drop = 2,
 }

@@ -13,16 +13,22 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
-use wardline_datapath::ring::{EventsError, NotAnEvent, Ring};
-use wardline_ebpf::abi::{self, Reason};
+use wardline_datapath::{
+    Reader,
+    ring::{EventsError, NotAnEvent, Ring},
+};
+use wardline_ebpf::abi::{self, Address, Reason};
 use wardline_policy::replay::{Asked, Fault};
 
 use super::{
     event::Event,
+    filter::Filter,
+    journal::Journal,
     kept::Kept,
     log::log,
-    named::named,
+    named::{Names, named},
     observed::{Faulty, Observed},
+    service_names::ServiceNames,
 };
 use crate::engine::state::State;
 
@@ -54,27 +60,54 @@ struct Shared {
     /// Faults of form and place that it has let pass. As above.
     faults: Mutex<BTreeMap<Fault, Faulty>>,
     stream: broadcast::Sender<Arc<Event>>,
+    /// Where all of them are recorded.
+    journal: Journal,
+    /// Never locked across an await.
+    services: Mutex<ServiceNames>,
     unreadable: AtomicU64,
 }
 
 impl Events {
-    /// Starts without events. Names come from the newest state.
-    pub fn new(states: watch::Receiver<State>) -> Self {
+    /// Starts without events. Names come from the newest state; all events go into the journal.
+    pub fn new(states: watch::Receiver<State>, journal: Journal) -> Self {
         Self(Arc::new(Shared {
             states,
             kept: Mutex::default(),
             observed: Mutex::default(),
             faults: Mutex::default(),
             stream: broadcast::Sender::new(BEHIND),
+            journal,
+            services: Mutex::default(),
             unreadable: AtomicU64::new(0),
         }))
     }
 
-    /// Logs an event, keeps it and passes it to the streams. One whose reason has an unknown number
-    /// is only counted, in [`Events::unreadable`].
-    pub fn publish(&self, raw: &abi::Event, time: Timestamp) {
+    /// Where all events are recorded.
+    pub fn journal(&self) -> &Journal {
+        &self.0.journal
+    }
+
+    /// Logs an event, keeps it, records it and passes it to the streams. One whose reason has an unknown
+    /// number is only counted, in [`Events::unreadable`]. `learned` tells the number of the device that has
+    /// learned an address.
+    pub fn publish(
+        &self,
+        raw: &abi::Event,
+        time: Timestamp,
+        learned: &dyn Fn(Address) -> Option<u32>,
+    ) {
         let snapshot = Arc::clone(&self.0.states.borrow().snapshot);
-        let Some(event) = named(raw, &snapshot, time) else {
+        let services = self.0.services.lock();
+        let named = named(
+            raw,
+            &snapshot,
+            time,
+            Names {
+                services: &mut services.unwrap_or_else(PoisonError::into_inner),
+                learned,
+            },
+        );
+        let Some(event) = named else {
             self.0.unreadable.fetch_add(1, Ordering::Relaxed);
             return;
         };
@@ -154,28 +187,30 @@ impl Events {
         self.keep(event, time);
     }
 
-    fn keep(&self, event: Event, time: Timestamp) -> Arc<Event> {
-        let event = Arc::new(event);
+    fn keep(&self, mut event: Event, time: Timestamp) -> Arc<Event> {
         let mut kept = self.lock();
-        kept.keep(Arc::clone(&event), time);
+        event.id = kept.next_id(time);
+        // As the journal has it, so that both say the same of an event.
+        event.time = Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time);
+        let event = Arc::new(event);
+        kept.keep(Arc::clone(&event));
+        // Under the lock as well, so that the journal has them in the order of their numbers.
+        self.0.journal.record(Arc::clone(&event));
         // Sent under the lock, so that a client which subscribes under it misses nothing. The error
         // without a stream does not matter.
         let _ = self.0.stream.send(Arc::clone(&event));
         event
     }
 
-    /// The events that are kept, oldest first; with a time, those from then on.
-    pub fn kept(&self, since: Option<Timestamp>) -> Vec<Arc<Event>> {
-        self.lock().since(since)
+    /// The events that are kept in memory and pass a filter, oldest first.
+    pub fn kept(&self, filter: &Filter) -> Vec<Arc<Event>> {
+        self.lock().passing(filter)
     }
 
-    /// The kept events, as [`Events::kept`], and a stream of all that follow.
-    pub fn watch(
-        &self,
-        since: Option<Timestamp>,
-    ) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
-        let kept = self.lock();
-        (kept.since(since), self.0.stream.subscribe())
+    /// A stream of all events that follow, and a number that those before them have at most.
+    pub fn follow(&self) -> (i64, broadcast::Receiver<Arc<Event>>) {
+        let mut kept = self.lock();
+        (kept.mark(Timestamp::now()), self.0.stream.subscribe())
     }
 
     /// Records of the kernel that could not be read: of another length, or with an unknown reason.
@@ -188,25 +223,36 @@ impl Events {
     /// # Errors
     ///
     /// When the ring can't be waited for.
-    pub async fn drain(self, ring: Ring, stop: CancellationToken) -> Result<(), EventsError> {
+    pub async fn drain(
+        self,
+        ring: Ring,
+        reader: Arc<Reader>,
+        stop: CancellationToken,
+    ) -> Result<(), EventsError> {
+        // Without the kernel's answer the other end is named by its address.
+        let learned = |address| reader.holder(address).ok().flatten();
         let mut ring = ring.listen()?;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                read = ring.wait(BATCH, |event| self.take(event)) => read?,
+                read = ring.wait(BATCH, |event| self.take(event, &learned)) => read?,
             }
             tokio::task::yield_now().await;
         }
-        while ring.read(BATCH, |event| self.take(event)) {
+        while ring.read(BATCH, |event| self.take(event, &learned)) {
             tokio::task::yield_now().await;
         }
         Ok(())
     }
 
-    fn take(&self, event: Result<abi::Event, NotAnEvent>) {
+    fn take(
+        &self,
+        event: Result<abi::Event, NotAnEvent>,
+        learned: &dyn Fn(Address) -> Option<u32>,
+    ) {
         match event {
-            Ok(event) => self.publish(&event, Timestamp::now()),
+            Ok(event) => self.publish(&event, Timestamp::now(), learned),
             Err(NotAnEvent) => drop(self.0.unreadable.fetch_add(1, Ordering::Relaxed)),
         }
     }
@@ -220,10 +266,9 @@ impl Events {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
-    use wardline_ebpf::{
-        abi::{Address, Reason},
-        packet::number,
-    };
+    use std::path::Path;
+
+    use wardline_ebpf::{abi::Reason, packet::number};
     use wardline_policy::{
         clock::Clock,
         compile,
@@ -237,7 +282,10 @@ mod tests {
     use wardline_proto::document;
 
     use super::*;
-    use crate::telemetry::{event::Verdict, kept::KEPT, named::service};
+    use crate::{
+        config::Bounds,
+        telemetry::{event::Verdict, kept::KEPT, named::service},
+    };
 
     const POLICY: &str = r#"
 version: 1
@@ -251,19 +299,25 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
     fn a_drop_has_names_for_its_numbers() {
         let (events, snapshot) = events();
         let time: Timestamp = "2026-03-01T10:00:00.5Z".parse().unwrap();
-        events.publish(&drop_of(&snapshot), time);
+        events.publish(&drop_of(&snapshot), time, &nobody);
         let expected = Event {
+            id: time.as_microsecond(),
             time,
             verdict: Verdict::Drop,
             reason: Some(Reason::DeniedByRule),
             rule: "web".into(),
             device: "pump-1".into(),
             zone: "pumps".into(),
+            peer: "192.0.2.80".into(),
+            peer_zone: String::new(),
+            towards: false,
             interface: "lan1".into(),
             vlan: 20,
             source: "10.20.1.11".into(),
             destination: "192.0.2.80".into(),
             service: "tcp/443".into(),
+            asked: Some(6 << 16 | 443),
+            service_name: "https".into(),
             count: 3,
             destinations: 2,
             revision: 5,
@@ -272,7 +326,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             observed: false,
             message: String::new(),
         };
-        assert_eq!(events.kept(None), [Arc::new(expected)]);
+        assert_eq!(events.kept(&Filter::default()), [Arc::new(expected)]);
     }
 
     #[test]
@@ -285,6 +339,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
                 ..raw
             },
             at(1),
+            &nobody,
         );
         events.publish(
             &abi::Event {
@@ -292,8 +347,9 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
                 ..raw
             },
             at(2),
+            &nobody,
         );
-        let kept = events.kept(None);
+        let kept = events.kept(&Filter::default());
         let seen: Vec<_> = kept
             .iter()
             .map(|event| (event.verdict, event.reason, event.observed))
@@ -315,8 +371,8 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             zone,
             ..drop_of(&snapshot)
         };
-        events.publish(&raw, at(1));
-        events.publish(&abi::Event { device: 0, ..raw }, at(1));
+        events.publish(&raw, at(1), &nobody);
+        events.publish(&abi::Event { device: 0, ..raw }, at(1), &nobody);
         events.publish(
             &abi::Event {
                 device: 0,
@@ -324,9 +380,10 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
                 ..raw
             },
             at(1),
+            &nobody,
         );
         let zones: Vec<_> = events
-            .kept(None)
+            .kept(&Filter::default())
             .into_iter()
             .map(|event| event.zone.clone())
             .collect();
@@ -346,6 +403,7 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
                 },
                 Reason::NoRule,
             )
+            .0
         };
         assert_eq!(of(number::UDP, 53), "udp/53");
         assert_eq!(of(number::ICMP, 8 << 8), "icmp/8");
@@ -358,13 +416,13 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             destination_port: 0,
             ..raw
         };
-        assert_eq!(service(&fragment, Reason::Fragment), "tcp/*");
+        assert_eq!(service(&fragment, Reason::Fragment).0, "tcp/*");
         let chain = abi::Event {
             protocol: 0,
             ethertype: number::IPV6,
             ..fragment
         };
-        assert_eq!(service(&chain, Reason::ExtensionHeader), "0x86dd");
+        assert_eq!(service(&chain, Reason::ExtensionHeader).0, "0x86dd");
     }
 
     #[test]
@@ -377,23 +435,24 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
             ethertype: 0x88cc,
             ..drop_of(&snapshot)
         };
-        events.publish(&frame, at(1));
+        events.publish(&frame, at(1), &nobody);
         let arp = abi::Event {
             source: Address::v4([0; 4]),
             destination: Address::v4([10, 20, 1, 1]),
             ethertype: number::ARP,
             ..frame
         };
-        events.publish(&arp, at(1));
+        events.publish(&arp, at(1), &nobody);
         events.publish(
             &abi::Event {
                 ethertype: number::IPV4,
                 ..frame
             },
             at(1),
+            &nobody,
         );
         let seen: Vec<_> = events
-            .kept(None)
+            .kept(&Filter::default())
             .into_iter()
             .map(|event| [&event.source, &event.destination, &event.service].map(String::clone))
             .collect();
@@ -412,11 +471,14 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         let (events, snapshot) = events();
         let raw = drop_of(&snapshot);
         for count in 0..KEPT as u64 + 5 {
-            events.publish(&abi::Event { count, ..raw }, at(count as i64));
+            events.publish(&abi::Event { count, ..raw }, at(count as i64), &nobody);
         }
-        let kept = events.kept(None);
+        let kept = events.kept(&Filter::default());
         assert_eq!((kept.len(), kept[0].count), (KEPT, 5));
-        let since = events.kept(Some(at(KEPT as i64 + 3)));
+        let since = events.kept(&Filter {
+            since: Some(at(KEPT as i64 + 3)),
+            ..Filter::default()
+        });
         assert_eq!(
             since.iter().map(|event| event.count).collect::<Vec<_>>(),
             [10_003, 10_004]
@@ -430,15 +492,17 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         let publisher = events.clone();
         let thread = std::thread::spawn(move || {
             for count in 0..2000 {
-                publisher.publish(&abi::Event { count, ..raw }, at(1));
+                publisher.publish(&abi::Event { count, ..raw }, Timestamp::now(), &nobody);
             }
         });
-        while events.kept(None).is_empty() {
+        while events.kept(&Filter::default()).is_empty() {
             std::thread::yield_now();
         }
-        let (kept, mut stream) = events.watch(None);
+        let (last, mut stream) = events.follow();
         thread.join().unwrap();
-        let mut counts: Vec<u64> = kept.iter().map(|event| event.count).collect();
+        let kept = events.kept(&Filter::default());
+        let before = kept.iter().filter(|event| event.id <= last);
+        let mut counts: Vec<u64> = before.map(|event| event.count).collect();
         while let Ok(event) = stream.try_recv() {
             counts.push(event.count);
         }
@@ -454,9 +518,14 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
                 ..drop_of(&snapshot)
             },
             at(1),
+            &nobody,
         );
-        assert!(events.kept(None).is_empty());
+        assert!(events.kept(&Filter::default()).is_empty());
         assert_eq!(events.unreadable(), 1);
+    }
+
+    fn nobody(_: Address) -> Option<u32> {
+        None
     }
 
     fn at(second: i64) -> Timestamp {
@@ -522,6 +591,9 @@ rules: [{name: web, from: [zone:pumps], to: [any], services: [tcp/443], action: 
         ));
         // The receiver keeps the last snapshot after its sender is dropped.
         let (_, states) = watch::channel(State::of(Arc::clone(&snapshot)));
-        (Events::new(states), snapshot)
+        (
+            Events::new(states, Journal::new(Path::new("/"), Bounds::default())),
+            snapshot,
+        )
     }
 }

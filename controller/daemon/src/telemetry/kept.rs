@@ -13,7 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::event::Event;
+use super::{event::Event, filter::Filter};
 
 /// Most events that are kept.
 pub(super) const KEPT: usize = 10_000;
@@ -22,8 +22,10 @@ pub(super) const KEPT: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     /// By number, which is never given twice.
-    events: BTreeMap<u64, (Timestamp, Arc<Event>)>,
+    events: BTreeMap<u64, Arc<Event>>,
     next: u64,
+    /// The [`Event::id`] of the last one.
+    last_id: i64,
     /// By interface.
     ports: BTreeMap<String, Port>,
     /// The ports, by how many events each has.
@@ -43,7 +45,7 @@ struct Port {
 
 impl Kept {
     /// Keeps an event; when that is one too many, another one goes.
-    pub(super) fn keep(&mut self, event: Arc<Event>, time: Timestamp) {
+    pub(super) fn keep(&mut self, event: Arc<Event>) {
         let number = self.next;
         self.next += 1;
         let name = event.interface.clone();
@@ -52,19 +54,37 @@ impl Kept {
         port.add(&event.device, number);
         self.fullest.insert((port.count, name.clone()));
         self.fullest.remove(&(before, name));
-        self.events.insert(number, (time, event));
+        self.events.insert(number, event);
         if self.events.len() > KEPT {
             self.forget_one();
         }
     }
 
-    /// The events, oldest first; with a time, those from then on.
-    pub(super) fn since(&self, since: Option<Timestamp>) -> Vec<Arc<Event>> {
-        let wanted = self
-            .events
-            .values()
-            .filter(|(time, _)| since.is_none_or(|since| *time >= since));
-        wanted.map(|(_, event)| Arc::clone(event)).collect()
+    /// The number of an event that happens now: the microsecond, or the next one that is free. When the
+    /// clock is set back, numbers go back with it.
+    pub(super) fn next_id(&mut self, time: Timestamp) -> i64 {
+        /// Events that are read in one go have the time of the first, and may run ahead of the clock.
+        const AHEAD: i64 = 1_000_000;
+        let now = time.as_microsecond();
+        self.last_id = if now <= self.last_id && self.last_id - now < AHEAD {
+            self.last_id + 1
+        } else {
+            now
+        };
+        self.last_id
+    }
+
+    /// A number that all events before now have at most, also those of before the start, and all that
+    /// follow exceed.
+    pub(super) fn mark(&mut self, now: Timestamp) -> i64 {
+        self.last_id = self.last_id.max(now.as_microsecond());
+        self.last_id
+    }
+
+    /// The events that pass a filter, oldest first.
+    pub(super) fn passing(&self, filter: &Filter) -> Vec<Arc<Event>> {
+        let all = self.events.values();
+        all.filter(|event| filter.passes(event)).cloned().collect()
     }
 
     fn forget_one(&mut self) {
@@ -118,7 +138,6 @@ fn rank(device: &str, numbers: &VecDeque<u64>) -> Option<(usize, Reverse<u64>, S
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
     use super::*;
 
@@ -130,8 +149,7 @@ mod tests {
                 device: device(each),
                 ..Event::default()
             };
-            let second = i64::try_from(kept.next).unwrap();
-            kept.keep(Arc::new(event), Timestamp::from_second(second).unwrap());
+            kept.keep(Arc::new(event));
             kept.assert_whole();
         }
     }
@@ -143,7 +161,7 @@ mod tests {
 
     impl Kept {
         fn of(&self, interface: &str, device: &str) -> usize {
-            let all = self.since(None);
+            let all = self.passing(&Filter::default());
             let is = |event: &&Arc<Event>| event.interface == interface && event.device == device;
             all.iter().filter(is).count()
         }
@@ -183,7 +201,7 @@ mod tests {
             format!("device-{}", each % 5000)
         });
         assert_eq!(kept.of("lan1", "pump"), 500);
-        assert_eq!(kept.since(None).len(), KEPT);
+        assert_eq!(kept.passing(&Filter::default()).len(), KEPT);
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub(super) fn log(event: &Event) {
                 rule = event.rule,
                 device = event.device,
                 zone = event.zone,
+                peer = event.peer,
+                peer_zone = event.peer_zone,
                 interface = event.interface,
                 vlan = event.vlan,
                 source = event.source,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use wardline_ebpf::{
-    abi::{self, Address, MARKS, Reason},
+    abi::{self, Address, MARKS, ROUTER, Reason, mac_key},
     packet::number,
 };
 use wardline_policy::{
@@ -13,16 +13,36 @@ use wardline_policy::{
     words::{mac::Mac, service::service_text},
 };
 
-use super::event::{Event, Verdict};
+use super::{
+    event::{Event, ROUTER_NAME, Verdict},
+    service_names::ServiceNames,
+};
+
+/// What names are looked up in besides the snapshot.
+pub(super) struct Names<'a> {
+    /// The services.
+    pub(super) services: &'a mut ServiceNames,
+    /// Tells the number of the device that has learned an address.
+    pub(super) learned: &'a dyn Fn(Address) -> Option<u32>,
+}
 
 /// The event with names for its numbers; none when its reason is unknown.
-pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> Option<Event> {
+pub(super) fn named(
+    raw: &abi::Event,
+    snapshot: &Snapshot,
+    time: Timestamp,
+    names: Names<'_>,
+) -> Option<Event> {
     let reason = Reason::from_number(raw.reason)?;
     let observed = raw.flags & abi::Event::OBSERVED != 0;
     let passes = observed || reason.passes();
     let device = snapshot.name(numbered::DEVICE, raw.device);
     let (source, destination) = ends(raw);
+    let (peer, peer_zone) = peer(raw, snapshot, names.learned);
+    let (service, asked) = service(raw, reason);
+    let service_name = asked.map(|key| names.services.name(&snapshot.policy, key).to_owned());
     Some(Event {
+        id: 0,
         time,
         verdict: if passes { Verdict::Pass } else { Verdict::Drop },
         reason: Some(reason),
@@ -31,11 +51,16 @@ pub(super) fn named(raw: &abi::Event, snapshot: &Snapshot, time: Timestamp) -> O
         zone: zone_of(snapshot, device)
             .unwrap_or_else(|| snapshot.name(numbered::ZONE, u32::from(raw.zone)))
             .to_owned(),
+        peer,
+        peer_zone,
+        towards: raw.flags & abi::Event::EGRESS != 0,
         interface: snapshot.interface(raw.interface).to_owned(),
         vlan: raw.vlan,
         source,
         destination,
-        service: service(raw, reason),
+        service,
+        asked,
+        service_name: service_name.unwrap_or_default(),
         count: raw.count,
         destinations: destinations(raw),
         revision: raw.revision,
@@ -56,6 +81,47 @@ fn destinations(raw: &abi::Event) -> u32 {
     let estimate = (all * (all / free).ln()).round() as u32;
     let count = u32::try_from(raw.count).unwrap_or(u32::MAX);
     estimate.clamp(1, count.max(1))
+}
+
+/// The other end of a packet, as the event's device sees it, and that end's zone.
+fn peer(
+    raw: &abi::Event,
+    snapshot: &Snapshot,
+    learned: &dyn Fn(Address) -> Option<u32>,
+) -> (String, String) {
+    let towards = raw.flags & abi::Event::EGRESS != 0;
+    let (address, other_mac) = if towards {
+        (raw.source, raw.source_mac)
+    } else {
+        (raw.destination, raw.destination_mac)
+    };
+    let of_device = |number: u32| match number {
+        0 => None,
+        ROUTER => Some((ROUTER_NAME.to_owned(), String::new())),
+        number => {
+            let name = snapshot.name(numbered::DEVICE, number);
+            let zone = zone_of(snapshot, name).unwrap_or_default();
+            (!name.is_empty()).then(|| (name.to_owned(), zone.to_owned()))
+        }
+    };
+    if !has_addresses(raw) || address == Address::UNSPECIFIED {
+        let known = snapshot.tables.macs.get(&mac_key(0, other_mac));
+        let device = known.and_then(|it| of_device(it.device));
+        return device.unwrap_or_else(|| (mac(other_mac).to_string(), String::new()));
+    }
+    let address = match address.is_link_local() {
+        true => address.on_link(raw.interface),
+        false => address,
+    };
+    let end = snapshot.end(address).unwrap_or_default();
+    let number = match end.device {
+        0 => learned(address).unwrap_or_default(),
+        number => number,
+    };
+    of_device(number).unwrap_or_else(|| {
+        let zone = snapshot.name(numbered::ZONE, u32::from(end.zone));
+        (IpAddr::from(address).to_string(), zone.to_owned())
+    })
 }
 
 /// The zone of a device in the policy in force.
@@ -92,15 +158,15 @@ fn mac(number: u64) -> Mac {
     Mac([a, b, c, d, e, f])
 }
 
-/// The service that a packet asks for, as a policy writes it; an EtherType where it is not IP or
-/// its protocol could not be read.
-pub(super) fn service(raw: &abi::Event, reason: Reason) -> String {
+/// The service that a packet asks for, as a policy writes it, and its key; an EtherType without a key
+/// where it is not IP or its protocol could not be read.
+pub(super) fn service(raw: &abi::Event, reason: Reason) -> (String, Option<u32>) {
     let ethertype = raw.ethertype;
     if ethertype == number::ARP {
-        return "arp".to_owned();
+        return ("arp".to_owned(), None);
     }
     if !matches!(ethertype, number::IPV4 | number::IPV6) || !has_addresses(raw) {
-        return format!("{ethertype:#06x}");
+        return (format!("{ethertype:#06x}"), None);
     }
     // A packet that was dropped before its ports were read has zeros for them.
     let by_form = matches!(
@@ -108,7 +174,7 @@ pub(super) fn service(raw: &abi::Event, reason: Reason) -> String {
         Reason::Malformed | Reason::IpOptions | Reason::ExtensionHeader | Reason::Fragment
     );
     if by_form && raw.source_port == 0 && raw.destination_port == 0 {
-        return match raw.protocol {
+        let text = match raw.protocol {
             0 => format!("{ethertype:#06x}"),
             number::TCP => "tcp/*".to_owned(),
             number::UDP => "udp/*".to_owned(),
@@ -116,8 +182,11 @@ pub(super) fn service(raw: &abi::Event, reason: Reason) -> String {
             number::ICMPV6 => "icmpv6/*".to_owned(),
             protocol => service_text(protocol, 0),
         };
+        return (text, None);
     }
-    service_text(raw.protocol, raw.destination_port)
+    let key = u32::from(raw.protocol) << 16 | u32::from(raw.destination_port);
+    let text = service_text(raw.protocol, raw.destination_port);
+    (text, Some(key))
 }
 
 #[cfg(test)]
