@@ -9,6 +9,7 @@ mod damage;
 mod disk;
 mod documents;
 mod failsafe;
+mod identity;
 mod interfaces;
 mod journal;
 mod labels;

@@ -189,6 +189,8 @@ pub(crate) enum Command {
     Put(Apply),
     /// Delete a few objects as one atomic change
     Delete(Delete),
+    /// Give an object another name, with every reference to it, as one atomic change
+    Rename(Rename),
     /// Keep the change that waits for its confirmation
     Confirm(Confirm),
     /// Return to an earlier revision
@@ -258,6 +260,7 @@ impl Command {
             Self::Apply(_)
                 | Self::Put(_)
                 | Self::Delete(_)
+                | Self::Rename(_)
                 | Self::Confirm(_)
                 | Self::Rollback(_)
                 | Self::Quarantine(_)
@@ -279,6 +282,7 @@ impl Command {
             Self::Status
             | Self::Interfaces
             | Self::Delete(_)
+            | Self::Rename(_)
             | Self::Confirm(_)
             | Self::Rollback(_)
             | Self::History(_)
@@ -354,6 +358,30 @@ pub(crate) struct Delete {
     pub(crate) objects: Vec<String>,
     #[command(flatten)]
     pub(crate) change: Change,
+}
+
+/// `rename`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rename {
+    /// What to rename; KIND is zone, port, device, service or rule, a port's NAME its interface.
+    #[arg(value_name = "KIND/OLD", value_parser = object)]
+    pub(crate) object: String,
+    /// The new name.
+    #[arg(value_name = "NEW")]
+    pub(crate) new_name: String,
+    /// Take the change back by itself unless it is confirmed within this time.
+    #[arg(long, value_parser = duration::seconds::<u32>, value_name = "DURATION")]
+    pub(crate) confirm_within: Option<u32>,
+    #[command(flatten)]
+    pub(crate) why: Why,
+    /// The revision that the change was made from; refused if another is in force.
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_name = "REV"
+    )]
+    pub(crate) base: u64,
 }
 
 /// What goes with every change of the document.
@@ -544,7 +572,7 @@ pub(crate) struct Explain {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Whom {
-    /// The device's name.
+    /// The device's name, or one of its MACs.
     pub(crate) device: Option<String>,
     /// A guarded interface instead, with everybody behind it.
     #[arg(long, value_name = "INTERFACE")]

@@ -38,7 +38,7 @@ type Names = fn() -> Vec<CompletionCandidate>;
 type Offers = &'static [(&'static str, Names)];
 
 /// A command, or one within another, and the names that its arguments take.
-const OFFERED: [(&[&str], Offers); 14] = [
+const OFFERED: [(&[&str], Offers); 15] = [
     (&["why"], &[("device", devices), ("peer", devices)]),
     (
         &["events"],
@@ -71,6 +71,7 @@ const OFFERED: [(&[&str], Offers); 14] = [
     (&["quarantine"], &[("device", devices), ("port", ports)]),
     (&["release"], &[("device", devices), ("port", ports)]),
     (&["delete"], &[("objects", objects)]),
+    (&["rename"], &[("object", objects)]),
     (&["revoke"], &[("name", rules)]),
     (&["mud", "check"], &[("device", devices)]),
     (&["mud", "import"], &[("device", devices)]),

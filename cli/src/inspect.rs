@@ -8,7 +8,7 @@ use wardline_proto::{
     v1::{
         Attached, BrokenPart, DeviceStatus, Failsafe, Flow, GetCountersRequest,
         GetCountersResponse, GetStatusRequest, GetStatusResponse, InterfaceStatus, JournalStatus,
-        ListDevicesRequest, ListFlowsRequest, PortStatus, Shut, TableStatus,
+        ListDevicesRequest, ListFlowsRequest, PortStatus, Quarantined, Shut, TableStatus,
     },
 };
 
@@ -131,13 +131,7 @@ fn status_text(status: &GetStatusResponse, clock: &Clock) -> String {
     text += &pending
         .map(|pending| format!("pending   {pending}\n"))
         .unwrap_or_default();
-    let ports = status.quarantined_ports.iter();
-    let ports = ports.map(|it| format!("port {}", printable(it)));
-    let devices = status.quarantined.iter().map(|it| printable(it));
-    let cut_off: Vec<String> = devices.chain(ports).collect();
-    if !cut_off.is_empty() {
-        text += &format!("cut off   {}\n", cut_off.join(", "));
-    }
+    text += &cut_off_text(status, clock);
     if !status.clock_doubt.is_empty() {
         text += &format!("clock     {}\n", printable(&status.clock_doubt));
     }
@@ -223,6 +217,47 @@ fn journal_text(journal: &JournalStatus, clock: &Clock) -> String {
     text + "\n"
 }
 
+/// Who is in quarantine, why, and by whom: a line for each of the first.
+fn cut_off_text(status: &GetStatusResponse, clock: &Clock) -> String {
+    /// Most lines; the other formats have all.
+    const TOLD: usize = 20;
+    let mut text = String::new();
+    for held in status.held.iter().take(TOLD) {
+        let name = held.quarantine.as_ref().map_or("", |it| it.name.as_str());
+        let whom = match (held.device.as_str(), held.port.as_str()) {
+            ("", "") => {
+                let known: Vec<&String> = held.macs.iter().chain(&held.addresses).collect();
+                let known: Vec<&str> = known.iter().map(|it| it.as_str()).collect();
+                format!("{} (was {name}; no device has it)", known.join(" "))
+            }
+            ("", port) => format!("port {port}"),
+            (device, _) => device.to_owned(),
+        };
+        let why = held.quarantine.as_ref().map(|it| why_text(it, clock));
+        let line = format!("cut off   {whom}{}", why.unwrap_or_default());
+        text += &(printable(&line) + "\n");
+    }
+    if status.held.len() > TOLD {
+        text += &format!("cut off   and {} more\n", status.held.len() - TOLD);
+    }
+    text
+}
+
+/// Why somebody is in quarantine and who put them there, after a comma.
+fn why_text(quarantined: &Quarantined, clock: &Clock) -> String {
+    let mut text = String::new();
+    if let Some(since) = time(quarantined.since.as_ref()) {
+        text += &format!(", {}", clock.distance(since));
+    }
+    if !quarantined.actor.is_empty() {
+        text += &format!(" by {}", quarantined.actor);
+    }
+    if !quarantined.reason.is_empty() {
+        text += &format!(": {}", quarantined.reason);
+    }
+    text
+}
+
 /// The interfaces that are not guarded and expose something, one line.
 fn exposed_text(interfaces: &[InterfaceStatus]) -> String {
     let exposed = interfaces.iter().filter(|it| !it.exposes.is_empty());
@@ -296,7 +331,8 @@ fn devices_text(devices: &[DeviceStatus], clock: &Clock) -> String {
             cell(if it.port.is_empty() { "-" } else { &it.port }),
             cell(seen.unwrap_or_else(|| "never".to_owned())),
             if it.quarantined {
-                judged("quarantined", false)
+                let why = it.quarantine.as_ref().map(|it| why_text(it, clock));
+                judged(format!("quarantined{}", why.unwrap_or_default()), false)
             } else {
                 cell("")
             },
@@ -402,7 +438,7 @@ fn counters_text(counters: &GetCountersResponse) -> String {
 mod tests {
     use jiff::{Timestamp, tz::TimeZone};
     use wardline_proto::v1::{
-        GrantStatus, Pending, PortStatus, Reason, ReasonCounter, RuleCounter,
+        GrantStatus, Held, Pending, PortStatus, Reason, ReasonCounter, RuleCounter,
     };
 
     use super::*;
@@ -477,6 +513,23 @@ mod tests {
                 lost: 0,
                 forgotten: 7,
             }),
+            held: vec![
+                Held {
+                    device: "camera-1".to_owned(),
+                    quarantine: Some(quarantined()),
+                    ..Held::default()
+                },
+                Held {
+                    port: "lan1".to_owned(),
+                    quarantine: Some(Quarantined::default()),
+                    ..Held::default()
+                },
+                Held {
+                    macs: vec!["02:00:00:00:01:01".to_owned()],
+                    quarantine: Some(quarantined()),
+                    ..Held::default()
+                },
+            ],
         };
         assert_eq!(
             uncoloured(&status_text(&status, &clock())),
@@ -484,7 +537,9 @@ mod tests {
              version   0.1.0\n\
              revision  7\n\
              pending   7 waits for its confirmation, taken back in 45s\n\
-             cut off   camera-1, port lan1, port lan7\n\
+             cut off   camera-1, 1m ago by uid:0: scans\n\
+             cut off   port lan1\n\
+             cut off   02:00:00:00:01:01 (was camera-1; no device has it), 1m ago by uid:0: scans\n\
              failsafe  10.0.9.5/32, fd00::/64 → router  tcp/22\n\
              broken    listener, 1m ago, tried again in 4s: no such address\n\
              exposed   wan0; see wardctl interfaces\n\
@@ -502,6 +557,15 @@ mod tests {
             "router    \nversion   \n\
              revision  none: no policy was applied yet, nothing is attached\n"
         );
+    }
+
+    fn quarantined() -> Quarantined {
+        Quarantined {
+            actor: "uid:0".to_owned(),
+            reason: "scans".to_owned(),
+            since: at(940),
+            name: "camera-1".to_owned(),
+        }
     }
 
     fn exposing(name: &str) -> InterfaceStatus {
@@ -550,7 +614,8 @@ mod tests {
             port: "lan1".to_owned(),
             last_seen: at(820),
             quarantined: true,
-            labels: Default::default(),
+            quarantine: Some(quarantined()),
+            ..Default::default()
         };
         let unseen = DeviceStatus {
             name: "ehr".to_owned(),
@@ -558,8 +623,8 @@ mod tests {
         };
         assert_eq!(
             uncoloured(&devices_text(&[seen, unseen], &clock())),
-            "DEVICE  ZONE   PORT  SEEN    STATE        ADDRESSES            MACS\n\
-             pump-1  pumps  lan1  3m ago  quarantined  10.20.1.11 fd00::11  02:00:00:00:01:01\n\
+            "DEVICE  ZONE   PORT  SEEN    STATE                                ADDRESSES            MACS\n\
+             pump-1  pumps  lan1  3m ago  quarantined, 1m ago by uid:0: scans  10.20.1.11 fd00::11  02:00:00:00:01:01\n\
              ehr            -     never\n"
         );
     }

@@ -90,6 +90,7 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Put(args) => policy::put(session, args).await,
         Command::Delete(args) => policy::delete(session, args).await,
         Command::Mud(command) => mud::mud(session, command).await,
+        Command::Rename(args) => policy::rename(session, args).await,
         Command::Get(args) => policy::get(session, args).await,
         Command::Diff(args) => policy::diff(session, args).await,
         Command::Confirm(args) => revisions::confirm(session, args).await,

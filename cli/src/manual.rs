@@ -202,6 +202,13 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                 )],
             ),
             (
+                "rename",
+                &[(
+                    "rename device/pump-1 pump-17",
+                    "In every rule, too; flows, counters and a quarantine go on.",
+                )],
+            ),
+            (
                 "delete",
                 &[(
                     "delete device/pump-7 rule/pump-7-to-ehr",
@@ -272,7 +279,7 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                 &[
                     (
                         "quarantine camera-1 --reason \"scans the network\"",
-                        "Cut off at once, its live flows too.",
+                        "Cut off at once, its live flows too, by its MACs: whatever it is called later.",
                     ),
                     (
                         "quarantine --port lan3 --reason \"a guest floods\"",
@@ -284,7 +291,7 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                 "release",
                 &[(
                     "release camera-1 --reason \"firmware replaced\"",
-                    "Ends it; `--port lan3` that of a port.",
+                    "Ends it; `--port lan3` that of a port. A MAC will do, also when no device has it any more.",
                 )],
             ),
             (

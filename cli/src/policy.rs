@@ -6,12 +6,12 @@ use wardline_proto::{
     parts::Parts,
     v1::{
         ApplyRequest, ChangeKind, ChangeResponse, EditRequest, FieldChange, GetPolicyRequest,
-        ObjectChange, PlanRequest,
+        ObjectChange, PlanRequest, RenameRequest,
     },
 };
 
 use crate::{
-    args::{Apply, Change, Delete, Format, Get},
+    args::{Apply, Change, Delete, Format, Get, Rename},
     ask::agreed,
     document::{fragment, send, whole},
     exit::{Exit, Failure},
@@ -67,6 +67,31 @@ pub(crate) async fn put(session: &Session, args: Apply) -> Result<Exit, Failure>
 /// The router refuses or does not answer.
 pub(crate) async fn delete(session: &Session, args: Delete) -> Result<Exit, Failure> {
     edit(session, &Parts::default(), args.objects, args.change).await
+}
+
+/// Gives an object another name.
+///
+/// # Errors
+/// The router refuses or does not answer.
+pub(crate) async fn rename(session: &Session, args: Rename) -> Result<Exit, Failure> {
+    let Rename {
+        object,
+        new_name,
+        confirm_within,
+        why,
+        base,
+    } = args;
+    let request = RenameRequest {
+        object,
+        new_name,
+        reason: why.reason,
+        base,
+        confirm_within_s: confirm_within.unwrap_or_default(),
+    };
+    let change = session
+        .ask(request, async |mut client, it| client.rename(it).await)
+        .await?;
+    changed(session, &change)
 }
 
 /// Prints a document.

@@ -84,6 +84,7 @@ fn history_text(list: &ListRevisionsResponse, clock: &Clock) -> String {
             cell(&it.kind),
             cell(format!("+{} ~{} -{}", it.added, it.changed, it.removed)),
             cell(&it.actor),
+            cell(&it.subject),
             cell(&it.reason),
         ]
     });
@@ -94,6 +95,7 @@ fn history_text(list: &ListRevisionsResponse, clock: &Clock) -> String {
         "KIND",
         "CHANGES",
         "ACTOR",
+        "WHOM",
         "REASON",
     ]);
     filled(columns, rows, "revisions")
@@ -127,14 +129,15 @@ mod tests {
             added: 1,
             changed: 0,
             removed: 2,
+            subject: "device/pump-1".to_owned(),
         };
         let list = ListRevisionsResponse {
             revisions: vec![revision],
         };
         assert_eq!(
             uncoloured(&history_text(&list, &clock)),
-            "REVISION  TIME                 AGE     KIND   CHANGES   ACTOR  REASON\n      \
-             12  1970-01-01 00:01:40  5m ago  apply  +1 ~0 -2  uid:0  ward\\n3\n"
+            "REVISION  TIME                 AGE     KIND   CHANGES   ACTOR  WHOM           REASON\n      \
+             12  1970-01-01 00:01:40  5m ago  apply  +1 ~0 -2  uid:0  device/pump-1  ward\\n3\n"
         );
     }
 }

@@ -18,6 +18,7 @@ mod quarantine;
 mod reconcile;
 mod records;
 pub mod refusal;
+mod rename;
 pub mod start;
 pub mod state;
 pub mod terms;
@@ -41,10 +42,10 @@ use wardline_policy::{
 use self::{
     grants::{GrantRequest, Granted},
     hooks_first::HooksFirst,
-    in_force::{Haste, InForce, Origin},
+    in_force::{Beside, Haste, InForce, Origin},
     pending::Pending,
     prepare::{Compiled, Fit, Prepared, on_interfaces, prepare},
-    quarantine::Known,
+    quarantine::Target,
     refusal::Refusal,
     state::State,
     terms::{Applied, Author, Terms},
@@ -55,6 +56,9 @@ use crate::{
     store::revision::Fact,
     telemetry::events::Events,
 };
+
+/// Most MACs, addresses and ports in quarantine.
+const MOST_HELD: usize = 65_536;
 
 /// What is in force, and what changes it.
 pub struct Engine {
@@ -153,9 +157,14 @@ impl Engine {
         if let Some(unchanged) = self.unchanged(&prepared) {
             return Ok(unchanged);
         }
-        let applied = self
-            .in_force
-            .change(&Origin::Whole, prepared, &[], terms, author, haste)?;
+        let applied = self.in_force.change(
+            &Origin::Whole,
+            prepared,
+            Beside::default(),
+            terms,
+            author,
+            haste,
+        )?;
         self.parts.works(Part::Policy);
         Ok(applied)
     }
@@ -196,9 +205,9 @@ impl Engine {
         }
         let (origin, haste) = (Origin::Of(to), Haste::RecordedFirst);
         let prepared = self.prepare(stored.policy, haste)?;
-        let applied = self
-            .in_force
-            .change(&origin, prepared, &[], &terms, author, haste)?;
+        let applied =
+            self.in_force
+                .change(&origin, prepared, Beside::default(), &terms, author, haste)?;
         self.parts.works(Part::Policy);
         Ok(applied)
     }
@@ -251,23 +260,33 @@ impl Engine {
         // Nothing may be recorded as what follows a makeshift.
         self.has_policy()?;
         let current = self.snapshot();
-        let known = Known::of(&current, whom);
-        quarantine::may_change(&current, whom, &known, quarantined)?;
-        let mut applied = self
-            .in_force
-            .set_quarantine(whom, &known, quarantined, author)?;
+        let target = Target::of(&current, whom, quarantined)?;
+        let more = current.quarantined.len() + target.identities.len();
+        if quarantined && more > MOST_HELD {
+            return Err(Refusal::QuarantineFull(MOST_HELD));
+        }
+        self.hold(&target, quarantined, author)
+    }
+
+    /// Cuts off or releases who is known by these identities.
+    fn hold(
+        &mut self,
+        target: &Target,
+        quarantined: bool,
+        author: &Author,
+    ) -> Result<Applied, Refusal> {
+        let current = self.snapshot();
+        let mut applied = self.in_force.set_quarantine(target, quarantined, author)?;
         if quarantined {
-            let seen = match &known {
-                Known::Device(Some(device)) => self.last_seen_at(&current, device),
-                _ => String::new(),
-            };
-            let warnings =
-                quarantine::warnings(&current, whom, &known, &seen, &self.config.failsafe);
+            let mut devices = target.devices(&current);
+            let seen = devices.next();
+            let seen = seen.map_or_else(String::new, |it| self.last_seen_at(&current, it));
+            let warnings = quarantine::warnings(&current, target, &seen, &self.config.failsafe);
             applied.warnings.extend(warnings);
         }
         info!(
             revision = applied.revision,
-            %whom,
+            whom = target.subject,
             quarantined,
             actor = author.actor,
             reason = author.reason,
@@ -490,9 +509,14 @@ impl Engine {
         );
         let facts = [Fact::Meta(Pending::KEY, None)];
         let (terms, haste) = (Terms::default(), Haste::AtOnce);
-        let applied = self
-            .in_force
-            .change(&origin, prepared, &facts, &terms, &author, haste)?;
+        let applied = self.in_force.change(
+            &origin,
+            prepared,
+            Beside::of(&facts),
+            &terms,
+            &author,
+            haste,
+        )?;
         let back = match previous {
             0 => "no policy is in force again".to_owned(),
             previous => format!("what revision {previous} says is in force again"),
@@ -641,7 +665,13 @@ impl Engine {
         {
             return Ok(unchanged);
         }
-        self.in_force
-            .change(&Origin::Edit(edit), prepared, facts, terms, author, haste)
+        self.in_force.change(
+            &Origin::Edit(edit),
+            prepared,
+            Beside::of(facts),
+            terms,
+            author,
+            haste,
+        )
     }
 }

@@ -15,13 +15,14 @@ use prost::Message as _;
 use rusqlite::{Connection, Transaction, params};
 use wardline_policy::{
     numbers::Ids,
-    quarantine::{Quarantine, Whom},
+    quarantine::{Identity, Quarantine},
 };
 
 pub mod backup;
 pub mod enforced;
 pub mod error;
 pub mod folder;
+pub(crate) mod held;
 pub mod history;
 pub mod names;
 pub mod owed;
@@ -37,7 +38,7 @@ use self::{
     enforced::Enforced,
     error::{StoreError, database_error},
     history::{History, number},
-    revision::{Document, Fact, NewRevision},
+    revision::{Document, Fact, Held, NewRevision},
     rows::signed,
     schema::{create, prepare, write_meta},
 };
@@ -106,12 +107,39 @@ impl Store {
         });
         let grants = parsed.collect::<Result<_, StoreError>>()?;
         history.open(connection);
-        Ok(Self {
+        let mut store = Self {
             history: history.clone(),
             ids: Arc::new(ids),
             quarantined,
             grants,
-        })
+        };
+        store.resolve_names()?;
+        Ok(store)
+    }
+
+    /// Earlier versions kept the names of what is in quarantine: the newest document tells whose they are.
+    fn resolve_names(&mut self) -> Result<(), StoreError> {
+        let is_name = |(identity, _): (&Identity, _)| matches!(identity, Identity::Device(_));
+        if !self.quarantined.iter().any(is_name) {
+            return Ok(());
+        }
+        let Some(latest) = self.history.latest()? else {
+            return Ok(());
+        };
+        let mut resolved = self.quarantined.clone();
+        if !resolved.resolve(held::identities(&latest.policy)) {
+            return Ok(());
+        }
+        self.history.with(|connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute("DELETE FROM held", [])?;
+            for (identity, hold) in resolved.iter() {
+                held::write(&transaction, identity, Some(hold))?;
+            }
+            transaction.commit()
+        })?;
+        self.quarantined = resolved;
+        Ok(())
     }
 
     /// Stores a change, with the numbers that are valid from then on; on disk when this returns.
@@ -150,7 +178,7 @@ impl Store {
         for fact in new.facts {
             match *fact {
                 Fact::Meta(..) => {}
-                Fact::Quarantined(whom, quarantined) => self.quarantined.set(whom, quarantined),
+                Fact::Held(it) => held::remember(&mut self.quarantined, it),
                 Fact::Grant(rule, expires) => add_grant(&mut self.grants, rule, expires),
             }
         }
@@ -225,15 +253,7 @@ fn read_facts(connection: &Connection) -> rusqlite::Result<Facts> {
     let mut statement = connection.prepare("SELECT kind, name, id FROM ids")?;
     let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
     let ids = rows.collect::<rusqlite::Result<Ids>>()?;
-    let names = |query: &str| {
-        let mut statement = connection.prepare(query)?;
-        let names = statement.query_map([], |row| row.get(0))?;
-        names.collect::<rusqlite::Result<BTreeSet<String>>>()
-    };
-    let quarantined = Quarantine {
-        devices: names("SELECT device FROM quarantined")?,
-        ports: names("SELECT port FROM quarantined_ports")?,
-    };
+    let quarantined = held::read(connection)?;
     let mut statement = connection.prepare("SELECT rule, expires FROM grants")?;
     let grants = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok((ids, quarantined, grants.collect::<rusqlite::Result<_>>()?))
@@ -277,24 +297,20 @@ fn write(
     for fact in new.facts {
         match *fact {
             Fact::Meta(key, value) => write_meta(transaction, key, value)?,
-            Fact::Quarantined(whom, true) => {
-                let (put, name) = match whom {
-                    Whom::Device(name) => {
-                        ("INSERT OR REPLACE INTO quarantined VALUES (?1, ?2)", name)
-                    }
-                    Whom::Port(name) => (
-                        "INSERT OR REPLACE INTO quarantined_ports VALUES (?1, ?2)",
-                        name,
-                    ),
-                };
-                transaction.execute(put, params![name, revision])?;
-            }
-            Fact::Quarantined(whom, false) => {
-                let (delete, name) = match whom {
-                    Whom::Device(name) => ("DELETE FROM quarantined WHERE device = ?1", name),
-                    Whom::Port(name) => ("DELETE FROM quarantined_ports WHERE port = ?1", name),
-                };
-                transaction.execute(delete, [name])?;
+            Fact::Held(Held {
+                subject,
+                identities,
+                hold,
+            }) => {
+                for identity in identities {
+                    held::write(transaction, identity, hold)?;
+                }
+                if !subject.is_empty() {
+                    let forget = "DELETE FROM subjects WHERE revision <= ?1";
+                    transaction.execute(forget, [revision - MOST_SUBJECTS])?;
+                    let put = "INSERT OR REPLACE INTO subjects VALUES (?1, ?2)";
+                    transaction.execute(put, params![revision, subject])?;
+                }
             }
             Fact::Grant(rule, expires) => {
                 let forget = format!(
@@ -322,6 +338,9 @@ fn write_ids(transaction: &Transaction<'_>, old: &Ids, new: &Ids) -> rusqlite::R
     }
     Ok(())
 }
+
+/// Of so many of the newest revisions the history says whom they put into quarantine or released.
+const MOST_SUBJECTS: i64 = 100_000;
 
 /// Most grants that are remembered. A rule whose grant was forgotten is like one that a person wrote with
 /// its end.

@@ -28,7 +28,7 @@ use crate::{
     intent::{Device, Intent, ZoneIndex},
     inventory::{Header, Inventory, Link},
     numbers::{Ids, domains, number_of, numbered},
-    quarantine::Quarantine,
+    quarantine::{Identity, Quarantine},
     tables::{Amendment, NoRoom, Tables},
     words::{mac::mac_number, problem::Problem},
 };
@@ -192,17 +192,64 @@ impl Base {
         router_macs(inventory, &mut tables);
         self.router_addresses(intent, inventory, &mut tables);
         // Last, because it changes entries as they are.
-        for name in &quarantined.devices {
-            let found = intent.devices.binary_search_by(|it| it.name.cmp(name));
-            if let Ok(at) = found {
-                let (device, number) = (&intent.devices[at], self.devices[at]);
-                let cut_off = Amendment::quarantine(&tables, device, number, true);
+        self.cut_off(intent, quarantined, &mut tables);
+        tables
+    }
+
+    /// Marks what is in quarantine. A MAC or an address that no device has any more gets an entry of its
+    /// own, so that it stays cut off.
+    fn cut_off(&self, intent: &Intent, quarantined: &Quarantine, tables: &mut Tables) {
+        if quarantined.is_empty() {
+            return;
+        }
+        for (device, number) in intent.devices.iter().zip(&self.devices) {
+            if quarantined.device(device).is_some() {
+                let cut_off = Amendment::quarantine(tables, device, *number, true);
                 tables.macs.extend(cut_off.macs);
                 tables.addresses.extend(cut_off.addresses);
                 tables.devices.extend(cut_off.devices);
             }
         }
-        tables
+        for (identity, _) in quarantined.strangers(intent) {
+            match identity {
+                Identity::Mac(mac) => {
+                    let nobody = Mac {
+                        flags: End::QUARANTINED,
+                        ..Mac::default()
+                    };
+                    tables
+                        .macs
+                        .entry(mac_key(0, mac_number(mac)))
+                        .or_insert(nobody);
+                }
+                Identity::Address(address) => {
+                    let address = Address::from(*address);
+                    let end = self.end_of_nobody(address, tables);
+                    tables.addresses.entry(address).or_insert(end);
+                }
+                Identity::Device(_) | Identity::Port(_) => {}
+            }
+        }
+    }
+
+    /// What an address in quarantine stands for that no device has: what its prefix does, but cut off.
+    fn end_of_nobody(&self, address: Address, tables: &Tables) -> End {
+        let prefixes = tables.prefixes.iter();
+        let around = prefixes.filter(|((net, length), _)| cut(address, *length) == *net);
+        let around = around.max_by_key(|((_, length), _)| *length);
+        let end = around.map_or_else(
+            || {
+                self.kinds.mark(End {
+                    region: self.networks.region(address),
+                    ..End::default()
+                })
+            },
+            |(_, end)| *end,
+        );
+        End {
+            flags: end.flags | End::QUARANTINED,
+            ..end
+        }
     }
 
     /// The entries of a device; `link` is the interface that it is pinned to.

@@ -12,6 +12,7 @@ pub mod edit;
 mod ending;
 mod excess;
 mod read;
+pub mod rename;
 mod warnings;
 
 pub use self::{

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::{
         compile::compile,
-        quarantine::Quarantine,
+        quarantine::{Hold, Identity, Quarantine},
         ward::{BRIDGE, LAN1, UPLINK, Ward},
     };
 
@@ -200,10 +200,8 @@ mod tests {
     #[test]
     fn an_amendment_is_what_compiling_anew_would_have_made_of_the_port() {
         let ward = Ward::new(|_| (), &[]);
-        let quarantined = Quarantine {
-            ports: ["lan1".to_owned(), "uplink".to_owned()].into(),
-            ..Quarantine::default()
-        };
+        let cut_off = |name: &str| (Identity::Port(name.to_owned()), Hold::named(name));
+        let quarantined: Quarantine = ["lan1", "uplink"].map(cut_off).into_iter().collect();
         let (inventory, ids, clock) = (&ward.inventory, &ward.ids, &ward.clock);
         let cut = compile(&ward.intent, inventory, ids, &quarantined, clock);
         let is_cut = |(_, port): &(&u32, &Port)| port.flags & Port::QUARANTINED != 0;

@@ -172,6 +172,14 @@ pub(super) fn check_place<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Re
     if mac.device == ROUTER {
         return Err(Reason::UnknownDevice);
     }
+    // In quarantine, and no device of the policy has it any more.
+    if mac.device == 0 {
+        return Err(if work.settings & zone::ADMIT_ANY != 0 {
+            Reason::Quarantined
+        } else {
+            Reason::UnknownDevice
+        });
+    }
     work.device = mac.device;
     work.sender.device = mac.device;
     work.sender.flags = mac.flags;

@@ -142,6 +142,10 @@ pub(super) fn is_misdirected<T: Lookup + ?Sized>(tables: &T, work: &mut Work, ow
     let Some(mac) = tables.mac(mac_key(work.slot, work.packet.destination_mac)) else {
         return false;
     };
+    // In quarantine, and no device of the policy has it any more: no address belongs to it.
+    if mac.device == 0 {
+        return true;
+    }
     let is_routers = mac.device == ROUTER || mac.flags & Mac::ROUTERS != 0;
     if is_routers || mac.device == owner {
         return false;

@@ -121,10 +121,7 @@ impl Bench {
         let quarantined = &case.quarantined;
         let policy = self.kernel.as_ref().map(|_| ends_far_away(&case.policy));
         let policy = policy.as_ref().unwrap_or(&case.policy);
-        let cut = Quarantine {
-            devices: quarantined.clone(),
-            ports: case.ports_cut.clone(),
-        };
+        let cut = Quarantine::of_names(quarantined.clone(), case.ports_cut.clone());
         let began = Instant::now();
         let [v4, v6] = case.nat;
         self.inventory.nat = Nat { v4, v6 };

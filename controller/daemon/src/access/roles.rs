@@ -71,6 +71,7 @@ pub const CALLS: &[Call] = {
         looks("/wardline.v1.Segmentation/Plan", Viewer, Heavy),
         changes("/wardline.v1.Segmentation/Apply", Admin, Heavy),
         changes("/wardline.v1.Segmentation/Edit", Admin, Heavy),
+        changes("/wardline.v1.Segmentation/Rename", Admin, Light),
         changes("/wardline.v1.Segmentation/Confirm", Admin, Light),
         changes("/wardline.v1.Segmentation/Rollback", Admin, Light),
         looks("/wardline.v1.Segmentation/GetPolicy", Viewer, Heavy),

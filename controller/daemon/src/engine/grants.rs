@@ -59,6 +59,13 @@ impl Running {
         }
     }
 
+    /// A grant has another name from now on.
+    pub(super) fn rename(&mut self, old: &str, new: &str) {
+        if let Some(deadline) = self.0.remove(old) {
+            self.0.insert(new.to_owned(), deadline);
+        }
+    }
+
     /// The grants whose ends are wrong since the wall clock was set, each with its right end.
     /// Forgets those that are not in force any more.
     pub(super) fn moved(

@@ -23,7 +23,7 @@ use wardline_policy::{
     },
     inventory::{Inventory, Link},
     numbers::{number_of, numbered},
-    quarantine::Whom,
+    quarantine::Hold,
     snapshot::Snapshot,
     tables::{Amendment, Tables},
 };
@@ -34,7 +34,7 @@ use super::{
     lost,
     pending::Pending,
     prepare::{self, Prepared},
-    quarantine::Known,
+    quarantine::Target,
     records::{Change, Records},
     refusal::Refusal,
     state::{Attached, PortState, Shut, State, guards_nothing},
@@ -44,7 +44,7 @@ use crate::{
     config::OnFailure,
     store::{
         error::StoreError,
-        revision::{Document, Fact},
+        revision::{Document, Fact, Held},
     },
     telemetry::events::Events,
 };
@@ -83,6 +83,20 @@ pub(super) enum Haste {
     AtOnce,
 }
 
+/// What a change sets beside the document, and what holds again if the kernel refuses it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Beside<'a> {
+    pub(super) facts: &'a [Fact<'a>],
+    pub(super) undo: &'a [Fact<'a>],
+}
+
+impl<'a> Beside<'a> {
+    /// Facts that need not be undone.
+    pub(super) fn of(facts: &'a [Fact<'a>]) -> Self {
+        Self { facts, undo: &[] }
+    }
+}
+
 /// The change that waits for its confirmation, and the document that returns without that.
 #[derive(Clone, Default)]
 pub(super) struct Waiting {
@@ -102,7 +116,7 @@ impl InForce {
         &mut self,
         origin: &Origin,
         prepared: Prepared,
-        facts: &[Fact<'_>],
+        beside: Beside<'_>,
         terms: &Terms,
         author: &Author,
         haste: Haste,
@@ -129,15 +143,19 @@ impl InForce {
         let kept = kept
             .as_deref()
             .map(|kept| Fact::Meta(Pending::KEY, Some(kept)));
-        let facts: Vec<Fact<'_>> = facts.iter().copied().chain(kept).collect();
+        let facts: Vec<Fact<'_>> = beside.facts.iter().copied().chain(kept).collect();
         let waited = waiting.as_ref().map(Pending::to_string);
+        let undo: Vec<Fact<'_>> = [Fact::Meta(Pending::KEY, waited.as_deref())]
+            .into_iter()
+            .chain(beside.undo.iter().copied())
+            .collect();
         let ids = Arc::clone(&prepared.ids);
         let mut warnings = prepared.intent.warnings.clone();
         let change = Change {
             document,
             extent,
             facts: &facts,
-            undo: &[Fact::Meta(Pending::KEY, waited.as_deref())],
+            undo: &undo,
             ids: &ids,
             author,
         };
@@ -173,31 +191,56 @@ impl InForce {
         })
     }
 
-    /// Cuts a device or a port off, or ends that; `known` is what is there of it. The fewest writes:
-    /// nothing is compiled, no slot is filled.
+    /// Cuts somebody off, or ends that. The fewest writes: nothing is compiled, no slot is filled, unless
+    /// what is released is nobody's by now.
     pub(super) fn set_quarantine(
         &mut self,
-        whom: &Whom,
-        known: &Known<'_>,
+        target: &Target,
         quarantined: bool,
         author: &Author,
     ) -> Result<Applied, Refusal> {
         let current = self.snapshot();
-        let was = current.quarantined.has(whom);
+        let hold = quarantined.then(|| Hold {
+            name: target.name.clone(),
+            actor: author.actor.clone(),
+            reason: author.reason.clone(),
+            since: Timestamp::now(),
+        });
+        let held = Held {
+            subject: &target.subject,
+            identities: &target.identities,
+            hold: hold.as_ref(),
+        };
+        let before = target.identities.iter().map(|identity| {
+            Fact::Held(Held {
+                subject: "",
+                identities: std::slice::from_ref(identity),
+                hold: current.quarantined.get(identity),
+            })
+        });
         let change = Change {
             document: Document::Of(current.revision),
             extent: Extent::default(),
-            facts: &[Fact::Quarantined(whom, quarantined)],
-            undo: &[Fact::Quarantined(whom, was)],
+            facts: &[Fact::Held(held)],
+            undo: &before.collect::<Vec<_>>(),
             ids: &current.ids,
             author,
         };
         let revision = self.act(&change, |in_force, revision| {
-            let amended = in_force.amend(revision, known, quarantined);
+            if target.has_strangers {
+                // Their entries stand for nobody, so they are not amended but go.
+                let mut next = Snapshot::clone(&current);
+                next.quarantined.clone_from(in_force.records.quarantined());
+                let base = base_of(&mut in_force.base, &next);
+                let prepared = prepare::recompile(&next, base, in_force.datapath.reader());
+                return in_force.enforce_on(&current, revision, prepared, None);
+            }
+            let amended = in_force.amend(revision, target, quarantined);
             if amended.is_err()
-                && let Err(error) = in_force.amend(current.revision, known, was)
+                && let Err(error) = in_force.amend(current.revision, target, !quarantined)
             {
-                error!(%error, %whom, "the kernel may have a part of a refused quarantine");
+                let whom = &target.subject;
+                error!(%error, whom, "the kernel may have a part of a refused quarantine");
             }
             let mut next = Snapshot::clone(&current);
             next.amended.extend(amended?);
@@ -440,29 +483,28 @@ impl InForce {
         Pending::new(self.records.next(), previous, within, Timestamp::now())
     }
 
-    /// Has the kernel cut a device or a port off where its entries stand, or end that.
+    /// Has the kernel cut devices or a port off where their entries stand, or end that.
     fn amend(
         &mut self,
         revision: u64,
-        known: &Known<'_>,
+        target: &Target,
         quarantined: bool,
     ) -> Result<Amendment, DatapathError> {
         let current = self.snapshot();
-        let (device, amendment) = match known {
-            Known::Device(Some(device)) => {
-                let number = number_of(&current.ids, numbered::DEVICE, &device.name);
-                let tables = &current.tables;
-                let amendment = Amendment::quarantine(tables, device, number, quarantined);
-                (Some(number), amendment)
-            }
-            Known::Port(Some(ifindex)) => {
-                let amendment = Amendment::port(&current.tables, *ifindex, quarantined);
-                (None, amendment)
-            }
-            Known::Device(None) | Known::Port(None) => return Ok(Amendment::default()),
-        };
-        self.datapath.amend(revision, device, &amendment)?;
-        Ok(amendment)
+        let mut all = Amendment::default();
+        for device in target.devices(&current) {
+            let number = number_of(&current.ids, numbered::DEVICE, &device.name);
+            let tables = &current.tables;
+            let amendment = Amendment::quarantine(tables, device, number, quarantined);
+            self.datapath.amend(revision, Some(number), &amendment)?;
+            all.extend(amendment);
+        }
+        if let Some(port) = target.port {
+            let amendment = Amendment::port(&current.tables, port, quarantined);
+            self.datapath.amend(revision, None, &amendment)?;
+            all.extend(amendment);
+        }
+        Ok(all)
     }
 
     /// Makes tables the ones that judge, puts hooks where they belong, and publishes both. `current`
@@ -482,6 +524,7 @@ impl InForce {
             ids,
             tables,
             clock,
+            goes_on,
         } = prepared;
         self.datapath.put(revision, &tables)?;
         self.base = Some(base);
@@ -493,7 +536,8 @@ impl InForce {
         if !Arc::ptr_eq(&ids, &current.ids) && current.revision != 0 {
             let fresh = ids
                 .iter()
-                .filter(|(key, _)| key.0 == numbered::RULE && !current.ids.contains_key(key));
+                .filter(|(key, _)| key.0 == numbered::RULE && !current.ids.contains_key(key))
+                .filter(|(_, number)| goes_on != Some(**number));
             for ((_, rule), number) in fresh {
                 if let Err(error) = self.datapath.reset_rule(*number) {
                     warn!(%error, rule, "the rule's counters go on from another's");

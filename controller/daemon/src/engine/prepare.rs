@@ -13,7 +13,7 @@ use wardline_policy::{
     inventory::{Header, Inventory},
     limits::Limits,
     numbers::{self, Ids},
-    quarantine::Quarantine,
+    quarantine::{Hold, Identity, Quarantine},
     snapshot::Snapshot,
     tables::Tables,
     words::problem::Problem,
@@ -29,6 +29,8 @@ pub(crate) struct Prepared {
     pub(crate) ids: Arc<Ids>,
     pub(crate) tables: Arc<Tables>,
     pub(crate) clock: Clock,
+    /// The number of a rule that has another name now, and goes on counting.
+    pub(crate) goes_on: Option<u32>,
 }
 
 /// What becomes of a document when not all of its ports fit.
@@ -162,6 +164,7 @@ pub(crate) fn on_interfaces(
         ids,
         tables: Arc::new(tables),
         clock,
+        goes_on: None,
     })
 }
 
@@ -175,6 +178,7 @@ pub(crate) fn nothing(current: &Snapshot, reader: &Reader) -> Result<Prepared, D
         ids: Arc::clone(&current.ids),
         tables: Arc::default(),
         clock,
+        goes_on: None,
     })
 }
 
@@ -203,28 +207,36 @@ pub(crate) fn recompile(current: &Snapshot, base: Arc<Base>, reader: &Reader) ->
         ids: Arc::clone(&current.ids),
         tables: Arc::new(tables),
         clock: current.clock,
+        goes_on: None,
     }
 }
 
 /// Warnings about what is in quarantine and not in a document.
 fn missing(intent: &Intent, quarantined: &Quarantine) -> impl Iterator<Item = String> {
-    let has = move |name: &String| {
-        let devices = &intent.devices;
-        devices
-            .binary_search_by(|device| device.name.cmp(name))
-            .is_ok()
-    };
-    let devices = quarantined.devices.iter().filter(move |name| !has(name));
-    let devices =
-        devices.map(|name| format!("device {name} is in quarantine, but not in the document"));
-    let ports = quarantined.ports.iter();
+    let strangers = quarantined.strangers(intent).into_iter();
+    let devices = strangers.map(|(identity, hold)| {
+        let Hold { name, .. } = hold;
+        match identity {
+            Identity::Mac(mac) => format!(
+                "device {name} is in quarantine, but not in the document: its MAC {mac} stays cut off"
+            ),
+            Identity::Address(address) => format!(
+                "device {name} is in quarantine, but not in the document: its address {address} stays cut \
+                 off"
+            ),
+            Identity::Device(_) | Identity::Port(_) => {
+                format!("device {name} is in quarantine, but not in the document")
+            }
+        }
+    });
+    let ports = quarantined.ports();
     let ports = ports.filter(|name| intent.port_for(name).is_none());
     let ports = ports.map(|name| {
         format!(
             "port {name} is in quarantine, but no port of the document has it: it is not guarded"
         )
     });
-    devices.chain(ports)
+    devices.chain(ports).collect::<Vec<_>>().into_iter()
 }
 
 /// Warnings about devices that their port can't tell by an address alone: its frames have MACs.

@@ -1,80 +1,169 @@
 //! What can be put into quarantine, and what it may still do there.
 
+use std::collections::BTreeSet;
+
 use wardline_ebpf::abi;
 use wardline_policy::{
     failsafe::Failsafe,
     intent::{Action, Device, Intent, Port, Rule, Selector},
-    quarantine::Whom,
+    quarantine::{Identity, Whom, own},
     snapshot::Snapshot,
+    words::mac::Mac,
 };
 
 use super::refusal::Refusal;
 
-/// What is there of somebody who is put into quarantine or released.
-pub(super) enum Known<'a> {
-    /// The device, if the document has it.
-    Device(Option<&'a Device>),
+/// Whom a call means: what they are known by, and what is there of them.
+pub(super) struct Target {
+    /// What they are known by in quarantine.
+    pub(super) identities: Vec<Identity>,
+    /// What they are called: the name of a device, or of an interface.
+    pub(super) name: String,
+    /// Who they are for people, as `device/pump-1`.
+    pub(super) subject: String,
+    /// The devices of the document, by position.
+    devices: Vec<usize>,
     /// The number of the interface, if it exists.
-    Port(Option<u32>),
+    pub(super) port: Option<u32>,
+    /// Whether something is among them that no device of the document has.
+    pub(super) has_strangers: bool,
 }
 
-impl<'a> Known<'a> {
-    /// What a snapshot has of somebody.
-    pub(super) fn of(current: &'a Snapshot, whom: &Whom) -> Self {
+impl Target {
+    /// Whom a call means that puts somebody into quarantine, or releases them. What is not there can't be
+    /// cut off, and what is not cut off can't be released; what has gone since may be.
+    pub(super) fn of(current: &Snapshot, whom: &Whom, quarantined: bool) -> Result<Self, Refusal> {
+        let held = &current.quarantined;
         match whom {
-            Whom::Device(name) => {
-                let devices = &current.intent.devices;
-                let known = devices.binary_search_by(|known| known.name.as_str().cmp(name));
-                Self::Device(known.ok().map(|at| &devices[at]))
+            Whom::Port(name) => {
+                let identity = Identity::Port(name.clone());
+                if quarantined || held.get(&identity).is_none() {
+                    is_guarded(current, name)?;
+                }
+                if !quarantined && held.get(&identity).is_none() {
+                    return Err(Refusal::NotInQuarantine(whom.clone()));
+                }
+                Ok(Self::known(current, vec![identity], name, "port"))
             }
-            Whom::Port(name) => Self::Port(current.inventory.link(name).map(|link| link.number)),
+            Whom::Device(name) => {
+                let device = device(&current.intent, name);
+                let identities = match (device, quarantined) {
+                    (None, true) => return Err(Refusal::missing("device", name)),
+                    (Some(device), true) => own(device),
+                    (device, false) => held_of(current, device, name),
+                };
+                if identities.is_empty() {
+                    return Err(match device {
+                        None => Refusal::missing("device", name),
+                        Some(_) => Refusal::NotInQuarantine(whom.clone()),
+                    });
+                }
+                let name = device.map_or(name, |device| &device.name);
+                Ok(Self::known(current, identities, name, "device"))
+            }
         }
+    }
+
+    /// What is there of who is known by these identities.
+    pub(super) fn known(
+        current: &Snapshot,
+        identities: Vec<Identity>,
+        name: &str,
+        kind: &str,
+    ) -> Self {
+        let wanted: BTreeSet<&Identity> = identities.iter().collect();
+        let devices = current.intent.devices.iter().enumerate();
+        let devices = devices.filter(|(_, device)| all(device).any(|it| wanted.contains(&it)));
+        let devices: Vec<usize> = devices.map(|(at, _)| at).collect();
+        let of_devices = devices
+            .iter()
+            .flat_map(|at| all(&current.intent.devices[*at]));
+        let of_devices: BTreeSet<Identity> = of_devices.collect();
+        let mut port = None;
+        let mut has_strangers = false;
+        for identity in &identities {
+            match identity {
+                Identity::Port(name) => {
+                    port = current.inventory.link(name).map(|link| link.number);
+                }
+                other => has_strangers |= !of_devices.contains(other),
+            }
+        }
+        Self {
+            name: name.to_owned(),
+            subject: format!("{kind}/{name}"),
+            devices,
+            port,
+            has_strangers,
+            identities,
+        }
+    }
+
+    /// The devices of the document.
+    pub(super) fn devices<'a>(&self, current: &'a Snapshot) -> impl Iterator<Item = &'a Device> {
+        let devices = self.devices.iter();
+        devices.map(|at| &current.intent.devices[*at])
     }
 }
 
-/// Refuses to cut off what is not there, and to release what is not cut off. What has gone since it
-/// was cut off may be released.
-pub(super) fn may_change(
-    current: &Snapshot,
-    whom: &Whom,
-    known: &Known<'_>,
-    quarantined: bool,
-) -> Result<(), Refusal> {
-    let is_cut_off = current.quarantined.has(whom);
-    if !quarantined && is_cut_off {
-        return Ok(());
+/// A device by its name, or else by one of its MACs.
+fn device<'a>(intent: &'a Intent, name: &str) -> Option<&'a Device> {
+    let devices = &intent.devices;
+    if let Ok(at) = devices.binary_search_by(|known| known.name.as_str().cmp(name)) {
+        return Some(&devices[at]);
     }
-    match (whom, known) {
-        (Whom::Device(name), Known::Device(None)) => {
-            return Err(Refusal::missing("device", name));
-        }
-        (Whom::Device(_), _) => {}
-        (Whom::Port(name), _) => is_guarded(current, name)?,
+    let mac: Mac = name.parse().ok()?;
+    devices.iter().find(|device| device.macs.contains(&mac))
+}
+
+/// Everything by which a device may be known in quarantine.
+fn all(device: &Device) -> impl Iterator<Item = Identity> {
+    let macs = device.macs.iter().map(|it| Identity::Mac(*it));
+    let addresses = device.addresses.iter().map(|it| Identity::Address(*it));
+    let name = Identity::Device(device.name.clone());
+    macs.chain(addresses).chain([name])
+}
+
+/// What is cut off of a device, and what was cut off when it was called so and is no other device's now.
+/// Without a device: what was cut off when it was called so, or has that MAC.
+fn held_of(current: &Snapshot, device: Option<&Device>, name: &str) -> Vec<Identity> {
+    let held = &current.quarantined;
+    let mut found: BTreeSet<Identity> = device.into_iter().flat_map(all).collect();
+    if let Ok(mac) = name.parse() {
+        found.insert(Identity::Mac(mac));
     }
-    if quarantined {
-        Ok(())
-    } else {
-        Err(Refusal::NotInQuarantine(whom.clone()))
-    }
+    found.retain(|identity| held.get(identity).is_some());
+    let strangers: BTreeSet<&Identity> = held
+        .strangers(&current.intent)
+        .into_iter()
+        .map(|(identity, _)| identity)
+        .collect();
+    let by_name = held.iter().filter(|(identity, hold)| {
+        hold.name == name
+            && !matches!(identity, Identity::Port(_))
+            && (device.is_none() || strangers.contains(identity))
+    });
+    found.extend(by_name.map(|(identity, _)| identity.clone()));
+    found.into_iter().collect()
 }
 
 /// What somebody in quarantine may still do. `seen` is the interface where the device was last seen.
 pub(super) fn warnings(
     current: &Snapshot,
-    whom: &Whom,
-    known: &Known<'_>,
+    target: &Target,
     seen: &str,
     failsafe: &[Failsafe],
 ) -> Vec<String> {
-    match (whom, known) {
-        (_, Known::Device(Some(device))) => {
-            let goes_on = goes_on(&current.intent, device, failsafe);
-            let returns = may_return(current, device, seen);
-            goes_on.into_iter().chain(returns).collect()
-        }
-        (Whom::Port(name), _) => goes_on_at(&current.intent, name, failsafe),
-        (Whom::Device(_), _) => Vec::new(),
-    }
+    let devices = target.devices(current).flat_map(|device| {
+        let goes_on = goes_on(&current.intent, device, failsafe);
+        let returns = may_return(current, device, seen);
+        goes_on.into_iter().chain(returns)
+    });
+    let ports = target.identities.iter().filter_map(|it| match it {
+        Identity::Port(name) => Some(goes_on_at(&current.intent, name, failsafe)),
+        _ => None,
+    });
+    devices.chain(ports.flatten()).collect()
 }
 
 /// Refuses an interface that is not a guarded port. One that a port names in full may be missing at

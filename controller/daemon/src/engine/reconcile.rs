@@ -6,17 +6,17 @@ use jiff::Timestamp;
 use tracing::{error, info, warn};
 use wardline_policy::{
     document::diff::Extent,
-    quarantine::{Quarantine, Whom},
+    quarantine::{Identity, Quarantine},
 };
 
-use super::{Engine, pending::Pending, refusal::Refusal, terms::Author};
+use super::{Engine, pending::Pending, quarantine::Target, refusal::Refusal, terms::Author};
 use crate::{
     parts::Part,
     store::{
         Store,
         enforced::Enforced,
         owed::Owed,
-        revision::{Document, Fact, NewRevision},
+        revision::{Document, Fact, Held, NewRevision},
     },
 };
 
@@ -117,8 +117,11 @@ impl Engine {
                     "release"
                 },
             };
-            if let Err(refusal) = self.set_quarantine(&cut.whom(), cut.quarantined, &author) {
-                warn!(%refusal, whom = %cut.whom(), "a quarantine could not be taken over");
+            let kind = if cut.is_port { "port" } else { "device" };
+            let current = self.snapshot();
+            let target = Target::known(&current, cut.identities(), &cut.name, kind);
+            if let Err(refusal) = self.hold(&target, cut.quarantined, &author) {
+                warn!(%refusal, whom = target.subject, "a quarantine could not be taken over");
             }
         }
         Ok(())
@@ -131,9 +134,13 @@ impl Engine {
         let (wanted, has) = (&snapshot.quarantined, store.quarantined().clone());
         let cuts = differences(&has, wanted);
         let pending = state.pending.as_ref().map(Pending::to_string);
-        let cuts = cuts
-            .iter()
-            .map(|(whom, quarantined)| Fact::Quarantined(whom, *quarantined));
+        let cuts = cuts.iter().map(|identity| {
+            Fact::Held(Held {
+                subject: "",
+                identities: std::slice::from_ref(identity),
+                hold: wanted.get(identity),
+            })
+        });
         let grants = state.known_grants.iter();
         let grants = grants.map(|(rule, expires)| Fact::Grant(rule, *expires));
         let facts: Vec<Fact<'_>> = [Fact::Meta(Pending::KEY, pending.as_deref())]
@@ -188,7 +195,10 @@ impl Engine {
         for owed in records.owed() {
             was_taken_back |= owed.ends_pending;
             if let Some(cut) = &owed.cut {
-                quarantined.set(&cut.whom(), cut.quarantined);
+                let hold = owed.hold(cut);
+                for identity in cut.identities() {
+                    quarantined.set(&identity, hold.as_ref());
+                }
             }
         }
         records.set_quarantined(quarantined.clone());
@@ -226,15 +236,8 @@ impl Engine {
 }
 
 /// Who has to be cut off or released to get from one to the other.
-fn differences(has: &Quarantine, wanted: &Quarantine) -> Vec<(Whom, bool)> {
-    let devices = has.devices.symmetric_difference(&wanted.devices);
-    let ports = has.ports.symmetric_difference(&wanted.ports);
-    let all = devices
-        .map(|it| Whom::Device(it.clone()))
-        .chain(ports.map(|it| Whom::Port(it.clone())));
-    all.map(|whom| {
-        let quarantined = wanted.has(&whom);
-        (whom, quarantined)
-    })
-    .collect()
+fn differences(has: &Quarantine, wanted: &Quarantine) -> Vec<Identity> {
+    let all: BTreeSet<&Identity> = has.iter().chain(wanted.iter()).map(|(it, _)| it).collect();
+    let differ = all.into_iter().filter(|it| has.get(it) != wanted.get(it));
+    differ.cloned().collect()
 }

@@ -20,6 +20,7 @@ use crate::{
         Store, add_grant,
         enforced::Enforced,
         error::StoreError,
+        held,
         history::History,
         owed::{Counts, Cut, Owed},
         revision::{Document, Fact, NewRevision},
@@ -167,7 +168,7 @@ impl Records {
             Document::Edited { edit, .. } => (parent, edit.encode()),
         };
         let cut = change.facts.iter().find_map(|fact| match *fact {
-            Fact::Quarantined(whom, quarantined) => Some(Cut::new(whom, quarantined)),
+            Fact::Held(held) if !held.subject.is_empty() => Some(Cut::new(held)),
             _ => None,
         });
         let ends_pending = change.facts.iter();
@@ -289,7 +290,7 @@ impl Records {
         for fact in facts {
             match *fact {
                 Fact::Meta(..) => {}
-                Fact::Quarantined(whom, quarantined) => self.quarantined.set(whom, quarantined),
+                Fact::Held(it) => held::remember(&mut self.quarantined, it),
                 Fact::Grant(rule, expires) => {
                     add_grant(Arc::make_mut(&mut self.grants), rule, expires);
                 }

@@ -81,6 +81,9 @@ pub enum Refusal {
     /// What is to be released is not in quarantine.
     #[error("{0} is not in quarantine")]
     NotInQuarantine(Whom),
+    /// There is no room in quarantine.
+    #[error("{0} MACs, addresses and ports are in quarantine, which is all it holds; release some")]
+    QuarantineFull(usize),
     /// The interface is not a guarded port.
     #[error("{name:?} is not a guarded port; guarded are: {}", if .guarded.is_empty() {
         "none".to_owned()

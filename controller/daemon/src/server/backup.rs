@@ -51,6 +51,9 @@ impl View {
     }
 
     fn summary(&self, in_force: &Enforced, audit: &Audit) -> Summary {
+        let devices = in_force
+            .quarantined
+            .device_names(&self.state().snapshot.intent);
         Summary {
             router: self.router.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -60,8 +63,8 @@ impl View {
                 .head()
                 .map(|head| head.to_string())
                 .unwrap_or_default(),
-            quarantined_devices: in_force.quarantined.devices.iter().cloned().collect(),
-            quarantined_ports: in_force.quarantined.ports.iter().cloned().collect(),
+            quarantined_devices: devices.into_iter().collect(),
+            quarantined_ports: in_force.quarantined.ports().cloned().collect(),
             pending: in_force.pending.is_some(),
         }
     }

@@ -142,6 +142,7 @@ impl From<Refusal> for Status {
             | Refusal::OtherPending { .. }
             | Refusal::OldConnection(_)
             | Refusal::NotInQuarantine(_)
+            | Refusal::QuarantineFull(_)
             | Refusal::NoPolicy(_)
             | Refusal::NoGrant(_) => Self::failed_precondition(message),
             Refusal::Unwanted => Self::cancelled(message),
@@ -271,6 +272,16 @@ impl Segmentation for Service {
         let edit = edit(request);
         self.change(move |engine| engine.edit(edit, &terms, &author))
             .await
+    }
+
+    async fn rename(&self, request: Request<v1::RenameRequest>) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "rename", &request.get_ref().reason)?;
+        let request = request.into_inner();
+        let terms = terms(request.base, request.confirm_within_s);
+        self.change(move |engine| {
+            engine.rename(&request.object, &request.new_name, &terms, &author)
+        })
+        .await
     }
 
     async fn confirm(&self, request: Request<v1::ConfirmRequest>) -> Answer<v1::ChangeResponse> {

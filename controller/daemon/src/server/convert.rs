@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use jiff::Timestamp;
 use wardline_datapath::reader::Fill;
 use wardline_ebpf::{
     abi::{Reason, state},
@@ -13,6 +14,7 @@ use wardline_policy::{
     failsafe::Failsafe,
     live::Live,
     numbers::numbered,
+    quarantine::{Hold, Identity},
     snapshot::Snapshot,
 };
 use wardline_proto::{time::to_proto, v1};
@@ -163,6 +165,7 @@ pub(crate) fn revision(kept: Revision) -> v1::Revision {
         added: extent.added,
         changed: extent.changed,
         removed: extent.removed,
+        subject: String::new(),
     }
 }
 
@@ -193,6 +196,59 @@ pub(super) fn port(port: &PortState, quarantined: bool) -> v1::PortStatus {
         }
         .into(),
     }
+}
+
+/// Why somebody is in quarantine, as the proto has it.
+pub(super) fn quarantine(hold: &Hold) -> v1::Quarantined {
+    let Hold {
+        name,
+        actor,
+        reason,
+        since,
+    } = hold;
+    v1::Quarantined {
+        actor: actor.clone(),
+        reason: reason.clone(),
+        // Earlier versions did not keep it.
+        since: (*since != Timestamp::UNIX_EPOCH).then(|| to_proto(*since)),
+        name: name.clone(),
+    }
+}
+
+/// Everybody who is in quarantine: devices of the document, then ports, then who is in no document.
+pub(super) fn held(current: &Snapshot) -> Vec<v1::Held> {
+    let quarantined = &current.quarantined;
+    let devices = current.intent.devices.iter().filter_map(|device| {
+        let hold = quarantined.device(device)?;
+        Some(v1::Held {
+            device: device.name.clone(),
+            macs: device.macs.iter().map(ToString::to_string).collect(),
+            addresses: device.addresses.iter().map(ToString::to_string).collect(),
+            quarantine: Some(quarantine(hold)),
+            ..v1::Held::default()
+        })
+    });
+    let ports = quarantined.ports().map(|name| v1::Held {
+        port: name.clone(),
+        quarantine: quarantined.port(name).map(quarantine),
+        ..v1::Held::default()
+    });
+    let strangers = quarantined.strangers(&current.intent).into_iter();
+    let strangers = strangers.map(|(identity, hold)| {
+        let (mut macs, mut addresses) = (Vec::new(), Vec::new());
+        match identity {
+            Identity::Mac(mac) => macs.push(mac.to_string()),
+            Identity::Address(address) => addresses.push(address.to_string()),
+            Identity::Device(_) | Identity::Port(_) => {}
+        }
+        v1::Held {
+            macs,
+            addresses,
+            quarantine: Some(quarantine(hold)),
+            ..v1::Held::default()
+        }
+    });
+    devices.chain(ports).chain(strangers).collect()
 }
 
 /// A change that waits, as the proto has it.

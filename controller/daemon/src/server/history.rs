@@ -51,11 +51,44 @@ impl View {
             0 => Arc::default(),
             parent => document(parent)?,
         };
+        let mut changes = diff::in_full(&before, &policy);
+        changes.extend(self.cut_off(revision)?);
         Ok(v1::GetPolicyResponse {
             revision,
             policy: None,
-            changes: diff::in_full(&before, &policy),
+            changes,
         })
+    }
+
+    /// Whom a revision put into quarantine or released, as a change of that object.
+    fn cut_off(&self, revision: u64) -> Result<Option<v1::ObjectChange>, Refusal> {
+        let Some(subject) = self.history.subject(revision)? else {
+            return Ok(None);
+        };
+        let Some(change) = self.history.change(revision)? else {
+            return Ok(None);
+        };
+        let (kind, name) = subject.split_once('/').unwrap_or(("device", &subject));
+        let reason = match change.reason.as_str() {
+            "" => String::new(),
+            reason => format!(": {reason}"),
+        };
+        let told = format!("by {}{reason}", change.actor);
+        let (old, new) = if change.kind == "release" {
+            ("true".to_owned(), format!("released {told}"))
+        } else {
+            (String::new(), format!("true, {told}"))
+        };
+        Ok(Some(v1::ObjectChange {
+            change: v1::ChangeKind::Change.into(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            fields: vec![v1::FieldChange {
+                field: "quarantined".to_owned(),
+                old,
+                new,
+            }],
+        }))
     }
 
     /// The accepted changes, newest first, at most `limit`.
@@ -64,11 +97,17 @@ impl View {
     ///
     /// When the history can't be read.
     pub(super) fn revisions(&self, limit: u32) -> Result<Vec<v1::Revision>, Refusal> {
-        Ok(self
-            .history
-            .list(limit)?
-            .into_iter()
-            .map(revision)
-            .collect())
+        let mut revisions = Vec::new();
+        for kept in self.history.list(limit)? {
+            let subject = match kept.kind.as_str() {
+                "quarantine" | "release" => self.history.subject(kept.revision)?,
+                _ => None,
+            };
+            revisions.push(v1::Revision {
+                subject: subject.unwrap_or_default(),
+                ..revision(kept)
+            });
+        }
+        Ok(revisions)
     }
 }

@@ -15,7 +15,8 @@ use wardline_proto::{time::to_proto, v1};
 
 use super::{
     convert::{
-        broken, described, failsafe, grant, journal, pending, port, reason_number, table_status,
+        broken, described, failsafe, grant, held, journal, pending, port, quarantine,
+        reason_number, table_status,
     },
     view::View,
 };
@@ -59,13 +60,18 @@ impl View {
             ports: state
                 .ports
                 .iter()
-                .map(|it| port(it, current.quarantined.ports.contains(&it.interface)))
+                .map(|it| port(it, current.quarantined.port(&it.interface).is_some()))
                 .collect(),
             tables: tables.into_iter().map(table_status).collect(),
             warnings,
             grants: state.grants.iter().map(grant).collect(),
-            quarantined: current.quarantined.devices.iter().cloned().collect(),
-            quarantined_ports: current.quarantined.ports.iter().cloned().collect(),
+            quarantined: current
+                .quarantined
+                .device_names(&current.intent)
+                .into_iter()
+                .collect(),
+            quarantined_ports: current.quarantined.ports().cloned().collect(),
+            held: held(current),
             failsafe: self.failsafe.iter().map(failsafe).collect(),
             broken: self.parts.broken().iter().map(broken).collect(),
             interfaces: Vec::new(),
@@ -194,6 +200,7 @@ impl View {
             let mut more = learned.remove(&number).unwrap_or_default();
             more.sort();
             addresses.extend(more);
+            let hold = current.quarantined.device(device);
             devices.push(v1::DeviceStatus {
                 name: device.name.clone(),
                 zone: current.intent.zones[device.zone.0].name.clone(),
@@ -203,7 +210,8 @@ impl View {
                     current.interface(ifindex).to_owned()
                 }),
                 last_seen,
-                quarantined: current.quarantined.devices.contains(&device.name),
+                quarantined: hold.is_some(),
+                quarantine: hold.map(quarantine),
                 labels: device.labels.clone(),
             });
         }

@@ -20,9 +20,13 @@ use std::{
 use jiff::Timestamp;
 use prost::Message as _;
 use ring::digest::{Context, Digest, SHA256, SHA256_OUTPUT_LEN};
-use wardline_policy::{document::Document as Policy, numbers::Ids, quarantine::Quarantine};
+use wardline_policy::{
+    document::Document as Policy,
+    numbers::Ids,
+    quarantine::{Hold, Identity, Quarantine},
+};
 
-use super::{folder, owed::Owed};
+use super::{folder, held::identities, owed::Owed};
 
 /// What is in force, as the copy has it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -337,6 +341,24 @@ struct Message {
     guarded: Vec<String>,
     #[prost(message, repeated, tag = "10")]
     owed: Vec<Owed>,
+    /// Who is in quarantine. Tags 4 and 5 have the names, which is all that earlier versions know.
+    #[prost(message, repeated, tag = "11")]
+    held: Vec<Held>,
+}
+
+/// Somebody in quarantine.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Held {
+    #[prost(string, tag = "1")]
+    identity: String,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    actor: String,
+    #[prost(string, tag = "4")]
+    reason: String,
+    #[prost(string, tag = "5")]
+    since: String,
 }
 
 /// The number of a name.
@@ -377,6 +399,13 @@ impl Message {
             name: name.clone(),
             number: *number,
         };
+        let held = |(identity, hold): (&Identity, &Hold)| Held {
+            identity: identity.to_string(),
+            name: hold.name.clone(),
+            actor: hold.actor.clone(),
+            reason: hold.reason.clone(),
+            since: hold.since.to_string(),
+        };
         let grant = |(rule, expires): &(String, Timestamp)| Grant {
             rule: rule.clone(),
             expires: expires.to_string(),
@@ -385,13 +414,14 @@ impl Message {
             revision: *revision,
             policy: policy.encode_to_vec(),
             ids: ids.iter().map(number).collect(),
-            devices: quarantined.devices.iter().cloned().collect(),
-            ports: quarantined.ports.iter().cloned().collect(),
+            devices: named(policy, quarantined),
+            ports: quarantined.ports().cloned().collect(),
             grants: grants.iter().map(grant).collect(),
             pending: pending.clone(),
             previous: previous.as_ref().map(|it| it.encode_to_vec()),
             guarded: guarded.iter().cloned().collect(),
             owed: owed.clone(),
+            held: quarantined.iter().map(held).collect(),
         }
     }
 
@@ -408,14 +438,30 @@ impl Message {
             policy.map_err(|error| error.to_string())
         };
         let grants: Result<_, String> = self.grants.into_iter().map(grant).collect();
+        let policy = document(&self.policy)?;
+        let quarantined = if self.held.is_empty() {
+            let mut named = Quarantine::of_names(self.devices, self.ports);
+            named.resolve(identities(&policy));
+            named
+        } else {
+            let held = self.held.into_iter().map(|it| {
+                let identity = it.identity.parse::<Identity>();
+                let identity = identity.map_err(|error| error.to_string())?;
+                let hold = Hold {
+                    name: it.name,
+                    actor: it.actor,
+                    reason: it.reason,
+                    since: it.since.parse().unwrap_or(Timestamp::UNIX_EPOCH),
+                };
+                Ok((identity, hold))
+            });
+            held.collect::<Result<Quarantine, String>>()?
+        };
         Ok(Enforced {
             revision: self.revision,
-            policy: document(&self.policy)?,
+            policy,
             ids: Arc::new(self.ids.into_iter().map(number).collect()),
-            quarantined: Quarantine {
-                devices: self.devices.into_iter().collect(),
-                ports: self.ports.into_iter().collect(),
-            },
+            quarantined,
             grants: grants?,
             pending: self.pending,
             previous: self.previous.as_deref().map(document).transpose()?,
@@ -423,6 +469,23 @@ impl Message {
             owed: self.owed,
         })
     }
+}
+
+/// The names of devices in quarantine, for an earlier version that reads the copy.
+fn named(policy: &Policy, quarantined: &Quarantine) -> Vec<String> {
+    if quarantined.is_empty() {
+        return Vec::new();
+    }
+    let is_cut = |own: &[Identity]| own.iter().any(|it| quarantined.get(it).is_some());
+    let devices = identities(policy).filter(|(_, own)| is_cut(own));
+    let devices = devices.map(|(name, _)| name.to_owned());
+    let names = quarantined
+        .iter()
+        .filter_map(|(identity, _)| match identity {
+            Identity::Device(name) => Some(name.clone()),
+            _ => None,
+        });
+    devices.chain(names).collect()
 }
 
 #[cfg(test)]

@@ -236,6 +236,21 @@ impl History {
         })
     }
 
+    /// Whom a revision put into quarantine or released, as `device/pump-1`; none: it is about something
+    /// else.
+    ///
+    /// # Errors
+    /// When the history can't be read.
+    pub fn subject(&self, revision: u64) -> Result<Option<String>, StoreError> {
+        let revision = i64::try_from(revision).unwrap_or(-1);
+        self.query(|connection| {
+            connection
+                .prepare_cached("SELECT subject FROM subjects WHERE revision = ?1")?
+                .query_row([revision], |row| row.get(0))
+                .optional()
+        })
+    }
+
     fn row(&self, revision: u64) -> Result<Option<Revision>, StoreError> {
         let row = self.query_revision(revision, COLUMNS, read_row)?;
         row.map(|row| self.revision(row)).transpose()

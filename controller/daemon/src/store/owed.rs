@@ -10,13 +10,13 @@ use wardline_policy::{
         edit::{self, Edit},
     },
     numbers::Ids,
-    quarantine::Whom,
+    quarantine::{Hold, Identity},
 };
 
 use super::{
     PENDING, Store,
     error::StoreError,
-    revision::{Document, Fact, NewRevision, Revision},
+    revision::{Document, Fact, Held, NewRevision, Revision},
 };
 
 /// A change that took force while the database could not be written. Kept in the copy of what is in
@@ -87,30 +87,41 @@ pub struct Cut {
     /// Whether it was put into quarantine.
     #[prost(bool, tag = "3")]
     pub quarantined: bool,
+    /// What it is known by. Earlier versions knew the name only.
+    #[prost(string, repeated, tag = "4")]
+    pub identities: Vec<String>,
 }
 
 impl Cut {
     /// Somebody who was put into quarantine, or released.
-    pub fn new(whom: &Whom, quarantined: bool) -> Self {
-        let (name, is_port) = match whom {
-            Whom::Device(name) => (name, false),
-            Whom::Port(name) => (name, true),
-        };
+    pub fn new(held: Held<'_>) -> Self {
+        let (kind, name) = held.subject.split_once('/').unwrap_or_default();
         Self {
-            name: name.clone(),
-            is_port,
-            quarantined,
+            name: name.to_owned(),
+            is_port: kind == "port",
+            quarantined: held.hold.is_some(),
+            identities: held.identities.iter().map(ToString::to_string).collect(),
         }
     }
 
-    /// Who it is.
-    pub fn whom(&self) -> Whom {
-        let name = self.name.clone();
-        if self.is_port {
-            Whom::Port(name)
-        } else {
-            Whom::Device(name)
+    /// Who it is for people.
+    pub fn subject(&self) -> String {
+        let kind = if self.is_port { "port" } else { "device" };
+        format!("{kind}/{}", self.name)
+    }
+
+    /// What it is known by.
+    pub fn identities(&self) -> Vec<Identity> {
+        if !self.identities.is_empty() {
+            let known = self.identities.iter();
+            return known.filter_map(|it| it.parse().ok()).collect();
         }
+        let name = self.name.clone();
+        vec![if self.is_port {
+            Identity::Port(name)
+        } else {
+            Identity::Device(name)
+        }]
     }
 }
 
@@ -124,18 +135,33 @@ impl Owed {
             && time.is_ok_and(|time| time == stored.time)
     }
 
+    /// Why somebody was put into quarantine; none: they were released.
+    pub fn hold(&self, cut: &Cut) -> Option<Hold> {
+        cut.quarantined.then(|| Hold {
+            name: cut.name.clone(),
+            actor: self.actor.clone(),
+            reason: self.reason.clone(),
+            since: self.time.parse().unwrap_or(Timestamp::UNIX_EPOCH),
+        })
+    }
+
     /// Adds it to the history.
     ///
     /// # Errors
     /// When it can't be written, or the revision that it changed is not there.
     pub fn record(&self, store: &mut Store, ids: &Arc<Ids>) -> Result<u64, StoreError> {
         let newest = store.history().next()?;
-        let whom = self.cut.as_ref().map(|cut| (cut.whom(), cut.quarantined));
-        let cut = whom.as_ref();
-        let cut =
-            cut.map(|(whom, quarantined): &(Whom, bool)| Fact::Quarantined(whom, *quarantined));
+        let cut = self.cut.as_ref();
+        let known = cut.map(|cut| (cut.subject(), cut.identities(), self.hold(cut)));
+        let held = known.as_ref().map(|(subject, identities, hold)| {
+            Fact::Held(Held {
+                subject,
+                identities,
+                hold: hold.as_ref(),
+            })
+        });
         let ended = self.ends_pending.then_some(Fact::Meta(PENDING, None));
-        let facts: Vec<Fact<'_>> = cut.into_iter().chain(ended).collect();
+        let facts: Vec<Fact<'_>> = held.into_iter().chain(ended).collect();
         let damaged = |why: &str| store.history().damaged(why);
         let edit;
         let mut whole = Policy::default();

@@ -12,14 +12,14 @@ use std::{
 
 use jiff::Timestamp;
 use tracing::warn;
-use wardline_policy::{document::diff::Extent, quarantine::Whom};
+use wardline_policy::document::diff::Extent;
 use wardline_proto::backup::Row;
 
 use super::{
     PENDING, Store,
     enforced::Enforced,
     error::StoreError,
-    revision::{Document, Fact, NewRevision},
+    revision::{Document, Fact, Held, NewRevision},
     rows,
 };
 
@@ -143,13 +143,13 @@ impl Rebuild {
         } else {
             Document::Whole(&in_force.policy)
         };
-        let devices = in_force.quarantined.devices.iter().cloned();
-        let ports = in_force.quarantined.ports.iter().cloned();
-        let cut: Vec<Whom> = devices
-            .map(Whom::Device)
-            .chain(ports.map(Whom::Port))
-            .collect();
-        let cut = cut.iter().map(|whom| Fact::Quarantined(whom, true));
+        let cut = in_force.quarantined.iter().map(|(identity, hold)| {
+            Fact::Held(Held {
+                subject: "",
+                identities: std::slice::from_ref(identity),
+                hold: Some(hold),
+            })
+        });
         let grants = in_force.grants.iter();
         let grants = grants.map(|(rule, expires)| Fact::Grant(rule, *expires));
         let facts: Vec<Fact<'_>> = [Fact::Meta(PENDING, in_force.pending.as_deref())]

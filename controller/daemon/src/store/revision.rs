@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use wardline_policy::{
     document::{Document as Policy, diff::Extent, edit::Edit},
-    quarantine::Whom,
+    quarantine::{Hold, Identity},
 };
 
 /// An accepted change that is to be stored.
@@ -52,11 +52,22 @@ pub enum Document<'a> {
 pub enum Fact<'a> {
     /// The value of a key; none: it is deleted.
     Meta(&'a str, Option<&'a str>),
-    /// Whether a device or a port is in quarantine.
-    Quarantined(&'a Whom, bool),
+    /// Somebody is in quarantine, or no longer.
+    Held(Held<'a>),
     /// A rule is a grant, so it is deleted when it ends. Never undone, so that an old document that
     /// comes into force again does not bring an ended grant back.
     Grant(&'a str, Timestamp),
+}
+
+/// Somebody who is in quarantine, or no longer.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// Who it is for people, as `device/pump-1`; empty: the revision is not about them.
+    pub subject: &'a str,
+    /// What they are known by.
+    pub identities: &'a [Identity],
+    /// Why they are in quarantine; none: they are not.
+    pub hold: Option<&'a Hold>,
 }
 
 /// A stored change, without its document.

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The layout of the tables; written into the file.
-pub(super) const SCHEMA: u32 = 3;
+pub(super) const SCHEMA: u32 = 4;
 
 pub(super) const TABLES: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -50,9 +50,31 @@ pub(super) const EDITS: &str = "
 ";
 
 /// From schema 2 to 3.
-const PORTS: &str = "
+pub(super) const PORTS: &str = "
     CREATE TABLE quarantined_ports (port TEXT PRIMARY KEY, revision INTEGER NOT NULL)
         STRICT, WITHOUT ROWID;
+";
+
+/// From schema 3 to 4: who is in quarantine, by identity. Names are all that earlier versions knew.
+const HELD: &str = "
+    CREATE TABLE held (
+        identity TEXT PRIMARY KEY,
+        name     TEXT NOT NULL,
+        actor    TEXT NOT NULL,
+        reason   TEXT NOT NULL,
+        since    TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO held
+        SELECT 'device:' || device, device, coalesce(actor, ''), coalesce(reason, ''),
+               coalesce(time, '1970-01-01T00:00:00Z')
+        FROM quarantined LEFT JOIN revisions USING (revision);
+    INSERT INTO held
+        SELECT 'port:' || port, port, coalesce(actor, ''), coalesce(reason, ''),
+               coalesce(time, '1970-01-01T00:00:00Z')
+        FROM quarantined_ports LEFT JOIN revisions USING (revision);
+    DROP TABLE quarantined;
+    DROP TABLE quarantined_ports;
+    CREATE TABLE subjects (revision INTEGER PRIMARY KEY, subject TEXT NOT NULL) STRICT;
 ";
 
 /// Long enough for an earlier daemon to release the file.
@@ -122,6 +144,7 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
             transaction.execute_batch(TABLES).map_err(failed)?;
             transaction.execute_batch(EDITS).map_err(failed)?;
             transaction.execute_batch(PORTS).map_err(failed)?;
+            transaction.execute_batch(HELD).map_err(failed)?;
             write_meta(&transaction, "schema", Some(&SCHEMA.to_string())).map_err(failed)?;
         }
         (_, 0) => return Err(damaged("its tables are of another program".to_owned())),
@@ -137,7 +160,10 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), St
                     if found == 1 {
                         transaction.execute_batch(EDITS).map_err(failed)?;
                     }
-                    transaction.execute_batch(PORTS).map_err(failed)?;
+                    if found <= 2 {
+                        transaction.execute_batch(PORTS).map_err(failed)?;
+                    }
+                    transaction.execute_batch(HELD).map_err(failed)?;
                     let schema = Some(SCHEMA.to_string());
                     write_meta(&transaction, "schema", schema.as_deref()).map_err(failed)?;
                 }

@@ -9,7 +9,7 @@ use std::{
 
 use wardline_policy::{
     document::{Document as Policy, diff::Extent, edit::Edit},
-    quarantine::{Quarantine, Whom},
+    quarantine::{Hold, Identity, Quarantine},
 };
 use wardline_proto::v1;
 
@@ -141,17 +141,23 @@ fn what_was_in_force_before_is_another_document() {
         };
         store.append(&new, &ids).expect("kept")
     };
-    let [camera, pump] = ["camera", "pump"].map(|name| Whom::Device(name.to_owned()));
-    let [lan1, lan3] = ["lan1", "lan3"].map(|name| Whom::Port(name.to_owned()));
-    assert_eq!(same(2, 2, Fact::Quarantined(&camera, true)), 3);
-    assert_eq!(same(3, 3, Fact::Quarantined(&pump, true)), 4);
-    assert_eq!(same(4, 4, Fact::Quarantined(&camera, false)), 5);
+    let identity = |text: &str| text.parse::<Identity>().expect("an identity");
+    let camera = ["mac:02:00:00:00:02:01", "mac:02:00:00:00:02:02"].map(identity);
+    let [pump, lan1, lan3] = ["address:10.1.0.11", "port:lan1", "port:lan3"].map(identity);
+    let [pump, lan1, lan3] = [[pump], [lan1], [lan3]];
+    let hold = Hold {
+        name: "pump".to_owned(),
+        actor: "uid:0".to_owned(),
+        reason: "odd".to_owned(),
+        since: TIME,
+    };
+    let cut = |identities| held(identities, Some(&hold));
+    let freed = |identities| held(identities, None);
+    assert_eq!(same(2, 2, cut(&camera)), 3);
+    assert_eq!(same(3, 3, cut(&pump)), 4);
+    assert_eq!(same(4, 4, freed(&camera)), 5);
     assert_eq!(same(1, 5, Fact::Grant("fix", TIME)), 6);
-    for (revision, fact) in [
-        (7, Fact::Quarantined(&lan1, true)),
-        (8, Fact::Quarantined(&lan3, true)),
-        (9, Fact::Quarantined(&lan1, false)),
-    ] {
+    for (revision, fact) in [(7, cut(&lan1)), (8, cut(&lan3)), (9, freed(&lan1))] {
         assert_eq!(same(1, revision - 1, fact), revision);
     }
     for (of, before) in [(1, 0), (2, 1), (3, 1), (5, 1), (6, 5)] {
@@ -163,11 +169,12 @@ fn what_was_in_force_before_is_another_document() {
     }
     drop(store);
     let store = scratch.open();
-    let kept = Quarantine {
-        devices: ["pump".to_owned()].into(),
-        ports: ["lan3".to_owned()].into(),
-    };
+    let [[pump], [lan3]] = [pump, lan3];
+    let kept: Quarantine = [(pump, hold.clone()), (lan3, hold)].into_iter().collect();
     assert_eq!(*store.quarantined(), kept);
+    let subject = |revision| store.history().subject(revision).expect("read");
+    assert_eq!(subject(4).as_deref(), Some("device/x"));
+    assert_eq!((subject(2), subject(6)), (None, None));
     assert!(store.grants().contains(&("fix".to_owned(), TIME)) && store.grants().len() == 1);
     let documents = |revision| {
         store
@@ -233,26 +240,71 @@ fn takes_over_a_history_of_the_first_schema() {
 }
 
 #[test]
-fn takes_over_a_history_of_the_second_schema() {
-    let scratch = Scratch::new();
-    fs::create_dir(&scratch.0).expect("a directory");
-    let old = Connection::open(scratch.file()).expect("a database");
-    old.execute_batch(schema::TABLES).expect("tables");
-    old.execute_batch(schema::EDITS).expect("tables");
-    old.execute("INSERT INTO meta VALUES ('schema', '2')", [])
-        .expect("a schema");
-    old.execute("INSERT INTO quarantined VALUES ('pump', 1)", [])
+fn who_was_in_quarantine_by_name_stays_so_by_mac() {
+    for schema in [2, 3] {
+        let scratch = Scratch::new();
+        fs::create_dir(&scratch.0).expect("a directory");
+        let old = Connection::open(scratch.file()).expect("a database");
+        old.execute_batch(schema::TABLES).expect("tables");
+        old.execute_batch(schema::EDITS).expect("tables");
+        let mut document = policy("old");
+        document.devices = vec![v1::Device {
+            name: "pump".to_owned(),
+            macs: vec!["02-00-00-00-01-0A".to_owned()],
+            ..Default::default()
+        }];
+        old.execute(
+            "INSERT INTO revisions VALUES (1, 0, ?1, 'uid:7', 'odd', 'apply', '', ?2, 0, 0, 0, 0)",
+            params![TIME.to_string(), document.encode_to_vec()],
+        )
+        .expect("a revision");
+        let schema = schema.to_string();
+        old.execute("INSERT INTO meta VALUES ('schema', ?1)", [&schema])
+            .expect("a schema");
+        old.execute(
+            "INSERT INTO quarantined VALUES ('pump', 1), ('gone', 1)",
+            [],
+        )
         .expect("a quarantine");
-    drop(old);
-    let mut store = scratch.open();
-    let lan3 = Whom::Port("lan3".to_owned());
-    let facts = [Fact::Quarantined(&lan3, true)];
-    append(&mut store, "new", &Arc::default(), &facts);
-    drop(store);
-    let store = scratch.open();
-    for whom in [Whom::Device("pump".to_owned()), lan3] {
-        assert!(store.quarantined().has(&whom), "{whom:?}");
+        if schema == "3" {
+            old.execute_batch(schema::PORTS).expect("tables");
+            old.execute("INSERT INTO quarantined_ports VALUES ('lan9', 1)", [])
+                .expect("a quarantine");
+        }
+        drop(old);
+        let mut store = scratch.open();
+        let lan3 = ["port:lan3".parse::<Identity>().expect("an identity")];
+        let hold = Hold::named("lan3");
+        append(
+            &mut store,
+            "new",
+            &Arc::default(),
+            &[held(&lan3, Some(&hold))],
+        );
+        drop(store);
+        let store = scratch.open();
+        let held = store.quarantined().iter();
+        let held: Vec<String> = held.map(|(it, _)| it.to_string()).collect();
+        let mut expected = vec!["mac:02:00:00:00:01:0a", "device:gone", "port:lan3"];
+        if schema == "3" {
+            expected.push("port:lan9");
+        }
+        assert_eq!(held, expected, "schema {schema}");
+        let mac = "mac:02:00:00:00:01:0a".parse().expect("an identity");
+        let hold = store.quarantined().get(&mac).expect("a hold");
+        assert_eq!(
+            (hold.actor.as_str(), hold.reason.as_str(), hold.since),
+            ("uid:7", "odd", TIME)
+        );
     }
+}
+
+fn held<'a>(identities: &'a [Identity], hold: Option<&'a Hold>) -> Fact<'a> {
+    Fact::Held(Held {
+        subject: "device/x",
+        identities,
+        hold,
+    })
 }
 
 #[test]

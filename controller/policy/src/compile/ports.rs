@@ -48,7 +48,7 @@ pub(super) fn ports(
         if is_member(inventory, link) {
             flags |= Port::MEMBER;
         }
-        if quarantined.ports.contains(&link.name) {
+        if quarantined.port(&link.name).is_some() {
             flags |= Port::QUARANTINED;
         }
         let on = link_of(inventory, link.number);

@@ -280,7 +280,7 @@ impl<'a> Resolver<'a> {
     /// take one, an address that no device has. Several, because both ends may be in the same zone.
     pub(super) fn zone(&self, zone: ZoneIndex, taken: &mut BTreeSet<IpAddr>) -> Vec<Candidate<'a>> {
         let intent = &self.snapshot.intent;
-        let is_cut_off = |device: &Device| self.snapshot.quarantined.devices.contains(&device.name);
+        let is_cut_off = |device: &Device| self.snapshot.quarantined.device(device).is_some();
         let mut devices: Vec<&'a Device> = intent
             .devices
             .iter()
@@ -313,7 +313,7 @@ impl<'a> Resolver<'a> {
     /// last. Several, because both ends may have it.
     fn labelled(&self, label: &Label, taken: &mut BTreeSet<IpAddr>) -> Vec<Candidate<'a>> {
         let intent = &self.snapshot.intent;
-        let is_cut_off = |device: &Device| self.snapshot.quarantined.devices.contains(&device.name);
+        let is_cut_off = |device: &Device| self.snapshot.quarantined.device(device).is_some();
         let devices = intent.devices.iter();
         let mut devices: Vec<&'a Device> = devices
             .filter(|device| intent.is_labelled(device, label))

@@ -62,11 +62,10 @@ pub fn compiled(inventory: &Inventory, setting: Setting, clock: Clock) -> Compil
         nat: setting.nat(),
         ..inventory.clone()
     };
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let quarantined = Quarantine {
-        devices: names(setting.quarantined()),
-        ports: names(setting.ports_cut()),
-    };
+    let names =
+        |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    let quarantined =
+        Quarantine::of_names(names(setting.quarantined()), names(setting.ports_cut()));
     Compiled::of_valid(&policy, &quarantined, inventory, clock)
         .unwrap_or_else(|| panic!("{setting:?} is no policy"))
 }

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{super::owed::Cut, *};
+use super::{
+    super::{owed::Cut, revision::Held},
+    *,
+};
 
 struct Scratch(PathBuf);
 
@@ -51,22 +54,31 @@ fn of(revision: u64) -> Enforced {
     };
     let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect();
     let ids: Ids = [(("device".to_owned(), "pump".to_owned()), 7)].into();
-    let whom = wardline_policy::quarantine::Whom::Port("lan2".to_owned());
+    let lan2 = [Identity::Port("lan2".to_owned())];
+    let pump: Identity = "mac:02:00:00:00:01:01".parse().expect("an identity");
+    let hold = Hold {
+        actor: "uid:0".to_owned(),
+        reason: "odd".to_owned(),
+        ..Hold::named("pump")
+    };
     Enforced {
         revision,
         policy: Arc::new(policy.clone()),
         ids: Arc::new(ids),
-        quarantined: Quarantine {
-            devices: names(&["pump"]),
-            ports: names(&["lan2"]),
-        },
+        quarantined: [(pump, hold.clone()), (lan2[0].clone(), hold.clone())]
+            .into_iter()
+            .collect(),
         grants: [("fix".to_owned(), Timestamp::UNIX_EPOCH)].into(),
         pending: Some(format!("{revision} 1 2026-01-01T00:00:00Z 60")),
         previous: Some(Arc::new(policy)),
         guarded: names(&["lan1", "lan2"]),
         owed: vec![Owed {
             revision,
-            cut: Some(Cut::new(&whom, true)),
+            cut: Some(Cut::new(Held {
+                subject: "port/lan2",
+                identities: &lan2,
+                hold: Some(&hold),
+            })),
             ..Owed::default()
         }],
     }
@@ -82,11 +94,39 @@ fn what_was_written_is_read_and_the_newest_counts() {
     }
     assert!(scratch.found().problems.is_empty());
     let whom = scratch.found().enforced.map(|it| it.owed[0].cut.clone());
-    let whom = whom.flatten().map(|cut| cut.whom());
-    assert_eq!(
-        whom.map(|it| it.to_string()).as_deref(),
-        Some("port \"lan2\"")
-    );
+    let whom = whom.flatten();
+    let whom = whom.map(|cut| (cut.subject(), cut.identities()));
+    let lan2 = Identity::Port("lan2".to_owned());
+    assert_eq!(whom, Some(("port/lan2".to_owned(), vec![lan2])));
+}
+
+#[test]
+fn a_copy_of_an_earlier_version_has_names_and_the_document_tells_whose_they_are() {
+    let device = wardline_proto::v1::Device {
+        name: "pump".to_owned(),
+        macs: vec!["02:00:00:00:01:01".to_owned()],
+        ..Default::default()
+    };
+    let policy = Policy {
+        version: 1,
+        devices: vec![device],
+        ..Policy::default()
+    };
+    let earlier = Message {
+        revision: 7,
+        policy: policy.encode_to_vec(),
+        devices: vec!["pump".to_owned(), "gone".to_owned()],
+        ports: vec!["lan2".to_owned()],
+        ..Message::default()
+    };
+    let read = earlier.into_enforced().expect("a copy");
+    let held = read.quarantined.iter();
+    let held: Vec<String> = held.map(|(it, _)| it.to_string()).collect();
+    assert_eq!(held, ["mac:02:00:00:00:01:01", "device:gone", "port:lan2"]);
+    // An earlier version that reads the copy of this one finds the names.
+    let message = Message::of(&read);
+    assert_eq!(message.devices, ["pump", "gone"]);
+    assert_eq!(message.ports, ["lan2"]);
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use wardline_policy::{document::diff::Extent, quarantine::Whom};
+use wardline_policy::{
+    document::diff::Extent,
+    quarantine::{Hold, Identity},
+};
 use wardline_proto::{backup::Summary, v1};
 
 use super::*;
@@ -15,7 +18,7 @@ use crate::store::{
     backup,
     rebuild::{Last, Rebuild},
     restore,
-    revision::{Document, Fact, NewRevision},
+    revision::{Document, Fact, Held, NewRevision},
 };
 
 struct Scratch(PathBuf);
@@ -39,10 +42,15 @@ impl Scratch {
     fn filled(revisions: u64) -> Self {
         let scratch = Self::new();
         let mut store = Store::open(&scratch.0).expect("a store");
-        let camera = Whom::Device("camera".to_owned());
+        let camera = [Identity::Device("camera".to_owned())];
+        let hold = Hold::named("camera");
         for revision in 1..=revisions {
             let policy = policy(revision);
-            let cut = [Fact::Quarantined(&camera, true)];
+            let cut = [Fact::Held(Held {
+                subject: "device/camera",
+                identities: &camera,
+                hold: Some(&hold),
+            })];
             let new = NewRevision {
                 number: None,
                 parent: revision - 1,
@@ -103,7 +111,7 @@ fn a_whole_database_is_left_as_it_is() {
     assert_eq!((salvage.damage.as_deref(), salvage.lost), (None, 0));
     assert_eq!(salvage.readable, [1, 2, 3].into());
     let (in_force, known) = salvage.in_force().expect("a policy");
-    assert!(known && in_force.quarantined.devices.contains("camera"));
+    assert!(known && in_force.quarantined.len() == 1);
     assert_eq!((in_force.revision, &*in_force.policy), (3, &policy(3)));
     drop(salvage);
     assert_eq!(fs::read(scratch.file()).expect("a file"), before);
