@@ -219,8 +219,12 @@ pub(crate) enum Command {
     Services,
     /// List the names in rules, with the addresses that resolvers have given for them
     Names,
-    /// List the devices and where each was last seen
-    Devices,
+    /// List the devices and where each was last seen; or who was seen and is not known
+    Devices(Devices),
+    /// Make a device of a MAC that was seen, as one atomic change
+    Adopt(Adopt),
+    /// Put the devices of a table in CSV, as one atomic change
+    Import(Import),
     /// List the live flows
     Flows(Limit),
     /// Show packets and bytes by reason and by rule
@@ -261,6 +265,7 @@ impl Command {
                 | Self::Put(_)
                 | Self::Delete(_)
                 | Self::Rename(_)
+                | Self::Adopt(_)
                 | Self::Confirm(_)
                 | Self::Rollback(_)
                 | Self::Quarantine(_)
@@ -268,15 +273,19 @@ impl Command {
                 | Self::Grant(_)
                 | Self::Revoke(_)
                 | Self::Mud(Mud::Import(MudImport { plan: false, .. }))
+                | Self::Import(Import { plan: false, .. })
         )
     }
 
     /// How long an answer may take unless `--timeout` says so.
     pub(crate) fn default_timeout(&self) -> Duration {
         match self {
-            Self::Plan(_) | Self::Apply(_) | Self::Put(_) | Self::Audit(_) | Self::Mud(_) => {
-                Duration::from_secs(120)
-            }
+            Self::Plan(_)
+            | Self::Apply(_)
+            | Self::Put(_)
+            | Self::Import(_)
+            | Self::Audit(_)
+            | Self::Mud(_) => Duration::from_secs(120),
             // The history of a large policy, over a slow line.
             Self::Backup(_) => Duration::from_secs(1800),
             Self::Status
@@ -296,7 +305,8 @@ impl Command {
             | Self::Revoke(_)
             | Self::Services
             | Self::Names
-            | Self::Devices
+            | Self::Devices(_)
+            | Self::Adopt(_)
             | Self::Flows(_)
             | Self::Counters
             | Self::Events(_)
@@ -369,6 +379,45 @@ pub(crate) struct Rename {
     /// The new name.
     #[arg(value_name = "NEW")]
     pub(crate) new_name: String,
+    #[command(flatten)]
+    pub(crate) terms: Within,
+}
+
+/// `devices`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Devices {
+    /// Who was seen at guarded ports and is no device of the policy, with what it says of itself and what
+    /// was dropped of it.
+    #[arg(long)]
+    pub(crate) unknown: bool,
+}
+
+/// `adopt`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Adopt {
+    /// The MAC, as `devices --unknown` lists it.
+    pub(crate) mac: String,
+    /// The device's name, which no device has yet.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Its zone.
+    #[arg(long)]
+    pub(crate) zone: String,
+    /// The only interface that it may appear on [default: any of its zone].
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "INTERFACE"
+    )]
+    pub(crate) port: String,
+    #[command(flatten)]
+    pub(crate) terms: Within,
+}
+
+/// When a change is taken back, why it is made, and from what.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Within {
     /// Take the change back by itself unless it is confirmed within this time.
     #[arg(long, value_parser = duration::seconds::<u32>, value_name = "DURATION")]
     pub(crate) confirm_within: Option<u32>,
@@ -382,6 +431,31 @@ pub(crate) struct Rename {
         value_name = "REV"
     )]
     pub(crate) base: u64,
+}
+
+/// `import`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Import {
+    /// The table in CSV, with a heading; - for standard input.
+    #[arg(short, long, value_name = "CSV")]
+    pub(crate) file: PathBuf,
+    /// Which column a field is taken from, such as name=asset_tag. Fields are name, zone, macs, addresses, port,
+    /// description, owner, ticket, labels and labels.KEY; a column of the same name is found anyway.
+    #[arg(long, value_delimiter = ',', value_name = "FIELD=COLUMN", value_parser = mapped)]
+    pub(crate) map: Vec<(String, String)>,
+    /// The character between cells [default: what the heading has most of , ; | and tab].
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "CHARACTER"
+    )]
+    pub(crate) delimiter: String,
+    /// Show what the table would change, and change nothing.
+    #[arg(long)]
+    pub(crate) plan: bool,
+    #[command(flatten)]
+    pub(crate) terms: Within,
 }
 
 /// What goes with every change of the document.
@@ -734,6 +808,16 @@ fn word(text: &str) -> Result<String, String> {
         return Err(format!("{text} is the name of another file"));
     }
     Ok(text.to_owned())
+}
+
+/// Takes a field and its column apart.
+fn mapped(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((field, column)) if !field.is_empty() && !column.is_empty() => {
+            Ok((field.to_owned(), column.to_owned()))
+        }
+        _ => Err("expected FIELD=COLUMN".to_owned()),
+    }
 }
 
 /// Checks the form `KIND/NAME`; only the router knows whether the object exists.

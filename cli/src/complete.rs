@@ -38,7 +38,7 @@ type Names = fn() -> Vec<CompletionCandidate>;
 type Offers = &'static [(&'static str, Names)];
 
 /// A command, or one within another, and the names that its arguments take.
-const OFFERED: [(&[&str], Offers); 15] = [
+const OFFERED: [(&[&str], Offers); 16] = [
     (&["why"], &[("device", devices), ("peer", devices)]),
     (
         &["events"],
@@ -70,6 +70,7 @@ const OFFERED: [(&[&str], Offers); 15] = [
     ),
     (&["quarantine"], &[("device", devices), ("port", ports)]),
     (&["release"], &[("device", devices), ("port", ports)]),
+    (&["adopt"], &[("zone", zones), ("port", ports)]),
     (&["delete"], &[("objects", objects)]),
     (&["rename"], &[("object", objects)]),
     (&["revoke"], &[("name", rules)]),

@@ -15,6 +15,7 @@ mod complete;
 mod connect;
 mod contexts;
 mod csv;
+mod devices;
 mod document;
 mod duration;
 mod events;
@@ -105,7 +106,10 @@ async fn perform(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Interfaces => interfaces::interfaces(session).await,
         Command::Services => services::services(session).await,
         Command::Names => names::names(session).await,
-        Command::Devices => inspect::devices(session).await,
+        Command::Devices(args) if args.unknown => devices::unknown(session).await,
+        Command::Devices(_) => inspect::devices(session).await,
+        Command::Adopt(args) => devices::adopt(session, args).await,
+        Command::Import(args) => devices::import(session, args).await,
         Command::Flows(args) => inspect::flows(session, args).await,
         Command::Counters => inspect::counters(session).await,
         Command::Events(args) => events::events(session, args).await,

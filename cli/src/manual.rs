@@ -97,10 +97,20 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
             ),
             (
                 "devices",
-                &[(
-                    "devices",
-                    "Where is each device, and when was it last heard?",
-                )],
+                &[
+                    (
+                        "devices",
+                        "Where is each device, and when was it last heard?",
+                    ),
+                    (
+                        "devices --unknown",
+                        "Who was seen and is not known? What does it say of itself, and what was dropped?",
+                    ),
+                    (
+                        "devices --unknown -o csv",
+                        "The same for a spreadsheet, to be named there and imported.",
+                    ),
+                ],
             ),
             (
                 "flows",
@@ -200,6 +210,26 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                     "put -f pump-7.yaml --reason \"new pump\"",
                     "Adds the objects in the file, or replaces those of the same name.",
                 )],
+            ),
+            (
+                "adopt",
+                &[(
+                    "adopt 02:00:00:00:01:07 --name pump-7 --zone pumps",
+                    "Makes a device of a MAC that was seen.",
+                )],
+            ),
+            (
+                "import",
+                &[
+                    (
+                        "import -f devices.csv --map name=asset_tag --plan",
+                        "What would the devices of an inventory change?",
+                    ),
+                    (
+                        "import -f devices.csv --map name=asset_tag --reason \"inventory\"",
+                        "Puts them all as one change, or none: every bad line is named.",
+                    ),
+                ],
             ),
             (
                 "rename",

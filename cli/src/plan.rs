@@ -62,7 +62,7 @@ pub(crate) fn tell(session: &Session, plan: &PlanResponse) -> Result<Exit, Failu
     output::answer(session.format, plan, plan_text)
 }
 
-fn plan_text(plan: &PlanResponse) -> String {
+pub(crate) fn plan_text(plan: &PlanResponse) -> String {
     let mut text = counts_text(plan);
     // The dangers first, because the rest may be long.
     for danger in &plan.dangers {

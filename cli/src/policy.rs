@@ -77,16 +77,14 @@ pub(crate) async fn rename(session: &Session, args: Rename) -> Result<Exit, Fail
     let Rename {
         object,
         new_name,
-        confirm_within,
-        why,
-        base,
+        terms,
     } = args;
     let request = RenameRequest {
         object,
         new_name,
-        reason: why.reason,
-        base,
-        confirm_within_s: confirm_within.unwrap_or_default(),
+        reason: terms.why.reason,
+        base: terms.base,
+        confirm_within_s: terms.confirm_within.unwrap_or_default(),
     };
     let change = session
         .ask(request, async |mut client, it| client.rename(it).await)

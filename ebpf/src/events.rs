@@ -27,6 +27,12 @@ pub fn destination(packet: &Packet) -> u32 {
     EventKey::ADDRESS | hash(&packet.destination, packet.service()) as u32
 }
 
+/// The sender of a packet that is no device, by its MAC, as a part of [`EventKey::peer`].
+#[inline(always)]
+pub fn sender(packet: &Packet) -> u32 {
+    folded(0x5743_6172_646c_696e, packet.source_mac) as u32 & !EventKey::ADDRESS | 1
+}
+
 /// Marks the destination of a packet: its address and the service that it is asked for.
 #[inline(always)]
 pub fn mark(limit: &EventLimit, packet: &Packet) {

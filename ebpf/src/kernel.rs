@@ -5,6 +5,7 @@
 )]
 
 mod carry;
+mod client;
 mod desk;
 mod event;
 mod forward;
@@ -26,6 +27,7 @@ use wardline_ebpf::{
 };
 
 use self::{
+    client::{is_clients, tc_copy_message, xdp_copy_message},
     desk::{ENTERING, LEAVING, desk},
     event::send_event,
     forward::xdp_forward,
@@ -41,6 +43,9 @@ fn xdp_ingress(context: XdpContext) -> u32 {
     let started = xdp_enter_start(context.ctx);
     let answer = finish(&mut Xdp(context.ctx), started);
     report(ENTERING, answer);
+    if answer.fate() != Fate::Established && is_clients() {
+        xdp_copy_message(context.ctx);
+    }
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(
         &context,
@@ -66,6 +71,9 @@ fn xdp_ingress(context: XdpContext) -> u32 {
 fn tc_ingress(context: TcContext) -> i32 {
     let started = tc_enter_start(context.skb.skb);
     let answer = finish(&mut TcIngress(context.skb.skb), started);
+    if answer.fate() != Fate::Established && is_clients() {
+        tc_copy_message(context.skb.skb);
+    }
     judged(&context, ENTERING, answer)
 }
 

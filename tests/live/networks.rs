@@ -17,4 +17,5 @@ mod nat;
 mod rollout;
 mod search;
 mod tunnel;
+mod unknown;
 mod vrrp;

@@ -13,6 +13,11 @@ use wardline_tests::{Host, Lab, Program, eventually, ward::skip};
 /// Whether a host gets a lease for its eth0 from a DHCP server; it then has the address and the
 /// default route.
 pub(crate) fn takes_lease(lab: &Lab, host: &Host) -> bool {
+    takes_lease_as(lab, host, &["-t", "10"])
+}
+
+/// The same with further arguments of the client, such as what it says of itself.
+pub(crate) fn takes_lease_as(lab: &Lab, host: &Host, more: &[&str]) -> bool {
     let script = lab.dir().join("udhcpc");
     let text = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\nip address replace \"$ip/$mask\" dev \
                 \"$interface\"\nip route replace default via \"$router\"\n";
@@ -20,10 +25,9 @@ pub(crate) fn takes_lease(lab: &Lab, host: &Host) -> bool {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let mut client = Command::new("busybox");
     client
-        .args([
-            "udhcpc", "-f", "-q", "-n", "-i", "eth0", "-t", "10", "-T", "1", "-s",
-        ])
+        .args(["udhcpc", "-f", "-q", "-n", "-i", "eth0", "-T", "1", "-s"])
         .arg(&script)
+        .args(more)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let mut client = host.start(&mut client).unwrap();

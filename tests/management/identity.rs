@@ -50,7 +50,7 @@ fn who_is_cut_off_stays_so_under_any_name_and_without_one() {
     assert_eq!(pump["quarantine"]["actor"], "uid:0");
     run(&guard, "delete device/pump-9");
     is_cut("deleted");
-    guard.told(&[("reason", "quarantined"), ("device", &mac(1))]);
+    guard.told(&[("reason", "quarantined"), ("source_mac", &mac(1))]);
     let status = guard.ctl.json(&["status"]).unwrap();
     assert_eq!(status["held"][0]["macs"][0], *mac(1), "{status:#}");
     assert_eq!(status["held"][0]["quarantine"]["reason"], "scans");

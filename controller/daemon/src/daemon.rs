@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use wardline_datapath::{
     observe,
-    ring::{EventsError, Ring},
+    ring::{Clients, EventsError, Ring},
     routes,
 };
 
@@ -42,6 +42,7 @@ use crate::{
     access::{audit::Audit, gate::Keeper, tls::Certificates},
     config::{Config, Flags},
     engine::{Engine, hooks_first::HooksFirst, start::Before},
+    facts::{Known, notice, remember},
     parts::Parts,
     server::{
         calls::Service,
@@ -50,7 +51,7 @@ use crate::{
         view::{Places, View},
     },
     service,
-    store::error::StoreError,
+    store::{error::StoreError, vendors::Vendors},
     telemetry::output::Log,
     thread::{self, Handle},
 };
@@ -119,7 +120,7 @@ async fn load(
     config: Config,
     before: Before,
     parts: Parts,
-) -> anyhow::Result<(Engine, Ring, observe::Changes)> {
+) -> anyhow::Result<(Engine, (Ring, Clients), observe::Changes)> {
     // Before the first look, so that no change is missed between.
     let changes = observe::watch()?;
     let inventory = observe::observe().await?;
@@ -128,13 +129,13 @@ async fn load(
     spawn_blocking(move || {
         let _ = ready.send(
             Engine::start(config, inventory, before, parts).map(|mut engine| {
-                let ring = engine.ring();
-                (engine, ring)
+                let rings = (engine.ring(), engine.clients());
+                (engine, rings)
             }),
         );
     });
-    let (engine, ring) = loaded.await.context("the datapath did not load")??;
-    Ok((engine, ring?, changes))
+    let (engine, (events, clients)) = loaded.await.context("the datapath did not load")??;
+    Ok((engine, (events?, clients?), changes))
 }
 
 /// What runs beside each other, and how each part is told to end.
@@ -154,6 +155,8 @@ struct Running {
     watching: JoinHandle<()>,
     learning: JoinHandle<()>,
     naming: JoinHandle<()>,
+    noticing: JoinHandle<()>,
+    remembering: JoinHandle<()>,
     copying: JoinHandle<()>,
     timing: JoinHandle<()>,
     /// Ends the journal: no event is recorded any more.
@@ -188,7 +191,8 @@ impl Running {
         let mud = Arc::new(config.mud.clone());
         let failsafe = config.failsafe.as_slice().into();
         let history = before.history.clone();
-        let (engine, ring, changes) = load(config, before, parts.clone()).await?;
+        let state_dir = config.state_dir.clone();
+        let (engine, (ring, clients), changes) = load(config, before, parts.clone()).await?;
         let events = engine.events();
         let first = engine.hooks_first();
         let view = View {
@@ -201,6 +205,8 @@ impl Running {
             parts: parts.clone(),
             events: events.clone(),
             history: history.clone(),
+            known: Known::default(),
+            vendors: Vendors::default(),
             changes: Places::default(),
             plans: Places::default(),
             documents: Places::default(),
@@ -230,6 +236,7 @@ impl Running {
         let learned = view.clone();
         let (states, reader) = (view.states.clone(), Arc::clone(&view.reader));
         let journal_parts = parts.clone();
+        let events_of = events.clone();
         let certificates = Arc::new(OnceLock::new());
         let metrics = Metrics {
             view,
@@ -256,6 +263,18 @@ impl Running {
             )),
             draining: tokio::spawn(events.drain(ring, reader, stop.clone())),
             following: tokio::spawn(follow_routes(handle.clone(), stop.clone())),
+            noticing: tokio::spawn(notice(
+                learned.known.clone(),
+                events_of.clone(),
+                clients,
+                learned.states.clone(),
+                stop.clone(),
+            )),
+            remembering: tokio::spawn(remember(
+                learned.known.clone(),
+                state_dir.clone(),
+                stop.clone(),
+            )),
             learning: tokio::spawn(keep_learned(learned.clone(), stop.clone())),
             naming: tokio::spawn(keep_names(learned, state_dir, stop.clone())),
             watching: tokio::spawn(service::watch(handle.clone(), stop.clone())),
@@ -300,6 +319,7 @@ impl Running {
         self.exchanging.await?;
         self.following.await?;
         self.learning.await?;
+        self.noticing.await?;
         self.watching.await?;
         self.timing.await?;
         // A disk that hangs does not keep the daemon from ending.
@@ -307,6 +327,7 @@ impl Running {
         let _ = timeout(Duration::from_secs(5), self.opening.audit).await;
         let _ = timeout(Duration::from_secs(5), self.dropping).await;
         let _ = timeout(Duration::from_secs(5), self.naming).await;
+        let _ = timeout(Duration::from_secs(5), self.remembering).await;
         if let Some(measuring) = self.measuring {
             measuring.await?;
         }

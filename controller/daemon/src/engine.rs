@@ -28,7 +28,11 @@ use std::{sync::Arc, time::Instant};
 use jiff::{Timestamp, Unit};
 use tokio::sync::watch;
 use tracing::{info, warn};
-use wardline_datapath::{Reader, error::DatapathError, ring::Ring};
+use wardline_datapath::{
+    Reader,
+    error::DatapathError,
+    ring::{Clients, Ring},
+};
 use wardline_policy::{
     document::{Document as Policy, diff, edit::Edit, end_at},
     intent::Device,
@@ -108,6 +112,15 @@ impl Engine {
         self.in_force.datapath.events()
     }
 
+    /// The ring of what DHCP clients say, once.
+    ///
+    /// # Errors
+    ///
+    /// When it was taken before.
+    pub fn clients(&mut self) -> Result<Clients, DatapathError> {
+        self.in_force.datapath.clients()
+    }
+
     /// What is in force.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.in_force.snapshot()
@@ -176,6 +189,21 @@ impl Engine {
     /// Why it was refused.
     pub fn edit(&mut self, edit: Edit, terms: &Terms, author: &Author) -> Result<Applied, Refusal> {
         self.edit_with(edit, &[], terms, author, Haste::RecordedFirst)
+    }
+
+    /// Edits the document in force by an edit that is made of it at that moment.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused.
+    pub fn edit_by(
+        &mut self,
+        make: impl FnOnce(&Policy) -> Result<Edit, Refusal>,
+        terms: &Terms,
+        author: &Author,
+    ) -> Result<Applied, Refusal> {
+        let edit = make(&self.snapshot().policy)?;
+        self.edit(edit, terms, author)
     }
 
     /// Returns to the document of an earlier revision; 0: to the one that was in force before.

@@ -8,7 +8,7 @@
 //!
 //! Only [`engine`] changes what is in force; it owns the store and the datapath and runs on a
 //! [`thread`] of its own. [`server`] answers calls, [`access`] decides who may make them,
-//! [`telemetry`] reports what happened.
+//! [`telemetry`] reports what happened, [`facts`] what devices say of themselves.
 //!
 //! tonic is used below [`server`] and [`access`] only. Files and the environment are read by
 //! [`config`], [`store`] and the audit only.
@@ -17,6 +17,7 @@ pub mod access;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+pub mod facts;
 mod memory;
 pub mod parts;
 pub mod server;

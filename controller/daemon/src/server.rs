@@ -14,6 +14,8 @@ mod names;
 mod plan;
 pub mod serve;
 mod services;
+mod sheet;
 mod status;
+mod unknown;
 pub mod view;
 mod why;

@@ -33,6 +33,7 @@ pub mod revision;
 mod rows;
 pub mod salvage;
 pub(crate) mod schema;
+pub mod vendors;
 
 use self::{
     enforced::Enforced,

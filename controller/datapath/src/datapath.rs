@@ -25,7 +25,7 @@ use crate::{
     maps::{get, program, set},
     other::Other,
     reader::Reader,
-    ring::Ring,
+    ring::{Clients, Ring},
 };
 
 /// Programs and maps in the kernel.
@@ -101,6 +101,21 @@ impl Datapath {
         RingBuf::try_from(map)
             .map(Ring::new)
             .map_err(map_error("EVENTS"))
+    }
+
+    /// Takes the ring of what DHCP clients say; possible once.
+    ///
+    /// # Errors
+    ///
+    /// When it was taken before.
+    pub fn clients(&mut self) -> Result<Clients> {
+        let map = self
+            .ebpf
+            .take_map("CLIENT_MESSAGES")
+            .ok_or(DatapathError::Missing("CLIENT_MESSAGES"))?;
+        RingBuf::try_from(map)
+            .map(Clients::new)
+            .map_err(map_error("CLIENT_MESSAGES"))
     }
 
     /// Ends flows that have timed out, in the next `buckets` buckets.

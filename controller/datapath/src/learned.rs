@@ -48,6 +48,21 @@ pub(crate) struct Entry {
     rest: u64,
 }
 
+/// An address that an unlisted MAC has learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    /// The MAC.
+    pub mac: u64,
+    /// The address.
+    pub address: IpAddr,
+    /// The number of the interface where it was learned.
+    pub interface: u32,
+    /// The number of the zone.
+    pub zone: u32,
+    /// The tick of its last use.
+    pub last: u32,
+}
+
 /// An entry as its words.
 type Words = [u64; 3];
 
@@ -183,6 +198,47 @@ impl Reader {
             }
         }
         Ok(learned)
+    }
+
+    /// The addresses that unlisted MACs have learned.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn learned_by_strangers(&self) -> Result<Vec<Stranger>> {
+        let map = self.owned::<Address, Words>("LEARNED")?;
+        let mut strangers = Vec::new();
+        for entry in map.iter() {
+            match entry {
+                Ok((address, words)) => {
+                    let Entry {
+                        holder,
+                        last,
+                        interface,
+                        rest,
+                    } = words.into();
+                    if holding_device(holder) == 0 {
+                        let [a, b, c, d, ..] = rest.to_ne_bytes();
+                        strangers.push(Stranger {
+                            mac: holder,
+                            address: IpAddr::from(address.without_link()),
+                            interface,
+                            zone: u32::from_ne_bytes([a, b, c, d]),
+                            last,
+                        });
+                    }
+                }
+                // The entry was removed while the table was read.
+                Err(MapError::KeyNotFound) => {}
+                Err(source) => {
+                    return Err(DatapathError::Map {
+                        name: "LEARNED",
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(strangers)
     }
 
     /// Learned addresses, to ask for some.

@@ -48,6 +48,59 @@ impl Ring {
     }
 }
 
+/// The ring of what DHCP clients say.
+pub struct Clients(RingBuf<MapData>);
+
+/// The same ring, for a task that waits for messages.
+pub struct ClientsListener(AsyncFd<RingBuf<MapData>>);
+
+impl Clients {
+    pub(crate) fn new(ring: RingBuf<MapData>) -> Self {
+        Self(ring)
+    }
+
+    /// Registers the ring with the runtime of this thread, so that a task can wait for it.
+    ///
+    /// # Errors
+    /// When the runtime can't wait for it.
+    #[expect(
+        unsafe_code,
+        reason = "tokio can't know that the ring keeps its descriptor"
+    )]
+    pub fn listen(self) -> Result<ClientsListener, EventsError> {
+        // SAFETY: as for the ring of events.
+        let registered = unsafe { AsyncFd::register_with_interest(self.0, Interest::READABLE) };
+        registered
+            .map(ClientsListener)
+            .map_err(|error| EventsError::Register(error.into()))
+    }
+}
+
+impl ClientsListener {
+    /// Waits until the ring has messages, then reads at most `most` of them. A record of another length is
+    /// none.
+    ///
+    /// # Errors
+    /// When the ring can't be waited for any more.
+    pub async fn wait(
+        &mut self,
+        most: usize,
+        mut take: impl FnMut(abi::ClientMessage),
+    ) -> Result<(), EventsError> {
+        let mut ready = self.0.readable_mut().await.map_err(EventsError::Wait)?;
+        for _ in 0..most {
+            let Some(record) = ready.get_inner_mut().next() else {
+                ready.clear_ready();
+                break;
+            };
+            if let Ok(message) = abi::ClientMessage::read_from_bytes(&record) {
+                take(message);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Events in the ring, without waiting; an error for a record that is no event.
 impl Iterator for Ring {
     type Item = Result<abi::Event, NotAnEvent>;

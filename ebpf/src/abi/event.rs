@@ -86,6 +86,38 @@ pub struct EventBudget {
     pub reserved: Cell32,
 }
 
+/// Most bytes that are copied of a DHCP client's message.
+pub const MESSAGE: usize = 1024;
+
+/// A DHCP client's message, as it is copied to the daemon: what a device says of itself.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+pub struct ClientMessage {
+    /// Source MAC.
+    pub mac: u64,
+    /// The interface where it has entered.
+    pub interface: u32,
+    /// [`ClientMessage::V4`], [`ClientMessage::PASSED`].
+    pub flags: u32,
+    /// VLAN; 0: untagged.
+    pub vlan: u16,
+    /// Zone of the device, or of the port's VLAN.
+    pub zone: u16,
+    /// How many bytes there are.
+    pub length: u16,
+    /// Not used.
+    pub reserved: u16,
+    /// What is behind the UDP header.
+    pub bytes: [u8; MESSAGE],
+}
+
+impl ClientMessage {
+    /// It is of DHCPv4, else of DHCPv6.
+    pub const V4: u32 = 1;
+    /// It passed.
+    pub const PASSED: u32 = 2;
+}
+
 /// One verdict, as it is reported to the daemon.
 #[repr(C)]
 #[derive(

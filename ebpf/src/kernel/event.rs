@@ -29,6 +29,8 @@ const LONG: u64 = 10;
 const OF_DESTINATION: u32 = 1 << 31;
 /// In the key of a budget: it is that of an interface.
 const OF_INTERFACE: u64 = 1 << 32;
+/// The same for what DHCP clients at an interface say.
+const OF_CLIENTS: u64 = 1 << 33;
 
 /// What an event counts as.
 enum Share {
@@ -106,6 +108,21 @@ fn takes_share(whose: u64, share: Share, now: u64, second: u64) -> bool {
     true
 }
 
+/// Takes one message of a DHCP client from the budget of an interface: 16 a second.
+#[inline(always)]
+pub(super) fn takes_message(interface: u32) -> bool {
+    let second = match Maps.settings() {
+        Some(settings) => settings.jiffies_per_second as u64,
+        None => 1000,
+    };
+    takes_share(
+        OF_CLIENTS | interface as u64,
+        Share::First,
+        jiffies(),
+        second,
+    )
+}
+
 /// Counts an event that can't be sent.
 #[inline(always)]
 fn lose() {
@@ -151,10 +168,18 @@ pub(super) extern "C" fn send_event(index: u32) -> u32 {
     };
     events::mark(limit, packet);
     let observed = verdict.reason == Reason::Observed;
-    let own = if observed {
+    // Who is no device is known by its MAC only, and has to be told of whoever else is on the port.
+    let stranger = device == 0 && index != LEAVING;
+    let own = if observed || stranger {
+        let destination = if observed {
+            events::destination(packet)
+        } else {
+            0
+        };
+        let sender = if stranger { events::sender(packet) } else { 0 };
         let key = EventKey {
             interface: key.interface | OF_DESTINATION,
-            peer: events::destination(packet),
+            peer: destination ^ sender,
             ..key
         };
         limit_of(&key, long_ago)

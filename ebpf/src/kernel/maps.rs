@@ -8,11 +8,12 @@ use aya_ebpf::{
 };
 use wardline_ebpf::{
     abi::{
-        ADMISSIONS, Address, AddressKey, Askings, Bucket, Clients, Counter, DENIAL_SETS,
-        DENIAL_WAYS, DENIALS_AT, Denial, EPOCH_CELLS, End, Event, EventBudget, EventKey,
-        EventLimit, FAILSAFES, FAR, Failsafe, Forwarding, Fragment, FragmentKey, INQUIRERS,
-        INTERFACES, Inquiry, Interval, Learned, MAX_ZONES, Mac, NameText, Named, Port, PrefixKey,
-        Quota, Reason, Resolved, Routes, Seen, Set, Settings, TICK_SHIFT, Watched, gauge,
+        ADMISSIONS, Address, AddressKey, Askings, Bucket, ClientMessage, Clients, Counter,
+        DENIAL_SETS, DENIAL_WAYS, DENIALS_AT, Denial, EPOCH_CELLS, End, Event, EventBudget,
+        EventKey, EventLimit, FAILSAFES, FAR, Failsafe, Forwarding, Fragment, FragmentKey,
+        INQUIRERS, INTERFACES, Inquiry, Interval, Learned, MAX_ZONES, Mac, NameText, Named, Port,
+        PrefixKey, Quota, Reason, Resolved, Routes, Seen, Set, Settings, TICK_SHIFT, Watched,
+        gauge,
     },
     cell::{Cell32, Cell64, opaque},
     learning,
@@ -132,6 +133,8 @@ pub(super) static REASONS: PerCpuArray<Counter, { Reason::COUNT as usize }> = Pe
 pub(super) static RULES: PerCpuArray<Counter, 1024> = PerCpuArray::new();
 #[btf_map]
 pub(super) static EVENTS: RingBuf<Event, { 1 << 20 }> = RingBuf::new();
+#[btf_map]
+pub(super) static CLIENT_MESSAGES: RingBuf<ClientMessage, { 1 << 18 }> = RingBuf::new();
 #[btf_map]
 pub(super) static EVENT_LIMITS: LruHashMap<EventKey, EventLimit, 16384> = LruHashMap::new();
 

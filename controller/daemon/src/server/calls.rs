@@ -6,7 +6,10 @@ use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use wardline_datapath::observe;
-use wardline_policy::{quarantine::Whom, words::problem::Problem};
+use wardline_policy::{
+    quarantine::Whom,
+    words::{mac::Mac, problem::Problem},
+};
 use wardline_proto::{
     time::to_proto,
     v1::{self, segmentation_server::Segmentation},
@@ -15,6 +18,7 @@ use wardline_proto::{
 use super::{
     convert::{edit, explained, question},
     mud::Asked,
+    sheet::{Sheet, adopted},
     view::View,
 };
 use crate::{
@@ -199,6 +203,14 @@ pub(super) fn violations(code: Code, message: String, problems: Vec<Problem>) ->
     Status::with_error_details(code, message, ErrorDetails::with_bad_request(violations))
 }
 
+/// The table of a request.
+fn sheet(devices: &v1::DevicesCsv) -> Result<Sheet, Status> {
+    Sheet::read(devices).map_err(|problems| {
+        let message = format!("the table has {} problems", problems.len());
+        violations(Code::InvalidArgument, message, problems)
+    })
+}
+
 /// The document that a request must have.
 fn required(policy: Option<v1::Policy>) -> Result<v1::Policy, Status> {
     policy.ok_or_else(|| {
@@ -232,7 +244,19 @@ impl Segmentation for Service {
             policy,
             put,
             delete,
+            devices,
         } = request.into_inner();
+        if let Some(devices) = devices {
+            if policy.is_some() || put.is_some() || !delete.is_empty() {
+                let message = "a plan is of a document, of an edit or of a table, one of them";
+                return Err(Status::invalid_argument(message));
+            }
+            let sheet = sheet(&devices)?;
+            let plan =
+                move |view: &View, wanted: &dyn Fn() -> bool| view.plan_sheet(&sheet, wanted);
+            let planned = self.view.read_in(&self.view.plans, plan).await?;
+            return Ok(Response::new(planned));
+        }
         let is_edit = put.is_some() || !delete.is_empty();
         if policy.is_some() && is_edit {
             let message = "a plan is of a document or of an edit, one of the two";
@@ -402,6 +426,63 @@ impl Segmentation for Service {
     ) -> Answer<v1::ListDevicesResponse> {
         let devices = self.view.read(View::devices).await?;
         Ok(Response::new(v1::ListDevicesResponse { devices }))
+    }
+
+    async fn list_unknown(
+        &self,
+        _: Request<v1::ListUnknownRequest>,
+    ) -> Answer<v1::ListUnknownResponse> {
+        let unknown = self.view.read(View::unknown).await?;
+        Ok(Response::new(v1::ListUnknownResponse { unknown }))
+    }
+
+    async fn adopt_device(
+        &self,
+        request: Request<v1::AdoptDeviceRequest>,
+    ) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "adopt", &request.get_ref().reason)?;
+        let request = request.into_inner();
+        let terms = terms(request.base, request.confirm_within_s);
+        let mac = Mac::of_any(&request.mac).map_err(|error| {
+            let problem = Problem {
+                path: "mac".to_owned(),
+                message: format!("{:?} is {error}", request.mac),
+            };
+            violations(
+                Code::InvalidArgument,
+                "the MAC can't be read".to_owned(),
+                vec![problem],
+            )
+        })?;
+        let device = v1::Device {
+            name: request.name,
+            zone: request.zone,
+            macs: vec![mac.to_string()],
+            port: request.port,
+            ..v1::Device::default()
+        };
+        let make = move |policy: &v1::Policy| adopted(policy, device);
+        self.change(move |engine| engine.edit_by(make, &terms, &author))
+            .await
+    }
+
+    async fn import_devices(
+        &self,
+        request: Request<v1::ImportDevicesRequest>,
+    ) -> Answer<v1::ChangeResponse> {
+        let author = author(&request, "import", &request.get_ref().reason)?;
+        let request = request.into_inner();
+        let terms = terms(request.base, request.confirm_within_s);
+        let sheet = sheet(&request.devices.unwrap_or_default())?;
+        self.change(move |engine| {
+            let make = |policy: &v1::Policy| Ok(sheet.edit(policy));
+            let mut applied = engine
+                .edit_by(make, &terms, &author)
+                .map_err(|refusal| sheet.refused(refusal))?;
+            applied.warnings.extend(sheet.warnings.iter().cloned());
+            Ok(applied)
+        })
+        .await
     }
 
     async fn list_interfaces(

@@ -16,6 +16,7 @@ use wardline_proto::{time::to_proto, v1};
 
 use super::{
     convert::{described, failsafe, reason_number, table_status},
+    sheet::Sheet,
     view::View,
 };
 use crate::{
@@ -62,6 +63,24 @@ impl View {
         let planned = self.planned(Arc::clone(&policy), wanted);
         give_back();
         planned.map_err(|refusal| refusal.in_edit(&policy, edit, &edited))
+    }
+
+    /// What the devices of a table would change, and its effects.
+    ///
+    /// # Errors
+    ///
+    /// Why it would be refused, or that nobody waits for it any more.
+    pub(super) fn plan_sheet(
+        &self,
+        sheet: &Sheet,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<v1::PlanResponse, Refusal> {
+        let edit = sheet.edit(&self.state().snapshot.policy);
+        let mut planned = self
+            .plan_edit(&edit, wanted)
+            .map_err(|refusal| sheet.refused(refusal))?;
+        planned.warnings.extend(sheet.warnings.iter().cloned());
+        Ok(planned)
     }
 
     fn planned(

@@ -212,6 +212,7 @@ impl View {
                 last_seen,
                 quarantined: hold.is_some(),
                 quarantine: hold.map(quarantine),
+                facts: Some(self.facts(device)),
                 labels: device.labels.clone(),
             });
         }

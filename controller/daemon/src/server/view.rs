@@ -18,8 +18,9 @@ use crate::{
         refusal::Refusal,
         state::State,
     },
+    facts::Known,
     parts::Parts,
-    store::history::History,
+    store::{history::History, vendors::Vendors},
     telemetry::events::Events,
 };
 
@@ -44,6 +45,10 @@ pub struct View {
     pub events: Events,
     /// The accepted revisions.
     pub history: History,
+    /// What is known of MACs.
+    pub known: Known,
+    /// Who made them.
+    pub vendors: Vendors,
     /// Limits how many documents are compiled at the same time to be put in force.
     pub changes: Places,
     /// Limits how many plans are made at the same time.

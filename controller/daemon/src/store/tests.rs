@@ -329,10 +329,10 @@ fn refuses_a_second_daemon() {
 #[test]
 fn refuses_a_newer_schema() {
     let scratch = Scratch::new();
-    scratch.open().set_meta("schema", Some("4")).expect("write");
+    scratch.open().set_meta("schema", Some("5")).expect("write");
     let error = Store::open(&scratch.0).expect_err("must be refused");
     assert!(
-        matches!(error, StoreError::Newer { found: 4, .. }),
+        matches!(error, StoreError::Newer { found: 5, .. }),
         "{error}"
     );
 }

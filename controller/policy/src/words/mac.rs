@@ -40,6 +40,32 @@ impl FromStr for Mac {
     }
 }
 
+impl Mac {
+    /// Reads a MAC in any form that inventories and switches write: also `0200.0000.ab01`, `0200-0000-ab01`
+    /// and `02000000ab01`.
+    ///
+    /// # Errors
+    /// When it is none of these.
+    pub fn of_any(text: &str) -> Result<Self, MacError> {
+        if let Ok(mac) = text.parse() {
+            return Ok(mac);
+        }
+        let groups: Vec<&str> = text.split(['.', '-']).collect();
+        let is_form = match groups.as_slice() {
+            [all] => all.len() == 12,
+            [a, b, c] => [a, b, c].iter().all(|it| it.len() == 4),
+            _ => false,
+        };
+        let digits = groups.concat();
+        if !is_form || !digits.bytes().all(|it| it.is_ascii_hexdigit()) {
+            return Err(MacError);
+        }
+        let number = u64::from_str_radix(&digits, 16).map_err(|_| MacError)?;
+        let [_, _, a, b, c, d, e, f] = number.to_be_bytes();
+        Ok(Self([a, b, c, d, e, f]))
+    }
+}
+
 /// A MAC as the number that the tables hold.
 pub fn mac_number(mac: &Mac) -> u64 {
     wardline_ebpf::packet::mac(&mac.0)
@@ -65,6 +91,30 @@ mod tests {
             "0200.0000.ab01",
         ] {
             assert_eq!(text.parse::<Mac>(), Err(MacError), "{text}");
+        }
+    }
+
+    #[test]
+    fn inventories_and_switches_write_macs_in_other_forms() {
+        let read = Ok(Mac([2, 0, 0, 0, 0xab, 1]));
+        for text in [
+            "02:00:00:00:ab:01",
+            "02-00-00-00-AB-01",
+            "0200.0000.ab01",
+            "0200-0000-AB01",
+            "02000000ab01",
+        ] {
+            assert_eq!(Mac::of_any(text), read, "{text}");
+        }
+        for text in [
+            "",
+            "0200.0000",
+            "0200.0000.ab0g",
+            "02000000ab0",
+            "0200.00-00.ab01.",
+            "+2000000ab01",
+        ] {
+            assert_eq!(Mac::of_any(text), Err(MacError), "{text}");
         }
     }
 
