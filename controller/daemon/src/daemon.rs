@@ -186,7 +186,6 @@ impl Running {
         let metrics_at = config.metrics.listen;
         let audit = Audit::closed(&config.state_dir, config.audit);
         let router = config.router.clone();
-        let state_dir = config.state_dir.clone();
         let keep = config.history;
         let mud = Arc::new(config.mud.clone());
         let failsafe = config.failsafe.as_slice().into();

@@ -138,7 +138,7 @@ impl Profile {
             Asked::Nothing(why) => return became(Imported, why),
             Asked::Unsayable(why) => return became(Dropped, why),
         };
-        let peers = match site.selectors(&own.peer, own.family) {
+        let peers = match site.selectors(&own.peer, own.family, entry.direction) {
             Ok(peers) => peers,
             Err(nobody) => return became(Held, &self.note(nobody)),
         };

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use wardline_proto::v1::{Policy, Rule};
 
 use crate::{
-    entry::{Family, Peer},
+    entry::{Direction, Family, Peer},
     words::{MudUrl, label_value},
 };
 
@@ -57,7 +57,12 @@ impl Nobody {
 
 impl Site<'_> {
     /// The selectors of an entry's other end.
-    pub(crate) fn selectors(&self, peer: &Peer, family: Family) -> Result<Vec<String>, Nobody> {
+    pub(crate) fn selectors(
+        &self,
+        peer: &Peer,
+        family: Family,
+        direction: Direction,
+    ) -> Result<Vec<String>, Nobody> {
         let mut selectors = match peer {
             Peer::Anybody => {
                 self.approved("it names nobody, so it reaches everybody")?;
@@ -77,13 +82,14 @@ impl Site<'_> {
             Peer::Manufacturer(authority) => self.made_by(authority)?,
             Peer::SameManufacturer => self.made_by(&self.url.authority)?,
             Peer::Model(url) => self.with_file(url)?,
+            // The addresses that the device itself is told for the name.
+            Peer::Name(name) if direction == Direction::FromDevice => vec![format!("name:{name}")],
             Peer::Name(name) => {
-                return Err(Nobody {
-                    why: format!(
-                        "it names the host {name}, and rules of this version name no hosts"
-                    ),
-                    class: Some(format!("name {name}")),
-                });
+                return Err(Nobody::held(format!(
+                    "{name} would open connections, and a rule names hosts only as the other end: who has \
+                     an address of a name is not known before the device has asked for it; give the host \
+                     a device or a zone, and write a rule for that"
+                )));
             }
         };
         selectors.sort();

@@ -37,7 +37,7 @@ pub async fn notice(
     states: watch::Receiver<State>,
     stop: CancellationToken,
 ) {
-    let (_, mut events) = events.watch(None);
+    let (_, mut events) = events.follow();
     let mut clients = match clients.listen() {
         Ok(clients) => clients,
         Err(error) => return warn!(%error, "what DHCP clients say is not heard"),

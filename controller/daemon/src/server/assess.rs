@@ -18,7 +18,10 @@ use wardline_policy::{
 use wardline_proto::{time::to_proto, v1};
 
 use super::{convert::reason_number, view::View};
-use crate::{engine::refusal::Refusal, telemetry::event::Verdict};
+use crate::{
+    engine::refusal::Refusal,
+    telemetry::{event::Verdict, filter::Filter},
+};
 
 /// Most undeclared deeds of one device that are listed.
 const LISTED: usize = 500;
@@ -188,7 +191,7 @@ impl View {
                 .filter(|it| it.1 == number)
                 .map(|it| IpAddr::from(it.0)),
         );
-        for event in self.events.kept(None) {
+        for event in self.events.kept(&Filter::default()) {
             let (Ok(source), Ok(destination)) = (event.source.parse(), event.destination.parse())
             else {
                 continue;

@@ -71,7 +71,9 @@ impl View {
         };
         self.read(move |view| {
             let snapshot = view.state().snapshot;
-            let quarantined = snapshot.quarantined.devices.contains(&request.device);
+            let mut devices = snapshot.intent.devices.iter();
+            let device = devices.find(|it| it.name == request.device);
+            let quarantined = device.is_some_and(|it| snapshot.quarantined.device(it).is_some());
             let kinds = kinds(events);
             let more = kinds.len().saturating_sub(limit);
             let drops = kinds.into_iter().take(limit);

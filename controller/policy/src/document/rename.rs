@@ -72,6 +72,8 @@ pub fn rename(policy: &Policy, object: &str, new: &str) -> Result<Edit, Vec<Prob
             devices: differing(&policy.devices, renamed.devices),
             services: differing(&policy.services, renamed.services),
             rules: differing(&policy.rules, renamed.rules),
+            // An address is a name of nothing else.
+            resolvers: Vec::new(),
         }),
         delete: vec![object.to_owned()],
     })
