@@ -265,7 +265,7 @@ const COMMANDS: [(&str, &[Shown]); 7] = [
                         "What the bulb did that its file does not say, and what of the file it never uses.",
                     ),
                     (
-                        "mud draft bulb-1 > bulb.json",
+                        "mud draft bulb-1",
                         "A file of what the bulb did, to correct by hand.",
                     ),
                 ],

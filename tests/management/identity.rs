@@ -66,10 +66,7 @@ fn who_is_cut_off_stays_so_under_any_name_and_without_one() {
         &document
             .replace(
                 &format!("name: device-1, zone: zone-1, macs: [\"{}\"]", mac(1)),
-                &format!(
-                    "name: moved, zone: zone-2, learn: false, macs: [\"{}\"]",
-                    mac(1)
-                ),
+                &format!("name: moved, zone: zone-2, macs: [\"{}\"]", mac(1)),
             )
             .replace(
                 &format!("addresses: [{}, \"fd20:0:0:1::11\"]}}", v4(1)),
@@ -84,7 +81,7 @@ fn who_is_cut_off_stays_so_under_any_name_and_without_one() {
     assert!(other.echo(b"x"));
     let history = guard.ctl.json(&["history"]).unwrap();
     let cut = history["revisions"].as_array().unwrap().iter();
-    let cut = cut.filter(|it| it["kind"] == "quarantine").last().unwrap();
+    let cut = cut.rev().find(|it| it["kind"] == "quarantine").unwrap();
     assert_eq!(
         (&cut["subject"], &cut["reason"], &cut["actor"]),
         (&"device/device-1".into(), &"scans".into(), &"uid:0".into())

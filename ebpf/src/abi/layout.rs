@@ -35,7 +35,7 @@ const HASHES: &[(u32, u64)] = &[
     (18, 0x9f4d_e911_9e86_f049),
     (19, 0x9f39_bdc2_b8d3_1a3e),
     (20, 0x93d7_a20c_7344_cf15),
-    (21, 0x1938_e9df_c72c_e711),
+    (21, 0x6aab_6eea_2dfb_e80c),
 ];
 
 /// What is wrong with the layout, for the developer who changed it.

@@ -20,13 +20,13 @@ pub struct Seen {
     /// The VLAN there; 0: untagged.
     #[prost(uint32, tag = "5")]
     pub vlan: u32,
-    /// Addresses that it has used, the newest last; at most [`MOST_ADDRESSES`].
+    /// Addresses that it has used, the newest last; at most `MOST_ADDRESSES`.
     #[prost(string, repeated, tag = "6")]
     pub addresses: Vec<String>,
     /// Packets of it that were dropped, or would have been in mode observe.
     #[prost(uint64, tag = "7")]
     pub dropped: u64,
-    /// What it tried last; at most [`MOST_DROPS`].
+    /// What it tried last; at most `MOST_DROPS`.
     #[prost(message, repeated, tag = "8")]
     pub drops: Vec<Dropped>,
     /// Its host name, in its own words.

@@ -291,6 +291,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Authorities<S> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
     use std::io::Cursor;
 
@@ -333,8 +334,11 @@ mod tests {
         Ok(at_once)
     }
 
+    /// Names and values.
+    type Headers = Vec<(Vec<u8>, Vec<u8>)>;
+
     /// The headers of the calls in what the server reads, and the other frames.
-    fn calls(mut got: &[u8]) -> (Vec<Vec<(Vec<u8>, Vec<u8>)>>, Vec<Vec<u8>>) {
+    fn calls(mut got: &[u8]) -> (Vec<Headers>, Vec<Vec<u8>>) {
         got = got.strip_prefix(PREFACE).unwrap();
         let (mut calls, mut others, mut coded) = (Vec::new(), Vec::new(), Vec::new());
         while let Some((length, kind)) = frame(got) {
@@ -355,7 +359,7 @@ mod tests {
         (calls, others)
     }
 
-    fn owned(headers: &[(&[u8], &[u8])]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn owned(headers: &[(&[u8], &[u8])]) -> Headers {
         let owned = |(name, value): &(&[u8], &[u8])| (name.to_vec(), value.to_vec());
         headers.iter().map(owned).collect()
     }

@@ -297,11 +297,11 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// The fields of a table, each with its column.
-fn fields(
-    columns: &[String],
-    mapped: &BTreeMap<String, String>,
-) -> Result<(Vec<(Field, usize)>, Vec<String>), Vec<Problem>> {
+/// The fields of a table, each with its column; and warnings.
+type Columns = (Vec<(Field, usize)>, Vec<String>);
+
+/// Which column has which field.
+fn fields(columns: &[String], mapped: &BTreeMap<String, String>) -> Result<Columns, Vec<Problem>> {
     let small: Vec<String> = columns.iter().map(|it| normal(it)).collect();
     let (mut fields, mut problems, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     // What wardctl prints itself says where a device was seen, not where it has to be.
