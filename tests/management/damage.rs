@@ -415,7 +415,7 @@ fn an_older_daemon_leaves_what_it_can_not_read_and_what_judges() {
             fs::write(copy, bytes).unwrap();
         }
     };
-    replace(b"schema3", b"schema9");
+    replace(b"schema4", b"schema9");
     format(b"009");
     let files = || [&database, &copies[0], &copies[1]].map(|path| fs::read(path).ok());
     let before = files();
@@ -439,7 +439,7 @@ fn an_older_daemon_leaves_what_it_can_not_read_and_what_judges() {
     assert!(fs::read_dir(newer.join("links")).unwrap().next().is_some());
 
     // With files that it can read it takes over from the newer version.
-    replace(b"schema9", b"schema3");
+    replace(b"schema9", b"schema4");
     format(b"001");
     clinic.guard.daemon.restart().unwrap();
     clinic.is_enforced();

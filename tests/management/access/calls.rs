@@ -19,6 +19,7 @@ const MATRIX: [(&str, &[&str]); 3] = [
             "wardline.v1.Segmentation/Explain",
             "wardline.v1.Segmentation/ExplainDrops",
             "wardline.v1.Segmentation/ListDevices",
+            "wardline.v1.Segmentation/ListUnknown",
             "wardline.v1.Segmentation/ListInterfaces",
             "wardline.v1.Segmentation/ListServices",
             "wardline.v1.Segmentation/CheckMud",
@@ -49,6 +50,9 @@ const MATRIX: [(&str, &[&str]); 3] = [
         &[
             "wardline.v1.Segmentation/Apply",
             "wardline.v1.Segmentation/Edit",
+            "wardline.v1.Segmentation/Rename",
+            "wardline.v1.Segmentation/AdoptDevice",
+            "wardline.v1.Segmentation/ImportDevices",
             "wardline.v1.Segmentation/Confirm",
             "wardline.v1.Segmentation/Rollback",
             "wardline.v1.Segmentation/GetBackup",
