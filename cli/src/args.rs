@@ -508,7 +508,7 @@ pub(crate) struct MudAssess {
 pub(crate) struct MudDraft {
     /// The device.
     pub(crate) device: String,
-    /// The URL that the file is to have [default: https://draft.invalid/DEVICE].
+    /// The URL that the file is to have [default: DEVICE below the host draft.invalid].
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) url: String,
 }
