@@ -1,4 +1,4 @@
-//! Vendors' descriptions of devices (MUD, RFC 8520): `wardctl mud check` and `wardctl mud import`.
+//! Vendors' descriptions of devices (MUD, RFC 8520): what `wardctl mud` asks and shows.
 
 use std::{fs::File, io::Read as _, path::Path};
 
