@@ -116,6 +116,7 @@ impl Passing {
         let (began, over) = (Instant::now(), AtomicBool::new(false));
         let heard = self.ward.far.sniff("eth0").unwrap();
         thread::scope(|scope| {
+            let _over = wardline_tests::AtTheEnd(&over);
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     // There is no interface in between.
@@ -479,6 +480,7 @@ fn a_port_that_appears_while_a_document_is_compiled_has_hooks_at_once() {
     let router = ward.lab.router();
     let (began, over) = (Instant::now(), AtomicBool::new(false));
     let (applied, mut times) = thread::scope(|scope| {
+        let _over = wardline_tests::AtTheEnd(&over);
         let applying = scope.spawn(|| {
             guard.apply(&document);
             over.store(true, Ordering::Relaxed);
@@ -523,6 +525,7 @@ fn a_quarantine_does_not_wait_until_a_document_is_compiled() {
     let document = many(devices);
     let (began, over) = (Instant::now(), AtomicBool::new(false));
     let (applied, mut times) = thread::scope(|scope| {
+        let _over = wardline_tests::AtTheEnd(&over);
         let applying = scope.spawn(|| {
             guard.apply(&document);
             over.store(true, Ordering::Relaxed);

@@ -199,6 +199,7 @@ fn an_upgrade_under_traffic_loses_nothing_and_lets_nothing_through() {
     assert!(learned.to_string().contains(&v4(2)), "{learned}");
     let stop = AtomicBool::new(false);
     let exchanged = thread::scope(|scope| {
+        let _over = wardline_tests::AtTheEnd(&stop);
         let run = |host: usize, port| {
             let (host, stop) = (bench.devices[host].clone(), &stop);
             scope.spawn(move || exchanges(&host, port, stop))

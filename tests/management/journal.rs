@@ -333,6 +333,7 @@ fn a_power_cut_costs_at_most_two_seconds_and_leaves_no_half_record() {
         // Each drop is an event of its own: no two have the same address and a second between them.
         let stop = AtomicBool::new(false);
         let (at, more) = thread::scope(|scope| {
+            let _over = wardline_tests::AtTheEnd(&stop);
             let sending = scope.spawn(|| {
                 let mut sent = Vec::new();
                 for number in 0.. {

@@ -341,6 +341,7 @@ fn no_packet_is_judged_by_a_mixture() {
             let start = Instant::now();
             let mut turns = 0;
             thread::scope(|scope| {
+                let _over = wardline_tests::AtTheEnd(&stop);
                 for (processor, own) in &mut hammers {
                     let (blows, stop) = (&blows, &stop);
                     let (verdicts, mixtures) = (&verdicts, &mixtures);

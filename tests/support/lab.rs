@@ -57,7 +57,7 @@ pub use daemon::{Answer, Ctl, Daemon, Settings};
 pub use host::{Host, Outcome, Program};
 pub use records::remove_all;
 pub use traffic::{Server, Session, Sniffer, Transfer};
-pub use wait::{TIMEOUT, eventually};
+pub use wait::{AtTheEnd, TIMEOUT, eventually};
 pub use wire::End;
 
 /// A router and hosts around it, in network namespaces of their own; gone when dropped.

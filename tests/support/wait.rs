@@ -1,5 +1,6 @@
 //! Waiting for conditions, and how long they may take.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +23,16 @@ pub fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> bo
             return false;
         }
         thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Says at its end that something is over. The threads of a scope that wait for it would otherwise never
+/// end when the test fails meanwhile, and neither would the test.
+pub struct AtTheEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -281,6 +281,7 @@ pub(super) fn stream(
     };
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _over = wardline_tests::AtTheEnd(&done);
         let (done, port, heard) = (&done, &port, &heard);
         let listener = scope.spawn(move || {
             let (mut numbers, mut leaked) = (BTreeSet::new(), 0);

@@ -67,6 +67,7 @@ fn a_scan_shows_beside_thousands_of_other_drops() {
             .collect();
         let stop = AtomicBool::new(false);
         let (began, noisy) = thread::scope(|scope| {
+            let _over = wardline_tests::AtTheEnd(&stop);
             let flood = scope.spawn(|| {
                 let mut sent = 0;
                 for frames in noise.chunks(64).cycle() {

@@ -144,6 +144,7 @@ fn a_shut_port_is_not_open_while_the_daemon_starts_again() {
     let heard = ward.far.sniff("eth0").unwrap();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _over = wardline_tests::AtTheEnd(&over);
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 one.send_frame("eth0", &frame).unwrap();

@@ -77,6 +77,7 @@ fn a_daemon_that_is_killed_at_any_moment_lets_nothing_denied_through() {
     let (over, heard) = (AtomicBool::new(false), ward.far.sniff("eth0").unwrap());
     let mut passed = Vec::new();
     thread::scope(|scope| {
+        let _over = wardline_tests::AtTheEnd(&over);
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 device.send_frame("eth0", &denied(began)).unwrap();
