@@ -412,7 +412,7 @@ pub(crate) struct Adopt {
     )]
     pub(crate) port: String,
     #[command(flatten)]
-    pub(crate) terms: Within,
+    pub(crate) change: Change,
 }
 
 /// When a change is taken back, why it is made, and from what.
@@ -431,6 +431,14 @@ pub(crate) struct Within {
         value_name = "REV"
     )]
     pub(crate) base: u64,
+}
+
+impl Within {
+    /// The revision that the change is made from: as given, else the one that it was told of. What was told is
+    /// true of that one only.
+    pub(crate) fn base_or(&self, told: u64) -> u64 {
+        if self.base == 0 { told } else { self.base }
+    }
 }
 
 /// `import`.
@@ -455,25 +463,14 @@ pub(crate) struct Import {
     #[arg(long)]
     pub(crate) plan: bool,
     #[command(flatten)]
-    pub(crate) terms: Within,
+    pub(crate) change: Change,
 }
 
 /// What goes with every change of the document.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Change {
-    /// Take the change back by itself unless it is confirmed within this time.
-    #[arg(long, value_parser = duration::seconds::<u32>, value_name = "DURATION")]
-    pub(crate) confirm_within: Option<u32>,
     #[command(flatten)]
-    pub(crate) why: Why,
-    /// The revision that the change was made from; refused if another is in force.
-    #[arg(
-        long,
-        default_value_t = 0,
-        hide_default_value = true,
-        value_name = "REV"
-    )]
-    pub(crate) base: u64,
+    pub(crate) terms: Within,
     /// Make the change without a question. A terminal is told what the change does, and asked; a script never is.
     #[arg(long)]
     pub(crate) yes: bool,

@@ -3,12 +3,9 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anstyle::{AnsiColor, Style};
-use wardline_proto::{
-    parts::Parts,
-    v1::{ChangeKind, PlanRequest, PlanResponse},
-};
+use wardline_proto::v1::{ChangeKind, PlanResponse};
 
-use crate::{document::send, exit::Failure, humane::printable, output, session::Session};
+use crate::{exit::Failure, humane::printable, output};
 
 /// How dangers are marked.
 pub(crate) const DANGER: Style = AnsiColor::Red.on_default().bold();
@@ -17,24 +14,19 @@ pub(crate) const DANGER: Style = AnsiColor::Red.on_default().bold();
 const TOLD: usize = 5;
 
 /// Tells a person at a terminal what a change would do, and asks whether to make it. Returns the revision that
-/// the answer is about; 0: nobody was asked. A script is not asked.
+/// the answer is about; 0: nobody was asked. A script is not asked, and for it no plan is made.
 ///
 /// # Errors
 /// The change would be refused, the router does not answer, or the answer is no.
 pub(crate) async fn agreed(
-    session: &Session,
-    parts: &Parts,
-    request: PlanRequest,
+    plan: impl Future<Output = Result<PlanResponse, Failure>>,
     yes: bool,
 ) -> Result<u64, Failure> {
     let at_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
     if yes || !at_terminal {
         return Ok(0);
     }
-    let plan = send(session, parts, request, async |mut client, it| {
-        client.plan(it).await
-    })
-    .await?;
+    let plan = plan.await?;
     if plan.changes.is_empty() {
         return Ok(plan.base);
     }

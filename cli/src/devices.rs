@@ -2,21 +2,23 @@
 
 use wardline_proto::{
     document::Problem,
+    parts::Parts,
     v1::{
-        AdoptDeviceRequest, DevicesCsv, ImportDevicesRequest, ListUnknownRequest, PlanRequest,
-        UnknownDevice,
+        AdoptDeviceRequest, Device, DevicesCsv, ImportDevicesRequest, ListUnknownRequest,
+        PlanRequest, Policy, UnknownDevice,
     },
 };
 
 use crate::{
-    args::{Adopt, Import, Within},
+    args::{Adopt, Change, Import},
+    ask::agreed,
     connect::{LARGEST_MESSAGE, connect},
     document::text_of,
     exit::{Exit, Failure},
     humane::{Clock, time},
     output,
     plan::plan_text,
-    policy::changed,
+    policy::{changed, plan_of},
     session::Session,
     table::{cell, filled, judged, table},
 };
@@ -45,20 +47,31 @@ pub(crate) async fn adopt(session: &Session, args: Adopt) -> Result<Exit, Failur
         name,
         zone,
         port,
-        terms: Within {
-            confirm_within,
-            why,
-            base,
-        },
+        change: Change { terms, yes },
     } = args;
+    let device = Device {
+        name: name.clone(),
+        zone: zone.clone(),
+        macs: vec![with_colons(&mac)],
+        port: port.clone(),
+        ..Device::default()
+    };
+    let plan = PlanRequest {
+        put: Some(Policy {
+            devices: vec![device],
+            ..Policy::default()
+        }),
+        ..PlanRequest::default()
+    };
+    let asked = agreed(plan_of(session, &Parts::default(), plan), yes).await?;
     let request = AdoptDeviceRequest {
         mac,
         name,
         zone,
         port,
-        reason: why.reason,
-        base,
-        confirm_within_s: confirm_within.unwrap_or_default(),
+        base: terms.base_or(asked),
+        reason: terms.why.reason,
+        confirm_within_s: terms.confirm_within.unwrap_or_default(),
     };
     let change = session
         .ask(request, async |mut client, it| {
@@ -83,31 +96,28 @@ pub(crate) async fn import(session: &Session, args: Import) -> Result<Exit, Fail
         delimiter: args.delimiter,
     };
     let placed = |problem: &Problem| at_line(&name, problem);
+    let request = PlanRequest {
+        devices: Some(devices.clone()),
+        ..PlanRequest::default()
+    };
+    let plan = session.within(async {
+        let client = connect(&session.target).await?;
+        let call = async |mut client: crate::connect::Client, it| client.plan(it).await;
+        let answer = session.call(client, request, call).await;
+        answer.map_err(|status| session.failed(&status, placed))
+    });
     if args.plan {
-        let request = PlanRequest {
-            devices: Some(devices),
-            ..PlanRequest::default()
-        };
-        let plan = session.within(async {
-            let client = connect(&session.target).await?;
-            let call = async |mut client: crate::connect::Client, it| client.plan(it).await;
-            let answer = session.call(client, request, call).await;
-            answer.map_err(|status| session.failed(&status, placed))
-        });
         let plan = plan.await?;
         output::warn(&plan.warnings);
         return output::answer(session.format, &plan, plan_text);
     }
-    let Within {
-        confirm_within,
-        why,
-        base,
-    } = args.terms;
+    let Change { terms, yes } = args.change;
+    let asked = agreed(plan, yes).await?;
     let request = ImportDevicesRequest {
         devices: Some(devices),
-        reason: why.reason,
-        base,
-        confirm_within_s: confirm_within.unwrap_or_default(),
+        base: terms.base_or(asked),
+        reason: terms.why.reason,
+        confirm_within_s: terms.confirm_within.unwrap_or_default(),
     };
     let change = session.within(async {
         let client = connect(&session.target).await?;
@@ -116,6 +126,16 @@ pub(crate) async fn import(session: &Session, args: Import) -> Result<Exit, Fail
         answer.map_err(|status| session.failed(&status, placed))
     });
     changed(session, &change.await?)
+}
+
+/// A MAC as a document writes it; what is none stays as it is, and the router says so.
+fn with_colons(mac: &str) -> String {
+    let digits: Vec<char> = mac.chars().filter(char::is_ascii_hexdigit).collect();
+    if digits.len() != 12 {
+        return mac.to_owned();
+    }
+    let octets: Vec<String> = digits.chunks(2).map(|it| it.iter().collect()).collect();
+    octets.join(":").to_lowercase()
 }
 
 /// A problem of a table, at its line of the file.

@@ -7,18 +7,17 @@ use wardline_proto::{
     parts::Parts,
     v1::{
         AssessMudRequest, AssessMudResponse, CheckMudRequest, CheckMudResponse, DraftMudRequest,
-        ImportMudRequest, MudOutcome, MudTrust, PlanRequest, PlanResponse, Verdict,
+        ImportMudRequest, MudOutcome, MudTrust, PlanRequest, Verdict,
     },
 };
 
 use crate::{
     args::{Change, Format, Mud, MudAssess, MudCheck, MudDraft, MudFile, MudImport},
     ask::agreed,
-    document::send,
     exit::{Exit, Failure},
     humane::{bytes, printable, word},
     output, plan,
-    policy::changed,
+    policy::{changed, plan_of},
     session::Session,
     table::{cell, filled, judged, table},
 };
@@ -61,12 +60,7 @@ async fn import(session: &Session, args: MudImport) -> Result<Exit, Failure> {
     let signature = signature(&args.file)?;
     let device = args.subject.device.unwrap_or_default();
     let label = args.subject.label.unwrap_or_default();
-    let Change {
-        confirm_within,
-        why,
-        base,
-        yes,
-    } = args.change;
+    let Change { terms, yes } = args.change;
     let approve = args.approve.unwrap_or_default();
     let request = CheckMudRequest {
         file: file.clone(),
@@ -88,23 +82,19 @@ async fn import(session: &Session, args: MudImport) -> Result<Exit, Failure> {
     };
     let none = Parts::default();
     if args.plan {
-        let plan: PlanResponse = send(session, &none, edit, async |mut client, it| {
-            client.plan(it).await
-        })
-        .await?;
+        let plan = plan_of(session, &none, edit).await?;
         return plan::tell(session, &plan);
     }
-    agreed(session, &none, edit, yes).await?;
+    agreed(plan_of(session, &none, edit), yes).await?;
     let request = ImportMudRequest {
         file,
         signature,
         device,
         label,
         approve,
-        reason: why.reason,
-        // What was told is true of this revision only.
-        base: if base == 0 { checked.base } else { base },
-        confirm_within_s: confirm_within.unwrap_or_default(),
+        base: terms.base_or(checked.base),
+        reason: terms.why.reason,
+        confirm_within_s: terms.confirm_within.unwrap_or_default(),
     };
     let answer = session
         .ask(request, async |mut client, it| client.import_mud(it).await)

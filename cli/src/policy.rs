@@ -6,7 +6,7 @@ use wardline_proto::{
     parts::Parts,
     v1::{
         ApplyRequest, ChangeKind, ChangeResponse, EditRequest, FieldChange, GetPolicyRequest,
-        ObjectChange, PlanRequest, RenameRequest,
+        ObjectChange, PlanRequest, PlanResponse, RenameRequest,
     },
 };
 
@@ -27,23 +27,17 @@ use crate::{
 /// The document has problems, or the router refuses or does not answer.
 pub(crate) async fn apply(session: &Session, args: Apply) -> Result<Exit, Failure> {
     let parts = whole(session, &args.files.files).await?;
-    let Change {
-        confirm_within,
-        why,
-        base,
-        yes,
-    } = args.change;
+    let Change { terms, yes } = args.change;
     let plan = PlanRequest {
         policy: Some(parts.policy.clone()),
         ..PlanRequest::default()
     };
-    let asked = agreed(session, &parts, plan, yes).await?;
+    let asked = agreed(plan_of(session, &parts, plan), yes).await?;
     let request = ApplyRequest {
         policy: Some(parts.policy.clone()),
-        reason: why.reason,
-        // What was told is true of this revision only.
-        base: if base == 0 { asked } else { base },
-        confirm_within_s: confirm_within.unwrap_or_default(),
+        base: terms.base_or(asked),
+        reason: terms.why.reason,
+        confirm_within_s: terms.confirm_within.unwrap_or_default(),
     };
     let change = send(session, &parts, request, async |mut client, it| {
         client.apply(it).await
@@ -69,7 +63,22 @@ pub(crate) async fn delete(session: &Session, args: Delete) -> Result<Exit, Fail
     edit(session, &Parts::default(), args.objects, args.change).await
 }
 
-/// Gives an object another name.
+/// What a change would do; its problems are at their places in the files.
+///
+/// # Errors
+/// The router refuses or does not answer.
+pub(crate) async fn plan_of(
+    session: &Session,
+    parts: &Parts,
+    request: PlanRequest,
+) -> Result<PlanResponse, Failure> {
+    send(session, parts, request, async |mut client, it| {
+        client.plan(it).await
+    })
+    .await
+}
+
+/// Gives an object another name. Nobody is asked: it changes no verdict.
 ///
 /// # Errors
 /// The router refuses or does not answer.
@@ -163,24 +172,19 @@ async fn edit(
     delete: Vec<String>,
     change: Change,
 ) -> Result<Exit, Failure> {
-    let Change {
-        confirm_within,
-        why,
-        base,
-        yes,
-    } = change;
+    let Change { terms, yes } = change;
     let plan = PlanRequest {
         put: Some(put.policy.clone()),
         delete: delete.clone(),
         ..PlanRequest::default()
     };
-    let asked = agreed(session, put, plan, yes).await?;
+    let asked = agreed(plan_of(session, put, plan), yes).await?;
     let request = EditRequest {
         put: Some(put.policy.clone()),
         delete,
-        reason: why.reason,
-        base: if base == 0 { asked } else { base },
-        confirm_within_s: confirm_within.unwrap_or_default(),
+        base: terms.base_or(asked),
+        reason: terms.why.reason,
+        confirm_within_s: terms.confirm_within.unwrap_or_default(),
     };
     let change = send(session, put, request, async |mut client, it| {
         client.edit(it).await

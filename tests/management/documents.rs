@@ -301,6 +301,20 @@ fn a_terminal_is_told_of_dangers_and_asked() {
         !said.contains("[y/N]") && said.contains("revision 3"),
         "{said}"
     );
+    let adopt = "adopt 02-00-00-00-77-01 --name new --zone zone-1";
+    let said = at_a_terminal(&guard, adopt, "n\n");
+    assert!(
+        said.contains("1 to add") && said.contains("nothing was changed"),
+        "{said}"
+    );
+    let table = ward.lab.dir().join("devices.csv");
+    fs::write(&table, "name,zone,macs\nnew,zone-1,0200.0000.7701\n").unwrap();
+    let said = at_a_terminal(&guard, &format!("import -f {}", table.display()), "n\n");
+    assert!(
+        said.contains("1 to add") && said.contains("nothing was changed"),
+        "{said}"
+    );
+    assert_eq!(revision(), 3);
     // What changes nothing needs no question.
     guard
         .ctl
