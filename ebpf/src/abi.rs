@@ -22,7 +22,7 @@ mod settings;
 pub use self::{address::*, event::*, flow::*, names::*, policy::*, reason::*, settings::*};
 
 /// The version of everything in this module.
-pub const ABI_VERSION: u32 = 21;
+pub const ABI_VERSION: u32 = 22;
 
 /// Interfaces are known by **number**, because arrays hold what is known of them. The number of an
 /// interface with an index below this is its index. One with a larger index is far, and the daemon
@@ -64,7 +64,7 @@ sizes! {
     Port = 16, Mac = 48, End = 20, Set = 8, Interval = 20,
     Settings = 88, Failsafe = 40, Forwarding = 16, Routes = 8,
     FlowKey = 40, Flow = 64, FlowEnds = 64, FlowEntry = 128, FlowHops = 32, bpf_spin_lock = 4, Carried = 128,
-    Bucket = 1216, Quota = 16, Clients = 32, Askings = 128, Denial = 88, FragmentKey = 48, Fragment = 16, Learned = 24, Seen = 8,
+    Bucket = 1216, Quota = 16, Clients = 48, Askings = 128, Denial = 88, FragmentKey = 48, Fragment = 16, Learned = 24, Seen = 8,
     NameText = 256, Watched = 8, Inquiry = 24, Resolved = 128, Named = 56,
     Counter = 16, EventKey = 20, EventLimit = 48, EventBudget = 24, Event = 96, ClientMessage = 1048,
 }

@@ -22,6 +22,7 @@ mod failsafe;
 mod hosted;
 mod inquire;
 mod learn;
+mod lease;
 mod leave;
 mod named;
 mod observe;
@@ -45,6 +46,7 @@ pub use self::{
     hosted::leave_hosted,
     inquire::note_inquiry,
     learn::learn,
+    lease::{read_lease, settle_lease},
     leave::leave,
     named::{ask_names, judge_name},
     observe::apply_observe,
@@ -176,6 +178,14 @@ impl<B: Bytes + ?Sized, T: Lookup + ?Sized> Steps for Host<'_, B, T> {
             });
         };
         read_resolution(self.bytes, self.tables, self.work, take);
+    }
+
+    fn read_lease(&mut self) {
+        read_lease(self.bytes, self.tables, self.work);
+    }
+
+    fn settle_lease(&mut self, n: u32) {
+        settle_lease(self.bytes, self.tables, self.work, n);
     }
 
     fn find_question(&mut self) {

@@ -59,7 +59,7 @@ structures! {
     FlowEntry { flow, ends }
     Flow { key, counts, bind, packets, stamp, state }
     FlowEnds { addresses, devices, rule, until, would, packets, bytes }
-    Learned { holder, last, interface, zone, reserved }
+    Learned { holder, last, interface, zone, leased }
     Seen { last, interface }
     Resolved { selectors, until }
     Named { address, resolver, asker, until, reserved }

@@ -117,6 +117,24 @@ pub fn may_own<T: Lookup + ?Sized>(
         && tables.learned(address).is_none_or(|it| sender.holds(it))
 }
 
+/// Whether the sender may learn an address, as far as the address goes: it is in its zone's subnets, in a
+/// family that the sender lists no address of, and not the router's. Sets `end` to what it stands for.
+#[inline(always)]
+pub fn may_learn<T: Lookup + ?Sized>(
+    tables: &T,
+    sender: &Sender,
+    address: &Address,
+    end: &mut End,
+) -> bool {
+    policy::end(tables, sender.slot, address, end)
+        && !end.is_router()
+        && !address.is_link_local()
+        && !address.is_unspecified()
+        && !address.is_martian_source()
+        && sender.learns(address)
+        && policy::is_in(tables, sender.slot, end, sender.zone, address)
+}
+
 /// Whether an address is one of the router's own; `end` is scratch memory.
 #[inline(always)]
 pub fn is_the_routers<T: Lookup + ?Sized>(

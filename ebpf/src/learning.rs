@@ -29,6 +29,8 @@ pub struct Claim<'a> {
     pub interface: u32,
     /// The current tick.
     pub tick: u32,
+    /// Whether a DHCP server gives it the address.
+    pub leased: bool,
 }
 
 impl Claim<'_> {
@@ -40,14 +42,15 @@ impl Claim<'_> {
             last: Cell32::new(self.tick),
             interface: Cell32::new(self.interface),
             zone: Cell32::new(self.zone as u32),
-            reserved: Cell32::default(),
+            leased: Cell32::new(self.leased as u32),
         }
     }
 }
 
 /// Gives a claimed address to who claims it; false when it may not have it.
 ///
-/// Of what another has learned, only an address that is idle for long is free. A holder whose places
+/// Of what another has learned, only an address that is idle for long is free, and a leased one for who
+/// has a new lease. A holder whose places
 /// are all taken gives up one of its own addresses that is idle for a quarter of that time.
 #[inline(always)]
 pub fn learn<T: Lookup + ?Sized>(tables: &T, claim: &Claim<'_>) -> bool {
@@ -153,6 +156,9 @@ fn is_free<T: Lookup + ?Sized>(tables: &T, claim: &Claim<'_>, learned: &Learned)
     let Some(settings) = tables.settings() else {
         return false;
     };
+    if claim.leased && learned.leased.load() != 0 {
+        return true;
+    }
     let holder = learned.holder.load();
     let device = holding_device(holder);
     let mut ticks = settings.learned;
@@ -176,6 +182,16 @@ fn limit<T: Lookup + ?Sized>(tables: &T, tick: u32, ticks: u32) -> i32 {
     match tables.gauge(gauge::LEARNED_KEPT) {
         Some(kept) if kept.load().wrapping_sub(tick) as i32 > 0 => ticks as i32,
         _ => i32::MAX,
+    }
+}
+
+/// Frees an address that its holder wants no more, or may not have.
+#[inline(always)]
+pub fn give_back<T: Lookup + ?Sized>(tables: &T, address: &Address, holder: u64) {
+    if let Some(learned) = tables.learned(address)
+        && learned.holder.load() == holder
+    {
+        forget(tables, address, learned);
     }
 }
 

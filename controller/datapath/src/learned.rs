@@ -44,7 +44,7 @@ pub(crate) struct Entry {
     pub(crate) holder: u64,
     pub(crate) last: u32,
     interface: u32,
-    /// The zone, and what is reserved.
+    /// The zone, and whether a DHCP server has given it.
     rest: u64,
 }
 

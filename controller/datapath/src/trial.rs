@@ -3,7 +3,7 @@
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use wardline_ebpf::abi::{
-    ADMISSIONS, ASKINGS, Address, Bucket, EventKey, FragmentKey, IDENTIFIERS, INQUIRERS, Inquiry,
+    ADMISSIONS, ASKINGS, Address, Bucket, Clients, EventKey, FragmentKey, INQUIRERS, Inquiry,
     KNOWN_FOR, Named, gauge,
 };
 
@@ -93,14 +93,15 @@ impl Datapath {
     /// When the kernel refuses.
     pub fn forget(&mut self) -> Result<()> {
         const WORDS: usize = size_of::<Bucket>() / 8;
+        const CLIENTS: usize = size_of::<Clients>() / 4;
         let (buckets, accounts) = (self.reader.buckets(), self.reader.size("QUOTAS") as u32);
         clear_array(&mut self.ebpf, "FLOWS", buckets, [0u64; WORDS])?;
         clear_array(&mut self.ebpf, "GAUGES", gauge::COUNT, 0u32)?;
         clear_array(&mut self.ebpf, "QUOTAS", accounts, [0u32; 4])?;
         let devices = self.reader.size("CLIENTS") as u32;
-        clear_array(&mut self.ebpf, "CLIENTS", devices, [0u32; 2 * IDENTIFIERS])?;
+        clear_array(&mut self.ebpf, "CLIENTS", devices, [0u32; CLIENTS])?;
         clear_array(&mut self.ebpf, "NOTES", ADMISSIONS, 0u64)?;
-        clear_hash::<u64, [u32; 2 * IDENTIFIERS]>(&mut self.ebpf, "UNLISTED_CLIENTS", |_| true)?;
+        clear_hash::<u64, [u32; CLIENTS]>(&mut self.ebpf, "UNLISTED_CLIENTS", |_| true)?;
         clear_hash::<u32, [u64; 2 * ASKINGS]>(&mut self.ebpf, "ASKINGS", |_| true)?;
         clear_hash::<u64, [u64; 2 * ASKINGS]>(&mut self.ebpf, "UNLISTED_ASKINGS", |_| true)?;
         clear_hash::<FragmentKey, [u64; 2]>(&mut self.ebpf, "FRAGMENTS", |_| true)?;

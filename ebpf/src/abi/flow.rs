@@ -261,6 +261,14 @@ pub struct Clients {
     pub hashes: [Cell32; IDENTIFIERS],
     /// Tick at which each was last used.
     pub last: [Cell32; IDENTIFIERS],
+    /// The transaction of the last message.
+    pub transaction: Cell32,
+    /// Tick of that message.
+    pub asked_at: Cell32,
+    /// Number of the interface where it came in.
+    pub asked_on: Cell32,
+    /// DHCPv4: the address that it asked for, as its bytes are; 0: none.
+    pub wanted: Cell32,
 }
 
 /// Questions to groups that one device may have open at a time.
@@ -377,8 +385,8 @@ pub struct Learned {
     pub interface: Cell32,
     /// The zone in which it was claimed.
     pub zone: Cell32,
-    /// Zero.
-    pub reserved: Cell32,
+    /// 1 when a DHCP server has given it, else 0.
+    pub leased: Cell32,
 }
 
 /// In a [`holder`]: it is a device. In a MAC this bit means a group, which sends nothing.

@@ -36,6 +36,7 @@ const HASHES: &[(u32, u64)] = &[
     (19, 0x9f39_bdc2_b8d3_1a3e),
     (20, 0x93d7_a20c_7344_cf15),
     (21, 0x6aab_6eea_2dfb_e80c),
+    (22, 0xc99e_c54e_5c80_041b),
 ];
 
 /// What is wrong with the layout, for the developer who changed it.

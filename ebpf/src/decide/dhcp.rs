@@ -30,7 +30,7 @@ const IDENTIFIER: u32 = 2;
 const REQUESTED: u32 = 3;
 /// DHCPv4: the options go on elsewhere; DHCPv6: an association of prefixes.
 const ELSEWHERE: u32 = 3;
-const ADDRESSES: u32 = 4;
+pub(super) const ADDRESSES: u32 = 4;
 const OVERLOAD: u32 = 4;
 
 /// Reads the options of a DHCP client's message, and checks what they say.
@@ -40,9 +40,7 @@ pub fn read_dhcp<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     tables: &T,
     work: &mut Work,
 ) -> Option<Verdict> {
-    work.options.filled.store(0);
-    work.options.inner.store(0);
-    work.options.addresses.store(0);
+    forget_options(work);
     let own = if work.packet.source.is_v4() {
         read_v4(bytes, work) && speaks_for_itself(bytes, tables, work)
     } else {
@@ -53,6 +51,16 @@ pub fn read_dhcp<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     } else {
         Some(Verdict::of(Reason::RogueDhcp))
     }
+}
+
+/// Forgets what was read of another message.
+#[inline(always)]
+pub(super) fn forget_options(work: &Work) {
+    work.options.filled.store(0);
+    work.options.inner.store(0);
+    work.options.addresses.store(0);
+    work.options.settles.store(0);
+    work.options.refused.store(0);
 }
 
 /// Notes where a value is. One that is given twice has no clear meaning.
@@ -72,7 +80,7 @@ fn is_filled(work: &Work, place: u32) -> bool {
 }
 
 #[inline(always)]
-fn place(work: &Work, place: u32) -> (u32, u32) {
+pub(super) fn place(work: &Work, place: u32) -> (u32, u32) {
     let value = work.options.places[place as usize & 7].load();
     (value >> 16, value & 0xffff)
 }
@@ -122,6 +130,46 @@ fn read_v4<B: Bytes + ?Sized>(bytes: &B, work: &Work) -> bool {
     work.scratch.load() == end && work.options.filled.load() >> 8 == 0 && !is_filled(work, OVERLOAD)
 }
 
+/// The kind of a message of DHCPv4, if its options can be read.
+#[inline(always)]
+pub(super) fn read_kind<B: Bytes + ?Sized>(bytes: &B, work: &Work) -> Option<u8> {
+    if read_v4(bytes, work) {
+        kind(bytes, work)
+    } else {
+        None
+    }
+}
+
+/// The kind of a message of DHCPv4, after its options were read.
+#[inline(always)]
+fn kind<B: Bytes + ?Sized>(bytes: &B, work: &Work) -> Option<u8> {
+    let (at, length) = place(work, KIND);
+    if !is_filled(work, KIND) || length != 1 {
+        return None;
+    }
+    let [kind] = bytes.read::<1>(at as usize)?;
+    Some(*kind)
+}
+
+/// Notes the only address that a message settles.
+#[inline(always)]
+pub(super) fn settle_one(work: &Work, at: u32) {
+    note(work, ADDRESSES, at, 4);
+    work.options.settles.store(1);
+}
+
+/// The number that a client has given to an exchange of messages, which the server's answers repeat.
+#[inline(always)]
+pub(super) fn transaction<B: Bytes + ?Sized>(bytes: &B, work: &Work) -> Option<u32> {
+    let at = work.packet.payload as usize + 8;
+    if work.packet.source.is_v4() {
+        Some(u32::from_ne_bytes(*bytes.read::<4>(at + 4)?))
+    } else {
+        let [_, a, b, c] = bytes.read::<4>(at)?;
+        Some(u32::from_ne_bytes([0, *a, *b, *c]))
+    }
+}
+
 /// Whether a message of DHCPv4 is of a kind that clients send, and gives back only the sender's own
 /// address.
 #[inline(always)]
@@ -130,14 +178,10 @@ fn speaks_for_itself<B: Bytes + ?Sized, T: Lookup + ?Sized>(
     tables: &T,
     work: &mut Work,
 ) -> bool {
-    let (at, length) = place(work, KIND);
-    if !is_filled(work, KIND) || length != 1 {
-        return false;
-    }
-    let Some([kind]) = bytes.read::<1>(at as usize) else {
+    let Some(kind) = kind(bytes, work) else {
         return false;
     };
-    let given_back = match *kind {
+    let given_back = match kind {
         // Discover, request, inform.
         1 | 3 | 8 => return true,
         // Decline names the address that was offered.
@@ -152,6 +196,7 @@ fn speaks_for_itself<B: Bytes + ?Sized, T: Lookup + ?Sized>(
         7 => work.packet.payload as u32 + 8 + 12,
         _ => return false,
     };
+    settle_one(work, given_back);
     match bytes.read::<4>(given_back as usize) {
         Some(address) => is_own(tables, work, &Address::v4(*address)),
         None => false,
@@ -161,7 +206,7 @@ fn speaks_for_itself<B: Bytes + ?Sized, T: Lookup + ?Sized>(
 /// Reads the options of DHCPv6 (RFC 8415 section 21), and those in associations of addresses; false
 /// when an option reaches beyond what it is in.
 #[inline(always)]
-fn read_v6<B: Bytes + ?Sized>(bytes: &B, work: &Work) -> bool {
+pub(super) fn read_v6<B: Bytes + ?Sized>(bytes: &B, work: &Work) -> bool {
     let end = work.packet.end as u32;
     work.scratch.store(work.packet.payload as u32 + 8 + 4);
     for _ in 0..OPTIONS_V6 {
@@ -244,6 +289,7 @@ fn speaks_for_itself_v6<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             return false;
         }
     }
+    work.options.settles.store(addresses);
     true
 }
 
@@ -286,9 +332,39 @@ fn has_room<B: Bytes + ?Sized, T: Lookup + ?Sized>(bytes: &B, tables: &T, work: 
     }
     let hash = (work.candidate.load() >> 32) as u32 | 1;
     match tables.clients(work.device, work.packet.source_mac) {
-        Some(clients) => takes(clients, hash, work.tick, settings.day()),
+        Some(clients) => {
+            let own = takes(clients, hash, work.tick, settings.day());
+            if own {
+                note_asked(bytes, work, clients);
+            }
+            own
+        }
         None => false,
     }
+}
+
+/// Notes what a client asks for, so that the answer is believed.
+#[inline(always)]
+fn note_asked<B: Bytes + ?Sized>(bytes: &B, work: &Work, clients: &Clients) {
+    let mut wanted = 0;
+    if work.packet.source.is_v4() {
+        // The requested address; who renews or rebinds names the one that it has.
+        let (at, length) = place(work, REQUESTED);
+        let at = if is_filled(work, REQUESTED) && length == 4 {
+            at
+        } else {
+            work.packet.payload as u32 + 8 + 12
+        };
+        if let Some(address) = bytes.read::<4>(at as usize) {
+            wanted = u32::from_ne_bytes(*address);
+        }
+    }
+    clients.wanted.store(wanted);
+    clients.asked_on.store(work.interface);
+    clients.asked_at.store(work.tick);
+    clients
+        .transaction
+        .store(transaction(bytes, work).unwrap_or(0));
 }
 
 /// Adds a byte to the hash of the identifier. It starts from a secret, so that no two identifiers

@@ -15,17 +15,24 @@ pub(super) fn claims(work: &mut Work) -> bool {
     !work.claim.is_unspecified()
 }
 
-/// Gives its sender the address that a packet claims; a verdict when it may not have it.
+/// The claim to the address in [`Work::claim`].
 #[inline(always)]
-pub fn learn<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
-    let claim = Claim {
+pub(super) fn claim_of(work: &Work, holder: u64, leased: bool) -> Claim<'_> {
+    Claim {
         slot: work.slot,
         address: &work.claim,
-        holder: holder(work.device, work.packet.source_mac),
+        holder,
         zone: work.zone,
         interface: work.interface,
         tick: work.tick,
-    };
+        leased,
+    }
+}
+
+/// Gives its sender the address that a packet claims; a verdict when it may not have it.
+#[inline(always)]
+pub fn learn<T: Lookup + ?Sized>(tables: &T, work: &mut Work) -> Option<Verdict> {
+    let claim = claim_of(work, holder(work.device, work.packet.source_mac), false);
     // The source stands for its new holder from now on.
     if learning::learn(tables, &claim)
         && policy::end(tables, work.slot, &work.claim, &mut work.source)

@@ -6,7 +6,7 @@ use super::{
     work::{ASKED_TWICE, MULTICAST, Verdict, Work},
 };
 use crate::{
-    abi::{Address, End, Flow, Mac, Port, ROUTER, Reason, mac_key},
+    abi::{Address, End, Flow, Mac, Port, ROUTER, Reason, Settings, mac_key},
     cell::bit,
     flows, guards,
     lookup::Lookup,
@@ -73,8 +73,10 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
                 return Some(Verdict::of(Reason::SpoofedSource));
             }
             // Most often the other end has sent from this MAC before.
-            let astray = found.flow.bind[bit(leg ^ 1)].load() >> 16 != work.packet.destination_mac
-                && is_misdirected(tables, work, flows::account_of(&found, leg ^ 1));
+            let other = flows::account_of(&found, leg ^ 1);
+            let elsewhere =
+                found.flow.bind[bit(leg ^ 1)].load() >> 16 != work.packet.destination_mac;
+            let astray = elsewhere && is_misdirected(tables, work, other);
             // What came through a guarded port was judged there.
             let judged = bind >> 16 != 0;
             let rewritten = bind == Flow::NAT && is_admitted_again(work, &found);
@@ -91,6 +93,9 @@ pub fn leave<B: Bytes + ?Sized, T: Lookup + ?Sized>(
             if astray && (judged || next != flows::NO_STATE) {
                 work.device = flows::account_of(&found, leg);
                 return Some(Verdict::of(Reason::Misdirected));
+            }
+            if elsewhere && !astray && has_moved(tables, settings, work, other) {
+                return Some(drop_by_policy(work, Reason::MidFlow));
             }
             if judged && !work.is_cut_off() {
                 return Some(Verdict::already_counted(Reason::Established));
@@ -168,6 +173,22 @@ pub(super) fn is_misdirected<T: Lookup + ?Sized>(tables: &T, work: &mut Work, ow
         || end.is_router()
         || work.port & Port::ROUTER == 0
             && !guards::is_routers_mac(tables, work.slot, work.packet.source_mac)
+}
+
+/// Whether the destination's address was that of a device when its flow was judged, and is not any
+/// more: a DHCP server has given it to another. The flow is none of the new holder's.
+#[inline(always)]
+fn has_moved<T: Lookup + ?Sized>(
+    tables: &T,
+    settings: &Settings,
+    work: &mut Work,
+    owner: u32,
+) -> bool {
+    if owner <= ROUTER || owner >= settings.unlisted {
+        return false;
+    }
+    find_destination(tables, work);
+    work.destination.device != owner
 }
 
 /// Whether control may leave through a port in quarantine: ARP, neighbour discovery and DHCP, to

@@ -6,6 +6,7 @@ use super::{
     control::{is_charged, is_dhcp},
     inquire::inquires,
     learn::claims,
+    lease::{LEASES, may_give_lease, settles},
     named::may_be_named,
     observe::observes,
     options::has_options,
@@ -135,6 +136,10 @@ pub trait Steps {
     fn note_inquiry(&mut self);
     /// Runs [`read_resolution`](super::read_resolution).
     fn read_resolution(&mut self);
+    /// Runs [`read_lease`](super::read_lease).
+    fn read_lease(&mut self);
+    /// Runs [`settle_lease`](super::settle_lease) for one address.
+    fn settle_lease(&mut self, n: u32);
     /// Runs [`apply_observe`](super::apply_observe).
     fn apply_observe(&mut self) -> Answer;
     /// Runs [`note_denial`](super::note_denial).
@@ -171,6 +176,21 @@ fn check_control<S: Steps>(steps: &mut S) -> Answer {
         Answer::CONTROL
     } else {
         answer
+    }
+}
+
+/// The last steps for control that passes: addresses that a DHCP client gets or gives back.
+#[inline(always)]
+fn settle_leases<S: Steps>(steps: &mut S) {
+    if steps.work().is_some_and(may_give_lease) {
+        steps.read_lease();
+    }
+    let count = steps.work().map_or(0, settles);
+    for n in 0..LEASES {
+        if n >= count {
+            break;
+        }
+        steps.settle_lease(n);
     }
 }
 
@@ -241,6 +261,9 @@ pub fn finish<S: Steps>(steps: &mut S, started: Answer) -> Answer {
     }
     if answer.passes() && resolves {
         steps.read_resolution();
+    }
+    if answer == Answer::CONTROL {
+        settle_leases(steps);
     }
     if !answer.passes() && steps.work().is_some_and(observes) {
         answer = steps.apply_observe();
@@ -315,6 +338,15 @@ mod tests {
 
         fn ask_names(&mut self) {
             self.step("ask_names");
+        }
+
+        fn read_lease(&mut self) {
+            self.ran.push("read_lease");
+            self.work.options.settles.store(2);
+        }
+
+        fn settle_lease(&mut self, _n: u32) {
+            self.ran.push("settle_lease");
         }
 
         fn find_question(&mut self) {
@@ -417,6 +449,24 @@ mod tests {
             assert_eq!(ran == ["read_options"], reads, "{shape:?}");
             assert_eq!(fate, Fate::Dropped);
         }
+    }
+
+    #[test]
+    fn only_control_that_passes_settles_leases() {
+        let answer = |reason, (source, destination)| {
+            let mut steps = Recorded::default();
+            steps.work.packet.source = Address::v4([10, 0, 0, 1]);
+            steps.work.packet.shape = Shape::Udp;
+            steps.work.packet.source_port = source;
+            steps.work.packet.destination_port = destination;
+            let _ = finish(&mut steps, Answer(reason as u32));
+            steps.ran
+        };
+        let settled = ["read_lease", "settle_lease", "settle_lease"];
+        assert_eq!(answer(Reason::Control, (67, 68)), settled);
+        assert!(answer(Reason::Control, (67, 67)).is_empty());
+        assert!(answer(Reason::Rule, (67, 68)).is_empty());
+        assert!(answer(Reason::RogueDhcp, (67, 68)).is_empty());
     }
 
     #[test]

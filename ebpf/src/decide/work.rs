@@ -188,6 +188,10 @@ pub(super) struct Options {
     pub inner: Cell32,
     /// DHCPv6: how many addresses there are.
     pub addresses: Cell32,
+    /// How many addresses a message gives or gives back, at most four, if it passes.
+    pub settles: Cell32,
+    /// DHCPv4: the address that a server refuses, as its bytes are; 0: none.
+    pub refused: Cell32,
 }
 
 /// In [`Work::control`]: it counts against its sender's budget.

@@ -35,6 +35,7 @@ macro_rules! hook {
         pull: $pull:ident, read_options: $read_options:ident,
         read_dhcp: $read_dhcp:ident,
         names: {$(note_inquiry: $note_inquiry:ident)? $(read_resolution: $read_resolution:ident)?},
+        leases: {$(read_lease: $read_lease:ident,)? settle_lease: $settle_lease:ident},
         $place:ident: $place_step:ident, $(hosted: $hosted:ident,)?
         admit: $admit:ident, apply_failsafe: $apply_failsafe:ident
     ) => {
@@ -70,6 +71,26 @@ macro_rules! hook {
                 None
             }
         })?
+        $(step! {
+            /// The answer of a DHCP server.
+            $read_lease(context: *mut $context), $index, |desk| {
+                $pull(context, desk.work.packet.end);
+                decide::read_lease(&$frame(context), &Maps, &mut desk.work);
+                None
+            }
+        })?
+        /// Gives or frees one address.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(super) extern "C" fn $settle_lease(context: *mut $context, n: u32) -> u32 {
+            match desk($index) {
+                Some(desk) => {
+                    decide::settle_lease(&$frame(context), &Maps, &mut desk.work, n);
+                    1
+                }
+                None => 0,
+            }
+        }
         step! {
             /// Place and control.
             $place_step(context: *mut $context), $index,
@@ -159,6 +180,17 @@ macro_rules! hook {
             }
 
             #[inline(always)]
+            fn read_lease(&mut self) {
+                // Answers are read where they leave.
+                $($read_lease(self.0);)?
+            }
+
+            #[inline(always)]
+            fn settle_lease(&mut self, n: u32) {
+                $settle_lease(self.0, n);
+            }
+
+            #[inline(always)]
             fn find_question(&mut self) {
                 find_question($index);
             }
@@ -216,6 +248,7 @@ hook! {
     Xdp of xdp_md, xdp_frame, ENTERING,
     pull: xdp_pull, read_options: xdp_read_options, read_dhcp: xdp_read_dhcp,
     names: {note_inquiry: xdp_note_inquiry},
+    leases: {settle_lease: xdp_settle_lease},
     enter: xdp_enter, admit: xdp_admit, apply_failsafe: xdp_apply_failsafe
 }
 
@@ -224,6 +257,7 @@ hook! {
     TcIngress of __sk_buff, tc_frame, ENTERING,
     pull: tc_pull, read_options: tc_enter_read_options, read_dhcp: tc_enter_read_dhcp,
     names: {note_inquiry: tc_enter_note_inquiry},
+    leases: {settle_lease: tc_enter_settle_lease},
     enter: tc_enter, admit: tc_enter_admit, apply_failsafe: tc_enter_apply_failsafe
 }
 
@@ -232,6 +266,7 @@ hook! {
     TcEgress of __sk_buff, tc_frame, LEAVING,
     pull: tc_pull, read_options: tc_leave_read_options, read_dhcp: tc_leave_read_dhcp,
     names: {read_resolution: tc_leave_read_resolution},
+    leases: {read_lease: tc_leave_read_lease, settle_lease: tc_leave_settle_lease},
     leave: tc_leave, hosted: tc_leave_hosted, admit: tc_leave_admit, apply_failsafe: tc_leave_apply_failsafe
 }
 

@@ -65,6 +65,7 @@ fn claim<'a>(model: &Model<'_>, holder: u64, address: &'a Address, interface: u3
         zone: 1,
         interface,
         tick: model.tick(),
+        leased: false,
     }
 }
 

@@ -15,6 +15,7 @@ mod hosted;
 mod internet;
 mod ipv4;
 mod ipv6;
+mod leases;
 mod leaving;
 mod link;
 mod link_local;
@@ -99,6 +100,12 @@ fn topics() -> Vec<Topic> {
             "DHCP",
             "A client may ask for itself; what a server says enters only through a port with `dhcp_server: true`.",
             control::dhcp,
+        ),
+        topic(
+            "DHCP leases",
+            "What a server gives to a client that has asked at this port is the client's with its next packet, also when \
+             another had it by a lease. What its client gives back, or the server refuses, is free.",
+            leases::rows,
         ),
         topic(
             "Ports in quarantine",

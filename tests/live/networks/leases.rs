@@ -9,8 +9,8 @@ use std::{
 
 use wardline_oracle::frames::{Ethernet, Ipv6, Udp, mac as parsed};
 use wardline_tests::{
-    End, Host, eventually,
-    ward::{Guard, PATIENCE, Ward, mac, v4, v6, zone},
+    End, Host, Outcome, TIMEOUT, eventually,
+    ward::{FAR, Guard, PATIENCE, Ward, mac, policy, v4, v6, zone},
 };
 
 use crate::live::servers::{dnsmasq, global_address, has, has_dnsmasq, takes_lease};
@@ -103,6 +103,84 @@ fn relayed(name: &str, hook: &str) {
     guard.told(&[("reason", "no_rule"), ("service", "udp/67")]);
     guard.apply(&policy(", mode: observe", &ports));
     guard.observes("no_rule", || assert!(takes()));
+}
+
+#[test]
+fn a_lease_that_moves_to_another_device_works_with_its_first_packet_at_xdp() {
+    moves("xdp");
+}
+
+#[test]
+fn a_lease_that_moves_to_another_device_works_with_its_first_packet_at_tc() {
+    moves("tc");
+}
+
+/// A server with one address gives it to a camera, and then, when it has forgotten the camera, to
+/// another.
+fn moves(hook: &str) {
+    if !has_dnsmasq("moving lease") || !has("moving lease", "busybox", "--list") {
+        return;
+    }
+    let ward = Ward::new(&format!("moves-{hook}"));
+    let router = ward.lab.router();
+    ward.lab.bridge(router, "br0", &["10.20.1.1/24"]).unwrap();
+    let ports = ["lan1", "lan2"].map(|lan| End::new(router, lan).master("br0"));
+    let [first, second] = [(1, &ports[0]), (2, &ports[1])].map(|(n, port)| ward.bare(n, port));
+    ward.lab.settle().unwrap();
+    let serve = || {
+        let range = "--dhcp-range=10.20.1.100,10.20.1.100,255.255.255.0,1h";
+        let options = [
+            "--dhcp-option=option:router,10.20.1.1",
+            "--dhcp-authoritative",
+        ];
+        let arguments = [
+            "--interface=br0",
+            range,
+            options[0],
+            options[1],
+            "--no-ping",
+        ];
+        dnsmasq(&ward.lab, router, &arguments)
+    };
+    let server = serve();
+    let attach = format!(", attach: {hook}");
+    let listed = format!(", addresses: [{}, \"{}\"]", v4(1), v6(1));
+    let document = policy(&[zone(1, "", &attach)], "tcp/7")
+        .replace(&listed, "")
+        .replace(
+            "devices:\n",
+            &format!("  - {{interface: lan2, zone: zone-1{attach}}}\ndevices:\n"),
+        )
+        .replace(
+            "rules:\n",
+            &format!(
+                "  - {{name: device-2, zone: zone-1, macs: [\"{}\"]}}\nrules:\n",
+                mac(2)
+            ),
+        );
+    let guard = Guard::start(&ward.lab, "");
+    guard.apply(&document);
+    let _records = ward.far.tcp_serve(7).unwrap();
+    let reaches = |host: &Host| host.tcp_connect(FAR[0], 7, TIMEOUT);
+
+    assert!(takes_lease(&ward.lab, &first), "{:?}", guard.drops());
+    assert_eq!(reaches(&first), Outcome::Connected);
+    // The server has lost its leases, and the address is asked for by another.
+    drop(server);
+    let leases = ward.lab.dir().join(format!("leases-{}", router.name()));
+    std::fs::remove_file(leases).unwrap();
+    let _server = serve();
+    assert!(takes_lease(&ward.lab, &second), "{:?}", guard.drops());
+    assert_eq!(
+        global_address(&second, "inet").as_deref(),
+        Some("10.20.1.100")
+    );
+    assert_eq!(reaches(&second), Outcome::Connected, "{:?}", guard.drops());
+    assert_eq!(guard.packets("spoofed_source"), 0);
+    // Who has it no more can't go on with it.
+    assert_ne!(reaches(&first), Outcome::Connected);
+    let told = || guard.packets("spoofed_source") + guard.packets("arp_spoof") > 0;
+    assert!(eventually(PATIENCE, told), "{:?}", guard.drops());
 }
 
 #[test]

@@ -552,7 +552,7 @@ impl<'a> Oracle<'a> {
             .is_some_and(|zone| zone.ethertypes.contains(&ethertype))
     }
 
-    fn admits_any(&self, zone: &str) -> bool {
+    pub(crate) fn admits_any(&self, zone: &str) -> bool {
         self.zone(zone)
             .is_some_and(|zone| zone.admit() == ZoneAdmit::Any)
     }

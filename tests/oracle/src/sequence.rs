@@ -23,6 +23,7 @@ use self::{
     answers::{Asker, Question},
     control::{Control, control, is_report, leaves_as_control},
     flow::{Flow, Message, Way, asks},
+    leases::Asked,
     nat::{Known, excuse},
 };
 use crate::{
@@ -119,6 +120,8 @@ pub struct Sequence<'a> {
     spent: BTreeMap<(Sender, Option<String>), u32>,
     /// The identifiers that senders have used.
     clients: BTreeMap<Sender, BTreeSet<Vec<u8>>>,
+    /// What each has asked a DHCP server for last.
+    asked: BTreeMap<Sender, Asked>,
     /// Whether the router has NAT of IPv4, and of IPv6.
     nat: [bool; 2],
     /// The ends of packets that have opened flows where they entered.
@@ -172,6 +175,7 @@ impl<'a> Sequence<'a> {
             claim: None,
             questions: BTreeMap::new(),
             clients: BTreeMap::new(),
+            asked: BTreeMap::new(),
             nat: [false; 2],
             admitted: Vec::new(),
         }

@@ -503,6 +503,7 @@ impl<'a> Resolver<'a> {
                 zone: self.zone_number(device.zone),
                 interface: 0,
                 tick: self.tick,
+                leased: false,
             };
             let _ = self.model.note_learned(&address, claim.granted());
         }

@@ -40,6 +40,8 @@ pub(super) struct Learned(BTreeMap<IpAddr, Holder>);
 struct Holder {
     sender: Sender,
     zone: String,
+    /// Whether a DHCP server has given it.
+    leased: bool,
 }
 
 impl Learned {
@@ -66,7 +68,46 @@ impl<'a> Oracle<'a> {
     /// Binds an address to a sender that uses it in a zone.
     pub fn learn(&mut self, address: IpAddr, sender: Sender, zone: &str) {
         let zone = zone.to_owned();
-        self.learned.0.insert(address, Holder { sender, zone });
+        let leased = false;
+        let holder = Holder {
+            sender,
+            zone,
+            leased,
+        };
+        self.learned.0.insert(address, holder);
+    }
+
+    /// A DHCP server gives an address to a sender, or renews its lease: unless it is not the sender's to
+    /// learn, or another uses it without a lease.
+    pub fn lease(&mut self, device: Option<&Device>, sender: &Sender, address: IpAddr, zone: &str) {
+        let holder = self.learned.0.get_mut(&address);
+        if let Some(holder) = holder
+            && holder.sender == *sender
+        {
+            holder.leased = true;
+            return;
+        }
+        let taken = self.learned.0.get(&address).is_some_and(|it| !it.leased);
+        let listed = device.is_some_and(|device| has_address(device, address));
+        let may = !is_link_local(address) && !listed && self.may_send(device, zone, address);
+        if may && !taken && self.learned.has_room(sender, address) {
+            self.learn(address, sender.clone(), zone);
+            if let Some(holder) = self.learned.0.get_mut(&address) {
+                holder.leased = true;
+            }
+        }
+    }
+
+    /// A sender has an address no more.
+    pub fn give_back(&mut self, address: IpAddr, sender: &Sender) {
+        if self
+            .learned
+            .0
+            .get(&address)
+            .is_some_and(|it| it.sender == *sender)
+        {
+            self.learned.0.remove(&address);
+        }
     }
 
     /// Notes where a sender of a link-local address is now.

@@ -12,7 +12,7 @@ use super::{
     },
     flow::{Message, Way, asks},
     is_answer, is_mapped, is_to_group,
-    leases::{IDENTIFIERS, told},
+    leases::{Answer, IDENTIFIERS, Says, answer, asked, told},
     may_follow,
 };
 use crate::{
@@ -106,10 +106,16 @@ impl<'a> Sequence<'a> {
             self.settle(frame, device, zone, refused)?;
         }
         if control.is_some() && !(membership && quarantined) {
+            let mut gives_back = Vec::new();
             if control == Some(Control::DhcpClient) {
-                self.asks_for_itself(frame, ip, device, zone)?;
+                gives_back = self.asks_for_itself(at, frame, ip, device, zone)?;
             }
-            return self.charge(frame, device, is_above.then_some(interface));
+            let must = self.charge(frame, device, is_above.then_some(interface))?;
+            let sender = Sender::new(device, frame.source);
+            for address in gives_back {
+                self.oracle.give_back(address, &sender);
+            }
+            return Ok(must);
         }
         if above.is_some() && is_to_group(frame, ip) {
             let from = From::Guarded(interface.to_owned());
@@ -154,11 +160,12 @@ impl<'a> Sequence<'a> {
     /// and uses few identifiers.
     fn asks_for_itself(
         &mut self,
+        at: &Where,
         frame: &Frame,
         ip: &Ip,
         device: Option<&Device>,
         zone: &str,
-    ) -> Result<(), Drop> {
+    ) -> Result<Vec<IpAddr>, Drop> {
         let rogue = Drop::because(Reason::RogueDhcp);
         let told = told(ip, frame.source).ok_or(rogue.clone())?;
         let sender = Sender::new(device, frame.source);
@@ -177,17 +184,54 @@ impl<'a> Sequence<'a> {
         if !told.gives_back.iter().all(is_own) {
             return Err(rogue);
         }
-        let known = self
-            .clients
-            .entry(Sender::new(device, frame.source))
-            .or_default();
+        let known = self.clients.entry(sender.clone()).or_default();
         if let Some(identifier) = told.identifier {
             if known.len() == IDENTIFIERS && !known.contains(&identifier) {
                 return Err(rogue);
             }
             known.insert(identifier);
+            if let Some(asked) = asked(ip, at.interface()) {
+                self.asked.insert(sender, asked);
+            }
         }
-        Ok(())
+        Ok(told.gives_back)
+    }
+
+    /// A DHCP server's answer passes on its way to a client: what it gives is the client's from now on,
+    /// if that has asked for it at the same port.
+    fn take_lease(&mut self, at: &Where, frame: &Frame, ip: &Ip, zone: &str) {
+        let Some(Answer {
+            client,
+            transaction,
+            says,
+        }) = answer(ip, frame.destination)
+        else {
+            return;
+        };
+        let device = self.oracle.with_mac(client);
+        let is_here = device.map_or_else(
+            || self.oracle.admits_any(zone),
+            |device| device.zone == zone,
+        );
+        let sender = Sender::new(device, client);
+        let Some(asked) = self.asked.get(&sender) else {
+            return;
+        };
+        let asked_here = asked.transaction == transaction && asked.interface == at.interface();
+        if self.oracle.is_own_mac(client) || !is_here || !asked_here {
+            return;
+        }
+        let has = match says {
+            Says::Has(has) => has,
+            Says::Refuses => asked.wanted.map(|it| (it, false)).into_iter().collect(),
+        };
+        for (address, valid) in has {
+            if valid {
+                self.oracle.lease(device, &sender, address, zone);
+            } else {
+                self.oracle.give_back(address, &sender);
+            }
+        }
     }
 
     /// An ARP packet may claim only what is its sender's.
@@ -392,6 +436,7 @@ impl<'a> Sequence<'a> {
             if matches!(from, From::Guarded(_)) && forwarded {
                 return Err(Drop::because(Reason::NdSpoof));
             }
+            self.take_lease(at, frame, ip, zone);
             return Ok(Must::pass(Reason::Control));
         }
         if ip.upper == Upper::Hidden && matches!(from, From::Guarded(_)) {

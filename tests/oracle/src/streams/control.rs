@@ -14,6 +14,18 @@ use crate::{
 };
 
 impl Stream {
+    /// The MAC of somebody behind a port.
+    fn client(&mut self) -> Option<Mac> {
+        let spots = self.stations.iter().map(|it| &it.spot);
+        let macs: Vec<Mac> = spots
+            .filter_map(|spot| match spot {
+                Spot::Port { mac, .. } => Some(*mac),
+                _ => None,
+            })
+            .collect();
+        (!macs.is_empty()).then(|| self.dice.pick(&macs))
+    }
+
     /// A link-local address that a host with a MAC may have, or not.
     fn link_local(&mut self, mac: Mac) -> Ipv6Addr {
         let own = random::made_of(mac[4], mac[5]);
@@ -187,7 +199,12 @@ impl Stream {
                 let IpAddr::V4(source) = address else {
                     return None;
                 };
-                let message = Dhcp::server(self.dice.pick(&[2, 5, 6]), source, own, source);
+                let client = self.client().unwrap_or(own);
+                let given = match any {
+                    IpAddr::V4(any) if self.dice.percent(80) => any,
+                    _ => source,
+                };
+                let message = Dhcp::server(self.dice.pick(&[2, 5, 5, 5, 6]), source, client, given);
                 let mut udp = message.udp();
                 let mut to = Ipv4Addr::BROADCAST;
                 // To a relay.
@@ -205,6 +222,15 @@ impl Stream {
                 if self.dice.percent(70) {
                     let given = if self.dice.percent(50) { address } else { any };
                     udp.data.extend(self.association(given));
+                }
+                // A server's answer, to a client.
+                let mut to = to;
+                if let (Some(client), true) = (self.client(), self.dice.percent(30)) {
+                    let ports = (udp.source_port, udp.destination_port);
+                    (udp.destination_port, udp.source_port) = ports;
+                    udp.data[0] = 7;
+                    to = self.link_local(client);
+                    destination = client;
                 }
                 Ipv6::new(link, to, udp).into()
             }
