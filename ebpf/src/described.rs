@@ -63,7 +63,7 @@ structures! {
     Seen { last, interface }
     Resolved { selectors, until }
     Named { address, resolver, asker, until, reserved }
-    Clients { hashes, last }
+    Clients { hashes, last, transaction, asked_at, asked_on, wanted }
     Askings { places, rules, until }
     FragmentKey { source, destination, bind, identification, vlan, protocol }
     Fragment { ports, next, first }
